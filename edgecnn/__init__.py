@@ -1,0 +1,1 @@
+"""One trained CNN, every edge runtime, one verdict."""

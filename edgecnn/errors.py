@@ -1,0 +1,81 @@
+"""Every error edgecnn raises on purpose.
+
+EdgecnnError                 exit status 1: one clear line, no traceback
+├── ConfigError              a configuration or argument that cannot be used        (exit status 2)
+│   └── UnknownNameError     a scheme, format, runtime or data set that is not one  (exit status 2)
+├── MissingExtraError        a package of an extra that is not installed
+├── OutputError              an output folder or file that cannot be written
+├── RecordError              a JSON file that is not the record it should be
+├── DataError                a data set that is missing, damaged or not usable
+├── ModelError               a Keras model that cannot be loaded, trained or rebuilt
+├── QuantizationError        a model or layer that cannot be quantised
+├── ExportError              a conversion that failed or gave something else than asked for
+│   └── UnsupportedError     a combination that makes no sense, with the reason
+├── ArtifactError            an exported file that is missing, damaged or not what its sidecar says
+├── SessionError             a runtime that cannot load or run an artifact
+└── BenchError               a measurement that cannot be made
+"""
+
+
+class EdgecnnError(Exception):
+    """Base class. The message is one line: what was wanted, what was got, what to do next."""
+
+    exit_status = 1
+
+
+class ConfigError(EdgecnnError):
+    """A configuration or argument that cannot be used."""
+
+    exit_status = 2
+
+
+class UnknownNameError(ConfigError):
+    """A name that is in none of the registries; the message lists the choices."""
+
+    def __init__(self, kind: str, name: str, choices: object) -> None:
+        listed = ", ".join(sorted(str(choice) for choice in choices))  # type: ignore[attr-defined]
+        super().__init__(f"unknown {kind} {name!r}; choose from: {listed}")
+
+
+class MissingExtraError(EdgecnnError):
+    """A package of an optional extra that is not installed; the message names the extra."""
+
+
+class OutputError(EdgecnnError):
+    """An output folder or file that cannot be written."""
+
+
+class RecordError(EdgecnnError):
+    """A JSON file that is not the record it should be."""
+
+
+class DataError(EdgecnnError):
+    """A data set that is missing, damaged or not usable."""
+
+
+class ModelError(EdgecnnError):
+    """A Keras model that cannot be loaded, trained or rebuilt."""
+
+
+class QuantizationError(EdgecnnError):
+    """A model or layer that cannot be quantised; names the layer."""
+
+
+class ExportError(EdgecnnError):
+    """A conversion that failed or gave something else than was asked for."""
+
+
+class UnsupportedError(ExportError):
+    """A combination of scheme, format and options that makes no sense, with the reason."""
+
+
+class ArtifactError(EdgecnnError):
+    """An exported file that is missing, damaged or not what its sidecar says."""
+
+
+class SessionError(EdgecnnError):
+    """A runtime that cannot load or run an artifact."""
+
+
+class BenchError(EdgecnnError):
+    """A measurement that cannot be made."""

@@ -1,0 +1,37 @@
+"""Optional packages: imported where they are used, and named with their extra when absent."""
+
+import importlib
+from typing import Any
+
+from edgecnn.errors import MissingExtraError
+
+# top-level module -> the extra of edgecnn that brings it
+_EXTRAS = {
+    "keras": "train",
+    "onnx": "train",
+    "PIL": "train",
+    "pooch": "train",
+    "tensorflow": "train",
+    "tensorflow_model_optimization": "train",
+    "tf2onnx": "train",
+    "tf_keras": "train",
+    "jinja2": "report",
+    "matplotlib": "report",
+}
+
+
+def require(module: str) -> Any:
+    """Import ``module`` (dotted names allowed) and return it.
+
+    Raises:
+        MissingExtraError: the package is not installed; the message says which extra brings it.
+    """
+    top = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise  # something inside an installed package is broken: not ours to explain
+        raise MissingExtraError(
+            f"this needs the package {top!r}, which is not installed; run: pip install 'edgecnn[{_EXTRAS[top]}]'"
+        ) from error

@@ -1,0 +1,1 @@
+"""Schemes, quantisation-aware training, and the bridge to legacy Keras."""

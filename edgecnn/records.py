@@ -1,0 +1,286 @@
+"""Every record edgecnn writes or reads, and its JSON form.
+
+Records are frozen; their fields are JSON types, tuples and other records, so any of them goes to a file
+and comes back equal. Measurements keep every sample: medians and percentiles are computed, never stored.
+"""
+
+from statistics import NormalDist
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
+
+from edgecnn.errors import RecordError
+
+SCHEMA_VERSION = 1
+
+Io = Literal["float32", "int8", "uint8"]
+R = TypeVar("R", bound="Record")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all records."""
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+
+def to_json(record: Record) -> bytes:
+    """Encode a record as indented UTF-8 JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def from_json(data: bytes, kind: type[R], where: object) -> R:
+    """Decode ``data`` as a record of type ``kind``; ``where`` names its origin in the error.
+
+    Raises:
+        RecordError: not JSON, a field missing, unknown or of the wrong type.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{where} is not a valid {kind.__name__} file: {error}") from error
+
+
+class Quantization(Record, frozen=True):
+    """Affine quantisation, ``real = scale * (integer - zero_point)``; one scale, or one per index of ``axis``."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+
+class TensorSpec(Record, frozen=True):
+    """An input or output of a model. ``None`` in the shape is the free batch dimension."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    layout: Literal["NHWC", "NCHW", "NC"]
+    quantization: Quantization | None = None
+
+
+class Preprocessing(Record, frozen=True):
+    """How raw values become model input: ``input = raw * scale + offset``, which lies in ``input_range``."""
+
+    scale: float
+    offset: float
+    input_range: tuple[float, float]
+
+
+class Scheme(Record, frozen=True):
+    """A way to store weights and activations, and how it was reached."""
+
+    name: str
+    weights: Literal["float32", "float16", "int8"]
+    activations: Literal["float32", "int8", "int16"]
+    method: Literal["none", "ptq", "qat"]
+
+
+class Provenance(Record, frozen=True):
+    """What an artifact was made from; stored inside the file itself and in its sidecar."""
+
+    model: str
+    model_sha256: str
+    scheme: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    data: str
+    data_sha256: str
+    calibration_images: int | None
+    versions: dict[str, str]
+
+
+class Artifact(Record, frozen=True):
+    """One model file: what is in it, where it comes from, and its hash. ``file`` stands beside the sidecar."""
+
+    file: str
+    format: str
+    scheme: str
+    input: TensorSpec
+    output: TensorSpec
+    sha256: str
+    size_bytes: int
+    provenance: Provenance | None = None
+
+    @property
+    def name(self) -> str:
+        """Short name for tables, such as ``int8.tflite``."""
+        return self.file
+
+
+class Accuracy(Record, frozen=True):
+    """Right answers out of a number of images."""
+
+    correct: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """Share of right answers, 0…1."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson score interval of the share (Wilson 1927)."""
+        return wilson(self.correct, self.total)
+
+
+def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a binomial proportion (E. B. Wilson, JASA 22, 1927)."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+class Difference(Record, frozen=True):
+    """How far two sets of outputs are apart, over ``images`` images.
+
+    ``max_abs`` and ``mean_abs`` are in the unit of the output; ``max_lsb`` and ``mean_lsb`` count steps of the
+    quantised output and are ``None`` for float outputs. ``agree`` counts images with the same top class.
+    """
+
+    images: int
+    max_abs: float
+    mean_abs: float
+    worst_image: int
+    agree: int
+    max_lsb: int | None = None
+    mean_lsb: float | None = None
+    within_one_lsb: float | None = None
+
+    @property
+    def agreement(self) -> float:
+        """Share of images with the same top class, 0…1."""
+        return self.agree / self.images
+
+
+class Tolerance(Record, frozen=True):
+    """What verification allows; ``None`` means not limited. ``accuracy_drop`` is a share, 0.01 is one point."""
+
+    max_abs: float | None
+    mean_abs: float
+    agreement: float
+    accuracy_drop: float
+    max_lsb: int | None = None
+    within_one_lsb: float | None = None
+
+
+class Parity(Record, frozen=True):
+    """An artifact against a reference on the same images, and what broke the tolerance, if anything."""
+
+    artifact: str
+    artifact_sha256: str
+    runtime: str
+    reference: str
+    accuracy: Accuracy
+    reference_accuracy: Accuracy
+    difference: Difference
+    tolerance: Tolerance
+    violations: tuple[str, ...] = ()
+
+
+class Environment(Record, frozen=True):
+    """The machine and software a number was measured on. Unknown values are ``None``, never guessed."""
+
+    machine: str
+    system: str
+    cpu: str | None
+    cpu_features: tuple[str, ...]
+    cores: int
+    usable_cores: int
+    memory_bytes: int | None
+    governor: str | None
+    load_1min: float | None
+    python: str
+    versions: dict[str, str]
+    gpu: str | None = None
+
+
+class Measurement(Record, frozen=True):
+    """Latency of one artifact on one runtime: every sample, in seconds, block by block.
+
+    ``warmup`` holds the samples taken before the blocks; they take no part in any statistic. ``load_s`` is
+    the time to open the session, model file to ready, in a fresh process.
+    """
+
+    artifact: str
+    artifact_sha256: str
+    runtime: str
+    device: str
+    threads: int
+    batch: int
+    load_s: float
+    warmup: tuple[float, ...]
+    blocks: tuple[tuple[float, ...], ...]
+
+    @property
+    def samples(self) -> tuple[float, ...]:
+        """All samples of all blocks, in seconds."""
+        return tuple(sample for block in self.blocks for sample in block)
+
+
+class Result(Record, frozen=True, tag="result"):
+    """One row of a report: an artifact on a runtime, measured and verified."""
+
+    artifact: Artifact
+    measurement: Measurement
+    accuracy: Accuracy | None = None
+
+
+class Failure(Record, frozen=True, tag="failure"):
+    """A row that could not be made, with the reason. ``expected`` marks a combination that makes no sense."""
+
+    subject: str
+    stage: str
+    error: str
+    reason: str
+    expected: bool = False
+
+
+class BenchResults(Record, frozen=True):
+    """What one call of ``bench`` measured, on one machine."""
+
+    schema_version: int
+    environment: Environment
+    seed: int
+    rows: tuple[Result | Failure, ...]
+
+
+class Baseline(Record, frozen=True):
+    """The float Keras model on one device, recorded with ``edgecnn baseline``."""
+
+    schema_version: int
+    model: str
+    model_sha256: str
+    backend: str
+    device: str
+    environment: Environment
+    measurement: Measurement
+    accuracy: Accuracy | None
+
+
+class StageTime(Record, frozen=True):
+    """How long a stage of a run took; ``reused`` when its outputs were already there."""
+
+    name: str
+    seconds: float
+    reused: bool
+
+
+class Report(Record, frozen=True):
+    """A run in one record: what was made, how it was verified, how fast it is, what failed."""
+
+    schema_version: int
+    title: str
+    data: str
+    data_sha256: str
+    test_images: int
+    environment: Environment
+    seed: int
+    rows: tuple[Result | Failure, ...]
+    parities: tuple[Parity, ...]
+    baselines: tuple[Baseline, ...] = ()
+    stages: tuple[StageTime, ...] = ()

@@ -1,0 +1,120 @@
+"""Runtimes: one file each, found by name in ``RUNTIMES``, opened with ``open_session``."""
+
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import ArtifactError, UnknownNameError
+from edgecnn.records import TensorSpec
+
+Float = NDArray[np.float32]
+
+
+class Session(Protocol):
+    """An artifact loaded into a runtime.
+
+    The three steps are apart so that latency can time ``invoke`` alone while verification uses all of them.
+    """
+
+    input: TensorSpec
+    output: TensorSpec
+
+    def encode(self, images: Float) -> None:
+        """Put ``images``, float32 ``(batch, height, width, channels)`` in the model's input range, into the input.
+
+        Quantises and changes the layout as the artifact's input asks.
+        """
+
+    def invoke(self) -> None:
+        """Run the model once and return when the output is there."""
+
+    def decode(self) -> Float:
+        """The output as float32 ``(batch, classes)``; integers are dequantised with the output's scale."""
+
+    def close(self) -> None:
+        """Free what the session holds."""
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """A runtime: the file format it runs, and the class in its module that opens a session.
+
+    The class takes the file, the number of threads, the batch and the device ("cpu" or "gpu").
+    """
+
+    name: str
+    format: str
+    module: str
+    session: str
+
+
+RUNTIMES: dict[str, Runtime] = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime(name="litert", format="tflite", module="edgecnn.runtimes.litert", session="LitertSession"),
+        Runtime(name="onnxruntime", format="onnx", module="edgecnn.runtimes.ort", session="OrtSession"),
+        Runtime(name="keras", format="keras", module="edgecnn.runtimes.keras", session="KerasSession"),
+        Runtime(name="fake", format="fake", module="edgecnn.runtimes.fake", session="FakeSession"),
+    )
+}
+
+
+def runtime_named(name: str) -> Runtime:
+    """The runtime called ``name``.
+
+    Raises:
+        UnknownNameError: there is none; the message lists the choices.
+    """
+    if name not in RUNTIMES:
+        raise UnknownNameError("runtime", name, RUNTIMES)
+    return RUNTIMES[name]
+
+
+def runtime_for(path: Path) -> Runtime:
+    """The runtime that runs the file at ``path``, chosen by its ending.
+
+    Raises:
+        ArtifactError: no runtime takes such files; the message lists the endings.
+    """
+    for runtime in RUNTIMES.values():
+        if path.suffix == f".{runtime.format}":
+            return runtime
+    endings = ", ".join(f".{runtime.format}" for runtime in RUNTIMES.values() if runtime.name != "fake")
+    raise ArtifactError(f"{path} has no known ending; give a file ending in {endings}")
+
+
+def open_session(path: Path, *, threads: int = 1, batch: int = 1, device: str = "cpu") -> Session:
+    """Load the model file at ``path`` into its runtime.
+
+    Raises:
+        ArtifactError: the file is missing or of no known format.
+        SessionError: the runtime refuses the file, or the device is not there.
+        MissingExtraError: the runtime is not installed.
+    """
+    runtime = runtime_for(path)
+    if not path.is_file():
+        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    session_class = getattr(importlib.import_module(runtime.module), runtime.session)
+    session: Session = session_class(path, threads, batch, device)
+    return session
+
+
+def predict(session: Session, images: Float) -> Float:
+    """Outputs for ``images`` ``(n, height, width, channels)`` as float32 ``(n, classes)``.
+
+    Feeds the session's own batch; the last batch is filled up and the surplus thrown away.
+    """
+    batch = session.input.shape[0] or 1
+    outputs = []
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        missing = batch - len(part)
+        if missing:
+            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+        session.encode(part)
+        session.invoke()
+        outputs.append(session.decode()[: batch - missing])
+    return np.concatenate(outputs)

@@ -1,0 +1,29 @@
+"""Between float arrays and an artifact's own integers and layout."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.records import TensorSpec
+from edgecnn.runtimes import Float
+
+
+def to_input(images: Float, spec: TensorSpec) -> NDArray[Any]:
+    """Float32 NHWC images as the array an artifact's input takes: quantised, rounded half to even, saturated."""
+    if spec.layout == "NCHW":
+        images = images.transpose(0, 3, 1, 2)
+    if spec.quantization is None:
+        return np.ascontiguousarray(images, dtype=spec.dtype)
+    info = np.iinfo(spec.dtype)
+    steps = np.round(images / np.float32(spec.quantization.scale[0])) + spec.quantization.zero_point[0]
+    return np.ascontiguousarray(np.clip(steps, info.min, info.max).astype(spec.dtype))
+
+
+def from_output(raw: NDArray[Any], spec: TensorSpec) -> Float:
+    """An artifact's output as float32 ``(batch, classes)``."""
+    flat = raw.reshape(len(raw), -1)
+    if spec.quantization is None:
+        return flat.astype(np.float32)
+    centred = flat.astype(np.int32) - spec.quantization.zero_point[0]
+    return (centred * np.float32(spec.quantization.scale[0])).astype(np.float32)
