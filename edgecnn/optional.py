@@ -1,9 +1,11 @@
 """Optional packages: imported where they are used, and named with their extra when absent."""
 
 import importlib
+import os
 from typing import Any
 
 from edgecnn.errors import MissingExtraError
+from edgecnn.quiet import quiet_stderr
 
 # top-level module -> the extra of edgecnn that brings it
 _EXTRAS = {
@@ -27,8 +29,10 @@ def require(module: str) -> Any:
         MissingExtraError: the package is not installed; the message says which extra brings it.
     """
     top = module.partition(".")[0]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is first imported
     try:
-        return importlib.import_module(module)
+        with quiet_stderr():
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != top:
             raise  # something inside an installed package is broken: not ours to explain

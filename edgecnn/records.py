@@ -109,6 +109,21 @@ class Artifact(Record, frozen=True):
         return self.file
 
 
+class Epoch(Record, frozen=True):
+    """Loss and accuracy (0…1) of one epoch, on the training and the held-out images."""
+
+    loss: float
+    accuracy: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+
+
+class History(Record, frozen=True):
+    """A training, epoch by epoch."""
+
+    epochs: tuple[Epoch, ...]
+
+
 class Accuracy(Record, frozen=True):
     """Right answers out of a number of images."""
 

@@ -22,6 +22,7 @@ class Session(Protocol):
 
     input: TensorSpec
     output: TensorSpec
+    batch: int
 
     def encode(self, images: Float) -> None:
         """Put ``images``, float32 ``(batch, height, width, channels)`` in the model's input range, into the input.
@@ -34,6 +35,9 @@ class Session(Protocol):
 
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``; integers are dequantised with the output's scale."""
+
+    def provenance(self) -> bytes | None:
+        """The JSON that ``export`` stored inside the file, or None in a file that others made."""
 
     def close(self) -> None:
         """Free what the session holds."""
@@ -107,7 +111,7 @@ def predict(session: Session, images: Float) -> Float:
 
     Feeds the session's own batch; the last batch is filled up and the surplus thrown away.
     """
-    batch = session.input.shape[0] or 1
+    batch = session.batch
     outputs = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]

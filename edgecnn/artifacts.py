@@ -1,0 +1,61 @@
+"""Model files on disk and what is known of them: ``<file>`` and its sidecar ``<file>.json``."""
+
+import contextlib
+from pathlib import Path
+
+from edgecnn.errors import ArtifactError
+from edgecnn.files import sha256_file
+from edgecnn.records import Artifact, Provenance, from_json
+from edgecnn.runtimes import open_session
+
+
+def sidecar(path: Path) -> Path:
+    """Where the record of the model file at ``path`` stands."""
+    return path.with_name(f"{path.name}.json")
+
+
+def load(path: Path) -> Artifact:
+    """What is known of the model file at ``path``: its sidecar, or the file itself where there is none.
+
+    Raises:
+        ArtifactError: no such file, or its hash is not the one in its sidecar.
+        RecordError: the sidecar is damaged.
+        SessionError: there is no sidecar and the runtime refuses the file.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    beside = sidecar(path)
+    if not beside.is_file():
+        return describe(path)
+    artifact = from_json(beside.read_bytes(), Artifact, beside)
+    found = sha256_file(path)
+    if found != artifact.sha256:
+        raise ArtifactError(
+            f"{path} has changed since it was exported: its SHA-256 is {found[:12]}…, its sidecar {beside.name} says "
+            f"{artifact.sha256[:12]}…; export it again, or remove the sidecar to take the file as it is"
+        )
+    return artifact
+
+
+def describe(path: Path) -> Artifact:
+    """The record of a model file, read from the file itself through its runtime.
+
+    Raises:
+        ArtifactError: no such file, or of no known format.
+        SessionError: the runtime refuses the file.
+    """
+    with contextlib.closing(open_session(path)) as session:
+        stored = session.provenance()
+        provenance = None
+        if stored is not None:
+            provenance = from_json(stored, Provenance, f"metadata 'edgecnn' in {path.name}")
+        return Artifact(
+            file=path.name,
+            format=path.suffix[1:],
+            scheme=provenance.scheme if provenance else "float32" if path.suffix == ".keras" else "unknown",
+            input=session.input,
+            output=session.output,
+            sha256=sha256_file(path),
+            size_bytes=path.stat().st_size,
+            provenance=provenance,
+        )

@@ -1,0 +1,101 @@
+"""Metadata in a .tflite file, put there without touching a byte of the model.
+
+A flatbuffer's references point forward only, so a new root table in front of the old file can refer to
+everything in it. Weights keep their 16-byte alignment, which packing the file anew in Python would lose.
+Format: https://flatbuffers.dev/internals; tables: tensorflow/compiler/mlir/lite/schema/schema.fbs.
+"""
+
+import struct
+
+from edgecnn.errors import ArtifactError
+
+_MODEL_FIELDS = 8
+_BUFFERS, _METADATA = 4, 6
+_ALIGNMENT = 16
+
+
+def add_metadata(model: bytes, name: str, content: bytes) -> bytes:
+    """The .tflite ``model`` with ``content`` as an additional metadata buffer called ``name``.
+
+    Raises:
+        ArtifactError: ``model`` is not a TFLite flatbuffer.
+    """
+    try:
+        return _with_new_root(model, name.encode(), content)
+    except struct.error as error:
+        raise ArtifactError("the model is not a complete TFLite flatbuffer; convert it again") from error
+
+
+def _with_new_root(model: bytes, name: bytes, content: bytes) -> bytes:
+    if model[4:8] != b"TFL3":
+        raise ArtifactError("the model is not a TFLite flatbuffer: its identifier is not 'TFL3'")
+    old_root = _u32(model, 0)
+    old = [_field(model, old_root, field) for field in range(_MODEL_FIELDS)]
+    old_buffers, old_metadata = _vector(model, old[_BUFFERS]), _vector(model, old[_METADATA])
+
+    # Where everything of the new front part stands; each block is 4-byte aligned.
+    root = 28
+    buffers = root + 4 + 4 * _MODEL_FIELDS
+    metadata = buffers + 4 + 4 * (len(old_buffers) + 1)
+    entry = metadata + 4 + 4 * (len(old_metadata) + 1) + 8
+    name_at = entry + 12
+    buffer = _aligned(name_at + 4 + len(name) + 1, 4) + 8
+    data = _aligned(buffer + 8 + 4, _ALIGNMENT) - 4
+    size = _aligned(data + 4 + len(content), _ALIGNMENT)
+
+    front = bytearray(size)
+    struct.pack_into("<I4s", front, 0, root, b"TFL3")
+    struct.pack_into("<2H", front, 8, 4 + 2 * _MODEL_FIELDS, 4 + 4 * _MODEL_FIELDS)
+    struct.pack_into("<i", front, root, root - 8)
+    new = {_BUFFERS: buffers, _METADATA: metadata}
+    for field, position in enumerate(old):
+        slot = root + 4 + 4 * field
+        target = new.get(field, position and size + position)
+        if target is None:
+            continue
+        struct.pack_into("<H", front, 8 + 4 + 2 * field, slot - root)
+        struct.pack_into("<I", front, slot, _u32(model, position) if field == 0 else target - slot)  # type: ignore[arg-type]
+    _pack_vector(front, buffers, [size + position for position in old_buffers] + [buffer])
+    _pack_vector(front, metadata, [size + position for position in old_metadata] + [entry])
+    struct.pack_into("<4H", front, entry - 8, 8, 12, 4, 8)
+    struct.pack_into("<iII", front, entry, 8, name_at - (entry + 4), len(old_buffers))
+    struct.pack_into(f"<I{len(name)}s", front, name_at, len(name), name)
+    struct.pack_into("<4H", front, buffer - 8, 6, 8, 4, 0)
+    struct.pack_into("<iI", front, buffer, 8, data - (buffer + 4))
+    struct.pack_into(f"<I{len(content)}s", front, data, len(content), content)
+    return bytes(front) + model
+
+
+def _aligned(position: int, to: int) -> int:
+    return -(-position // to) * to
+
+
+def _u32(model: bytes, position: int) -> int:
+    return int(struct.unpack_from("<I", model, position)[0])
+
+
+def _field(model: bytes, table: int, field: int) -> int | None:
+    """Position of a table's field (the target, for the offsets that all but field 0 of Model are), or None."""
+    vtable = table - struct.unpack_from("<i", model, table)[0]
+    if 4 + 2 * field >= struct.unpack_from("<H", model, vtable)[0]:
+        return None
+    offset = struct.unpack_from("<H", model, vtable + 4 + 2 * field)[0]
+    if not offset:
+        return None
+    slot = int(table + offset)
+    return slot if field == 0 else slot + _u32(model, slot)
+
+
+def _vector(model: bytes, position: int | None) -> list[int]:
+    """Positions of the tables in a vector of offsets."""
+    if position is None:
+        return []
+    slots = range(position + 4, position + 4 + 4 * _u32(model, position), 4)
+    return [slot + _u32(model, slot) for slot in slots]
+
+
+def _pack_vector(front: bytearray, position: int, targets: list[int]) -> None:
+    struct.pack_into("<I", front, position, len(targets))
+    for index, target in enumerate(targets):
+        slot = position + 4 + 4 * index
+        struct.pack_into("<I", front, slot, target - slot)

@@ -1,0 +1,172 @@
+"""Keras to ONNX: float schemes through tf2onnx, int8 schemes from the integers of the .tflite file."""
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecnn.errors import ExportError, UnsupportedError
+from edgecnn.formats import onnx_qdq, tflite
+from edgecnn.formats.source import Source
+from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.optional import require
+from edgecnn.quantization.schemes import is_static_int8
+from edgecnn.quiet import quiet_stderr
+from edgecnn.records import Provenance, Quantization, Scheme, TensorSpec, to_json
+from edgecnn.training import require_tensorflow
+
+_OPSET = 17
+_NO_INT16 = (
+    "ONNX Runtime has no kernels with int16 activations on CPU: every operator would run in float32 between "
+    "QuantizeLinear and DequantizeLinear, larger and slower than float32; use int8, or int16x8 as .tflite"
+)
+
+
+def convert(source: Source, scheme: Scheme) -> bytes:
+    """The model of ``source`` as an .onnx file, channels-first.
+
+    float32 has the weights as trained; float16 stores them in half and computes in float32; dynamic-int8
+    quantises activations at run time; int8 and int8-qat hold the very integers and scales of the .tflite file.
+
+    Raises:
+        UnsupportedError: int16x8, with the reason.
+        ExportError: an operator cannot be converted (named).
+    """
+    if scheme.activations == "int16":
+        raise UnsupportedError(_NO_INT16)
+    if is_static_int8(scheme):
+        return _quantized(source, scheme)
+    model = _float(source)
+    if scheme.weights == "float16":
+        _store_half(model)
+    elif scheme.weights == "int8":
+        model = _dynamic(model)
+    shape = source.model.input_shape
+    channels_first = (source.batch, shape[3], *source.calibration.shape[1:3])
+    specs = {
+        "input": TensorSpec(name="input", shape=channels_first, dtype="float32", layout="NCHW"),
+        "output": TensorSpec(
+            name="output", shape=(source.batch, source.model.output_shape[-1]), dtype="float32", layout="NC"
+        ),
+    }
+    return _finished(model, specs)
+
+
+def embed(model: bytes, provenance: Provenance) -> bytes:
+    """``model`` with its provenance in metadata_props under "edgecnn"."""
+    onnx = require("onnx")
+    proto = onnx.load_from_string(model)
+    _add_property(proto, "edgecnn", to_json(provenance))
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _quantized(source: Source, scheme: Scheme) -> bytes:
+    graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
+    specs = {}
+    for kind, index in (("input", graph.inputs[0]), ("output", graph.outputs[0])):
+        tensor = graph.tensors[index]
+        shape = tuple(size if size > 0 else None for size in onnx_qdq.channels_first(tensor.shape))
+        quantization = None
+        if len(tensor.scale):
+            quantization = Quantization(scale=(float(tensor.scale[0]),), zero_point=(int(tensor.zero_point[0]),))
+        specs[kind] = TensorSpec(
+            name=kind,
+            shape=shape,
+            dtype=tensor.dtype,
+            layout="NCHW" if len(shape) == 4 else "NC",
+            quantization=quantization,
+        )
+    return _finished(onnx_qdq.to_onnx(graph, source.model.name), specs)
+
+
+def _finished(model: Any, specs: dict[str, TensorSpec]) -> bytes:
+    """Check the model, add what its input and output are, and serialise it."""
+    onnx = require("onnx")
+    for kind, spec in specs.items():
+        _add_property(model, f"edgecnn.{kind}", to_json(spec))
+    onnx.checker.check_model(model, full_check=True)
+    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
+        (value,) = values
+        got = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        if got != specs[kind].dtype:
+            raise ExportError(f"the .onnx file has an {kind} of {got}, {specs[kind].dtype} was asked for")
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _add_property(model: Any, key: str, value: bytes) -> None:
+    model.metadata_props.add(key=key, value=value.decode())
+
+
+def _float(source: Source) -> Any:
+    """The float model through tf2onnx, its input channels-first, input and output called so."""
+    tf = require_tensorflow()
+    tf2onnx = require("tf2onnx")
+    signature = tf.TensorSpec((source.batch, *source.calibration.shape[1:]), tf.float32, name="input")
+    call = tf.function(lambda images: tf.identity(source.model(images, training=False), name="output"))
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    try:
+        with quiet_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, _ = tf2onnx.convert.from_function(
+                call, [signature], opset=_OPSET, inputs_as_nchw=["input"]
+            )
+    except Exception as error:  # noqa: BLE001 - tf2onnx raises bare errors of many types
+        raise ExportError(
+            f"{source.model.name} cannot be exported as .onnx: {' '.join(str(error).split())[:300]}"
+        ) from error
+    unknown = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    if unknown:
+        raise ExportError(f"{source.model.name} cannot be exported as .onnx: no standard operator for {unknown}")
+    model.graph.name = source.model.name
+    _rename(model, model.graph.input[0].name, "input")
+    _rename(model, model.graph.output[0].name, "output")
+    return model
+
+
+def _rename(model: Any, old: str, new: str) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name == old:
+            value.name = new
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name == old:
+                    names[position] = new
+
+
+def _store_half(model: Any) -> None:
+    """Store float32 weights as float16 behind a Cast, which runtimes fold when they load the model."""
+    onnx = require("onnx")
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != onnx.TensorProto.FLOAT or len(onnx.numpy_helper.to_array(weight).shape) < 2:
+            continue
+        name = weight.name
+        half = onnx.numpy_helper.to_array(weight).astype(np.float16)
+        weight.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}/half"))
+        casts.append(
+            onnx.helper.make_node("Cast", [f"{name}/half"], [name], name=f"Cast:{name}", to=onnx.TensorProto.FLOAT)
+        )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _dynamic(model: Any) -> Any:
+    """Int8 weights and activations quantised at run time, by ONNX Runtime's own tool."""
+    quantization = require("onnxruntime.quantization")
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        target = Path(folder) / "dynamic.onnx"
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.ERROR)  # it advises pre-processing that tf2onnx has done
+        try:
+            quantization.quantize_dynamic(model, target, weight_type=quantization.QuantType.QUInt8)
+        finally:
+            root.setLevel(level)
+        return require("onnx").load(target)

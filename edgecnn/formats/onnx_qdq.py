@@ -1,0 +1,502 @@
+"""Writes an int8 .tflite graph as ONNX: the same integers and scales, standard operators, QDQ form.
+
+Every activation stands between QuantizeLinear and DequantizeLinear, weights and biases are integer initializers
+behind DequantizeLinear, so that a runtime can fuse each group into an integer kernel
+(https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "QDQ format").
+
+TFLite is channels-last, ONNX channels-first: four-dimensional activations change their layout, and so do the
+weights, at export. Flatten then yields another order, which is folded into the weights of the dense layer behind
+it. TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import UnsupportedError
+from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
+from edgecnn.optional import require
+
+_OPSET = 17
+_IR_VERSION = 8
+_CHANNELS_FIRST = (0, 3, 1, 2)
+_CHANNELS_LAST = (0, 2, 3, 1)
+# position of each channels-last axis in the channels-first layout
+_AXIS = {0: 0, 1: 2, 2: 3, 3: 1}
+_RANGE = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
+_INTEGER = ("int8", "uint8")
+
+
+def to_onnx(graph: Graph, name: str) -> Any:
+    """The int8 ``graph`` as an onnx ``ModelProto``; ``name`` becomes the graph's name.
+
+    Raises:
+        UnsupportedError: an operator or tensor type without counterpart, named with its place.
+    """
+    return _Writer(graph).model(name)
+
+
+class _Writer:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.helper = require("onnx").helper
+        self.numpy_helper = require("onnx").numpy_helper
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
+        self.consumers: dict[int, list[Operator]] = {}
+        for operator in graph.operators:
+            for index in operator.inputs:
+                self.consumers.setdefault(index, []).append(operator)
+        self.floats: dict[int, str] = {}  # tensor index -> name of its dequantised value
+        self.flattened: dict[int, tuple[int, ...]] = {}  # flat tensor -> its (h, w, c), stored channels-first
+
+    def model(self, name: str) -> Any:
+        shape_only = self._shape_computations()
+        for operator in self.graph.operators:
+            if operator.position in shape_only:
+                continue
+            write = _WRITERS.get(operator.kind)
+            if write is None:
+                raise UnsupportedError(
+                    f"{operator} has no ONNX counterpart in edgecnn; known are: {', '.join(sorted(_WRITERS))}"
+                )
+            write(self, operator)
+        helper, onnx = self.helper, require("onnx")
+        graph = helper.make_graph(
+            self.nodes,
+            name,
+            [self._value(self.tensor(index)) for index in self.graph.inputs],
+            [self._value(self.tensor(index)) for index in self.graph.outputs],
+            list(self.initializers.values()),
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name="edgecnn",
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    # Tensors
+
+    def tensor(self, index: int) -> Tensor:
+        return self.graph.tensors[index]
+
+    def _value(self, tensor: Tensor) -> Any:
+        onnx_type = self.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        shape = [size if size > 0 else "batch" for size in channels_first(tensor.shape)]
+        return self.helper.make_tensor_value_info(self.name(tensor), onnx_type, shape)
+
+    def name(self, tensor: Tensor) -> str:
+        if tensor.index in self.graph.inputs:
+            return "input"
+        if tensor.index in self.graph.outputs:
+            return "output"
+        return f"t{tensor.index}"
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = self.numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(self.helper.make_node(kind, inputs, [output], name=f"{kind}:{output}", **attributes))
+        return output
+
+    def _quantization(self, tensor: Tensor, operator: Operator) -> list[str]:
+        if tensor.dtype not in _INTEGER or len(tensor.scale) != 1:
+            raise UnsupportedError(
+                f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 "
+                "activations with one scale can be written, convert the model with full int8 quantisation"
+            )
+        return [
+            self.constant(f"{self.name(tensor)}/scale", tensor.scale[0]),
+            self.constant(f"{self.name(tensor)}/zero_point", tensor.zero_point[0].astype(tensor.dtype)),
+        ]
+
+    def read(self, index: int, operator: Operator) -> str:
+        """Name of the float value of an activation or of a constant in the layout of activations."""
+        tensor = self.tensor(index)
+        if index in self.floats:
+            return self.floats[index]
+        if tensor.data is not None:
+            name = self._constant_activation(tensor, operator)
+        elif tensor.dtype == "float32":
+            name = self.name(tensor)
+        else:
+            name = f"{self.name(tensor)}/real"
+            self.node("DequantizeLinear", [self.name(tensor), *self._quantization(tensor, operator)], name)
+        self.floats[index] = name
+        return name
+
+    def _constant_activation(self, tensor: Tensor, operator: Operator) -> str:
+        """A constant operand of an elementwise operator, with its axes where the activations have theirs."""
+        assert tensor.data is not None
+        data = tensor.data
+        rank = max(len(self.tensor(index).shape) for index in operator.inputs)
+        if rank == 4 and data.ndim:
+            data = data.reshape((1,) * (4 - data.ndim) + data.shape).transpose(_CHANNELS_FIRST)
+        name = f"{self.name(tensor)}/constant"
+        if tensor.dtype == "float32":
+            return self.constant(name, data)
+        real = f"{self.name(tensor)}/real"
+        self.constant(name, data)
+        return self.node("DequantizeLinear", [name, *self._quantization(tensor, operator)], real)
+
+    def write(self, index: int, real: str, operator: Operator, activation: int = 0) -> None:
+        """Apply the fused ``activation`` to the float value ``real`` and quantise it into tensor ``index``."""
+        tensor = self.tensor(index)
+        low, high = _limits(activation, operator)
+        integer = tensor.dtype in _INTEGER
+        if low is not None and not (integer and _saturates(tensor, low, high)):
+            real = self._clip(real, low, high)
+        if integer:
+            self.node("QuantizeLinear", [real, *self._quantization(tensor, operator)], self.name(tensor))
+        else:
+            self.node("Identity", [real], self.name(tensor))
+
+    def _clip(self, real: str, low: float, high: float | None) -> str:
+        output = f"{real}/clipped"
+        if low == 0 and high is None:
+            return self.node("Relu", [real], output)
+        bounds = [self.constant(f"bound{low:g}", np.float32(low))]
+        if high is not None:
+            bounds.append(self.constant(f"bound{high:g}", np.float32(high)))
+        return self.node("Clip", [real, *bounds], output)
+
+    def weights(self, index: int, data: NDArray[Any], axis: int, operator: Operator) -> str:
+        """Float value of an int8 weight whose layout was changed to ``data`` with its scales along ``axis``."""
+        tensor = self.tensor(index)
+        name = f"{operator.position}/weights"
+        if tensor.dtype not in _INTEGER or not len(tensor.scale):
+            raise UnsupportedError(f"{operator}: its weights are {tensor.dtype}, int8 with a scale is needed")
+        per_axis = len(tensor.scale) > 1
+        scale = tensor.scale if per_axis else tensor.scale[0]
+        zero = (tensor.zero_point if per_axis else tensor.zero_point[0]).astype(tensor.dtype)
+        inputs = [
+            self.constant(name, data),
+            self.constant(f"{name}/scale", scale),
+            self.constant(f"{name}/zero_point", zero),
+        ]
+        return self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": axis} if per_axis else {}))
+
+    def bias(self, operator: Operator, channels: int) -> list[str]:
+        """Float value of an operator's int32 bias, in a list that is empty where there is none."""
+        if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+            return []
+        tensor = self.tensor(operator.inputs[2])
+        if tensor.data is None or tensor.dtype != "int32":
+            raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}, a constant int32 is needed")
+        source, weights = self.tensor(operator.inputs[0]), self.tensor(operator.inputs[1])
+        # By the specification the bias scale is the product; some converters do not store it.
+        scale = source.scale[0] * weights.scale
+        name = f"{operator.position}/bias"
+        per_axis = len(scale) > 1
+        inputs = [
+            self.constant(name, tensor.data.reshape(channels)),
+            self.constant(f"{name}/scale", scale if per_axis else scale[0]),
+        ]
+        return [self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": 0} if per_axis else {}))]
+
+    # Operators
+
+    def convolution(self, operator: Operator) -> None:
+        options = operator.options
+        source, weights = (self.tensor(index) for index in operator.inputs[:2])
+        if weights.data is None:
+            raise UnsupportedError(f"{operator}: its weights are not constant")
+        if operator.kind == "CONV_2D":
+            data = weights.data.transpose(_CHANNELS_FIRST)  # (out, h, w, in) -> (out, in, h, w)
+            groups = source.shape[3] // data.shape[1]
+        else:
+            data = weights.data.transpose(3, 0, 1, 2)  # (1, h, w, out) -> (out, 1, h, w)
+            groups = source.shape[3]
+        kernel = data.shape[2:]
+        strides, dilations = _pair(options, "stride"), _pair(options, "dilation")
+        inputs = [
+            self.read(operator.inputs[0], operator),
+            self.weights(operator.inputs[1], data, 0, operator),
+            *self.bias(operator, len(data)),
+        ]
+        real = self.node(
+            "Conv",
+            inputs,
+            f"{self.name(self.tensor(operator.outputs[0]))}/conv",
+            kernel_shape=list(kernel),
+            strides=strides,
+            dilations=dilations,
+            group=groups,
+            pads=_pads(source, kernel, strides, dilations, options["padding"]),
+        )
+        self.write(operator.outputs[0], real, operator, options["fusedActivationFunction"])
+
+    def dense(self, operator: Operator) -> None:
+        source, weights = (self.tensor(index) for index in operator.inputs[:2])
+        output = self.tensor(operator.outputs[0])
+        if weights.data is None:
+            raise UnsupportedError(f"{operator}: its weights are not constant")
+        data = weights.data  # (out, in)
+        if operator.inputs[0] in self.flattened:
+            height, width, channels = self.flattened[operator.inputs[0]]
+            data = data.reshape(-1, height, width, channels).transpose(_CHANNELS_FIRST).reshape(data.shape)
+        real = self.read(operator.inputs[0], operator)
+        if len(source.shape) != 2:
+            real = self._reshape(self._as_channels_last(real, source), (-1, data.shape[1]))
+        real = self.node(
+            "Gemm",
+            [real, self.weights(operator.inputs[1], data, 0, operator), *self.bias(operator, len(data))],
+            f"{self.name(output)}/dense",
+            transB=1,
+        )
+        if len(output.shape) != 2:
+            raise UnsupportedError(f"{operator}: a dense layer on more than two dimensions is not written to ONNX")
+        self.write(operator.outputs[0], real, operator, operator.options["fusedActivationFunction"])
+
+    def pool(self, operator: Operator) -> None:
+        options = operator.options
+        source = self.tensor(operator.inputs[0])
+        kernel, strides = (options["filterHeight"], options["filterWidth"]), _pair(options, "stride")
+        attributes = {
+            "kernel_shape": list(kernel),
+            "strides": strides,
+            "pads": _pads(source, kernel, strides, [1, 1], options["padding"]),
+        }
+        kind = "MaxPool" if operator.kind == "MAX_POOL_2D" else "AveragePool"  # neither counts the padding
+        real = self.node(kind, [self.read(operator.inputs[0], operator)], self._real(operator), **attributes)
+        self.write(operator.outputs[0], real, operator, options["fusedActivationFunction"])
+
+    def mean(self, operator: Operator) -> None:
+        source = self.tensor(operator.inputs[0])
+        axes = self._integers(operator, 1)
+        keep = bool(operator.options["keepDims"])
+        axes = sorted({axis % len(source.shape) for axis in axes})
+        four = len(source.shape) == 4
+        if four and not keep and axes != [1, 2]:
+            raise UnsupportedError(f"{operator}: a mean over axes {axes} without keeping them is not written to ONNX")
+        real = self.node(
+            "ReduceMean",
+            [self.read(operator.inputs[0], operator)],
+            self._real(operator),
+            axes=[_AXIS[axis] if four else axis for axis in axes],
+            keepdims=int(keep),
+        )
+        self.write(operator.outputs[0], real, operator)
+
+    def binary(self, operator: Operator) -> None:
+        for index in operator.inputs:
+            tensor = self.tensor(index)
+            if tensor.data is None and len(tensor.shape) != len(self.tensor(operator.outputs[0]).shape):
+                raise UnsupportedError(f"{operator}: operands of different rank are not written to ONNX")
+        kind = {"ADD": "Add", "MUL": "Mul", "SUB": "Sub"}[operator.kind]
+        inputs = [self.read(index, operator) for index in operator.inputs]
+        real = self.node(kind, inputs, self._real(operator))
+        self.write(operator.outputs[0], real, operator, operator.options["fusedActivationFunction"])
+
+    def unary(self, operator: Operator) -> None:
+        kind, attributes = _UNARY[operator.kind]
+        tensor = self.tensor(operator.inputs[0])
+        if operator.kind == "SOFTMAX" and len(tensor.shape) == 4:
+            attributes = {"axis": 1}
+        real = self.node(kind, [self.read(operator.inputs[0], operator)], self._real(operator), **attributes)
+        self.write(operator.outputs[0], real, operator)
+
+    def clip(self, operator: Operator) -> None:
+        code = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}[operator.kind]
+        self.write(operator.outputs[0], self.read(operator.inputs[0], operator), operator, code)
+
+    def convert(self, operator: Operator) -> None:
+        """QUANTIZE and DEQUANTIZE: read gives the float value, write takes it."""
+        self.write(operator.outputs[0], self.read(operator.inputs[0], operator), operator)
+
+    def pad(self, operator: Operator) -> None:
+        pairs = np.asarray(self._integers(operator, 1)).reshape(-1, 2)
+        if len(pairs) == 4:
+            pairs = pairs[list(_CHANNELS_FIRST)]
+        pads = self.constant(f"{operator.position}/pads", pairs.T.reshape(-1).astype(np.int64))
+        inputs = [self.read(operator.inputs[0], operator), pads]
+        if len(operator.inputs) > 2:
+            inputs.append(self.read(operator.inputs[2], operator))
+        self.write(operator.outputs[0], self.node("Pad", inputs, self._real(operator)), operator)
+
+    def concatenation(self, operator: Operator) -> None:
+        output = self.tensor(operator.outputs[0])
+        axis = operator.options["axis"] % len(output.shape)
+        inputs = [self.read(index, operator) for index in operator.inputs]
+        real = self.node(
+            "Concat", inputs, self._real(operator), axis=_AXIS[axis] if len(output.shape) == 4 else axis
+        )
+        self.write(operator.outputs[0], real, operator, operator.options["fusedActivationFunction"])
+
+    def resize(self, operator: Operator) -> None:
+        height, width = self._integers(operator, 1)
+        source = self.tensor(operator.inputs[0])
+        sizes = np.array([source.shape[0], source.shape[3], height, width], np.int64)
+        if source.shape[0] < 1:
+            raise UnsupportedError(f"{operator}: resizing is written to ONNX for a fixed batch only")
+        aligned, half = operator.options["alignCorners"], operator.options["halfPixelCenters"]
+        mode = "align_corners" if aligned else "half_pixel" if half else "asymmetric"
+        attributes = {"mode": "linear", "coordinate_transformation_mode": mode}
+        if operator.kind == "RESIZE_NEAREST_NEIGHBOR":
+            # TFLite takes floor((x + 0.5) * scale), floor(x * scale), or rounds where corners are aligned
+            nearest = "round_prefer_ceil" if aligned or half else "floor"
+            attributes |= {"mode": "nearest", "nearest_mode": nearest}
+        inputs = [
+            self.read(operator.inputs[0], operator),
+            "",
+            "",
+            self.constant(f"{operator.position}/sizes", sizes),
+        ]
+        self.write(operator.outputs[0], self.node("Resize", inputs, self._real(operator), **attributes), operator)
+
+    def reshape(self, operator: Operator) -> None:
+        source, output = self.tensor(operator.inputs[0]), self.tensor(operator.outputs[0])
+        real = self.read(operator.inputs[0], operator)
+        if not _same_order(source.shape):
+            users = self.consumers.get(output.index, [])
+            if len(output.shape) == 2 and users and all(user.kind == "FULLY_CONNECTED" for user in users):
+                self.flattened[output.index] = source.shape[1:]
+            else:
+                real = self._as_channels_last(real, source)
+        shape = _with_free_batch(output.shape, source.shape, operator)
+        if _same_order(output.shape):
+            self.write(output.index, self._reshape(real, channels_first(shape), self._real(operator)), operator)
+            return
+        flat = self._reshape(real, shape)
+        real = self.node("Transpose", [flat], self._real(operator), perm=list(_CHANNELS_FIRST))
+        self.write(output.index, real, operator)
+
+    def transpose(self, operator: Operator) -> None:
+        order = list(self._integers(operator, 1))
+        source = self.tensor(operator.inputs[0])
+        if len(source.shape) == 4:  # conjugate the permutation with the change of layout
+            order = [_AXIS[order[_CHANNELS_FIRST[position]]] for position in range(4)]
+        real = self.node("Transpose", [self.read(operator.inputs[0], operator)], self._real(operator), perm=order)
+        self.write(operator.outputs[0], real, operator)
+
+    # Helpers
+
+    def _real(self, operator: Operator) -> str:
+        return f"{self.name(self.tensor(operator.outputs[0]))}/{operator.kind.lower()}"
+
+    def _reshape(self, real: str, shape: tuple[int, ...], output: str | None = None) -> str:
+        output = output or f"{real}/reshaped"
+        return self.node("Reshape", [real, self.constant(f"{output}/shape", np.array(shape, np.int64))], output)
+
+    def _as_channels_last(self, real: str, tensor: Tensor) -> str:
+        if len(tensor.shape) != 4:
+            return real
+        return self.node("Transpose", [real], f"{real}/channels_last", perm=list(_CHANNELS_LAST))
+
+    def _integers(self, operator: Operator, position: int) -> list[int]:
+        data = self.tensor(operator.inputs[position]).data
+        if data is None:
+            raise UnsupportedError(f"{operator}: its argument {position} is computed, a constant is needed")
+        return [int(value) for value in np.atleast_1d(data).reshape(-1)]
+
+    def _shape_computations(self) -> set[int]:
+        """Operators that only compute the target of a Reshape from the free batch; ONNX writes -1 instead."""
+        found: set[int] = set()
+        for operator in reversed(self.graph.operators):
+            users = self.consumers.get(operator.outputs[0], [])
+            feeds_shape = users and all(
+                user.position in found or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)
+                for user in users
+            )
+            if operator.kind in ("SHAPE", "STRIDED_SLICE", "PACK") and feeds_shape:
+                found.add(operator.position)
+        return found
+
+
+def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in _CHANNELS_FIRST) if len(shape) == 4 else shape
+
+
+def _same_order(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this channels-last shape has its values in the same order channels-first."""
+    return len(shape) != 4 or shape[3] == 1 or shape[1] * shape[2] == 1
+
+
+def _with_free_batch(shape: tuple[int, ...], source: tuple[int, ...], operator: Operator) -> tuple[int, ...]:
+    """Target of a Reshape with -1 for the free batch and every other size known."""
+    unknown = [position for position, size in enumerate(shape) if size < 1]
+    if unknown in ([], [0]):
+        return tuple(-1 if size < 1 else size for size in shape)
+    if len(shape) == 2 and min(source[1:]) > 0:
+        return (-1, int(np.prod(source[1:])))
+    raise UnsupportedError(f"{operator}: its target shape {shape} is not known; export with a fixed batch")
+
+
+def _pair(options: dict[str, Any], kind: str) -> list[int]:
+    """Height and width of a stride or dilation."""
+    if kind == "stride":
+        return [int(options["strideH"]), int(options["strideW"])]
+    return [int(options["dilationHFactor"]), int(options["dilationWFactor"])]
+
+
+def _pads(source: Tensor, kernel: Any, strides: list[int], dilations: list[int], padding: int) -> list[int]:
+    """Explicit ONNX pads [top, left, bottom, right] of TFLite's SAME (0, the odd one behind) or VALID (1)."""
+    if padding == 1:
+        return [0, 0, 0, 0]
+    before, after = [], []
+    for size, width, stride, dilation in zip(source.shape[1:3], kernel, strides, dilations, strict=True):
+        total = max((-(-size // stride) - 1) * stride + (width - 1) * dilation + 1 - size, 0)
+        before.append(total // 2)
+        after.append(total - total // 2)
+    return [*before, *after]
+
+
+def _limits(activation: int, operator: Operator) -> tuple[float | None, float | None]:
+    names = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}
+    if activation == 0:
+        return None, None
+    if activation not in names:
+        raise UnsupportedError(f"{operator}: fused activation {activation} is not written to ONNX")
+    return _RANGE[names[activation]]
+
+
+def _saturates(tensor: Tensor, low: float, high: float | None) -> bool:
+    """Whether the integers of ``tensor`` cannot leave [low, high], so that quantising already clips."""
+    info = np.iinfo(tensor.dtype)
+    step, zero = float(tensor.scale[0]), int(tensor.zero_point[0])
+    smallest, largest = (info.min - zero) * step, (info.max - zero) * step
+    return smallest >= low - step / 2 and (high is None or largest <= high + step / 2)
+
+
+_UNARY: dict[str, tuple[str, dict[str, Any]]] = {
+    "SOFTMAX": ("Softmax", {"axis": -1}),
+    "LOGISTIC": ("Sigmoid", {}),
+    "HARD_SWISH": ("HardSwish", {}),
+    "TANH": ("Tanh", {}),
+}
+
+_WRITERS: dict[str, Callable[[_Writer, Operator], None]] = {
+    "ADD": _Writer.binary,
+    "AVERAGE_POOL_2D": _Writer.pool,
+    "CONCATENATION": _Writer.concatenation,
+    "CONV_2D": _Writer.convolution,
+    "DEPTHWISE_CONV_2D": _Writer.convolution,
+    "DEQUANTIZE": _Writer.convert,
+    "FULLY_CONNECTED": _Writer.dense,
+    "HARD_SWISH": _Writer.unary,
+    "LOGISTIC": _Writer.unary,
+    "MAX_POOL_2D": _Writer.pool,
+    "MEAN": _Writer.mean,
+    "MUL": _Writer.binary,
+    "PAD": _Writer.pad,
+    "PADV2": _Writer.pad,
+    "QUANTIZE": _Writer.convert,
+    "RELU": _Writer.clip,
+    "RELU6": _Writer.clip,
+    "RELU_N1_TO_1": _Writer.clip,
+    "RESHAPE": _Writer.reshape,
+    "RESIZE_BILINEAR": _Writer.resize,
+    "RESIZE_NEAREST_NEIGHBOR": _Writer.resize,
+    "SOFTMAX": _Writer.unary,
+    "SQUEEZE": _Writer.reshape,
+    "SUB": _Writer.binary,
+    "TANH": _Writer.unary,
+    "TRANSPOSE": _Writer.transpose,
+}

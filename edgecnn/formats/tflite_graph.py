@@ -1,0 +1,176 @@
+"""Reads a .tflite file into plain records: tensors with their constants and quantisation, operators with options."""
+
+import struct
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import ArtifactError
+from edgecnn.optional import require
+
+_DTYPES = {
+    "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
+    "INT32": "int32", "INT64": "int64", "BOOL": "bool",
+}  # fmt: skip
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor of the graph. ``data`` is its constant value, or None for what is computed.
+
+    ``scale`` and ``zero_point`` are empty for tensors that are not quantised; ``axis`` counts where there are
+    several. ``shape`` holds -1 where the batch is free.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.int64]
+    axis: int
+    data: NDArray[Any] | None
+
+
+class Operator(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator, such as CONV_2D, with the indices of its tensors (-1: absent) and its options by name."""
+
+    position: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"operator {self.position} ({self.kind})"
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """A model with one subgraph; operators stand in the order they run."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    metadata: dict[str, bytes]
+
+
+def read_graph(model: bytes, where: object) -> Graph:
+    """Parse the flatbuffer ``model``; ``where`` names it in errors.
+
+    Raises:
+        ArtifactError: not a .tflite file, truncated, or with custom operators, several subgraphs, sparse or
+            unknown tensors; the message says what and where.
+    """
+    schema = require("ai_edge_litert.schema_py_generated")
+    if model[4:8] != b"TFL3":
+        raise ArtifactError(f"{where} is not a TFLite file: it does not carry the identifier 'TFL3'")
+    try:
+        return _graph(schema, model, where)
+    except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({error})") from error
+
+
+def _graph(schema: Any, model: bytes, where: object) -> Graph:
+    root = schema.Model.GetRootAs(model, 0)
+    if root.SubgraphsLength() != 1:
+        raise ArtifactError(f"{where} has {root.SubgraphsLength()} subgraphs; edgecnn reads models with one")
+    subgraph = root.Subgraphs(0)
+    tensors = tuple(
+        _tensor(schema, root, subgraph.Tensors(index), index, where) for index in range(subgraph.TensorsLength())
+    )
+    kinds = _names(schema.BuiltinOperator)
+    operators = []
+    for position in range(subgraph.OperatorsLength()):
+        operator = subgraph.Operators(position)
+        code = root.OperatorCodes(operator.OpcodeIndex())
+        kind = kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "an unknown operator")
+        if kind == "CUSTOM":
+            custom = (code.CustomCode() or b"without a name").decode(errors="replace")
+            raise ArtifactError(f"{where}: operator {position} is custom ({custom}), which edgecnn does not know")
+        inputs = tuple(int(operator.Inputs(i)) for i in range(operator.InputsLength()))
+        outputs = tuple(int(operator.Outputs(i)) for i in range(operator.OutputsLength()))
+        if not all(-1 <= index < len(tensors) for index in (*inputs, *outputs)):
+            raise ArtifactError(f"{where}: operator {position} ({kind}) refers to a tensor that is not there")
+        options = _options(schema, operator)
+        operators.append(
+            Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options)
+        )
+    return Graph(
+        tensors=tensors,
+        operators=tuple(operators),
+        inputs=tuple(int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())),
+        outputs=tuple(int(subgraph.Outputs(i)) for i in range(subgraph.OutputsLength())),
+        metadata=_metadata(root),
+    )
+
+
+def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> Tensor:
+    name = (tensor.Name() or b"").decode(errors="replace")
+    place = f"{where}: tensor {index} ({name})"
+    code = _names(schema.TensorType).get(tensor.Type(), "unknown")
+    if code not in _DTYPES:
+        raise ArtifactError(f"{place} is of type {code}; edgecnn reads {', '.join(_DTYPES)}")
+    if tensor.Sparsity() is not None:
+        raise ArtifactError(f"{place} is sparse, which edgecnn does not read; convert the model without sparsity")
+    has_free = tensor.ShapeSignatureLength() == tensor.ShapeLength() and tensor.ShapeLength() > 0
+    dims = tensor.ShapeSignatureAsNumpy() if has_free else (tensor.ShapeAsNumpy() if tensor.ShapeLength() else ())
+    shape = tuple(int(size) for size in dims)
+    stored = root.Buffers(tensor.Buffer())
+    data = None
+    if stored is not None and stored.DataLength():
+        raw = stored.DataAsNumpy().tobytes()
+        wanted = int(np.prod(shape, dtype=np.int64)) * np.dtype(_DTYPES[code]).itemsize
+        if len(raw) != wanted:
+            raise ArtifactError(f"{place} of shape {shape} holds {len(raw)} bytes, {wanted} are needed")
+        data = np.frombuffer(raw, _DTYPES[code]).reshape(shape)
+    scale, zero_point, axis = np.empty(0, np.float32), np.empty(0, np.int64), 0
+    quantization = tensor.Quantization()
+    if quantization is not None and quantization.ScaleLength():
+        scale = np.asarray(quantization.ScaleAsNumpy(), np.float32)
+        zero_point = np.zeros(len(scale), np.int64)
+        if quantization.ZeroPointLength():
+            zero_point = np.asarray(quantization.ZeroPointAsNumpy(), np.int64)
+        axis = int(quantization.QuantizedDimension())
+        _check_quantization(scale, zero_point, axis, shape, place)
+    return Tensor(
+        index=index, name=name, shape=shape, dtype=_DTYPES[code], scale=scale, zero_point=zero_point, axis=axis,
+        data=data,
+    )  # fmt: skip
+
+
+def _check_quantization(
+    scale: NDArray[np.float32], zero_point: NDArray[np.int64], axis: int, shape: tuple[int, ...], place: str
+) -> None:
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise ArtifactError(f"{place} has a scale that is zero, negative or not finite")
+    if len(scale) != len(zero_point):
+        raise ArtifactError(f"{place} has {len(scale)} scales and {len(zero_point)} zero points")
+    if len(scale) > 1 and not (0 <= axis < len(shape) and shape[axis] == len(scale)):
+        raise ArtifactError(f"{place} of shape {shape} has {len(scale)} scales along axis {axis}")
+
+
+def _options(schema: Any, operator: Any) -> dict[str, Any]:
+    """The operator's options, named as the schema's object API names them (strideW, padding, …)."""
+    table = operator.BuiltinOptions()
+    type_name = _names(schema.BuiltinOptions).get(operator.BuiltinOptionsType(), "NONE")
+    if table is None or type_name == "NONE":
+        return {}
+    options = getattr(schema, type_name)()
+    options.Init(table.Bytes, table.Pos)
+    return dict(vars(getattr(schema, f"{type_name}T").InitFromObj(options)))
+
+
+def _metadata(root: Any) -> dict[str, bytes]:
+    found = {}
+    for index in range(root.MetadataLength()):
+        entry = root.Metadata(index)
+        buffer = root.Buffers(entry.Buffer())
+        if buffer is not None and buffer.DataLength():
+            found[(entry.Name() or b"").decode(errors="replace")] = buffer.DataAsNumpy().tobytes()
+    return found
+
+
+def _names(enum: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(enum).items() if isinstance(value, int)}

@@ -1,0 +1,140 @@
+"""Keras 3 models: the ones that come with edgecnn, and a user's own from a .keras file."""
+
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgecnn.data import DataSet
+from edgecnn.errors import ModelError, OutputError, UnknownNameError
+from edgecnn.files import write_atomic
+from edgecnn.optional import require
+
+
+def mnist_cnn(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10) -> Any:
+    """The reference CNN, untrained: two Conv2D/MaxPooling2D blocks, Dense 64, Dense ``classes`` softmax.
+
+    Input float32 ``(batch, height, width, channels)``, output class probabilities ``(batch, classes)``.
+    """
+    keras = require("keras")
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(classes, activation="softmax"),
+        ],
+        name="mnist_cnn",
+    )
+
+
+MODELS: dict[str, Callable[..., Any]] = {"mnist_cnn": mnist_cnn}
+
+
+def build_model(name: str, data: DataSet, seed: int) -> Any:
+    """The model called ``name`` for the shape and classes of ``data``, with first weights drawn from ``seed``.
+
+    Raises:
+        UnknownNameError: there is none; the message lists the choices.
+        ModelError: the images are too small for the model.
+    """
+    if name not in MODELS:
+        raise UnknownNameError("model (nor a .keras file)", name, MODELS)
+    require("keras").utils.set_random_seed(seed)
+    try:
+        return MODELS[name](data.input_shape, len(data.class_names))
+    except ValueError as error:
+        raise ModelError(f"model {name} cannot take images of {data.input_shape}: {error}") from error
+
+
+def load_model(path: Path) -> Any:
+    """Load a Keras 3 model, without its optimizer. Keras' safe mode stays on: no code in the file is run.
+
+    Raises:
+        ModelError: the file is missing, damaged, no .keras file, or holds a Lambda layer with code.
+    """
+    keras = require("keras")
+    if path.suffix != ".keras":
+        raise ModelError(f"{path} does not end in .keras; save the model with model.save('name.keras') in Keras 3")
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}; check the path")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # noqa: BLE001 - whatever a layer's constructor raises comes out of here
+        text = " ".join(str(error).split())
+        if "unsafe" in text.lower() or "lambda" in text.lower():
+            raise ModelError(
+                f"{path} holds a Lambda layer with Python code, which is not run for safety; "
+                "replace it with a built-in Keras layer and save again"
+            ) from error
+        raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text[:200]}") from error
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Write ``model`` to ``path`` (ending in .keras), whole or not at all; equal models give equal bytes.
+
+    Raises:
+        OutputError: the disk is full, or the place does not allow writing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / path.name  # Keras insists on the ending
+        try:
+            model.save(saved)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        write_atomic(path, _without_dates(saved.read_bytes()))
+
+
+def _without_dates(archive: bytes) -> bytes:
+    """The .keras archive without the time it was made, so that the file's hash tells whether models differ."""
+    undated = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(undated, "w") as target:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == "metadata.json":
+                content = json.dumps({"keras_version": json.loads(content)["keras_version"]}).encode()
+            target.writestr(zipfile.ZipInfo(name), content)
+    return undated.getvalue()
+
+
+def check_model(model: Any, data: DataSet) -> None:
+    """Check that ``model`` classifies the images of ``data``.
+
+    Raises:
+        ModelError: not one input and one output, another input shape, or another number of classes.
+    """
+    wanted_input, wanted_output = (None, *data.input_shape), (None, len(data.class_names))
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelError(
+            f"model {model.name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; "
+            "edgecnn takes classifiers with one of each"
+        )
+    shape = tuple(model.input_shape)
+    fits = len(shape) == 4 and all(want in (got, None) for got, want in zip(shape[1:], wanted_input[1:], strict=True))
+    if not fits:
+        raise ModelError(
+            f"model {model.name} takes input {shape}, the images of {data.name} give {wanted_input}; "
+            "use images of the model's size, or a model of the images' size"
+        )
+    if tuple(model.output_shape) != wanted_output:
+        raise ModelError(
+            f"model {model.name} gives output {tuple(model.output_shape)}, {data.name} has "
+            f"{len(data.class_names)} classes and needs {wanted_output}"
+        )
+
+
+def gives_probabilities(model: Any) -> bool:
+    """Whether the model ends in a softmax; if not, its outputs are taken as logits."""
+    keras = require("keras")
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return True
+    return getattr(getattr(last, "activation", None), "__name__", "") == "softmax"

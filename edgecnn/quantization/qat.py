@@ -1,0 +1,126 @@
+"""Quantisation-aware training with TFMOT, on a Keras 3 model."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecnn.data import DataSet
+from edgecnn.errors import QuantizationError
+from edgecnn.files import write_atomic
+from edgecnn.models import gives_probabilities
+from edgecnn.optional import require
+from edgecnn.quantization.legacy_keras import rebuild, tf_keras, tfmot_quantization
+from edgecnn.records import History
+from edgecnn.training import compile_model, fit, require_tensorflow
+
+_COMPARED_IMAGES = 32
+# Layers TFMOT does not list although the converter quantises them: their output gets a fake quantiser.
+_OUTPUT_QUANTISED = ("Average", "Maximum", "Minimum", "Multiply", "Subtract")
+
+
+def fake_quantized(model: Any, data: DataSet) -> Any:
+    """The Keras 3 ``model`` as a tf_keras model with fake quantisers in front of weights and behind activations.
+
+    8 bits: weights symmetric, per channel in convolutions; activations asymmetric with ranges learnt in training
+    (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    CVPR 2018).
+
+    Raises:
+        QuantizationError: layers that cannot be rebuilt or quantised, each named with the reason.
+    """
+    require_tensorflow()
+    legacy = rebuild(model, data.inputs(data.train.images[:_COMPARED_IMAGES]))
+    keras, tfmot = tf_keras(), tfmot_quantization()
+    configs = require(
+        "tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_configs"
+    )
+    registry = tfmot.default_8bit.Default8BitQuantizeScheme().get_quantize_registry()
+    refused = [
+        f"{layer.name!r} ({kind})"
+        for layer in legacy.layers
+        if (kind := type(layer).__name__) not in ("InputLayer", "BatchNormalization", "SeparableConv2D")
+        and kind not in _OUTPUT_QUANTISED
+        and not registry.supports(layer)
+    ]
+    if refused:
+        raise QuantizationError(
+            f"layers that TFMOT cannot train quantised: {', '.join(refused)}; use the scheme int8 for this model, "
+            "or replace the layers"
+        )
+
+    def annotate(layer: Any) -> Any:
+        output_only = type(layer).__name__ in _OUTPUT_QUANTISED
+        config = configs.Default8BitOutputQuantizeConfig() if output_only else None
+        return tfmot.quantize_annotate_layer(layer, quantize_config=config)
+
+    output_config = {"Default8BitOutputQuantizeConfig": configs.Default8BitOutputQuantizeConfig}
+    try:
+        with tfmot.quantize_scope(output_config):
+            annotated = keras.models.clone_model(legacy, clone_function=annotate)
+            annotated.set_weights(legacy.get_weights())
+            return tfmot.quantize_apply(annotated)
+    except (ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise QuantizationError(
+            f"TFMOT cannot quantise model {model.name}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def train_quantized(
+    model: Any,
+    data: DataSet,
+    *,
+    epochs: int = 2,
+    seed: int = 0,
+    batch_size: int = 64,
+    validation_split: float = 0.1,
+    learning_rate: float = 1e-4,
+) -> tuple[Any, History]:
+    """Fine-tune a trained Keras 3 ``model`` with fake quantisers; ``model`` itself stays as it is.
+
+    Returns the fake-quantised tf_keras model and the history.
+
+    Raises:
+        QuantizationError: layers that cannot be rebuilt or quantised, each named with the reason.
+        ModelError: TensorFlow is not the back end of Keras, or the training diverged.
+    """
+    quantized = fake_quantized(model, data)
+    keras = tf_keras()
+    compile_model(quantized, keras, learning_rate, gives_probabilities(model))
+    history = fit(
+        quantized,
+        data,
+        epochs=epochs,
+        seed=seed,
+        batch_size=batch_size,
+        validation_split=validation_split,
+        description="train int8-qat",
+        callback=keras.callbacks.LambdaCallback,
+        history=History(epochs=()),
+        after_epoch=lambda number, history: None,
+    )
+    return quantized, history
+
+
+def save_weights(quantized: Any, path: Path) -> None:
+    """Write the weights and ranges of a fake-quantised model to ``path`` (.npz); the model is rebuilt to load them."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f"{index:04}": weight for index, weight in enumerate(quantized.get_weights())})
+    write_atomic(path, buffer.getvalue())
+
+
+def load_weights(quantized: Any, path: Path) -> None:
+    """Read what ``save_weights`` wrote into a model made by ``fake_quantized`` from the same Keras 3 model.
+
+    Raises:
+        QuantizationError: no such file, damaged, or of another model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            quantized.set_weights([stored[key] for key in sorted(stored.files)])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise QuantizationError(
+            f"{path} does not hold the weights of this model after quantisation-aware training: {error}"
+        ) from error

@@ -1,0 +1,99 @@
+"""LiteRT (TensorFlow Lite) through ``ai_edge_litert``, on CPU with the XNNPACK delegate it applies by default."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecnn.errors import SessionError
+from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.optional import require
+from edgecnn.quiet import quiet_stderr
+from edgecnn.records import Quantization, TensorSpec
+from edgecnn.runtimes import Float
+from edgecnn.runtimes.quantized_io import from_output, to_input
+
+
+class LitertSession:
+    """A .tflite file in the LiteRT interpreter."""
+
+    def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
+        if device != "cpu":
+            raise SessionError(f"litert runs {path.name} on cpu only here, not on {device!r}")
+        interpreter_module = require("ai_edge_litert.interpreter")
+        try:
+            with quiet_stderr():
+                self._interpreter = interpreter_module.Interpreter(
+                    model_path=str(path), num_threads=threads or None
+                )
+                _resize(self._interpreter, path, batch)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise SessionError(f"litert cannot load {path.name}: {str(error).strip().splitlines()[0]}") from error
+        (self._in,) = self._interpreter.get_input_details()
+        (self._out,) = self._interpreter.get_output_details()
+        self.batch = batch
+        self._path = path
+        self.input = _spec(self._in)
+        self.output = _spec(self._out)
+
+    def encode(self, images: Float) -> None:
+        """Quantise ``images`` as the file's input asks and copy them into the interpreter."""
+        self._interpreter.set_tensor(self._in["index"], to_input(images, self.input))
+
+    def invoke(self) -> None:
+        """Run the model once.
+
+        Raises:
+            SessionError: a kernel failed; the message says which.
+        """
+        try:
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise SessionError(f"litert failed while running: {str(error).strip()}") from error
+
+    def decode(self) -> Float:
+        """The output as float32 ``(batch, classes)``."""
+        return from_output(self._interpreter.get_tensor(self._out["index"]), self.output)
+
+    def provenance(self) -> bytes | None:
+        """The metadata buffer "edgecnn"."""
+        return read_graph(self._path.read_bytes(), self._path.name).metadata.get("edgecnn")
+
+    def close(self) -> None:
+        """Free the interpreter."""
+        del self._interpreter
+
+
+def _resize(interpreter: Any, path: Path, batch: int) -> None:
+    for kind in ("input", "output"):
+        count = len(getattr(interpreter, f"get_{kind}_details")())
+        if count != 1:
+            raise SessionError(f"{path.name} has {count} {kind}s; edgecnn runs models with one input and one output")
+    (details,) = interpreter.get_input_details()
+    if int(details["shape"][0]) == batch:
+        return
+    if int(details["shape_signature"][0]) != -1:
+        raise SessionError(
+            f"{path.name} was exported for a fixed batch of {details['shape'][0]}, {batch} was asked for; "
+            "export it with --batch dynamic"
+        )
+    interpreter.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
+
+
+def _spec(details: dict[str, Any]) -> TensorSpec:
+    scales = details["quantization_parameters"]["scales"]
+    quantization = None
+    if len(scales):
+        zero_points = details["quantization_parameters"]["zero_points"]
+        quantization = Quantization(
+            scale=tuple(float(scale) for scale in scales), zero_point=tuple(int(zero) for zero in zero_points)
+        )
+    shape = tuple(None if size < 0 else int(size) for size in details["shape_signature"])
+    return TensorSpec(
+        name=str(details["name"]),
+        shape=shape,
+        dtype=np.dtype(details["dtype"]).name,
+        layout="NHWC" if len(shape) == 4 else "NC",
+        quantization=quantization,
+    )

@@ -1,0 +1,186 @@
+"""Training: the same loop for float Keras 3 models and for fake-quantised legacy Keras models."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecnn.data import DataSet
+from edgecnn.errors import ModelError, RecordError
+from edgecnn.files import write_atomic
+from edgecnn.models import gives_probabilities, save_model
+from edgecnn.optional import require
+from edgecnn.progress import progress
+from edgecnn.records import Epoch, History, from_json, to_json
+
+log = logging.getLogger("edgecnn")
+
+# Steps run inside TensorFlow between two visits to Python; changes no result, only the overhead per step.
+_STEPS_PER_CALL = 16
+
+
+def train(
+    model: Any,
+    data: DataSet,
+    *,
+    epochs: int = 5,
+    seed: int = 0,
+    batch_size: int = 64,
+    validation_split: float = 0.1,
+    learning_rate: float = 1e-3,
+    checkpoints: Path | None = None,
+) -> tuple[Any, History]:
+    """Train a Keras 3 classifier with Adam on categorical cross-entropy.
+
+    The last ``validation_split`` of the training images is held out. The same seed on the same machine gives
+    the same weights. With a ``checkpoints`` folder, every finished epoch is kept there and a second call goes
+    on after the last one, with the same end result.
+
+    Returns the trained model (another object than ``model`` where training was resumed) and its history.
+
+    Raises:
+        ModelError: TensorFlow is not the back end of Keras, or the training diverged.
+        MissingExtraError: TensorFlow is not installed.
+    """
+    keras = require("keras")
+    require_tensorflow()
+    done = _last_checkpoint(checkpoints, epochs)
+    if done:
+        log.info("training goes on after epoch %d of %d", done, epochs)
+        model = keras.saving.load_model(_checkpoint(checkpoints, done))
+        history = _read_history(checkpoints, done)
+    else:
+        compile_model(model, keras, learning_rate, gives_probabilities(model))
+        history = History(epochs=())
+
+    def after_epoch(number: int, history: History) -> None:
+        if checkpoints is not None:
+            write_atomic(checkpoints / f"epoch-{number}.json", to_json(history))
+            save_model(model, _checkpoint(checkpoints, number))
+
+    history = fit(
+        model,
+        data,
+        epochs=epochs,
+        seed=seed,
+        batch_size=batch_size,
+        validation_split=validation_split,
+        description="train float32",
+        callback=keras.callbacks.LambdaCallback,
+        history=history,
+        after_epoch=after_epoch,
+    )
+    return model, history
+
+
+def require_tensorflow() -> Any:
+    """TensorFlow, as the back end that Keras runs on, with deterministic operations.
+
+    Raises:
+        ModelError: Keras runs on another back end.
+        MissingExtraError: TensorFlow is not installed.
+    """
+    tf = require("tensorflow")
+    backend = require("keras").backend.backend()
+    if backend != "tensorflow":
+        raise ModelError(
+            f"training and export need Keras on TensorFlow, it runs on {backend!r}; unset KERAS_BACKEND"
+        )
+    tf.config.experimental.enable_op_determinism()
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TensorFlow's advice to its own developers
+    return tf
+
+
+def compile_model(model: Any, library: Any, learning_rate: float, probabilities: bool) -> None:
+    """Compile ``model`` for training with ``library``, which is keras or tf_keras; its outputs may be logits."""
+    model.compile(
+        optimizer=library.optimizers.Adam(learning_rate),
+        loss=library.losses.CategoricalCrossentropy(from_logits=not probabilities),
+        metrics=["accuracy"],
+        steps_per_execution=_STEPS_PER_CALL,
+        jit_compile=False,
+    )
+
+
+def fit(
+    model: Any,
+    data: DataSet,
+    *,
+    epochs: int,
+    seed: int,
+    batch_size: int,
+    validation_split: float,
+    description: str,
+    callback: Callable[..., Any],
+    history: History,
+    after_epoch: Callable[[int, History], None],
+) -> History:
+    """Fit a compiled model, epoch by epoch, each with its own seed so that a later one can be run alone."""
+    tf = require("tensorflow")
+    held_out = int(len(data.train.labels) * validation_split)
+    cut = len(data.train.labels) - held_out
+    if cut < 1:
+        raise ModelError(f"no training images are left after a validation split of {validation_split}")
+    classes = len(data.class_names)
+
+    def batches(order: Any) -> Any:
+        def prepared(images: Any, labels: Any) -> Any:
+            scaled = tf.cast(images, tf.float32) * data.preprocessing.scale + data.preprocessing.offset
+            return scaled, tf.one_hot(labels, classes)
+
+        split = data.train.images[order], data.train.labels[order]
+        return tf.data.Dataset.from_tensor_slices(split).batch(batch_size).map(prepared).prefetch(2)
+
+    validation = batches(slice(cut, None)) if held_out else None
+    steps = -(-cut // batch_size)
+    with progress(description, steps * epochs) as advance:
+        advance(steps * len(history.epochs))
+        for epoch in range(len(history.epochs), epochs):
+            require("keras").utils.set_random_seed(seed + epoch)
+            order = np.random.default_rng((seed, epoch)).permutation(cut)
+            seen = 0
+
+            def on_batch(batch: int, logs: dict[str, float], epoch: int = epoch) -> None:
+                nonlocal seen
+                loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
+                advance(batch + 1 - seen, f"epoch {epoch + 1}/{epochs} loss {loss:.4f} accuracy {accuracy:.4f}")
+                seen = batch + 1
+
+            logs = model.fit(
+                batches(order),
+                validation_data=validation,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                shuffle=False,
+                verbose=0,
+                callbacks=[callback(on_train_batch_end=on_batch)],
+            ).history
+            if not np.isfinite(logs["loss"][0]):
+                raise ModelError(f"training diverged in epoch {epoch + 1}: the loss is {logs['loss'][0]}")
+            values = {key: float(value[0]) for key, value in logs.items()}
+            history = History(epochs=(*history.epochs, Epoch(**values)))
+            after_epoch(epoch + 1, history)
+    return history
+
+
+def _checkpoint(folder: Path | None, number: int) -> Path:
+    assert folder is not None
+    return folder / f"epoch-{number}.keras"
+
+
+def _last_checkpoint(folder: Path | None, epochs: int) -> int:
+    """Number of the last epoch whose checkpoint is complete; the model is written after the history."""
+    if folder is None:
+        return 0
+    return max((number for number in range(1, epochs + 1) if _checkpoint(folder, number).is_file()), default=0)
+
+
+def _read_history(folder: Path | None, number: int) -> History:
+    assert folder is not None
+    path = folder / f"epoch-{number}.json"
+    try:
+        return from_json(path.read_bytes(), History, path)
+    except FileNotFoundError as error:
+        raise RecordError(f"{path} is missing beside its checkpoint; remove {folder} to train afresh") from error
