@@ -153,11 +153,13 @@ def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float,
 class Difference(Record, frozen=True):
     """How far two sets of outputs are apart, over ``images`` images.
 
-    ``max_abs`` and ``mean_abs`` are in the unit of the output; ``max_lsb`` and ``mean_lsb`` count steps of the
-    quantised output and are ``None`` for float outputs. ``agree`` counts images with the same top class.
+    ``max_abs`` and ``mean_abs`` are in the unit of the output, whose span over all reference outputs is ``span``;
+    ``max_lsb`` and ``mean_lsb`` count steps of the quantised output and are ``None`` for float outputs.
+    ``agree`` counts images with the same top class, ``worst_image`` is the index of the largest difference.
     """
 
     images: int
+    span: float
     max_abs: float
     mean_abs: float
     worst_image: int
@@ -173,14 +175,18 @@ class Difference(Record, frozen=True):
 
 
 class Tolerance(Record, frozen=True):
-    """What verification allows; ``None`` means not limited. ``accuracy_drop`` is a share, 0.01 is one point."""
+    """What verification allows; ``None`` means not limited.
+
+    ``max_abs`` and ``mean_abs`` are shares of the span of the reference outputs, so that one table serves
+    probabilities and logits; ``accuracy_drop`` is a share too: 0.01 is one point. ``agreement`` and
+    ``accuracy_drop`` count as broken only where chance does not explain it (95 %).
+    """
 
     max_abs: float | None
     mean_abs: float
     agreement: float
     accuracy_drop: float
-    max_lsb: int | None = None
-    within_one_lsb: float | None = None
+    mean_lsb: float | None = None
 
 
 class Parity(Record, frozen=True):

@@ -321,6 +321,14 @@ class _Writer:
             inputs.append(self.read(operator.inputs[2], operator))
         self.write(operator.outputs[0], self.node("Pad", inputs, self._real(operator)), operator)
 
+    def tile(self, operator: Operator) -> None:
+        repeats = np.array(self._integers(operator, 1), np.int64)
+        if len(repeats) == 4:
+            repeats = repeats[list(_CHANNELS_FIRST)]
+        times = self.constant(f"{operator.position}/repeats", repeats)
+        real = self.node("Tile", [self.read(operator.inputs[0], operator), times], self._real(operator))
+        self.write(operator.outputs[0], real, operator)
+
     def concatenation(self, operator: Operator) -> None:
         output = self.tensor(operator.outputs[0])
         axis = operator.options["axis"] % len(output.shape)
@@ -498,5 +506,6 @@ _WRITERS: dict[str, Callable[[_Writer, Operator], None]] = {
     "SQUEEZE": _Writer.reshape,
     "SUB": _Writer.binary,
     "TANH": _Writer.unary,
+    "TILE": _Writer.tile,
     "TRANSPOSE": _Writer.transpose,
 }

@@ -1,0 +1,148 @@
+"""Verification: an artifact against the model it came from, on the same images."""
+
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+from edgecnn.errors import SessionError
+from edgecnn.records import Accuracy, Artifact, Difference, Parity, Tolerance, wilson
+from edgecnn.runtimes import Float, open_session, predict, runtime_for
+
+# Against the Keras model an artifact came from; int8-qat comes from the fake-quantised model.
+TOLERANCES: dict[str, Tolerance] = {
+    "float32": Tolerance(max_abs=1e-3, mean_abs=1e-5, agreement=0.9995, accuracy_drop=0.0005),
+    "float16": Tolerance(max_abs=0.05, mean_abs=0.002, agreement=0.998, accuracy_drop=0.002),
+    "dynamic-int8": Tolerance(max_abs=None, mean_abs=0.02, agreement=0.97, accuracy_drop=0.01),
+    "int8": Tolerance(max_abs=None, mean_abs=0.02, agreement=0.96, accuracy_drop=0.02),
+    "int16x8": Tolerance(max_abs=0.2, mean_abs=0.005, agreement=0.99, accuracy_drop=0.005),
+    "int8-qat": Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.005),
+}
+# An int8 .onnx against the .tflite with the same integers. Runtimes round differently: LiteRT's own XNNPACK and
+# reference kernels are up to 0.5 LSB apart on average in a model of 21 layers.
+SAME_INTEGERS = Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.0025, mean_lsb=0.75)
+
+
+def outputs_of(path: Path, images: Float) -> Float:
+    """Outputs of the model file at ``path`` for ``images`` ``(n, height, width, channels)``: ``(n, classes)``.
+
+    One session per usable core works on a share of the images; each image is run alone, as on a device.
+
+    Raises:
+        SessionError: the runtime refuses the file or fails while running.
+    """
+    workers = min(_usable_cores(), len(images))
+
+    def share(part: Float) -> Float:
+        with contextlib.closing(open_session(path)) as session:
+            return predict(session, part)
+
+    with ThreadPoolExecutor(workers) as pool:
+        return np.concatenate(list(pool.map(share, np.array_split(images, workers))))
+
+
+def reference_of(path: Path, images: Float) -> Float:
+    """Outputs of the Keras model at ``path``, in large batches."""
+    with contextlib.closing(open_session(path, threads=0, batch=256)) as session:
+        return predict(session, images)
+
+
+def accuracy_of(outputs: Float, labels: NDArray[np.int64]) -> Accuracy:
+    """How many images have their label as top class (the first, where several are equal)."""
+    return Accuracy(correct=int((outputs.argmax(axis=1) == labels).sum()), total=len(labels))
+
+
+def difference(outputs: Float, reference: Float, step: float | None) -> Difference:
+    """How far ``outputs`` are from ``reference``, both ``(n, classes)``; ``step`` is the output's scale, if quantised.
+
+    Raises:
+        SessionError: shapes differ, or ``outputs`` hold NaN.
+    """
+    if outputs.shape != reference.shape:
+        raise SessionError(f"outputs have shape {outputs.shape}, the reference {reference.shape}")
+    if not np.isfinite(outputs).all():
+        raise SessionError(f"outputs hold NaN or infinity, first on image {_first_not_finite(outputs)}")
+    apart = np.abs(outputs.astype(np.float64) - reference)
+    steps = None if step is None else np.rint(apart / step)
+    return Difference(
+        images=len(outputs),
+        span=float(reference.max() - reference.min()),
+        max_abs=float(apart.max()),
+        mean_abs=float(apart.mean()),
+        worst_image=int(apart.max(axis=1).argmax()),
+        agree=int((outputs.argmax(axis=1) == reference.argmax(axis=1)).sum()),
+        max_lsb=None if steps is None else int(steps.max()),
+        mean_lsb=None if steps is None else float(steps.mean()),
+        within_one_lsb=None if steps is None else float((steps <= 1).mean()),
+    )
+
+
+def compare(
+    artifact: Artifact,
+    outputs: Float,
+    reference: Float,
+    labels: NDArray[np.int64],
+    *,
+    against: str,
+    tolerance: Tolerance,
+) -> Parity:
+    """Judge ``outputs`` of ``artifact`` against those of a reference on the same images.
+
+    Raises:
+        SessionError: shapes differ, or ``outputs`` hold NaN.
+    """
+    quantization = artifact.output.quantization
+    parity = Parity(
+        artifact=artifact.name,
+        artifact_sha256=artifact.sha256,
+        runtime=runtime_for(Path(artifact.file)).name,
+        reference=against,
+        accuracy=accuracy_of(outputs, labels),
+        reference_accuracy=accuracy_of(reference, labels),
+        difference=difference(outputs, reference, quantization.scale[0] if quantization else None),
+        tolerance=tolerance,
+    )
+    return parity.replace(violations=tuple(_violations(parity)))
+
+
+def _violations(parity: Parity) -> list[str]:
+    """What is out of tolerance, by how much and on which image."""
+    found, apart, allowed = [], parity.difference, parity.tolerance
+    span = apart.span or 1.0
+    if allowed.max_abs is not None and apart.max_abs > allowed.max_abs * span:
+        found.append(
+            f"largest difference {apart.max_abs:.3g} on image {apart.worst_image}, {allowed.max_abs * span:.3g} allowed"
+        )
+    if apart.mean_abs > allowed.mean_abs * span:
+        found.append(
+            f"mean difference {apart.mean_abs:.3g}, {allowed.mean_abs * span:.3g} allowed; "
+            f"largest on image {apart.worst_image}"
+        )
+    if allowed.mean_lsb is not None and apart.mean_lsb is not None and apart.mean_lsb > allowed.mean_lsb:
+        found.append(
+            f"mean difference {apart.mean_lsb:.3g} LSB, {allowed.mean_lsb:g} allowed; "
+            f"largest on image {apart.worst_image}"
+        )
+    if wilson(apart.agree, apart.images)[1] < allowed.agreement:
+        found.append(
+            f"top class agrees on {apart.agreement:.2%} of the images, {allowed.agreement:.2%} wanted; "
+            f"largest difference on image {apart.worst_image}"
+        )
+    drop = parity.reference_accuracy.value - parity.accuracy.value
+    # Only images with another top class can change the count; their sum of ±1 has at most this deviation.
+    chance = 1.96 * (apart.images - apart.agree) ** 0.5 / apart.images
+    if drop - chance > allowed.accuracy_drop:
+        found.append(f"accuracy is {100 * drop:.2f} points lower, {100 * allowed.accuracy_drop:.2f} allowed")
+    return found
+
+
+def _first_not_finite(outputs: Float) -> int:
+    return int((~np.isfinite(outputs)).any(axis=1).argmax())
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
