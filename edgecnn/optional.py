@@ -36,6 +36,7 @@ def require(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != top:
             raise  # something inside an installed package is broken: not ours to explain
+        wanted = f"'edgecnn[{_EXTRAS[top]}]'" if top in _EXTRAS else top
         raise MissingExtraError(
-            f"this needs the package {top!r}, which is not installed; run: pip install 'edgecnn[{_EXTRAS[top]}]'"
+            f"this needs the package {top!r}, which is not installed; run: pip install {wanted}"
         ) from error

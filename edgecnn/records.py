@@ -223,8 +223,9 @@ class Environment(Record, frozen=True):
 class Measurement(Record, frozen=True):
     """Latency of one artifact on one runtime: every sample, in seconds, block by block.
 
-    ``warmup`` holds the samples taken before the blocks; they take no part in any statistic. ``load_s`` is
-    the time to open the session, model file to ready, in a fresh process.
+    ``warmup`` holds the samples taken before the first block and at the start of each, while caches fill again;
+    they take no part in any statistic. ``load_s`` is the time to open the session, model file to ready, in a
+    fresh process. ``threads`` 0 leaves the number to the runtime.
     """
 
     artifact: str
@@ -292,12 +293,15 @@ class StageTime(Record, frozen=True):
 
 
 class Report(Record, frozen=True):
-    """A run in one record: what was made, how it was verified, how fast it is, what failed."""
+    """A run in one record: what was made, how it was verified, how fast it is, what failed.
+
+    ``data`` is ``None`` where only latency was measured.
+    """
 
     schema_version: int
     title: str
-    data: str
-    data_sha256: str
+    data: str | None
+    data_sha256: str | None
     test_images: int
     environment: Environment
     seed: int

@@ -34,7 +34,7 @@ def train(
 ) -> tuple[Any, History]:
     """Train a Keras 3 classifier with Adam on categorical cross-entropy.
 
-    The last ``validation_split`` of the training images is held out. The same seed on the same machine gives
+    A random ``validation_split`` of the training images is held out. The same seed on the same machine gives
     the same weights. With a ``checkpoints`` folder, every finished epoch is kept there and a second call goes
     on after the last one, with the same end result.
 
@@ -85,9 +85,7 @@ def require_tensorflow() -> Any:
     tf = require("tensorflow")
     backend = require("keras").backend.backend()
     if backend != "tensorflow":
-        raise ModelError(
-            f"training and export need Keras on TensorFlow, it runs on {backend!r}; unset KERAS_BACKEND"
-        )
+        raise ModelError(f"training and export need Keras on TensorFlow, it runs on {backend!r}; unset KERAS_BACKEND")
     tf.config.experimental.enable_op_determinism()
     logging.getLogger("absl").setLevel(logging.ERROR)  # TensorFlow's advice to its own developers
     return tf
@@ -119,9 +117,11 @@ def fit(
 ) -> History:
     """Fit a compiled model, epoch by epoch, each with its own seed so that a later one can be run alone."""
     tf = require("tensorflow")
-    held_out = int(len(data.train.labels) * validation_split)
-    cut = len(data.train.labels) - held_out
-    if cut < 1:
+    # Drawn, not cut off the end: image folders come sorted by class.
+    drawn = np.random.default_rng(seed).permutation(len(data.train.labels))
+    held_out = int(len(drawn) * validation_split)
+    used, kept = drawn[: len(drawn) - held_out], drawn[len(drawn) - held_out :]
+    if not len(used):
         raise ModelError(f"no training images are left after a validation split of {validation_split}")
     classes = len(data.class_names)
 
@@ -133,13 +133,13 @@ def fit(
         split = data.train.images[order], data.train.labels[order]
         return tf.data.Dataset.from_tensor_slices(split).batch(batch_size).map(prepared).prefetch(2)
 
-    validation = batches(slice(cut, None)) if held_out else None
-    steps = -(-cut // batch_size)
+    validation = batches(kept) if held_out else None
+    steps = -(-len(used) // batch_size)
     with progress(description, steps * epochs) as advance:
         advance(steps * len(history.epochs))
         for epoch in range(len(history.epochs), epochs):
             require("keras").utils.set_random_seed(seed + epoch)
-            order = np.random.default_rng((seed, epoch)).permutation(cut)
+            order = np.random.default_rng((seed, epoch)).permutation(used)
             seen = 0
 
             def on_batch(batch: int, logs: dict[str, float], epoch: int = epoch) -> None:

@@ -2,16 +2,24 @@
 
 import contextlib
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-from edgecnn.errors import SessionError
+from edgecnn import artifacts
+from edgecnn.data import DataSet
+from edgecnn.errors import ConfigError, SessionError
+from edgecnn.formats.source import Source
+from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Accuracy, Artifact, Difference, Parity, Tolerance, wilson
 from edgecnn.runtimes import Float, open_session, predict, runtime_for
+
+# Names of the references in a Parity
+FLOAT = "float Keras model"
+FAKE_QUANTIZED = "fake-quantised Keras model"
 
 # Against the Keras model an artifact came from; int8-qat comes from the fake-quantised model.
 TOLERANCES: dict[str, Tolerance] = {
@@ -25,6 +33,70 @@ TOLERANCES: dict[str, Tolerance] = {
 # An int8 .onnx against the .tflite with the same integers. Runtimes round differently: LiteRT's own XNNPACK and
 # reference kernels are up to 0.5 LSB apart on average in a model of 21 layers.
 SAME_INTEGERS = Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.0025, mean_lsb=0.75)
+
+
+def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Path | None = None) -> list[Parity]:
+    """Compare the model files at ``paths`` with the Keras model at ``model``, on all test images of ``data``.
+
+    An int8-qat file is compared with the fake-quantised model that ``qat_weights`` (from ``edgecnn quantize``)
+    make of it; an int8 .onnx also with the .tflite of the same scheme, if that is among ``paths``.
+
+    Raises:
+        ArtifactError: a file is missing, or its hash does not match its sidecar.
+        ConfigError: an int8-qat file without ``qat_weights``, or a file that edgecnn did not export.
+        SessionError: a runtime refuses a file or fails while running.
+    """
+    images = data.inputs(data.test.images)
+    found = [artifacts.load(path) for path in paths]
+    references = {FLOAT: reference_of(model, images)}
+    if any(artifact.scheme in SCHEMES and SCHEMES[artifact.scheme].method == "qat" for artifact in found):
+        if qat_weights is None:
+            raise ConfigError("an int8-qat file is compared with the model after quantisation-aware training: --qat")
+        source = Source.load(model, data, qat_weights=qat_weights)
+        references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
+    outputs = {artifact.file: outputs_of(path, images) for artifact, path in zip(found, paths, strict=True)}
+    return [parity for artifact in found for parity in judge(artifact, found, outputs, references, data.test.labels)]
+
+
+def judge(
+    artifact: Artifact,
+    exported: Sequence[Artifact],
+    outputs: Mapping[str, Float],
+    references: Mapping[str, Float],
+    labels: NDArray[np.int64],
+) -> Iterator[Parity]:
+    """Compare one artifact with its reference and, an int8 .onnx, with its twin among ``exported``.
+
+    ``outputs`` are by file name, ``references`` by ``FLOAT`` and ``FAKE_QUANTIZED``.
+
+    Raises:
+        ConfigError: the artifact's scheme is not one of edgecnn's.
+    """
+    if artifact.scheme not in SCHEMES:
+        raise ConfigError(
+            f"{artifact.file} does not say how it was quantised, so no tolerance is known; export it with edgecnn"
+        )
+    scheme = SCHEMES[artifact.scheme]
+    reference = FAKE_QUANTIZED if scheme.method == "qat" else FLOAT
+    yield compare(
+        artifact,
+        outputs[artifact.file],
+        references[reference],
+        labels,
+        against=reference,
+        tolerance=TOLERANCES[scheme.name],
+    )
+    if is_static_int8(scheme) and artifact.format != "tflite":
+        for twin in exported:
+            if twin.format == "tflite" and twin.scheme == scheme.name and twin.file in outputs:
+                yield compare(
+                    artifact,
+                    outputs[artifact.file],
+                    outputs[twin.file],
+                    labels,
+                    against=twin.file,
+                    tolerance=SAME_INTEGERS,
+                )
 
 
 def outputs_of(path: Path, images: Float) -> Float:
@@ -49,6 +121,12 @@ def reference_of(path: Path, images: Float) -> Float:
     """Outputs of the Keras model at ``path``, in large batches."""
     with contextlib.closing(open_session(path, threads=0, batch=256)) as session:
         return predict(session, images)
+
+
+def fake_quantized_outputs(source: Source, images: Float) -> Float:
+    """Outputs of the model after quantisation-aware training, its quantisers simulated in float32."""
+    outputs: Float = source.quantized.predict(images, batch_size=256, verbose=0)
+    return outputs
 
 
 def accuracy_of(outputs: Float, labels: NDArray[np.int64]) -> Accuracy:

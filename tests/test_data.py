@@ -61,9 +61,7 @@ def test_mnist_twice_is_the_same(mnist: DataSet) -> None:
     assert mnist.sha256 == "476135ad8bc47f1b89b88915966ee89ef44950ee6f138f4ad1a0be9546bbd30a"
 
 
-@pytest.mark.skipif(
-    not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="Debian package not installed"
-)
+@pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="Debian package not installed")
 def test_fashion_mnist_comes_from_the_debian_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path))
     monkeypatch.setattr(Mirror, "fetch", forbidden)
@@ -171,9 +169,7 @@ def test_a_file_that_is_too_long_is_rejected(cache: Path) -> None:
         load_small(FakeSource("long", CONTENTS | {name: CONTENTS[name] + b"\0"}))
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda raw: raw[:-1], lambda raw: raw + b"\0", lambda raw: b"x" + raw[1:]]
-)
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: raw + b"\0", lambda raw: b"x" + raw[1:]])
 def test_a_damaged_cached_file_is_reported_and_fetched_afresh(
     cache: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -488,9 +484,7 @@ def test_hash_depends_on_all_content_and_on_nothing_else(npz: Callable[..., str]
         load(npz(class_names=names, x_train=changed)).sha256,
         load(npz(class_names=names, y_train=LABELS[::-1])).sha256,
         load(npz(class_names=names, y_test=LABELS[1:4])).sha256,
-        load(
-            npz(class_names=names, x_train=IMAGES.reshape(8, 4, 5), x_test=IMAGES[:3].reshape(3, 4, 5))
-        ).sha256,
+        load(npz(class_names=names, x_train=IMAGES.reshape(8, 4, 5), x_test=IMAGES[:3].reshape(3, 4, 5))).sha256,
     ]
     assert len({good, *others}) == len(others) + 1
     assert load(npz(class_names=names, y_train=LABELS.astype(np.int8)), (-1.0, 1.0)).sha256 == good
@@ -709,9 +703,7 @@ def test_folder(tmp_path: Path, suffix: str) -> None:
     assert data.test.labels.tolist() == [0, 1, 2]
     for split, part in ((data.train, "train"), (data.test, "test")):
         paths = sorted((tmp_path / "things" / part).rglob("*.*"))
-        assert [str(path.parent.name) for path in paths] == [
-            data.class_names[label] for label in split.labels
-        ]
+        assert [str(path.parent.name) for path in paths] == [data.class_names[label] for label in split.labels]
         for image, path in zip(split.images, paths, strict=True):
             assert np.array_equal(image, np.asarray(Image.open(path)))
     assert load(str(tmp_path / "things")).sha256 == data.sha256
@@ -755,9 +747,7 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
 def test_16_bit_grey_is_refused(tmp_path: Path) -> None:
     root = write_folder(tmp_path, mode="L")
     Image.fromarray(np.full((5, 6), 40_000, np.uint16)).save(root / "train" / "b" / "0.png")
-    with pytest.raises(
-        DataError, match=r"train/b/0\.png has Pillow mode 'I;16'; save it as 8-bit grey or RGB"
-    ):
+    with pytest.raises(DataError, match=r"train/b/0\.png has Pillow mode 'I;16'; save it as 8-bit grey or RGB"):
         load(str(root))
 
 
@@ -812,9 +802,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with (
             warnings.catch_warnings(action="ignore"),
-            pytest.raises(
-                DataError, match=r"cannot read the image .*train/C/0\.png: Image size \(30 pixels\)"
-            ),
+            pytest.raises(DataError, match=r"cannot read the image .*train/C/0\.png: Image size \(30 pixels\)"),
         ):
             load(str(root))
 

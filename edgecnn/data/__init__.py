@@ -44,15 +44,11 @@ def load(source: str, input_range: tuple[float, float] = (0.0, 1.0)) -> DataSet:
     try:
         is_file, is_folder = path.is_file(), bool(source) and path.is_dir()
     except OSError as error:
-        raise DataError(
-            f"cannot look at {source!r}: {error.strerror}; check the path and its permissions"
-        ) from error
+        raise DataError(f"cannot look at {source!r}: {error.strerror}; check the path and its permissions") from error
     if is_folder:
         return load_folder(path, input_range)
     if not is_file:
-        raise UnknownNameError(
-            "data set", source, [*DATASETS, "an existing .npz file", "an existing folder of images"]
-        )
+        raise UnknownNameError("data set", source, [*DATASETS, "an existing .npz file", "an existing folder of images"])
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path} is neither a .npz file nor a folder; save the arrays with numpy.savez")
     return load_npz(path, input_range)

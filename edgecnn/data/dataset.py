@@ -60,9 +60,7 @@ class DataSet:
         dtype = self.train.images.dtype
         if images.ndim != 4 or images.shape[1:] != self.input_shape or images.dtype != dtype:
             wanted = ", ".join(map(str, self.input_shape))
-            raise DataError(
-                f"inputs() wants {dtype} images (n, {wanted}) of {self.name}; got {_kind(images)}"
-            )
+            raise DataError(f"inputs() wants {dtype} images (n, {wanted}) of {self.name}; got {_kind(images)}")
         scale, offset = np.float32(self.preprocessing.scale), np.float32(self.preprocessing.offset)
         return images.astype(np.float32) * scale + offset
 
@@ -110,19 +108,13 @@ def _images(part: str, images: RawArray) -> Images:
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4:
-        raise DataError(
-            f"{part} images must have shape (n, h, w) or (n, h, w, c); got {_kind(images)}; reshape them"
-        )
+        raise DataError(f"{part} images must have shape (n, h, w) or (n, h, w, c); got {_kind(images)}; reshape them")
     if 0 in images.shape:
-        raise DataError(
-            f"{part} images are empty: shape {images.shape}; at least one image of one pixel is needed"
-        )
+        raise DataError(f"{part} images are empty: shape {images.shape}; at least one image of one pixel is needed")
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype.kind != "f":
-        raise DataError(
-            f"{part} images must be uint8 or float; got {images.dtype}; convert them with astype()"
-        )
+        raise DataError(f"{part} images must be uint8 or float; got {images.dtype}; convert them with astype()")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is reported below
         images = np.ascontiguousarray(images, dtype=np.float32)
     finite = np.isfinite(images).all(axis=(1, 2, 3))
@@ -142,16 +134,13 @@ def _check_alike(train: Images, test: Images) -> None:
         )
     if train.dtype != test.dtype:
         raise DataError(
-            f"train and test images must both be uint8 or both float; got {train.dtype} and {test.dtype}; "
-            "convert one"
+            f"train and test images must both be uint8 or both float; got {train.dtype} and {test.dtype}; convert one"
         )
 
 
 def _labels(part: str, labels: RawArray, images: int) -> RawArray:
     if labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{part} labels must be integers; got {labels.dtype}; convert them with astype(numpy.int64)"
-        )
+        raise DataError(f"{part} labels must be integers; got {labels.dtype}; convert them with astype(numpy.int64)")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
@@ -160,9 +149,7 @@ def _labels(part: str, labels: RawArray, images: int) -> RawArray:
             "numbers with argmax(axis=1)"
         )
     if len(labels) != images:
-        raise DataError(
-            f"{part} split has {images} images but {len(labels)} labels; each image needs one label"
-        )
+        raise DataError(f"{part} split has {images} images but {len(labels)} labels; each image needs one label")
     return labels
 
 
@@ -208,9 +195,7 @@ def _preprocessing(train_images: Images, input_range: tuple[float, float]) -> Pr
         return Preprocessing(scale=(high - low) / 255, offset=low, input_range=(low, high))
     low, high = float(train_images.min()), float(train_images.max())
     if low == high:
-        raise DataError(
-            f"train images hold only the value {low}; there is nothing to learn; check how they were saved"
-        )
+        raise DataError(f"train images hold only the value {low}; there is nothing to learn; check how they were saved")
     return Preprocessing(scale=1.0, offset=0.0, input_range=(low, high))
 
 

@@ -79,9 +79,7 @@ def _images(root: Path, folder: Path) -> list[Path]:
     if not images:
         raise DataError(f"{folder} has no .png, .jpg or .jpeg images; add some or remove the folder")
     if len(images) < len(files):
-        logger.warning(
-            "%s: passed over %d that are not .png, .jpg or .jpeg", folder, len(files) - len(images)
-        )
+        logger.warning("%s: passed over %d that are not .png, .jpg or .jpeg", folder, len(files) - len(images))
     return images
 
 
@@ -90,9 +88,7 @@ def _visible(root: Path, folder: Path) -> list[Path]:
     paths = sorted(path for path in (folder, *folder.iterdir()) if not path.name.startswith("."))
     for path in paths:
         if not Path(os.path.realpath(path)).is_relative_to(root):
-            raise DataError(
-                f"{path} is a symbolic link that leads out of {root}; copy its target there instead"
-            )
+            raise DataError(f"{path} is a symbolic link that leads out of {root}; copy its target there instead")
     return [path for path in paths if path != folder]
 
 

@@ -112,10 +112,8 @@ def _float(source: Source) -> Any:
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, _ = tf2onnx.convert.from_function(
-                call, [signature], opset=_OPSET, inputs_as_nchw=["input"]
-            )
-    except Exception as error:  # noqa: BLE001 - tf2onnx raises bare errors of many types
+            model, _ = tf2onnx.convert.from_function(call, [signature], opset=_OPSET, inputs_as_nchw=["input"])
+    except Exception as error:
         raise ExportError(
             f"{source.model.name} cannot be exported as .onnx: {' '.join(str(error).split())[:300]}"
         ) from error

@@ -97,7 +97,7 @@ class _Writer:
             return "output"
         return f"t{tensor.index}"
 
-    def constant(self, name: str, value: NDArray[Any]) -> str:
+    def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
         if name not in self.initializers:
             self.initializers[name] = self.numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
@@ -333,9 +333,7 @@ class _Writer:
         output = self.tensor(operator.outputs[0])
         axis = operator.options["axis"] % len(output.shape)
         inputs = [self.read(index, operator) for index in operator.inputs]
-        real = self.node(
-            "Concat", inputs, self._real(operator), axis=_AXIS[axis] if len(output.shape) == 4 else axis
-        )
+        real = self.node("Concat", inputs, self._real(operator), axis=_AXIS[axis] if len(output.shape) == 4 else axis)
         self.write(operator.outputs[0], real, operator, operator.options["fusedActivationFunction"])
 
     def resize(self, operator: Operator) -> None:
@@ -419,6 +417,7 @@ class _Writer:
 
 
 def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a channels-last tensor when it is stored channels-first."""
     return tuple(shape[axis] for axis in _CHANNELS_FIRST) if len(shape) == 4 else shape
 
 

@@ -1,10 +1,14 @@
 """What a converter starts from."""
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.data import DataSet
+from edgecnn.models import check_model, load_model
+from edgecnn.quantization import qat
 from edgecnn.records import Io
 
 
@@ -29,3 +33,32 @@ class Source:
         self.io = io
         self.batch = batch
         self.converted: dict[str, bytes] = {}
+
+    @classmethod
+    def load(
+        cls,
+        model: Path,
+        data: DataSet,
+        *,
+        qat_weights: Path | None,
+        io: Io = "int8",
+        batch: Literal[1] | None = 1,
+        calibration_images: int = 500,
+    ) -> Self:
+        """Load a trained .keras file and, for int8-qat, what ``edgecnn quantize`` wrote for it.
+
+        The calibration images are drawn from the training images, the same for the same data.
+
+        Raises:
+            ModelError: the model cannot be loaded, or does not fit the data.
+            QuantizationError: the weights after quantisation-aware training are not of this model.
+        """
+        keras_model = load_model(model)
+        check_model(keras_model, data)
+        quantized = None
+        if qat_weights is not None:
+            quantized = qat.fake_quantized(keras_model, data)
+            qat.load_weights(quantized, qat_weights)
+        images = data.train.images
+        drawn = np.random.default_rng(0).permutation(len(images))[:calibration_images]
+        return cls(keras_model, quantized, data.inputs(images[np.sort(drawn)]), io, batch)

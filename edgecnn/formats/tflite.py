@@ -59,7 +59,7 @@ def _convert(source: Source, scheme: Scheme) -> bytes:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Statistics for quantized inputs were expected": we give them
             model_bytes = bytes(converter.convert())
-    except Exception as error:  # noqa: BLE001 - the converter raises its own and bare RuntimeError, ValueError
+    except Exception as error:
         raise ExportError(_reason(model.name, scheme, str(error))) from error
     _check(model_bytes, source, scheme)
     return model_bytes

@@ -94,9 +94,7 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
         if not all(-1 <= index < len(tensors) for index in (*inputs, *outputs)):
             raise ArtifactError(f"{where}: operator {position} ({kind}) refers to a tensor that is not there")
         options = _options(schema, operator)
-        operators.append(
-            Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options)
-        )
+        operators.append(Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options))
     return Graph(
         tensors=tensors,
         operators=tuple(operators),

@@ -1,12 +1,12 @@
 """Rebuilds a Keras 3 model in legacy Keras; the only place that knows tf_keras exists.
 
 TFMOT trains with fake quantisation on legacy Keras models only. The rebuilt model has the same layers and
-weights, with three differences that change no output:
+weights, with a few differences that change no output:
 
 - nested models are inlined, and layers that do nothing at inference (random augmentation, noise) are left out;
 - affine layers that TFMOT cannot fold into a convolution (Rescaling, Normalization, a BatchNormalization that
   follows no convolution) become 1×1 depthwise convolutions;
-- relu6 becomes a ReLU layer with ``max_value=6``.
+- relu6 becomes a ReLU layer with ``max_value=6``, a separable convolution its two convolutions.
 
 ``rebuild`` compares the outputs of both models before it returns.
 """
@@ -145,18 +145,16 @@ def _call(layer: Any, tensors: list[Any], feeder: str) -> Any:
         return _depthwise(layer, tensors[0])
     if not isinstance(layer, keras3.layers.Layer) and kind in _OPERATORS and len(tensors) == 2:
         return getattr(tf_keras().layers, kind)(name=layer.name)(tensors)
-    activation = getattr(getattr(layer, "activation", None), "__name__", None)
-    if activation == "relu6":
-        if kind == "Activation":
-            return tf_keras().layers.ReLU(6.0, name=layer.name)(tensors[0])
-        legacy = _counterpart(layer, activation="linear")
-        output = tf_keras().layers.ReLU(6.0, name=f"{layer.name}_relu6")(legacy(tensors[0]))
-    else:
-        legacy = _counterpart(layer)
-        output = legacy(tensors if len(tensors) > 1 else tensors[0])
+    if kind == "SeparableConv2D":
+        return _separable(layer, tensors[0])
+    relu6 = getattr(getattr(layer, "activation", None), "__name__", None) == "relu6"
+    if relu6 and kind == "Activation":
+        return tf_keras().layers.ReLU(6.0, name=layer.name)(tensors[0])
+    legacy = _counterpart(layer, activation="linear") if relu6 else _counterpart(layer)
+    output = legacy(tensors if len(tensors) > 1 else tensors[0])
     if layer.weights:
         legacy.set_weights(_inference_weights(layer))
-    return output
+    return tf_keras().layers.ReLU(6.0, name=f"{layer.name}_relu6")(output) if relu6 else output
 
 
 def _inference_weights(layer: Any) -> list[Any]:
@@ -208,6 +206,26 @@ def _regularizer(key: str, value: dict[str, Any], where: str) -> Any:
     if not key.endswith("_regularizer"):
         raise QuantizationError(f"{where} has {key}={value['class_name']}, which cannot be rebuilt in legacy Keras")
     return tf_keras().regularizers.deserialize({"class_name": value["class_name"], "config": value["config"]})
+
+
+def _separable(layer: Any, tensor: Any) -> Any:
+    """A SeparableConv2D as the two convolutions it stands for; TFMOT's own split loses the connections."""
+    keras3 = require("keras")
+    shared = {"padding": layer.padding, "data_format": layer.data_format}
+    depthwise = keras3.layers.DepthwiseConv2D(
+        layer.kernel_size, strides=layer.strides, dilation_rate=layer.dilation_rate,
+        depth_multiplier=layer.depth_multiplier, use_bias=False, name=f"{layer.name}_depthwise", **shared,
+    )  # fmt: skip
+    pointwise = keras3.layers.Conv2D(
+        layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=layer.name, **shared
+    )
+    shape = (None, *tensor.shape[1:])
+    depthwise.build(shape)
+    pointwise.build(depthwise.compute_output_shape(shape))
+    weights = _inference_weights(layer)
+    depthwise.set_weights(weights[:1])
+    pointwise.set_weights(weights[1:])
+    return _call(pointwise, [_call(depthwise, [tensor], "")], "")
 
 
 def _depthwise(layer: Any, tensor: Any) -> Any:

@@ -44,13 +44,14 @@ class Session(Protocol):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A runtime: the file format it runs, and the class in its module that opens a session.
+    """A runtime: the file format it runs, the package it needs, and the class in its module that opens a session.
 
     The class takes the file, the number of threads, the batch and the device ("cpu" or "gpu").
     """
 
     name: str
     format: str
+    package: str
     module: str
     session: str
 
@@ -58,10 +59,34 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
-        Runtime(name="litert", format="tflite", module="edgecnn.runtimes.litert", session="LitertSession"),
-        Runtime(name="onnxruntime", format="onnx", module="edgecnn.runtimes.ort", session="OrtSession"),
-        Runtime(name="keras", format="keras", module="edgecnn.runtimes.keras", session="KerasSession"),
-        Runtime(name="fake", format="fake", module="edgecnn.runtimes.fake", session="FakeSession"),
+        Runtime(
+            name="litert",
+            format="tflite",
+            package="ai_edge_litert.interpreter",
+            module="edgecnn.runtimes.litert",
+            session="LitertSession",
+        ),
+        Runtime(
+            name="onnxruntime",
+            format="onnx",
+            package="onnxruntime",
+            module="edgecnn.runtimes.ort",
+            session="OrtSession",
+        ),
+        Runtime(
+            name="keras",
+            format="keras",
+            package="keras",
+            module="edgecnn.runtimes.keras",
+            session="KerasSession",
+        ),
+        Runtime(
+            name="fake",
+            format="fake",
+            package="edgecnn",
+            module="edgecnn.runtimes.fake",
+            session="FakeSession",
+        ),
     )
 }
 

@@ -99,7 +99,8 @@ def _jax(path: Path, threads: int, device: str) -> _Compiled:
     with jax.default_device(place):
         model = load_model(path)
     weights = jax.device_put(
-        ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]), place
+        ([v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]),
+        place,
     )
     call = jax.jit(lambda weights, images: model.stateless_call(*weights, images, training=False)[0])
     return (

@@ -23,9 +23,7 @@ class LitertSession:
         interpreter_module = require("ai_edge_litert.interpreter")
         try:
             with quiet_stderr():
-                self._interpreter = interpreter_module.Interpreter(
-                    model_path=str(path), num_threads=threads or None
-                )
+                self._interpreter = interpreter_module.Interpreter(model_path=str(path), num_threads=threads or None)
                 _resize(self._interpreter, path, batch)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

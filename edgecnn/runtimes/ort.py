@@ -27,7 +27,7 @@ class OrtSession:
         options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but this
+        except Exception as error:
             raise SessionError(f"onnxruntime cannot load {path.name}: {_first_line(error)}") from error
         self._metadata = self._session.get_modelmeta().custom_metadata_map
         self.batch = batch
@@ -40,7 +40,8 @@ class OrtSession:
             )
         self._ortvalue = ort.OrtValue
         self._binding = self._session.io_binding()
-        self._out = self._ortvalue.ortvalue_from_numpy(np.zeros((batch, *self.output.shape[1:]), self.output.dtype))
+        shape = (batch, *(size or 1 for size in self.output.shape[1:]))
+        self._out = self._ortvalue.ortvalue_from_numpy(np.zeros(shape, self.output.dtype))
         self._binding.bind_ortvalue_output(self.output.name, self._out)
 
     def encode(self, images: Float) -> None:
@@ -56,7 +57,7 @@ class OrtSession:
         """
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but this
+        except Exception as error:
             raise SessionError(f"onnxruntime failed while running: {_first_line(error)}") from error
 
     def decode(self) -> Float:
@@ -79,9 +80,7 @@ def _first_line(error: Exception) -> str:
 
 def _spec(nodes: list[Any], kind: str, specs: dict[str, str], path: Path) -> TensorSpec:
     if len(nodes) != 1:
-        raise SessionError(
-            f"{path.name} has {len(nodes)} {kind}s; edgecnn runs models with one input and one output"
-        )
+        raise SessionError(f"{path.name} has {len(nodes)} {kind}s; edgecnn runs models with one input and one output")
     (node,) = nodes
     if node.type not in _DTYPES:
         raise SessionError(f"{path.name} has an {kind} of {node.type}; known are: {', '.join(_DTYPES)}")
@@ -89,6 +88,4 @@ def _spec(nodes: list[Any], kind: str, specs: dict[str, str], path: Path) -> Ten
     if stored is not None:  # quantisation of an integer input is nowhere else in an ONNX file
         return from_json(stored.encode(), TensorSpec, f"metadata 'edgecnn.{kind}' in {path.name}")
     shape = tuple(size if isinstance(size, int) else None for size in node.shape)
-    return TensorSpec(
-        name=node.name, shape=shape, dtype=_DTYPES[node.type], layout="NCHW" if len(shape) == 4 else "NC"
-    )
+    return TensorSpec(name=node.name, shape=shape, dtype=_DTYPES[node.type], layout="NCHW" if len(shape) == 4 else "NC")

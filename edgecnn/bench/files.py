@@ -1,0 +1,108 @@
+"""``edgecnn bench``: model files, with or without a sidecar, as one report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgecnn import artifacts
+from edgecnn.bench import Candidate, bench
+from edgecnn.bench.baseline import load_baseline
+from edgecnn.bench.environment import environment
+from edgecnn.bench.worker import Workbench, Worker, WorkerError
+from edgecnn.data import DataSet
+from edgecnn.errors import ConfigError
+from edgecnn.records import SCHEMA_VERSION, Accuracy, Artifact, Failure, Report, Result
+from edgecnn.runtimes import Float
+from edgecnn.verify import accuracy_of, outputs_of
+
+_LOAD_S = 180.0
+_CLASSIFY_S = 3600.0
+
+
+def bench_files(
+    paths: Sequence[Path],
+    *,
+    data: DataSet | None = None,
+    threads: Sequence[int] = (1,),
+    seconds: float = 2.0,
+    seed: int = 0,
+    baselines: Sequence[Path] = (),
+) -> Report:
+    """Measure the model files at ``paths``; one that cannot be loaded or run becomes a ``Failure`` row.
+
+    With ``data``, the accuracy is counted on all its test images and the first of them is what the models are
+    fed while their latency is taken; without, that is noise from ``seed``.
+
+    Raises:
+        ConfigError: the files take images of different sizes, or senseless arguments.
+        RecordError: a baseline cannot be read.
+    """
+    recorded = tuple(load_baseline(path) for path in baselines)
+    images = None if data is None else data.inputs(data.test.images)
+    candidates: list[Candidate] = []
+    failures: list[Failure] = []
+    accuracies: dict[str, Accuracy] = {}
+    for path in paths:
+        try:
+            with Worker() as worker:
+                artifact = worker.call("loading the file", _LOAD_S, _load, path)
+                if images is not None and data is not None:
+                    outputs = worker.call("classifying the test images", _CLASSIFY_S, _outputs, path, images)
+                    accuracies[artifact.sha256] = accuracy_of(outputs, data.test.labels)
+        except WorkerError as error:
+            failures.append(Failure(subject=path.name, stage="bench", error=error.error, reason=error.reason))
+        else:
+            candidates += [Candidate(path=path, artifact=artifact, threads=number) for number in threads]
+    if not candidates:
+        rows: tuple[Result | Failure, ...] = ()
+        machine = environment()
+    else:
+        image = _noise([candidate.artifact for candidate in candidates], seed) if images is None else images[0]
+        results = bench(candidates, image=image, seconds=seconds, seed=seed)
+        rows, machine = results.rows, results.environment
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        title="Benchmark of model files",
+        data=None if data is None else data.name,
+        data_sha256=None if data is None else data.sha256,
+        test_images=0 if data is None else len(data.test.labels),
+        environment=machine,
+        seed=seed,
+        rows=(
+            *(
+                row.replace(accuracy=accuracies.get(row.artifact.sha256)) if isinstance(row, Result) else row
+                for row in rows
+            ),
+            *failures,
+        ),
+        parities=(),
+        baselines=recorded,
+    )
+
+
+def _load(workbench: Workbench, path: Path) -> Artifact:
+    return artifacts.load(path)
+
+
+def _outputs(workbench: Workbench, path: Path, images: Float) -> Float:
+    return outputs_of(path, images)
+
+
+def _noise(models: Sequence[Artifact], seed: int) -> Float:
+    """One image ``(height, width, channels)`` that fits all ``models``, uniform in 0…1."""
+    shapes = {_image_shape(model) for model in models}
+    if len(shapes) > 1:
+        raise ConfigError(
+            f"the files take images of different sizes, {' and '.join(map(str, sorted(shapes)))}; "
+            "measure models of one size at a time"
+        )
+    return np.random.default_rng(seed).random(shapes.pop(), np.float32)
+
+
+def _image_shape(model: Artifact) -> tuple[int, int, int]:
+    shape = model.input.shape
+    if len(shape) != 4 or None in shape[1:]:
+        raise ConfigError(f"{model.file} takes input of shape {shape}; edgecnn measures models of images of fixed size")
+    first, second, third = (int(size or 0) for size in shape[1:])
+    return (second, third, first) if model.input.layout == "NCHW" else (first, second, third)

@@ -1,0 +1,426 @@
+"""The command ``edgecnn``: each command calls one function of the library and prints the record it returns.
+
+Results go to stdout (``--json``: the record itself), progress and logs to stderr. Exit status 0: fine; 1: an
+``EdgecnnError`` or a row that failed; 2: wrong usage.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from edgecnn.errors import ConfigError, EdgecnnError
+
+if TYPE_CHECKING:
+    from edgecnn.data import DataSet
+    from edgecnn.records import Record, Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Repeated here because the registries import numpy, and --help must not wait for it; a test compares them.
+SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
+FORMATS = ("tflite", "onnx")
+
+_FILE = click.Path(path_type=Path)
+
+
+class _Numbers(click.ParamType[Any]):
+    """Comma-separated numbers, such as 1,2."""
+
+    def __init__(self, kind: type, name: str) -> None:
+        self.kind = kind
+        self.name = name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as {self.name}", param, ctx)
+
+
+class _Names(click.ParamType[Any]):
+    """Comma-separated names out of a list of choices."""
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = choices
+        self.name = "a,b"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        names = tuple(value.split(",")) if isinstance(value, str) else value
+        for name in names:
+            if name not in self.choices:
+                self.fail(f"{name!r} is not one of {', '.join(self.choices)}", param, ctx)
+        return names
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+_data = _options(
+    click.option(
+        "--data",
+        default="mnist",
+        show_default=True,
+        help="mnist, fashion-mnist, a .npz file, or a folder of images.",
+    ),
+    click.option(
+        "--input-range",
+        type=_Numbers(float, "0,1"),
+        default="0,1",
+        show_default=True,
+        help="What 0 and 255 of 8-bit images become at the model's input.",
+    ),
+)
+_qat = click.option("--qat", type=_FILE, help="Weights that edgecnn quantize wrote; int8-qat needs them.")
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+_threads = click.option(
+    "--threads",
+    type=_Numbers(int, "1,2"),
+    default="1",
+    show_default=True,
+    help="Numbers of threads to measure with.",
+)
+_seconds = click.option(
+    "--seconds", type=float, default=2.0, show_default=True, help="How long each candidate is measured."
+)
+_export = _options(
+    click.option(
+        "--schemes",
+        type=_Names(SCHEMES),
+        default=",".join(SCHEMES),
+        show_default=True,
+        help="What to export.",
+    ),
+    click.option("--formats", type=_Names(FORMATS), default=",".join(FORMATS), show_default=True, help="File formats."),
+    click.option(
+        "--io",
+        type=click.Choice(["float32", "int8", "uint8"]),
+        default="int8",
+        show_default=True,
+        help="Input and output type of int8 and int8-qat files; the others have float32.",
+    ),
+    click.option(
+        "--batch",
+        type=click.Choice(["1", "dynamic"]),
+        default="1",
+        show_default=True,
+        help="Batch of the files.",
+    ),
+    click.option(
+        "--calibration-images",
+        type=click.IntRange(1),
+        default=500,
+        show_default=True,
+        help="Training images that post-training quantisation looks at.",
+    ),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="edgecnn")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+def cli(verbose: bool) -> None:
+    """Train a CNN, quantise it, export it to TFLite and ONNX, verify and benchmark every file."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.getLogger("edgecnn").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+@cli.command()
+@click.argument("config", type=_FILE, required=False)
+@click.option("--out", type=_FILE, help="Folder to write; default runs/<data>.")
+@click.option("--model", help="mnist_cnn, or your own Keras 3 model as a .keras file.  [default: mnist_cnn]")
+@click.option("--data", help="mnist, fashion-mnist, a .npz file, or a folder of images.  [default: mnist]")
+@click.option("--input-range", type=_Numbers(float, "0,1"), help="What 0 and 255 of images become.  [default: 0,1]")
+@click.option("--epochs", type=int, help="Of training; default 5, and 0 for a .keras file (taken as trained).")
+@click.option("--qat-epochs", type=int, help="Of quantisation-aware training.  [default: 2]")
+@click.option("--seed", type=int, help="Seed of everything random.  [default: 0]")
+@click.option("--schemes", type=_Names(SCHEMES), help="Comma-separated.  [default: all]")
+@click.option("--formats", type=_Names(FORMATS), help="Comma-separated.  [default: all]")
+@click.option("--io", type=click.Choice(["float32", "int8", "uint8"]), help="Of int8 files.  [default: int8]")
+@click.option("--batch", type=click.Choice(["1", "dynamic"]), help="Of the files.  [default: 1]")
+@click.option("--calibration-images", type=int, help="For post-training quantisation.  [default: 500]")
+@click.option("--threads", type=_Numbers(int, "1,2"), help="To measure with.  [default: 1]")
+@click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
+@click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline; may be repeated.")
+@_json
+def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
+    """Do everything: data, train, quantise, export, verify, bench, report.
+
+    CONFIG is a TOML file with the options as keys (underscores for dashes); options given here come first.
+    Interrupt it as you like: the same command goes on where it stopped.
+    """
+    from edgecnn.pipeline import RunConfig, read_config
+    from edgecnn.pipeline import run as run_pipeline
+
+    settings = read_config(config) if config else RunConfig()
+    changes = {key: value for key, value in given.items() if value not in (None, ())}
+    settings = settings.replace(**changes)
+    out = out or Path("runs") / Path(settings.data).stem
+    report = run_pipeline(settings, out)
+    _show_report(report, as_json)
+    if not as_json:
+        click.echo(f"\nThe whole report: {out / 'report.html'}")
+    sys.exit(_status(report))
+
+
+@cli.command()
+@click.option("--model", default="mnist_cnn", show_default=True, help="A built-in model, or a .keras file.")
+@_data
+@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True, help="Of training.")
+@_seed
+@click.option("--out", type=_FILE, required=True, help="The .keras file to write.")
+@_json
+def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
+    """Train a float model."""
+    from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
+    from edgecnn.training import train as train_model
+
+    _check_target(out, ".keras")
+    loaded = _load(data, input_range)
+    untrained = build_model(model, loaded, seed) if model in MODELS else load_model(Path(model))
+    check_model(untrained, loaded)
+    trained, history = train_model(untrained, loaded, epochs=epochs, seed=seed)
+    save_model(trained, out)
+    _print(history, as_json, f"wrote {out}: {_epoch(history)}")
+
+
+@cli.command()
+@click.argument("model", type=_FILE)
+@_data
+@click.option("--epochs", type=click.IntRange(1), default=2, show_default=True, help="Of fine-tuning.")
+@_seed
+@click.option("--out", type=_FILE, required=True, help="The .npz file to write.")
+@_json
+def quantize(model: Path, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
+    """Fine-tune MODEL (.keras) with quantisation-aware training; the result serves export as --qat."""
+    from edgecnn.models import check_model, load_model
+    from edgecnn.quantization import qat
+
+    _check_target(out, ".npz")
+    loaded, trained = _load(data, input_range), load_model(model)
+    check_model(trained, loaded)
+    quantized, history = qat.train_quantized(trained, loaded, epochs=epochs, seed=seed)
+    qat.save_weights(quantized, out)
+    _print(history, as_json, f"wrote {out}: {_epoch(history)}")
+
+
+@cli.command()
+@click.argument("model", type=_FILE)
+@_data
+@_export
+@_qat
+@click.option("--out", type=_FILE, required=True, help="The folder to write to.")
+@_json
+def export(
+    model: Path,
+    data: str,
+    input_range: Any,
+    schemes: tuple[str, ...],
+    formats: tuple[str, ...],
+    io: Any,
+    batch: str,
+    calibration_images: int,
+    qat: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Export MODEL (.keras) in every scheme and format asked for."""
+    from edgecnn.files import sha256_file
+    from edgecnn.formats import export as export_artifact
+    from edgecnn.formats import format_named, provenance_of
+    from edgecnn.formats.source import Source
+    from edgecnn.quantization.schemes import scheme_named
+
+    loaded = _load(data, input_range)
+    source = Source.load(
+        model,
+        loaded,
+        qat_weights=qat,
+        io=io,
+        batch=1 if batch == "1" else None,
+        calibration_images=calibration_images,
+    )
+    provenance = provenance_of(model.stem, sha256_file(model), loaded)
+    failed = False
+    for format in map(format_named, formats):
+        for scheme in map(scheme_named, schemes):
+            try:
+                artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
+            except EdgecnnError as error:
+                failed = failed or not _is_expected(error)
+                click.echo(f"{scheme.name} .{format.name}: {error}", err=True)
+            else:
+                _print(artifact, as_json, f"{out / artifact.file}  {artifact.size_bytes} bytes")
+    sys.exit(1 if failed else 0)
+
+
+@cli.command()
+@click.argument("files", type=_FILE, nargs=-1, required=True)
+@click.option("--model", type=_FILE, required=True, help="The .keras model the files came from.")
+@_data
+@_qat
+@_json
+def verify(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
+    """Compare exported FILES with the model they came from, on all test images; exit status 1 if one differs."""
+    from edgecnn.verify import verify as verify_files
+
+    parities = verify_files(files, _load(data, input_range), model=model, qat_weights=qat)
+    for parity in parities:
+        apart = parity.difference
+        text = (
+            f"{parity.artifact} against {parity.reference}: accuracy {parity.accuracy.value:.2%}, top class agrees "
+            f"on {apart.agreement:.2%}, largest difference {apart.max_abs:.3g}"
+        )
+        _print(parity, as_json, text + "".join(f"\n  OUT OF TOLERANCE: {line}" for line in parity.violations))
+    sys.exit(1 if any(parity.violations for parity in parities) else 0)
+
+
+@cli.command()
+@click.argument("files", type=_FILE, nargs=-1, required=True)
+@click.option("--data", help="Count accuracy on these test images too (as for edgecnn run).")
+@_threads
+@_seconds
+@_seed
+@click.option("--out", type=_FILE, help="JSON file to write, with every sample.")
+@click.option("--baseline", "baselines", type=_FILE, multiple=True, help="JSON from edgecnn baseline.")
+@_json
+def bench(
+    files: tuple[Path, ...],
+    data: str | None,
+    threads: tuple[int, ...],
+    seconds: float,
+    seed: int,
+    out: Path | None,
+    baselines: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Measure the latency of model FILES (.tflite, .onnx, .keras), in turns, each in a process of its own."""
+    from edgecnn.bench.files import bench_files
+    from edgecnn.files import write_atomic
+    from edgecnn.records import to_json
+
+    loaded = None if data is None else _load(data, (0.0, 1.0))
+    report = bench_files(files, data=loaded, threads=threads, seconds=seconds, seed=seed, baselines=baselines)
+    if out is not None:
+        write_atomic(out, to_json(report))
+    _show_report(report, as_json)
+    sys.exit(_status(report))
+
+
+@cli.command()
+@click.argument("model", type=_FILE)
+@_data
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+@click.option("--out", type=_FILE, required=True, help="JSON file to write.")
+@_json
+def baseline(model: Path, data: str, input_range: Any, device: str, out: Path, as_json: bool) -> None:
+    """Measure the float MODEL (.keras) on this machine's GPU, for --baseline elsewhere."""
+    from edgecnn.bench.baseline import record_baseline
+    from edgecnn.files import write_atomic
+    from edgecnn.records import to_json
+
+    record = record_baseline(model, _load(data, input_range), device)
+    write_atomic(out, to_json(record))
+    _print(record, as_json, f"wrote {out}: {record.backend} on {record.device}")
+
+
+@cli.command()
+@click.argument("file", type=_FILE)
+@click.option("--out", type=_FILE, help="Folder to write report.md, .html, .csv and .json to.")
+@_json
+def report(file: Path, out: Path | None, as_json: bool) -> None:
+    """Show the report in FILE (report.json), and write it out again with --out."""
+    from edgecnn.report import read, write
+
+    found = read(file)
+    if out is not None:
+        write(found, out)
+    _show_report(found, as_json)
+
+
+def _load(data: str, input_range: tuple[float, ...]) -> "DataSet":
+    from edgecnn.data import load
+
+    if len(input_range) != 2:
+        raise ConfigError(f"--input-range takes two numbers such as 0,1; got {len(input_range)}")
+    return load(data, (input_range[0], input_range[1]))
+
+
+def _check_target(path: Path, suffix: str) -> None:
+    """Fail before the long work, not after it."""
+    from edgecnn.files import make_folder
+
+    if path.suffix != suffix:
+        raise ConfigError(f"--out {path} must end in {suffix}")
+    make_folder(path.parent)
+
+
+def _print(record: "Record", as_json: bool, text: str) -> None:
+    from edgecnn.records import to_json
+
+    click.echo(to_json(record).decode(), nl=False) if as_json else click.echo(text)
+
+
+def _show_report(report: "Report", as_json: bool) -> None:
+    from edgecnn.records import to_json
+    from edgecnn.report import show
+
+    if as_json:
+        click.echo(to_json(report).decode(), nl=False)
+    else:
+        show(report)
+
+
+def _epoch(history: Any) -> str:
+    last = history.epochs[-1]
+    held_out = "" if last.val_accuracy is None else f", held-out accuracy {last.val_accuracy:.2%}"
+    return f"{len(history.epochs)} epochs, loss {last.loss:.4f}, accuracy {last.accuracy:.2%}{held_out}"
+
+
+def _is_expected(error: EdgecnnError) -> bool:
+    from edgecnn.errors import UnsupportedError
+
+    return isinstance(error, UnsupportedError)
+
+
+def _status(report: "Report") -> int:
+    """1 if an artifact is out of tolerance or a row failed that should not have; says which on stderr."""
+    from edgecnn.records import Failure
+
+    broken = [f"{p.artifact} against {p.reference}: {line}" for p in report.parities for line in p.violations]
+    broken += [
+        f"{row.subject} ({row.stage}): {row.reason}"
+        for row in report.rows
+        if isinstance(row, Failure) and not row.expected
+    ]
+    for line in broken:
+        click.echo(f"edgecnn: {line}", err=True)
+    return 1 if broken else 0
+
+
+def main() -> NoReturn:
+    """Entry point: turns an ``EdgecnnError`` into one line on stderr and its exit status."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except EdgecnnError as error:
+        click.echo(f"edgecnn: {error}", err=True)
+        sys.exit(error.exit_status)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("edgecnn: interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,471 @@
+"""The whole flow, in stages that are written whole or not at all and redone only when their inputs change."""
+
+import io
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from edgecnn import artifacts
+from edgecnn.bench import Candidate, bench
+from edgecnn.bench.baseline import load_baseline
+from edgecnn.data import DataSet, load
+from edgecnn.errors import ConfigError, EdgecnnError, RecordError, UnsupportedError
+from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
+from edgecnn.formats import FORMATS, Format, export, format_named, provenance_of
+from edgecnn.formats.source import Source
+from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
+from edgecnn.optional import require
+from edgecnn.progress import progress
+from edgecnn.quantization import qat
+from edgecnn.quantization.schemes import SCHEMES, scheme_named
+from edgecnn.records import (
+    SCHEMA_VERSION,
+    Artifact,
+    BenchResults,
+    Failure,
+    Io,
+    Parity,
+    Record,
+    Report,
+    Result,
+    Scheme,
+    StageTime,
+    from_json,
+    to_json,
+)
+from edgecnn.report import write
+from edgecnn.runtimes import Float
+from edgecnn.training import train
+from edgecnn.verify import (
+    FAKE_QUANTIZED,
+    FLOAT,
+    fake_quantized_outputs,
+    judge,
+    outputs_of,
+    reference_of,
+)
+
+log = logging.getLogger("edgecnn")
+
+_TOOLS = ("edgecnn", "numpy", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx",
+          "onnx", "onnxruntime", "ai-edge-litert")  # fmt: skip
+
+
+class RunConfig(Record, frozen=True):
+    """What a run does; the fields are the keys of the TOML file and, with dashes, the options of ``edgecnn run``.
+
+    Attributes:
+        model: name of a built-in model, or path of a .keras file.
+        data: name of a built-in data set, or path of a .npz file or a folder of images.
+        input_range: what 0 and 255 of uint8 images become at the model's input.
+        epochs: of float training; by default 5 for a built-in model, 0 (taken as trained) for a .keras file.
+        seed: of weights, order of images, and order of measurements.
+        batch_size: images per training step.
+        validation_split: share of the training images held out, 0…1.
+        learning_rate: of Adam in float training.
+        qat_epochs: of quantisation-aware training.
+        qat_learning_rate: of Adam in quantisation-aware training.
+        schemes: quantisation schemes to export.
+        formats: file formats to export to.
+        io: type of input and output of int8 files.
+        batch: "1", or "dynamic" for a free batch dimension.
+        calibration_images: training images that post-training quantisation looks at.
+        threads: numbers of threads to measure with.
+        seconds: how long each candidate is measured.
+        baselines: JSON files written by ``edgecnn baseline``.
+    """
+
+    model: str = "mnist_cnn"
+    data: str = "mnist"
+    input_range: tuple[float, float] = (0.0, 1.0)
+    epochs: int | None = None
+    seed: int = 0
+    batch_size: int = 64
+    validation_split: float = 0.1
+    learning_rate: float = 1e-3
+    qat_epochs: int = 2
+    qat_learning_rate: float = 1e-4
+    schemes: tuple[str, ...] = tuple(SCHEMES)
+    formats: tuple[str, ...] = tuple(FORMATS)
+    io: Io = "int8"
+    batch: Literal["1", "dynamic"] = "1"
+    calibration_images: int = 500
+    threads: tuple[int, ...] = (1,)
+    seconds: float = 2.0
+    baselines: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.schemes:
+            scheme_named(name)
+        for name in self.formats:
+            format_named(name)
+        positive = (
+            "batch_size",
+            "qat_epochs",
+            "calibration_images",
+            "seconds",
+            "learning_rate",
+            "qat_learning_rate",
+        )
+        for field in positive:
+            if not 0 < getattr(self, field) < math.inf:
+                raise ConfigError(f"{field} must be positive, got {getattr(self, field)}")
+        if self.epochs is not None and self.epochs < 0:
+            raise ConfigError(f"epochs must be 0 or more, got {self.epochs}")
+        if not 0 <= self.validation_split < 1:
+            raise ConfigError(f"validation_split must be at least 0 and below 1, got {self.validation_split}")
+        if not self.threads or min(self.threads) < 1:
+            raise ConfigError(f"threads must be one or more positive numbers, got {self.threads}")
+        if not self.schemes or not self.formats:
+            raise ConfigError("give at least one scheme and one format")
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a TOML file of ``RunConfig`` fields.
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown key, or a value of the wrong type.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=RunConfig)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a valid configuration: {error}") from error
+
+
+def run(config: RunConfig, out: Path) -> Report:
+    """Data, training, quantisation, export, verification, benchmark and report, into the folder ``out``.
+
+    Safe to interrupt: a second call with the same arguments goes on where the first one stopped, and redoes
+    only what depends on something that changed.
+
+    Raises:
+        EdgecnnError: something that every row depends on failed (data, training, the output folder). What
+            concerns single artifacts becomes a ``Failure`` row.
+    """
+    return _Run(config, out).report()
+
+
+class _Stamp(Record, frozen=True):
+    """What a finished stage was made from (a hash), its outputs' hashes, and how long it took."""
+
+    key: str
+    outputs: dict[str, str]
+    seconds: float
+
+
+class _Run:
+    """One run: its folder, its stages, and what they share."""
+
+    def __init__(self, config: RunConfig, out: Path) -> None:
+        self.config = config
+        self.out = make_folder(out)
+        self.work = make_folder(out / "work")
+        self.artifacts = make_folder(out / "artifacts")
+        self.times: list[StageTime] = []
+        self.failures: list[Failure] = []
+        self.tools = {tool: metadata.version(tool) for tool in _TOOLS}
+        self.baselines = tuple(load_baseline(Path(path)) for path in config.baselines)
+        self.model = self.out / "model.keras"
+        self.qat_weights = self.out / "qat.npz"
+
+    def stage(self, name: str, inputs: dict[str, object], outputs: list[Path], make: Callable[[], None]) -> None:
+        """Call ``make``, which writes ``outputs``, unless they are there and were made from the same ``inputs``."""
+        key = sha256_bytes(msgspec.json.encode([inputs, self.tools], order="sorted"))
+        path = self.work / f"{name}.stage.json"
+        stamp = _read_stamp(path)
+        reused = stamp is not None and stamp.key == key and stamp.outputs == _hashes(outputs, self.out)
+        if not reused:
+            path.unlink(missing_ok=True)
+            start = time.perf_counter()
+            make()
+            stamp = _Stamp(key=key, outputs=_hashes(outputs, self.out), seconds=time.perf_counter() - start)
+            write_atomic(path, to_json(stamp))
+        assert stamp is not None
+        self.times.append(StageTime(name=name, seconds=stamp.seconds, reused=reused))
+
+    def report(self) -> Report:
+        """Run all stages in order."""
+        self.data  # noqa: B018 - nothing works without data, so it fails first
+        self.train()
+        if any(scheme_named(name).method == "qat" for name in self.config.schemes):
+            self.quantize()
+        exported = list(self.export())
+        parities = self.verify(exported)
+        measured = self.bench(exported)
+        report = Report(
+            schema_version=SCHEMA_VERSION,
+            title=f"{self.name} on {self.data.name}",
+            data=self.data.name,
+            data_sha256=self.data.sha256,
+            test_images=len(self.data.test.labels),
+            environment=measured.environment,
+            seed=self.config.seed,
+            rows=(*_with_accuracy(measured.rows, parities), *self.failures),
+            parities=tuple(parities),
+            baselines=self.baselines,
+            stages=tuple(self.times),
+        )
+        write(report, self.out)
+        return report
+
+    # What stages share, loaded when the first one needs it
+
+    @cached_property
+    def data(self) -> DataSet:
+        start = time.perf_counter()
+        data = load(self.config.data, self.config.input_range)
+        self.times.append(StageTime(name="data", seconds=time.perf_counter() - start, reused=False))
+        return data
+
+    @cached_property
+    def name(self) -> str:
+        """The model's name, fit for a file name."""
+        return re.sub(r"[^A-Za-z0-9_-]", "_", Path(self.config.model).stem)
+
+    @cached_property
+    def test_images(self) -> Float:
+        return self.data.inputs(self.data.test.images)
+
+    @cached_property
+    def source(self) -> Source:
+        config = self.config
+        return Source.load(
+            self.model,
+            self.data,
+            qat_weights=self.qat_weights if self.qat_weights.is_file() else None,
+            io=config.io,
+            batch=1 if config.batch == "1" else None,
+            calibration_images=config.calibration_images,
+        )
+
+    @cached_property
+    def data_inputs(self) -> dict[str, object]:
+        return {"data": self.data.sha256, "preprocessing": to_json(self.data.preprocessing).decode()}
+
+    # Stages
+
+    def train(self) -> None:
+        """model.keras: the built-in model trained, or the user's as it is or trained further."""
+        config = self.config
+        own = Path(config.model) if config.model not in MODELS else None
+        epochs = config.epochs if config.epochs is not None else 0 if own else 5
+        inputs = {
+            **self.data_inputs,
+            "model": config.model if own is None else _hash_or_name(own),
+            "epochs": epochs,
+            "seed": config.seed,
+            "batch_size": config.batch_size,
+            "validation_split": config.validation_split,
+            "learning_rate": config.learning_rate,
+        }
+        # Checkpoints of other settings must not be taken up, so their folder is named after the settings.
+        checkpoints = self.work / f"epochs-{sha256_bytes(msgspec.json.encode(inputs, order='sorted'))[:12]}"
+        history = self.out / "history.json"
+
+        def make() -> None:
+            model = load_model(own) if own else build_model(config.model, self.data, config.seed)
+            check_model(model, self.data)
+            trained, epochs_done = train(
+                model,
+                self.data,
+                epochs=epochs,
+                seed=config.seed,
+                batch_size=config.batch_size,
+                validation_split=config.validation_split,
+                learning_rate=config.learning_rate,
+                checkpoints=make_folder(checkpoints),
+            )
+            write_atomic(history, to_json(epochs_done))
+            save_model(trained, self.model)
+
+        self.stage("train", inputs, [self.model, history], make)
+
+    def quantize(self) -> None:
+        """qat.npz: weights and ranges after quantisation-aware training; a model that cannot be is a Failure."""
+        config = self.config
+        inputs = {
+            **self.data_inputs,
+            "model": sha256_file(self.model),
+            "epochs": config.qat_epochs,
+            "seed": config.seed,
+            "batch_size": config.batch_size,
+            "validation_split": config.validation_split,
+            "learning_rate": config.qat_learning_rate,
+        }
+        history = self.out / "qat-history.json"
+
+        def make() -> None:
+            self.qat_weights.unlink(missing_ok=True)
+            quantized, epochs_done = qat.train_quantized(
+                load_model(self.model),
+                self.data,
+                epochs=config.qat_epochs,
+                seed=config.seed,
+                batch_size=config.batch_size,
+                validation_split=config.validation_split,
+                learning_rate=config.qat_learning_rate,
+            )
+            write_atomic(history, to_json(epochs_done))
+            qat.save_weights(quantized, self.qat_weights)
+
+        try:
+            self.stage("quantize", inputs, [self.qat_weights, history], make)
+        except EdgecnnError as error:
+            self.fail("quantize", "int8-qat", error)
+
+    def export(self) -> Iterator[Artifact]:
+        """Every scheme in every format; one that makes no sense, or fails, becomes a Failure."""
+        config = self.config
+        model_sha256 = sha256_file(self.model)
+        wanted = [(format_named(f), scheme_named(s)) for f in config.formats for s in config.schemes]
+        with progress("export", len(wanted)) as advance:
+            for format, scheme in wanted:
+                advance(note=f"{scheme.name}.{format.name}")
+                if scheme.method == "qat" and not self.qat_weights.is_file():
+                    continue  # its failure is a row already
+                path = self.artifacts / f"{self.name}-{scheme.name}.{format.name}"
+                inputs = {
+                    **self.data_inputs,
+                    "model": model_sha256,
+                    "qat": sha256_file(self.qat_weights) if scheme.method == "qat" else None,
+                    "io": config.io,
+                    "batch": config.batch,
+                    "calibration": config.calibration_images,
+                }
+
+                def make(format: Format = format, scheme: Scheme = scheme) -> None:
+                    export(
+                        self.source,
+                        format=format,
+                        scheme=scheme,
+                        provenance=provenance_of(self.name, model_sha256, self.data),
+                        folder=self.artifacts,
+                    )
+
+                try:
+                    self.stage(f"export-{path.name}", inputs, [path, artifacts.sidecar(path)], make)
+                    yield artifacts.load(path)
+                except EdgecnnError as error:
+                    self.fail("export", path.name, error)
+
+    def verify(self, exported: list[Artifact]) -> list[Parity]:
+        """Every artifact against the model it came from, and int8 .onnx against its .tflite."""
+        references = {FLOAT: self.reference(FLOAT)}
+        if any(scheme_named(artifact.scheme).method == "qat" for artifact in exported):
+            references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
+        parities: list[Parity] = []
+        outputs: dict[str, Float] = {}
+        with progress("verify", len(exported)) as advance:
+            for artifact in exported:
+                advance(0, artifact.file)
+                try:
+                    outputs[artifact.file] = self.outputs(artifact)
+                    parities += judge(artifact, exported, outputs, references, self.data.test.labels)
+                except EdgecnnError as error:
+                    self.fail("verify", artifact.file, error)
+                advance()
+        return parities
+
+    def reference(self, kind: str) -> Float:
+        """Outputs of the Keras model, or of the fake-quantised one, for all test images."""
+        inputs = {**self.data_inputs, "model": sha256_file(self.model)}
+        if kind == FAKE_QUANTIZED:
+            inputs["qat"] = sha256_file(self.qat_weights)
+            return self.kept(kind, inputs, lambda: fake_quantized_outputs(self.source, self.test_images))
+        return self.kept(kind, inputs, lambda: reference_of(self.model, self.test_images))
+
+    def outputs(self, artifact: Artifact) -> Float:
+        """Outputs of an artifact for all test images."""
+        inputs = {**self.data_inputs, "artifact": artifact.sha256}
+        path = self.artifacts / artifact.file
+        return self.kept(artifact.file, inputs, lambda: outputs_of(path, self.test_images))
+
+    def kept(self, name: str, inputs: dict[str, object], compute: Callable[[], Float]) -> Float:
+        """Outputs ``(images, classes)`` that are a stage of their own, kept as .npy."""
+        path = self.work / f"outputs-{name.replace(' ', '-')}.npy"
+
+        def make() -> None:
+            buffer = io.BytesIO()
+            np.save(buffer, compute())
+            write_atomic(path, buffer.getvalue())
+
+        self.stage(f"outputs-{name.replace(' ', '-')}", inputs, [path], make)
+        outputs: Float = np.load(path, allow_pickle=False)
+        return outputs
+
+    def bench(self, exported: list[Artifact]) -> BenchResults:
+        """bench.json: the Keras model and every artifact, interleaved."""
+        config = self.config
+        keras = artifacts.describe(self.model)
+        devices = ["cpu", *(["gpu"] if require("tensorflow").config.list_physical_devices("GPU") else [])]
+        candidates = [
+            Candidate(path=self.model, artifact=keras, threads=threads, device=device)
+            for device in devices
+            for threads in config.threads
+        ] + [
+            Candidate(path=self.artifacts / artifact.file, artifact=artifact, threads=threads)
+            for artifact in exported
+            for threads in config.threads
+        ]
+        path = self.out / "bench.json"
+        inputs = {
+            "artifacts": [artifact.sha256 for artifact in (keras, *exported)],
+            "devices": devices,
+            "threads": config.threads,
+            "seconds": config.seconds,
+            "seed": config.seed,
+        }
+
+        def make() -> None:
+            results = bench(candidates, image=self.test_images[0], seconds=config.seconds, seed=config.seed)
+            write_atomic(path, to_json(results))
+
+        self.stage("bench", inputs, [path], make)
+        return from_json(path.read_bytes(), BenchResults, path)
+
+    def fail(self, stage: str, subject: str, error: EdgecnnError) -> None:
+        """Keep an error as a row."""
+        expected = isinstance(error, UnsupportedError)
+        log.info("%s: %s", subject, error)
+        self.failures.append(
+            Failure(subject=subject, stage=stage, error=type(error).__name__, reason=str(error), expected=expected)
+        )
+
+
+def _with_accuracy(rows: tuple[Result | Failure, ...], parities: list[Parity]) -> Iterator[Result | Failure]:
+    """Rows with the accuracy counted in verification; the Keras model's is that of every float reference."""
+    counted = {parity.artifact_sha256: parity.accuracy for parity in parities}
+    floats = [parity.reference_accuracy for parity in parities if parity.reference == FLOAT]
+    for row in rows:
+        if isinstance(row, Result):
+            keras = floats[0] if floats and row.artifact.format == "keras" else None
+            yield row.replace(accuracy=counted.get(row.artifact.sha256, keras))
+        else:
+            yield row
+
+
+def _read_stamp(path: Path) -> _Stamp | None:
+    try:
+        return from_json(path.read_bytes(), _Stamp, path)
+    except (FileNotFoundError, RecordError):  # a stage never finished is done again
+        return None
+
+
+def _hashes(outputs: list[Path], base: Path) -> dict[str, str]:
+    """Hashes of the outputs that are there."""
+    return {str(path.relative_to(base)): sha256_file(path) for path in outputs if path.is_file()}
+
+
+def _hash_or_name(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else str(path)  # a missing file is an error when it is loaded

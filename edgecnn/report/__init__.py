@@ -1,0 +1,52 @@
+"""A run's record as report.md, report.html, report.json and report.csv, and in the terminal."""
+
+from pathlib import Path
+
+from edgecnn.errors import RecordError
+from edgecnn.files import make_folder, write_atomic
+from edgecnn.records import SCHEMA_VERSION, Report, from_json, to_json
+from edgecnn.report import csvfile, html, markdown
+from edgecnn.report.page import page
+from edgecnn.report.terminal import show
+
+__all__ = ["read", "show", "write"]
+
+
+def write(report: Report, folder: Path) -> tuple[Path, ...]:
+    """Write ``report`` to ``folder`` as JSON, CSV, Markdown and HTML, in this order.
+
+    The same report gives the same bytes.
+
+    Raises:
+        OutputError: the folder or a file cannot be written.
+        MissingExtraError: the HTML needs the extra "report"; the other files are there all the same.
+    """
+    make_folder(folder)
+    path = folder / "report.json"
+    write_atomic(path, to_json(report))
+    written = [path]
+    content = page(report)
+    for ending, render in (("csv", csvfile.render), ("md", markdown.render), ("html", html.render)):
+        path = folder / f"report.{ending}"
+        write_atomic(path, render(content))
+        written.append(path)
+    return tuple(written)
+
+
+def read(path: Path) -> Report:
+    """The report in the JSON file at ``path``.
+
+    Raises:
+        RecordError: the file is missing, is not a report, or is of another schema version.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot read report {path}: {error.strerror}") from error
+    report = from_json(data, Report, path)
+    if report.schema_version != SCHEMA_VERSION:
+        raise RecordError(
+            f"{path} has schema version {report.schema_version}, this edgecnn reads {SCHEMA_VERSION}; "
+            "make the report again, or use the edgecnn that made it"
+        )
+    return report

@@ -1,0 +1,35 @@
+"""A report as one HTML file that needs nothing else: no network, no scripts, no other files."""
+
+from pathlib import Path
+from typing import Any
+
+from edgecnn.optional import require
+from edgecnn.report import charts
+from edgecnn.report.page import COMMAND, Page
+
+_TEMPLATE = Path(__file__).with_name("template.html.j2")
+
+
+def render(page: Page) -> bytes:
+    """``page`` as UTF-8 HTML.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    jinja2 = require("jinja2")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["commands"] = _commands
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    html: str = template.render(page=page, drawn=charts.draw(page))
+    return html.encode()
+
+
+def _commands(text: str) -> Any:
+    """``text`` escaped, with the commands in backticks as code."""
+    markup = require("markupsafe").Markup
+    parts = COMMAND.split(text)
+    return markup("").join(
+        markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts)
+    )

@@ -1,0 +1,408 @@
+"""A report's records as table rows: numbers, and the reason wherever a number is absent.
+
+Ratios are times divided by times: below 1 is faster than the reference. Only rows measured on the report's
+own machine are ranked; a baseline from another machine keeps that machine and takes part in no verdict.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from edgecnn.bench import statistics
+from edgecnn.bench.statistics import Estimate, Summary
+from edgecnn.records import Accuracy, Baseline, Environment, Failure, Measurement, Parity, Report, Result
+
+RECORD_A_BASELINE = (
+    "no float baseline was measured here; record one with `edgecnn baseline` on a GPU machine, "
+    "then pass its file with `--baseline FILE`"
+)
+
+
+class Setting(msgspec.Struct, frozen=True, order=True):
+    """What has to be equal before two times are compared."""
+
+    device: str
+    threads: int
+    batch: int
+
+
+class FloatBaseline(msgspec.Struct, frozen=True, kw_only=True):
+    """A measurement of the float Keras model; ``paired`` when it shares its rounds with the report's rows."""
+
+    name: str
+    device: str
+    measurement: Measurement
+    environment: Environment
+    paired: bool
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the table. ``absent`` gives, for each field that is ``None``, the reason.
+
+    ``number`` counts from 1 and marks the row in tables and figures. ``accuracy_points`` is in percentage
+    points, as is ``allowed_drop``, the loosest loss of accuracy that any verification of the report allows.
+    ``baseline`` is what ``time_to_baseline`` is divided by. ``parities`` are all verifications of this file
+    on this runtime.
+    """
+
+    number: int
+    kind: Literal["result", "baseline", "no baseline"]
+    name: str
+    environment: Environment
+    here: bool
+    sha256: str | None = None
+    format: str | None = None
+    scheme: str | None = None
+    runtime: str | None = None
+    setting: Setting | None = None
+    size_bytes: int | None = None
+    size_ratio: float | None = None
+    accuracy: Accuracy | None = None
+    accuracy_points: float | None = None
+    measurement: Measurement | None = None
+    timing: Summary | None = None
+    time_to_float32: Estimate | None = None
+    time_to_baseline: Estimate | None = None
+    baseline: FloatBaseline | None = None
+    parities: tuple[Parity, ...] = ()
+    allowed_drop: float | None = None
+    warnings: tuple[str, ...] = ()
+    absent: dict[str, str] = {}
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether every verification passed and no more accuracy is lost to float Keras than allowed."""
+        if not self.parities or self.violations:
+            return False
+        if self.accuracy_points is None or self.allowed_drop is None:
+            return True
+        return self.accuracy_points >= -self.allowed_drop - 1e-9  # a loss of exactly what is allowed passes
+
+    @property
+    def foreign_baseline(self) -> Environment | None:
+        """The baseline's machine, when it is not this row's."""
+        if self.baseline is None or same_machine(self.baseline.environment, self.environment):
+            return None
+        return self.baseline.environment
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """What broke a tolerance, in any verification."""
+        return tuple(text for parity in self.parities for text in parity.violations)
+
+
+class FloatAccuracy(msgspec.Struct, frozen=True):
+    """Accuracy of the float Keras model, and where it was counted."""
+
+    accuracy: Accuracy
+    source: str
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """A row, and its time divided by the fastest row's."""
+
+    row: Row
+    ratio: Estimate
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verdict is made of. All rows in it were measured on the report's machine.
+
+    ``smallest`` holds every artifact of the smallest size; ``tied`` those whose time cannot be told from the
+    fastest's; ``next`` the first that can. ``outside`` are rows outside tolerance, ``unverified`` those that
+    no verification covers.
+    """
+
+    setting: Setting | None
+    smallest: tuple[Row, ...]
+    fastest: Row | None
+    tied: tuple[Compared, ...]
+    next: Compared | None
+    outside: tuple[Row, ...]
+    unverified: tuple[Row, ...]
+    failed: tuple[Failure, ...]
+    senseless: tuple[Failure, ...]
+
+
+def same_machine(one: Environment, other: Environment) -> bool:
+    """Whether two environments describe the same machine."""
+    return one.machine == other.machine
+
+
+def float_accuracy(report: Report) -> FloatAccuracy | None:
+    """Accuracy of the float Keras model: its row's, else a baseline's, else the verification's reference."""
+    for result in _results(report):
+        if _is_float_keras(result) and result.accuracy is not None:
+            return FloatAccuracy(result.accuracy, result.artifact.name)
+    for baseline in report.baselines:
+        if _of_this_model(baseline, report) and baseline.accuracy is not None:
+            return FloatAccuracy(baseline.accuracy, f"{baseline.model}, recorded on {baseline.environment.machine}")
+    references = {(parity.reference, parity.reference_accuracy) for parity in report.parities}
+    if len(references) == 1:
+        reference, accuracy = references.pop()
+        return FloatAccuracy(accuracy, reference)
+    return None
+
+
+def table(report: Report) -> tuple[Row, ...]:
+    """The rows of a report in its own order, then the baselines, or a row that says there is none."""
+    rows = [_result_row(number, result, report) for number, result in enumerate(_results(report), start=1)]
+    for baseline in report.baselines:
+        rows.append(_baseline_row(len(rows) + 1, baseline, report))
+    if not _baselines(report):
+        rows.append(
+            Row(
+                number=len(rows) + 1,
+                kind="no baseline",
+                name="float baseline (Keras on a GPU)",
+                environment=report.environment,
+                here=False,
+                absent={"measurement": RECORD_A_BASELINE},
+            )
+        )
+    return tuple(rows)
+
+
+def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
+    """What can be said about ``rows``, which ``table(report)`` made."""
+    exported = [row for row in rows if row.kind == "result" and row.format != "keras"]
+    good = [row for row in exported if row.within_tolerance]
+    failures = [row for row in report.rows if isinstance(row, Failure)]
+    setting = headline_setting(tuple(good)) or headline_setting(tuple(exported))
+    size = min((row.size_bytes for row in good if row.size_bytes is not None), default=None)
+    ranked = sorted((row for row in good if row.setting == setting), key=_median)
+    compared = [Compared(row, _ratio(row, ranked[0])) for row in ranked[1:]]
+    return Findings(
+        setting=setting,
+        smallest=tuple({row.sha256: row for row in good if row.size_bytes == size}.values()),
+        fastest=ranked[0] if ranked else None,
+        tied=tuple(one for one in compared if one.ratio.low <= 1 <= one.ratio.high),
+        next=next((one for one in compared if not one.ratio.low <= 1 <= one.ratio.high), None),
+        outside=tuple(row for row in exported if row.parities and not row.within_tolerance),
+        unverified=tuple(row for row in exported if not row.parities),
+        failed=tuple(failure for failure in failures if not failure.expected),
+        senseless=tuple(failure for failure in failures if failure.expected),
+    )
+
+
+def headline_setting(rows: tuple[Row, ...]) -> Setting | None:
+    """The setting most rows were measured in; of equals the one with the fewest threads, then images."""
+    settings = [row.setting for row in rows if row.setting is not None]
+    return min(settings, key=lambda setting: (-settings.count(setting), setting), default=None)
+
+
+def _result_row(number: int, result: Result, report: Report) -> Row:
+    artifact, measurement = result.artifact, result.measurement
+    absent: dict[str, str] = {}
+
+    size_ratio = None
+    sizes = {
+        other.artifact.size_bytes
+        for other in _results(report)
+        if other.artifact.format == artifact.format and other.artifact.scheme == "float32"
+    }
+    if len(sizes) == 1:
+        size_ratio = artifact.size_bytes / sizes.pop()
+    else:
+        many = "no" if not sizes else "more than one"
+        absent["size_ratio"] = f"{many} float32 artifact in the format {artifact.format}"
+
+    parities = tuple(
+        one for one in report.parities if (one.artifact_sha256, one.runtime) == (artifact.sha256, measurement.runtime)
+    )
+    if not parities:
+        absent["parity"] = (
+            "the float Keras model is the reference"
+            if _is_float_keras(result)
+            else f"not verified on {measurement.runtime}"
+        )
+
+    accuracy = result.accuracy or (parities[0].accuracy if parities else None)
+    points = _accuracy_points(accuracy, float_accuracy(report), absent)
+
+    to_float32 = None
+    float32 = [
+        other
+        for other in _results(report)
+        if other.artifact.scheme == "float32"
+        and other.artifact.format == artifact.format
+        and other.measurement.runtime == measurement.runtime
+        and _setting(other.measurement) == _setting(measurement)
+    ]
+    if len(float32) == 1:
+        to_float32 = _divide_paired(measurement, float32[0].measurement)
+    else:
+        many = "no" if not float32 else "more than one"
+        absent["time_to_float32"] = f"{many} float32 row on the same runtime, device, threads and batch"
+
+    to_baseline, baseline = None, None
+    same_batch = [one for one in _baselines(report) if one.measurement.batch == measurement.batch]
+    if same_batch:
+        baseline = same_batch[0]
+        to_baseline = (_divide_paired if baseline.paired else _divide)(measurement, baseline.measurement)
+    elif _baselines(report):
+        absent["time_to_baseline"] = f"no baseline with batch {measurement.batch}"
+    else:
+        absent["time_to_baseline"] = RECORD_A_BASELINE
+
+    timing = statistics.summary(measurement)
+    if timing.p99 is None:
+        absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
+    return Row(
+        number=number,
+        kind="result",
+        name=artifact.name,
+        environment=report.environment,
+        here=True,
+        sha256=artifact.sha256,
+        format=artifact.format,
+        scheme=artifact.scheme,
+        runtime=measurement.runtime,
+        setting=_setting(measurement),
+        size_bytes=artifact.size_bytes,
+        size_ratio=size_ratio,
+        accuracy=accuracy,
+        accuracy_points=points,
+        measurement=measurement,
+        timing=timing,
+        time_to_float32=to_float32,
+        time_to_baseline=to_baseline,
+        baseline=baseline,
+        parities=parities,
+        allowed_drop=_allowed_drop(report),
+        warnings=tuple(statistics.warnings(measurement)),
+        absent=absent,
+    )
+
+
+def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
+    measurement = baseline.measurement
+    absent = dict.fromkeys(("size_bytes", "size_ratio"), "a baseline records times, not files")
+    absent["parity"] = "the float Keras model is the reference"
+    warnings = tuple(statistics.warnings(measurement))
+    if not _of_this_model(baseline, report):
+        warnings += ("recorded with another model: no row is compared with it",)
+    absent["time_to_float32"] = absent["time_to_baseline"] = "it is a baseline itself"
+    points = _accuracy_points(baseline.accuracy, float_accuracy(report), absent)
+    timing = statistics.summary(measurement)
+    if timing.p99 is None:
+        absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
+    return Row(
+        number=number,
+        kind="baseline",
+        name=baseline.model,
+        environment=baseline.environment,
+        here=same_machine(baseline.environment, report.environment),
+        sha256=baseline.model_sha256,
+        format="keras",
+        scheme="float32",
+        runtime=f"keras ({baseline.backend})",
+        setting=Setting(baseline.device, measurement.threads, measurement.batch),
+        accuracy=baseline.accuracy,
+        accuracy_points=points,
+        measurement=measurement,
+        timing=timing,
+        warnings=warnings,
+        absent=absent,
+    )
+
+
+def _accuracy_points(
+    accuracy: Accuracy | None, reference: FloatAccuracy | None, absent: dict[str, str]
+) -> float | None:
+    if accuracy is None:
+        absent["accuracy"] = absent["accuracy_points"] = "accuracy was not counted"
+    elif reference is None:
+        absent["accuracy_points"] = "the accuracy of the float Keras model is not known"
+    elif accuracy.total != reference.accuracy.total:
+        absent["accuracy_points"] = (
+            f"counted on {accuracy.total} images, the float Keras model on {reference.accuracy.total}"
+        )
+    else:
+        return 100 * (accuracy.correct - reference.accuracy.correct) / accuracy.total
+    return None
+
+
+def _allowed_drop(report: Report) -> float | None:
+    return max((100 * parity.tolerance.accuracy_drop for parity in report.parities), default=None)
+
+
+def _results(report: Report) -> tuple[Result, ...]:
+    return tuple(row for row in report.rows if isinstance(row, Result))
+
+
+def _is_float_keras(result: Result) -> bool:
+    return result.artifact.format == "keras" and result.artifact.scheme == "float32"
+
+
+def _is_gpu(device: str) -> bool:
+    return not device.lower().startswith("cpu")
+
+
+def _of_this_model(baseline: Baseline, report: Report) -> bool:
+    """Whether a baseline is of the model the report is about; ``True`` when the report does not say."""
+    known = set()
+    for result in _results(report):
+        if _is_float_keras(result):
+            known.add(result.artifact.sha256)
+        if result.artifact.scheme == "float32" and result.artifact.provenance is not None:
+            known.add(result.artifact.provenance.model_sha256)
+    return not known or baseline.model_sha256 in known
+
+
+def _baselines(report: Report) -> list[FloatBaseline]:
+    """Float baselines, best first: GPUs before CPUs, this machine before others, measured before recorded."""
+    found = [
+        FloatBaseline(
+            name=result.artifact.name,
+            device=result.measurement.device,
+            measurement=result.measurement,
+            environment=report.environment,
+            paired=True,
+        )
+        for result in _results(report)
+        if _is_float_keras(result) and _is_gpu(result.measurement.device)
+    ]
+    found += [
+        FloatBaseline(
+            name=baseline.model,
+            device=baseline.device,
+            measurement=baseline.measurement,
+            environment=baseline.environment,
+            paired=False,
+        )
+        for baseline in report.baselines
+        if _of_this_model(baseline, report)
+    ]
+    found.sort(key=lambda one: (not _is_gpu(one.device), not same_machine(one.environment, report.environment)))
+    return found
+
+
+def _setting(measurement: Measurement) -> Setting:
+    return Setting(measurement.device, measurement.threads, measurement.batch)
+
+
+def _median(row: Row) -> float:
+    assert row.timing is not None  # every result row is timed
+    return row.timing.median
+
+
+def _ratio(row: Row, reference: Row) -> Estimate:
+    assert row.measurement is not None
+    assert reference.measurement is not None
+    return _divide_paired(row.measurement, reference.measurement)
+
+
+def _divide_paired(measurement: Measurement, reference: Measurement) -> Estimate:
+    """Time divided by time, both from one run; exactly 1 for a measurement divided by itself."""
+    if measurement == reference:
+        return Estimate(value=1.0, low=1.0, high=1.0)
+    if len(measurement.blocks) != len(reference.blocks):
+        return _divide(measurement, reference)
+    return statistics.ratio(measurement, reference)
+
+
+def _divide(measurement: Measurement, reference: Measurement) -> Estimate:
+    """Median divided by median where there are no rounds to pair; the interval is on the wide side."""
+    time, other = statistics.summary(measurement), statistics.summary(reference)
+    return Estimate(value=time.median / other.median, low=time.low / other.high, high=time.high / other.low)

@@ -1,0 +1,101 @@
+"""A report in the terminal: the verdict and the numbers that decide, in 100 columns."""
+
+import textwrap
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgecnn.records import Report
+from edgecnn.report.page import Cell, Page, machine, marks_of, page, setting
+
+WIDTH = 100
+
+# Columns of the results table that fit, with short headings; the interval stays where it decides.
+_COLUMNS = {
+    "number": "#",
+    "artifact": "artifact",
+    "runtime": "runtime",
+    "size": "KiB",
+    "accuracy": "acc. %",
+    "p50": "p50",
+    "to_float32": "÷ float32 [95 %]",
+    "to_baseline": "÷ baseline",
+    "parity": "parity",
+}
+_STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
+
+
+def show(report: Report, console: Console | None = None) -> None:
+    """Print the verdict and the tables of ``report``, to stdout unless ``console`` says otherwise.
+
+    There is one table for each setting and machine: times in different tables are not to be compared. Where the output is
+    not a terminal, it is ``WIDTH`` columns wide.
+    """
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    content = page(report)
+    console.print(Text(content.title, style="bold"))
+    for sentence in content.verdict:
+        console.print(_item("•", sentence))
+    marks: set[str] = set()
+    for where, numbers in _groups(content).items():
+        console.print()
+        console.print(Text(f"{where}. Times in {content.unit.name}; below 1 in a ÷ column is faster.", style="italic"))
+        console.print(_table(content, numbers, marks))
+    console.print()
+    for row in content.rows:
+        if row.kind == "no baseline":
+            console.print(Text(f"{row.name}: {row.absent['measurement']}"))
+    for mark, text in content.results.notes:
+        if mark in marks:
+            console.print(_item(f"({mark})", text))
+    for failure in content.failed.rows:
+        what, stage, error, reason = (cell.text for cell in failure)
+        console.print(_item("✗", f"{what}, {stage}: {error}: {reason}"))
+
+
+def _groups(content: Page) -> dict[str, list[int]]:
+    """The numbers of the rows measured in each setting, other machines apart."""
+    groups: dict[str, list[int]] = {}
+    for row in content.rows:
+        if row.setting is not None:
+            where = setting(row.setting) + ("" if row.here else f", on {machine(row.environment)}")
+            groups.setdefault(where, []).append(row.number)
+    return groups
+
+
+def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
+    """The rows with these numbers; adds to ``marks`` the marks of the notes they use."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
+    places = []
+    for place, column in enumerate(content.results.columns):
+        if column.key in _COLUMNS:
+            places.append(place)
+            table.add_column(
+                _COLUMNS[column.key],
+                justify="right" if column.numeric else "left",
+                no_wrap=column.numeric,
+                overflow="fold",
+            )
+    for row, cells in zip(content.rows, content.results.rows, strict=True):
+        if row.number in numbers:
+            shown = []
+            for place in places:
+                shown.append(_text(cells[place], content.results.columns[place].key))
+                marks.update(cells[place].marks)
+            table.add_row(*shown)
+    return table
+
+
+def _text(cell: Cell, key: str) -> Text:
+    text = cell.text if key == "to_float32" else cell.text.partition(" [")[0]
+    return Text(text + marks_of(cell), style=_STYLES[cell.tone])
+
+
+def _item(bullet: str, text: str) -> Text:
+    """A list item whose later lines are indented; without the blanks that a table would add at their ends."""
+    lines = textwrap.wrap(text, WIDTH - 4) or [""]
+    return Text(f"{bullet} " + ("\n" + " " * (len(bullet) + 1)).join(lines))

@@ -1,0 +1,597 @@
+"""The bench room: schedule, workers, statistics, environment and the float baseline."""
+
+import getpass
+import multiprocessing
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgecnn.bench import Candidate, Timeouts, bench, environment, statistics
+from edgecnn.bench.baseline import load_baseline, record_baseline
+from edgecnn.bench.environment import parse_cpuinfo
+from edgecnn.bench.schedule import rounds
+from edgecnn.bench.worker import Workbench, Worker, WorkerError
+from edgecnn.data import load
+from edgecnn.errors import BenchError, ConfigError, RecordError, SessionError
+from edgecnn.files import sha256_file
+from edgecnn.records import (
+    Accuracy,
+    Artifact,
+    BenchResults,
+    Failure,
+    Measurement,
+    Result,
+    TensorSpec,
+    from_json,
+    to_json,
+)
+from edgecnn.runtimes import open_session, predict
+from edgecnn.runtimes.fake import FakeModel
+
+IMAGE = np.zeros((4, 4, 1), np.float32)
+SPEC = TensorSpec(name="x", shape=(None, 4, 4, 1), dtype="float32", layout="NHWC")
+
+
+def candidate_of(path: Path, **how: Any) -> Candidate:
+    artifact = Artifact(
+        file=path.name,
+        format=path.suffix[1:],
+        scheme="float32",
+        input=SPEC,
+        output=SPEC,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+    )
+    return Candidate(path=path, artifact=artifact, **how)
+
+
+def fake_file(path: Path, **model: Any) -> Path:
+    path.write_bytes(to_json(FakeModel(**{"input_shape": (4, 4, 1), "classes": 3, "delay_s": 0.001} | model)))
+    return path
+
+
+def fake(path: Path, **model: Any) -> Candidate:
+    return candidate_of(fake_file(path, **model))
+
+
+def measurement_of(*blocks: tuple[float, ...], batch: int = 1) -> Measurement:
+    return Measurement(
+        artifact="a.fake",
+        artifact_sha256="0",
+        runtime="fake",
+        device="cpu",
+        threads=1,
+        batch=batch,
+        load_s=0.0,
+        warmup=(),
+        blocks=blocks,
+    )
+
+
+def workers(parent: int) -> list[int]:
+    """Worker processes below ``parent``, zombies included."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes()
+        except OSError:  # gone in the meantime
+            continue
+        if int(fields[1]) == parent and (fields[0] == "Z" or b"spawn_main" in command):
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def no_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Fails the test if a worker process or a temporary file is left behind."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    before = workers(os.getpid())
+    yield
+    assert multiprocessing.active_children() == []
+    assert set(workers(os.getpid())) <= set(before)
+    assert list(temporary.iterdir()) == []
+
+
+# ---- schedule
+
+
+def test_schedule_is_the_same_for_a_seed_and_another_for_another() -> None:
+    assert rounds(5, 20, seed=7) == rounds(5, 20, seed=7)
+    assert rounds(5, 20, seed=7) != rounds(5, 20, seed=8)
+
+
+def test_every_round_of_the_schedule_visits_all_candidates_in_varying_order() -> None:
+    schedule = rounds(4, 50, seed=0)
+    assert len(schedule) == 50
+    assert all(sorted(order) == [0, 1, 2, 3] for order in schedule)
+    assert len(set(schedule)) > 10
+
+
+# ---- fake runtime
+
+
+def test_fake_classifies_by_the_sum_of_the_image(tmp_path: Path) -> None:
+    session = open_session(fake_file(tmp_path / "a.fake"), batch=2)
+    images = np.zeros((3, 4, 4, 1), np.float32)
+    images[1, 0, 0] = 1
+    images[2, 0, 0] = 5
+    assert predict(session, images).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_fake_refuses_other_devices_and_shapes(tmp_path: Path) -> None:
+    path = fake_file(tmp_path / "a.fake")
+    with pytest.raises(SessionError, match="no device 'gpu'; use cpu"):
+        open_session(path, device="gpu")
+    with pytest.raises(SessionError, match=r"\(1, 4, 4, 1\), got \(1, 5, 5, 1\)"):
+        open_session(path).encode(np.zeros((1, 5, 5, 1), np.float32))
+
+
+# ---- bench
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_bench_keeps_every_sample_in_the_order_of_the_candidates(tmp_path: Path) -> None:
+    candidates = [
+        fake(tmp_path / "slow.fake", delay_s=0.004),
+        fake(tmp_path / "quick.fake", delay_s=0.002),
+        fake(tmp_path / "instant.fake", delay_s=0.0),
+    ]
+    results = bench(candidates, image=IMAGE, seconds=0.4, blocks=10, seed=3)
+    assert [row.artifact.file for row in results.rows if isinstance(row, Result)] == [
+        "slow.fake",
+        "quick.fake",
+        "instant.fake",
+    ]
+    slow, quick, instant = (row.measurement for row in results.rows if isinstance(row, Result))
+    for measurement in (slow, quick, instant):
+        assert (measurement.runtime, measurement.device) == ("fake", "cpu")
+        assert measurement.load_s > 0
+        assert len(measurement.blocks) == 10
+        (count,) = {len(block) for block in measurement.blocks}
+        assert 1 <= count <= 200
+        assert len(measurement.samples) == 10 * count
+        assert len(measurement.warmup) >= 10 + 10 * max(1, count // 10)
+    assert min(slow.samples + slow.warmup) >= 0.004
+    assert min(quick.samples + quick.warmup) >= 0.002
+    assert {len(block) for block in instant.blocks} == {200}
+    assert 1.2 < statistics.ratio(slow, quick).value < 4
+    assert results.seed == 3
+    assert from_json(to_json(results), BenchResults, "results") == results
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_a_block_has_at_least_one_invocation(tmp_path: Path) -> None:
+    (row,) = bench([fake(tmp_path / "a.fake", delay_s=0.03)], image=IMAGE, seconds=0.01, blocks=2).rows
+    assert isinstance(row, Result)
+    assert [len(block) for block in row.measurement.blocks] == [1, 1]
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_a_failure_is_a_row_with_its_reason_and_the_others_go_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone = fake(tmp_path / "gone.fake")
+    gone.path.unlink()
+    changed = fake(tmp_path / "changed.fake")
+    fake_file(changed.path, classes=4)
+    damaged = tmp_path / "damaged.fake"
+    damaged.write_text("{}")
+    candidates = [
+        fake(tmp_path / "crash.fake", crash_after=3),
+        fake(tmp_path / "good.fake"),
+        fake(tmp_path / "hang.fake", hang_after=120),
+        fake(tmp_path / "raise.fake", raise_after=0),
+        gone,
+        changed,
+        candidate_of(damaged),
+        candidate_of(tmp_path / "good.fake", device="gpu", threads=2),
+        candidate_of(fake_file(tmp_path / "model.pickle")),
+    ]
+    timeouts = Timeouts(warm_up_s=4, block_s=2)
+    results = bench(candidates, image=IMAGE, seconds=0.3, blocks=30, timeouts=timeouts)
+    good = results.rows[1]
+    assert isinstance(good, Result)
+    assert len(good.measurement.blocks) == 30
+    failures = [row for row in results.rows if isinstance(row, Failure)]
+    assert len(failures) == 8
+    crash, hang, raised, missing, other, bad, gpu, unknown = failures
+    assert {failure.stage for failure in failures} == {"bench"}
+    assert crash.subject == "crash.fake, threads 1, batch 1, cpu"
+    assert (crash.error, crash.reason) == ("ChildProcessError", "killed by SIGSEGV while warming up")
+    assert hang.error == "TimeoutError"
+    assert hang.reason.startswith("no answer within ")
+    assert (raised.error, raised.reason) == ("RuntimeError", "failed as asked after 0 invocations")
+    assert missing.error == "ArtifactError"
+    assert "no model file at" in missing.reason
+    assert other.error == "ArtifactError"
+    assert "not the file its artifact record describes" in other.reason
+    assert bad.error == "RecordError"
+    assert "input_shape" in bad.reason
+    assert gpu.subject == "good.fake, threads 2, batch 1, gpu"
+    assert gpu.reason == "the fake runtime has no device 'gpu'; use cpu"
+    assert "has no known ending" in unknown.reason
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_a_worker_that_does_not_open_in_time_is_killed(tmp_path: Path) -> None:
+    (row,) = bench([fake(tmp_path / "a.fake")], image=IMAGE, timeouts=Timeouts(open_s=0.001)).rows
+    assert isinstance(row, Failure)
+    assert row.reason == "no answer within 0.001 s while opening the file; killed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seconds": 0}, "seconds and blocks must be positive, got 0 and 50"),
+        ({"seconds": float("nan")}, "must be positive"),
+        ({"blocks": 0}, "must be positive"),
+        ({"image": np.zeros((1, 4, 4, 1), np.float32)}, r"one image .* got shape \(1, 4, 4, 1\)"),
+    ],
+)
+def test_bench_refuses_senseless_arguments(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        bench([fake(tmp_path / "a.fake")], **{"image": IMAGE} | changes)
+
+
+def test_bench_refuses_to_measure_nothing() -> None:
+    with pytest.raises(ConfigError, match="nothing to measure"):
+        bench([], image=IMAGE)
+
+
+# ---- workers
+
+
+def _abort(_: Workbench) -> None:
+    os.write(1, b"noise\n")
+    os.write(2, b"terminate called after something\n\n")
+    os.abort()
+
+
+def _be_killed(_: Workbench) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exit(_: Workbench) -> None:
+    sys.exit(3)
+
+
+def _run_out_of_memory(_: Workbench) -> None:
+    raise MemoryError
+
+
+def _interrupt(_: Workbench) -> str:
+    os.kill(os.getpid(), signal.SIGINT)
+    return "still here"
+
+
+@pytest.mark.usefixtures("no_leftovers")
+@pytest.mark.parametrize(
+    ("step", "error", "reason"),
+    [
+        (
+            _abort,
+            "ChildProcessError",
+            "killed by SIGABRT (its last line: terminate called after something) while trying",
+        ),
+        (_be_killed, "ChildProcessError", "killed by SIGKILL, as happens when memory runs out, while trying"),
+        (_exit, "ChildProcessError", "ended with exit status 3 while trying"),
+        (_run_out_of_memory, "MemoryError", "it gave no reason"),
+    ],
+)
+def test_the_end_of_a_worker_is_explained(
+    step: Any, error: str, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Worker() as worker, pytest.raises(WorkerError) as caught:
+        worker.call("trying", 60, step)
+    assert (caught.value.error, caught.value.reason) == (error, reason)
+    assert capfd.readouterr() == ("", "")
+
+
+def _hang(_: Workbench) -> None:
+    time.sleep(600)
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_a_hanging_worker_is_gone_before_the_others_go_on() -> None:
+    with Worker() as worker:
+        with pytest.raises(WorkerError) as caught:
+            worker.call("trying", 0.5, _hang)
+        assert caught.value.error == "TimeoutError"
+        assert multiprocessing.active_children() == []
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_a_worker_does_not_hear_ctrl_c_and_ends_with_its_block() -> None:
+    with Worker() as worker:
+        assert worker.call("trying", 60, _interrupt) == "still here"
+        assert len(multiprocessing.active_children()) == 1
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_an_error_in_the_parent_ends_the_worker() -> None:
+    with pytest.raises(ZeroDivisionError), Worker():
+        1 / 0  # noqa: B018
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_bench import IMAGE, candidate_of
+from edgecnn.bench import bench
+print("script runs", flush=True)
+bench([candidate_of(Path(path)) for path in sys.argv[2:]], image=IMAGE, seconds=60, blocks=1000)
+"""
+
+
+def test_ctrl_c_leaves_no_worker_and_no_word_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"  # without a main guard: workers must not run it again
+    script.write_text(SCRIPT)
+    files = [str(fake_file(tmp_path / f"{name}.fake", delay_s=0.01)) for name in "abc"]
+    (tmp_path / "temporary").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(Path(__file__).parent), *files],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(workers(process.pid)) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        found = workers(process.pid)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGINT
+    assert out == "script runs\n"
+    assert err.count("Traceback") == 1
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert [pid for pid in found if Path(f"/proc/{pid}").exists()] == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+# ---- statistics
+
+
+def test_summary_has_the_values_computed_by_hand() -> None:
+    found = statistics.summary(measurement_of((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (7.0, 8.0, 9.0), batch=2))
+    assert found.samples == 9
+    assert found.median == 5
+    assert found.p90 == pytest.approx(8.2)  # 0.9 * 8 = 7.2 steps up from the lowest
+    assert found.throughput == pytest.approx(2 * 9 / 45)
+    # three blocks: the lowest median of a resample is that of the first block alone, the highest of the last
+    assert (found.low, found.high) == (2, 8)
+
+
+def test_p99_is_withheld_below_a_thousand_samples() -> None:
+    values = tuple(float(value) for value in range(1, 1001))
+    assert statistics.summary(measurement_of(values)).p99 == pytest.approx(990.01)
+    assert statistics.summary(measurement_of(values[1:])).p99 is None
+
+
+def test_the_interval_counts_blocks_not_samples() -> None:
+    generator = np.random.default_rng(0)
+    levels = generator.normal(1.0, 0.1, 30)
+    alike = [tuple(levels[index] + generator.normal(0, 0.001, 100)) for index in range(30)]
+    mixed = generator.permutation(np.concatenate(alike)).reshape(30, 100)
+    wide = statistics.summary(measurement_of(*alike))
+    narrow = statistics.summary(measurement_of(*(tuple(block) for block in mixed)))
+    assert wide.median == narrow.median
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+    assert wide.low < wide.median < wide.high
+
+
+def test_ninety_five_percent_intervals_hold_the_truth_about_as_often() -> None:
+    generator = np.random.default_rng(1)
+    hits = 0
+    for _ in range(60):
+        blocks = [tuple(generator.normal(1.0, 0.1, 10)) for _ in range(20)]
+        found = statistics.summary(measurement_of(*blocks))
+        hits += found.low <= 1.0 <= found.high
+    assert 50 <= hits <= 60
+
+
+def test_ratio_pairs_blocks_by_round() -> None:
+    generator = np.random.default_rng(2)
+    machine = generator.uniform(1, 5, 40)  # how slow the machine is in each round
+    one = measurement_of(*((2.0 * slow, 2.02 * slow, 1.98 * slow) for slow in machine))
+    other = measurement_of(*((1.0 * slow, 1.01 * slow, 0.99 * slow) for slow in machine))
+    found = statistics.ratio(one, other)
+    assert (found.value, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert statistics.ratio(other, one).value == pytest.approx(0.5)
+
+
+def test_ratio_has_the_median_of_block_ratios() -> None:
+    found = statistics.ratio(measurement_of((2.0,), (3.0,), (8.0,)), measurement_of((1.0,), (1.0,), (2.0,)))
+    assert (found.value, found.low, found.high) == (3, 2, 4)
+
+
+def test_ratio_refuses_unequal_blocks() -> None:
+    with pytest.raises(BenchError, match=r"cannot pair 1 blocks of a\.fake with 2"):
+        statistics.ratio(measurement_of((1.0,)), measurement_of((1.0,), (1.0,)))
+
+
+CLEAN = tuple(tuple(0.001 + 1e-6 * ((7 * block + step) % 13) for step in range(20)) for block in range(30))
+
+
+def test_clean_data_raise_no_warning() -> None:
+    assert statistics.warnings(measurement_of(*CLEAN)) == ()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        (tuple(block[:3] for block in CLEAN), "only 90 samples"),
+        (CLEAN[:9], "only 9 blocks"),
+        ((*CLEAN[:20], *(tuple(1.1 * value for value in block) for block in CLEAN[20:])), r"by \+10%"),
+        (tuple((*block[:-4], *(2 * value for value in block[-4:])) for block in CLEAN), "p90 is 2.0 times"),
+        (tuple(tuple(value / 1000 for value in block) for block in CLEAN), "under 10 µs"),
+    ],
+)
+def test_each_weakness_raises_its_own_warning(blocks: tuple[tuple[float, ...], ...], message: str) -> None:
+    (warning,) = statistics.warnings(measurement_of(*blocks))
+    assert re.search(message, warning)
+
+
+# ---- environment
+
+
+def test_environment_describes_this_machine_without_naming_it() -> None:
+    found = environment.environment()
+    assert found.machine == environment.environment().machine
+    assert len(found.machine) == 12
+    assert int(found.machine, 16) >= 0
+    assert found.cores >= found.usable_cores >= 1
+    assert found.memory_bytes is None or found.memory_bytes > 2**28
+    assert found.python == platform.python_version()
+    assert found.versions["numpy"] == np.__version__
+    assert "edgecnn" in found.versions
+    text = to_json(found).decode()
+    for secret in (platform.node(), getpass.getuser(), Path("/etc/machine-id").read_text().strip()):
+        assert len(secret) < 4 or secret not in text
+
+
+X86 = """processor\t: 0
+model name\t: Some CPU @ 2.00GHz
+flags\t\t: fpu sse4_1 avx avx2 fma avx512f avx512_vnni amx_int8
+"""
+RASPBERRY = """processor\t: 0
+Features\t: fp asimd evtstrm crc32 asimdhp asimddp
+CPU implementer\t: 0x41
+CPU part\t: 0xd0b
+
+Model\t\t: Raspberry Pi 5 Model B Rev 1.0
+"""
+
+
+def test_cpuinfo_is_read_on_x86_and_arm() -> None:
+    x86_features = ("fma", "avx2", "avx512f", "avx512_vnni", "amx_int8")
+    name, features = parse_cpuinfo(X86)
+    assert name == "Some CPU @ 2.00GHz"
+    assert set(x86_features) <= set(features)
+    assert parse_cpuinfo(RASPBERRY) == ("Raspberry Pi 5 Model B Rev 1.0", ("asimd", "asimdhp", "asimddp"))
+    without_model = RASPBERRY.partition("\n\n")[0]
+    assert parse_cpuinfo(without_model)[0] == "Arm implementer 0x41 part 0xd0b"
+    assert parse_cpuinfo("") == (None, ())
+
+
+@pytest.mark.parametrize(("quota", "usable"), [("max 100000", 4), ("150000 100000", 1), ("50000 100000", 1)])
+def test_usable_cores_heed_affinity_and_quota(monkeypatch: pytest.MonkeyPatch, quota: str, usable: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(environment, "_read", lambda _: quota)
+    assert environment._usable_cores(8) == usable
+
+
+def test_importing_bench_loads_no_runtime() -> None:
+    code = (
+        "import sys, edgecnn.bench.baseline, edgecnn.bench.statistics\n"
+        "print([name for name in sys.modules if name in "
+        "('tensorflow', 'keras', 'onnxruntime', 'ai_edge_litert', 'jax', 'torch', 'onnx', 'scipy')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# ---- real runtimes
+
+
+def test_a_real_runtime_is_measured_and_its_import_is_no_load_time(tmp_path: Path) -> None:
+    path = tmp_path / "sum.onnx"
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)],
+        "sum",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1, 4, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor("axes", onnx.TensorProto.INT64, [2], [2, 3])],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    (row,) = bench([candidate_of(path, batch=3)], image=IMAGE, seconds=0.1, blocks=3).rows
+    assert isinstance(row, Result), row
+    assert (row.measurement.runtime, row.measurement.batch) == ("onnxruntime", 3)
+    assert row.measurement.load_s > 0
+
+
+# ---- baseline
+
+
+@pytest.fixture(scope="module")
+def keras_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that puts an image into class 1 if its mean is above one half, else into class 0."""
+    code = (
+        "import sys, keras, numpy as np\n"
+        "layers = [keras.Input((4, 4, 1)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]\n"
+        "model = keras.Sequential(layers)\n"
+        "model.set_weights([np.array([[-1.0, 1.0]]), np.array([0.5, -0.5])])\n"
+        "model.save(sys.argv[1])\n"
+    )
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True)
+    return path
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_baseline_measures_latency_and_counts_accuracy(tmp_path: Path, keras_model: Path) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 300)
+    images = np.full((300, 4, 4, 1), 0.2, np.float32) + 0.6 * labels[:, None, None, None].astype(np.float32)
+    labels[:30] = 1 - labels[:30]  # thirty images with the wrong label
+    raw = (images * 255).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", x_train=raw, y_train=labels, x_test=raw, y_test=labels)
+    baseline = record_baseline(keras_model, load(str(tmp_path / "data.npz")), device="cpu")
+    assert (baseline.device, baseline.backend) == ("cpu", os.environ.get("KERAS_BACKEND", "tensorflow"))
+    assert baseline.accuracy == Accuracy(correct=270, total=300)
+    assert baseline.model_sha256 == baseline.measurement.artifact_sha256 == sha256_file(keras_model)
+    assert (baseline.measurement.runtime, baseline.measurement.batch) == ("keras", 1)
+    assert len(baseline.measurement.blocks) == 50
+    (tmp_path / "baseline.json").write_bytes(to_json(baseline))
+    assert load_baseline(tmp_path / "baseline.json") == baseline
+    newer = baseline.replace(schema_version=99)
+    (tmp_path / "newer.json").write_bytes(to_json(newer))
+    with pytest.raises(RecordError, match=r"newer\.json has schema version 99, this edgecnn reads 1"):
+        load_baseline(tmp_path / "newer.json")
+
+
+@pytest.mark.usefixtures("no_leftovers")
+def test_baseline_says_why_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "abacus")
+    with pytest.raises(BenchError, match=r"^no baseline of model\.keras: .*abacus"):
+        record_baseline(tmp_path / "model.keras", None)
+    with pytest.raises(ConfigError, match="unknown device 'tpu'; choose from: auto, cpu, gpu"):
+        record_baseline(tmp_path / "model.keras", None, device="tpu")
+    with pytest.raises(ConfigError, match=r"model\.tflite does not end in \.keras"):
+        record_baseline(tmp_path / "model.tflite", None)
+
+
+def test_load_baseline_names_the_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"cannot read the baseline .*none\.json: No such file"):
+        load_baseline(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text('{"schema_version": 1}')
+    with pytest.raises(RecordError, match=r"bad\.json is not a valid Baseline file"):
+        load_baseline(tmp_path / "bad.json")
