@@ -44,7 +44,7 @@ def describe(path: Path) -> Artifact:
         ArtifactError: no such file, or of no known format.
         SessionError: the runtime refuses the file.
     """
-    with contextlib.closing(open_session(path)) as session:
+    with contextlib.closing(open_session(path, threads=0)) as session:  # as the runtime likes
         stored = session.provenance()
         provenance = None
         if stored is not None:

@@ -414,8 +414,9 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
     if measured:
         samples = (
             f"Each row has {_span([len(one.samples) for one in measured], 'sample')} "
-            f"in {_span([len(one.blocks) for one in measured], 'block')}, after "
-            f"{_span([len(one.warmup) for one in measured], 'warm-up call')} that no statistic uses. "
+            f"in {_span([len(one.blocks) for one in measured], 'block')}. No statistic uses the "
+            f"{_span([len(one.warmup) for one in measured], 'warm-up call')} before the first block and at the "
+            "start of each. "
             "The blocks of the rows take turns in random order, one of each in every round, so a machine "
             "that slows down slows all of them."
         )

@@ -30,8 +30,8 @@ _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
 def show(report: Report, console: Console | None = None) -> None:
     """Print the verdict and the tables of ``report``, to stdout unless ``console`` says otherwise.
 
-    There is one table for each setting and machine: times in different tables are not to be compared. Where the output is
-    not a terminal, it is ``WIDTH`` columns wide.
+    There is one table for each setting and machine: times in different tables are not to be compared. Where the
+    output is not a terminal, it is ``WIDTH`` columns wide.
     """
     console = console or Console(highlight=False)
     if not console.is_terminal:
