@@ -1,9 +1,11 @@
 """The command ``edgecnn``: each command calls one function of the library and prints the record it returns.
 
-Results go to stdout (``--json``: the record itself), progress and logs to stderr. Exit status 0: fine; 1: an
-``EdgecnnError`` or a row that failed; 2: wrong usage.
+Results go to stdout (``--json``: the record itself; verify and export, which have one for each file, print an
+array of them), progress and logs to stderr. Exit status 0: fine; 1: an ``EdgecnnError`` or a row that failed;
+2: wrong usage; 130: interrupted.
 """
 
+import errno
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Repeated here because the registries import numpy, and --help must not wait for it; a test compares them.
 SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
 FORMATS = ("tflite", "onnx")
+MODELS = ("mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2")
 
 _FILE = click.Path(path_type=Path)
 
@@ -68,6 +71,14 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+_json_array = click.option("--json", "as_json", is_flag=True, help="Print the records, one per file, as a JSON array.")
+_input_range = click.option(
+    "--input-range",
+    type=_Numbers(float, "0,1"),
+    default="0,1",
+    show_default=True,
+    help="What 0 and 255 of 8-bit images become at the model's input.",
+)
 _data = _options(
     click.option(
         "--data",
@@ -75,16 +86,12 @@ _data = _options(
         show_default=True,
         help="mnist, fashion-mnist, a .npz file, or a folder of images.",
     ),
-    click.option(
-        "--input-range",
-        type=_Numbers(float, "0,1"),
-        default="0,1",
-        show_default=True,
-        help="What 0 and 255 of 8-bit images become at the model's input.",
-    ),
+    _input_range,
 )
+_MODEL = f"{', '.join(MODELS)}, or your own Keras 3 model as a .keras file."
 _qat = click.option("--qat", type=_FILE, help="Weights that edgecnn quantize wrote; int8-qat needs them.")
-_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+_SEED = click.IntRange(0, 2**31 - 1)
+_seed = click.option("--seed", type=_SEED, default=0, show_default=True, help="Seed of everything random.")
 _threads = click.option(
     "--threads",
     type=_Numbers(int, "1,2"),
@@ -133,32 +140,37 @@ _export = _options(
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
 def cli(verbose: bool) -> None:
     """Train a CNN, quantise it, export it to TFLite and ONNX, verify and benchmark every file."""
-    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
     logging.getLogger("edgecnn").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 @cli.command()
 @click.argument("config", type=_FILE, required=False)
 @click.option("--out", type=_FILE, help="Folder to write; default runs/<data>.")
-@click.option("--model", help="mnist_cnn, or your own Keras 3 model as a .keras file.  [default: mnist_cnn]")
+@click.option("--model", help=f"{_MODEL}  [default: mnist_cnn]")
 @click.option("--data", help="mnist, fashion-mnist, a .npz file, or a folder of images.  [default: mnist]")
 @click.option("--input-range", type=_Numbers(float, "0,1"), help="What 0 and 255 of images become.  [default: 0,1]")
 @click.option("--epochs", type=int, help="Of training; default 5, and 0 for a .keras file (taken as trained).")
 @click.option("--qat-epochs", type=int, help="Of quantisation-aware training.  [default: 2]")
-@click.option("--seed", type=int, help="Seed of everything random.  [default: 0]")
+@click.option("--seed", type=_SEED, help="Seed of everything random.  [default: 0]")
 @click.option("--schemes", type=_Names(SCHEMES), help="Comma-separated.  [default: all]")
 @click.option("--formats", type=_Names(FORMATS), help="Comma-separated.  [default: all]")
 @click.option("--io", type=click.Choice(["float32", "int8", "uint8"]), help="Of int8 files.  [default: int8]")
 @click.option("--batch", type=click.Choice(["1", "dynamic"]), help="Of the files.  [default: 1]")
 @click.option("--calibration-images", type=int, help="For post-training quantisation.  [default: 500]")
+@click.option("--tune/--no-tune", default=None, help="Leave slow operators of int8 .onnx in float.  [default: tune]")
+@click.option("--tune-seconds", type=float, help="Measuring that for each int8 .onnx may take.  [default: 20]")
 @click.option("--threads", type=_Numbers(int, "1,2"), help="To measure with.  [default: 1]")
 @click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
 @click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline; may be repeated.")
 @_json
 def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
-    """Do everything: data, train, quantise, export, verify, bench, report.
+    """Do everything, from the data to the report.
 
-    CONFIG is a TOML file with the options as keys (underscores for dashes); options given here come first.
+    Train, quantise, export, verify, bench and report, each stage only if something it depends on has changed.
+
+    CONFIG is a TOML file with the options as keys (underscores for dashes, baselines for --baseline); options
+    given here come first. It can also set batch_size, validation_split, learning_rate and qat_learning_rate.
     Interrupt it as you like: the same command goes on where it stopped.
     """
     from edgecnn.pipeline import RunConfig, read_config
@@ -168,7 +180,11 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
     changes = {key: value for key, value in given.items() if value not in (None, ())}
     settings = settings.replace(**changes)
     out = out or Path("runs") / Path(settings.data).stem
-    report = run_pipeline(settings, out)
+    try:
+        report = run_pipeline(settings, out)
+    except KeyboardInterrupt:
+        click.echo("\nedgecnn: the same command goes on where this one stopped", err=True)
+        raise
     _show_report(report, as_json)
     if not as_json:
         click.echo(f"\nThe whole report: {out / 'report.html'}")
@@ -176,7 +192,7 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
 
 
 @cli.command()
-@click.option("--model", default="mnist_cnn", show_default=True, help="A built-in model, or a .keras file.")
+@click.option("--model", default="mnist_cnn", show_default=True, help=_MODEL)
 @_data
 @click.option("--epochs", type=click.IntRange(1), default=5, show_default=True, help="Of training.")
 @_seed
@@ -189,7 +205,8 @@ def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: 
 
     _check_target(out, ".keras")
     loaded = _load(data, input_range)
-    untrained = build_model(model, loaded, seed) if model in MODELS else load_model(Path(model))
+    built_in = model in MODELS or Path(model).name == Path(model).stem == model  # no ending, no separator: a name
+    untrained = build_model(model, loaded, seed) if built_in else load_model(Path(model))
     check_model(untrained, loaded)
     trained, history = train_model(untrained, loaded, epochs=epochs, seed=seed)
     save_model(trained, out)
@@ -204,7 +221,10 @@ def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: 
 @click.option("--out", type=_FILE, required=True, help="The .npz file to write.")
 @_json
 def quantize(model: Path, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
-    """Fine-tune MODEL (.keras) with quantisation-aware training; the result serves export as --qat."""
+    """Fine-tune MODEL with quantisation-aware training.
+
+    MODEL is a trained .keras file; the weights written to --out serve export and verify as --qat.
+    """
     from edgecnn.models import check_model, load_model
     from edgecnn.quantization import qat
 
@@ -221,8 +241,10 @@ def quantize(model: Path, data: str, input_range: Any, epochs: int, seed: int, o
 @_data
 @_export
 @_qat
+@click.option("--tune", is_flag=True, help="Measure which operators of int8 .onnx are faster in float.")
+@click.option("--tuning", type=_FILE, help="A tuned .onnx whose choice of operators is taken over unmeasured.")
 @click.option("--out", type=_FILE, required=True, help="The folder to write to.")
-@_json
+@_json_array
 def export(
     model: Path,
     data: str,
@@ -233,16 +255,23 @@ def export(
     batch: str,
     calibration_images: int,
     qat: Path | None,
+    tune: bool,
+    tuning: Path | None,
     out: Path,
     as_json: bool,
 ) -> None:
-    """Export MODEL (.keras) in every scheme and format asked for."""
-    from edgecnn.files import sha256_file
+    """Export MODEL in every scheme and format asked for.
+
+    MODEL is a trained .keras file. A scheme that makes no sense in a format is named with the reason, and is
+    no error.
+    """
+    from edgecnn.files import make_folder, sha256_file
     from edgecnn.formats import export as export_artifact
     from edgecnn.formats import format_named, provenance_of
     from edgecnn.formats.source import Source
     from edgecnn.quantization.schemes import scheme_named
 
+    make_folder(out)
     loaded = _load(data, input_range)
     source = Source.load(
         model,
@@ -252,7 +281,12 @@ def export(
         batch=1 if batch == "1" else None,
         calibration_images=calibration_images,
     )
+    if tune or tuning is not None:
+        from edgecnn.formats.onnx_tune import tunings
+
+        source.tunings = tunings(source, [scheme_named(name) for name in schemes], tuning)
     provenance = provenance_of(model.stem, sha256_file(model), loaded)
+    written: list[Record] = []
     failed = False
     for format in map(format_named, formats):
         for scheme in map(scheme_named, schemes):
@@ -260,9 +294,13 @@ def export(
                 artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
             except EdgecnnError as error:
                 failed = failed or not _is_expected(error)
-                click.echo(f"{scheme.name} .{format.name}: {error}", err=True)
+                click.echo(f"edgecnn: {scheme.name} .{format.name}: {error}", err=True)
             else:
-                _print(artifact, as_json, f"{out / artifact.file}  {artifact.size_bytes} bytes")
+                written.append(artifact)
+                if not as_json:
+                    click.echo(f"{out / artifact.file}  {artifact.size_bytes} bytes")
+    if as_json:
+        _print_array(written)
     sys.exit(1 if failed else 0)
 
 
@@ -271,25 +309,34 @@ def export(
 @click.option("--model", type=_FILE, required=True, help="The .keras model the files came from.")
 @_data
 @_qat
-@_json
+@_json_array
 def verify(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
-    """Compare exported FILES with the model they came from, on all test images; exit status 1 if one differs."""
+    """Compare exported FILES with the model they came from.
+
+    On all test images; the exit status is 1 if a file is out of tolerance.
+    """
     from edgecnn.verify import verify as verify_files
 
     parities = verify_files(files, _load(data, input_range), model=model, qat_weights=qat)
+    if as_json:
+        _print_array(parities)
     for parity in parities:
         apart = parity.difference
         text = (
             f"{parity.artifact} against {parity.reference}: accuracy {parity.accuracy.value:.2%}, top class agrees "
             f"on {apart.agreement:.2%}, largest difference {apart.max_abs:.3g}"
         )
-        _print(parity, as_json, text + "".join(f"\n  OUT OF TOLERANCE: {line}" for line in parity.violations))
+        if not as_json:
+            click.echo(text)
+        for line in parity.violations:
+            click.echo(f"edgecnn: {parity.artifact} against {parity.reference}: {line}", err=True)
     sys.exit(1 if any(parity.violations for parity in parities) else 0)
 
 
 @cli.command()
 @click.argument("files", type=_FILE, nargs=-1, required=True)
 @click.option("--data", help="Count accuracy on these test images too (as for edgecnn run).")
+@_input_range
 @_threads
 @_seconds
 @_seed
@@ -299,6 +346,7 @@ def verify(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qa
 def bench(
     files: tuple[Path, ...],
     data: str | None,
+    input_range: Any,
     threads: tuple[int, ...],
     seconds: float,
     seed: int,
@@ -306,12 +354,18 @@ def bench(
     baselines: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Measure the latency of model FILES (.tflite, .onnx, .keras), in turns, each in a process of its own."""
+    """Measure the latency of model FILES.
+
+    FILES end in .tflite, .onnx or .keras. They are measured in turns, each in a process of its own; one that
+    cannot be is named with the reason, and the exit status is 1.
+    """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic
     from edgecnn.records import to_json
 
-    loaded = None if data is None else _load(data, (0.0, 1.0))
+    if out is not None:
+        _check_target(out, ".json")
+    loaded = None if data is None else _load(data, input_range)
     report = bench_files(files, data=loaded, threads=threads, seconds=seconds, seed=seed, baselines=baselines)
     if out is not None:
         write_atomic(out, to_json(report))
@@ -322,15 +376,25 @@ def bench(
 @cli.command()
 @click.argument("model", type=_FILE)
 @_data
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="Where to run the model; auto takes the GPU if there is one.",
+)
 @click.option("--out", type=_FILE, required=True, help="JSON file to write.")
 @_json
 def baseline(model: Path, data: str, input_range: Any, device: str, out: Path, as_json: bool) -> None:
-    """Measure the float MODEL (.keras) on this machine's GPU, for --baseline elsewhere."""
+    """Measure the float MODEL on this machine, best on a GPU.
+
+    MODEL is a .keras file; the record serves run and bench as --baseline, there or elsewhere.
+    """
     from edgecnn.bench.baseline import record_baseline
     from edgecnn.files import write_atomic
     from edgecnn.records import to_json
 
+    _check_target(out, ".json")
     record = record_baseline(model, _load(data, input_range), device)
     write_atomic(out, to_json(record))
     _print(record, as_json, f"wrote {out}: {record.backend} on {record.device}")
@@ -341,7 +405,10 @@ def baseline(model: Path, data: str, input_range: Any, device: str, out: Path, a
 @click.option("--out", type=_FILE, help="Folder to write report.md, .html, .csv and .json to.")
 @_json
 def report(file: Path, out: Path | None, as_json: bool) -> None:
-    """Show the report in FILE (report.json), and write it out again with --out."""
+    """Show the report in FILE, and write it out again.
+
+    FILE is the report.json of a run, or what bench wrote with --out.
+    """
     from edgecnn.report import read, write
 
     found = read(file)
@@ -371,6 +438,12 @@ def _print(record: "Record", as_json: bool, text: str) -> None:
     from edgecnn.records import to_json
 
     click.echo(to_json(record).decode(), nl=False) if as_json else click.echo(text)
+
+
+def _print_array(records: "Sequence[Record]") -> None:
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(records), indent=1))
 
 
 def _show_report(report: "Report", as_json: bool) -> None:
@@ -421,6 +494,11 @@ def main() -> NoReturn:
         click.echo(f"edgecnn: {error}", err=True)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("edgecnn: interrupted; the same command goes on where it stopped", err=True)
+        click.echo("edgecnn: interrupted", err=True)
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            raise
+        click.echo(f"edgecnn: cannot write {error.filename or 'a temporary file'}: {error.strerror}", err=True)
+        sys.exit(1)
     sys.exit(0)

@@ -36,7 +36,74 @@ def mnist_cnn(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10
     )
 
 
-MODELS: dict[str, Callable[..., Any]] = {"mnist_cnn": mnist_cnn}
+def resnet8(input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10) -> Any:
+    """ResNet-8, the image classification model of MLPerf Tiny (Banbury et al., NeurIPS 2021), untrained.
+
+    Three residual stacks of 16, 32 and 64 channels; about 78,000 parameters.
+    """
+    keras = require("keras")
+    layers = keras.layers
+
+    def convolved(x: Any, filters: int, size: int, strides: int) -> Any:
+        return layers.Conv2D(filters, size, strides=strides, padding="same", kernel_initializer="he_normal")(x)
+
+    inputs = keras.Input(input_shape)
+    x = layers.ReLU()(layers.BatchNormalization()(convolved(inputs, 16, 3, 1)))
+    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+        shortcut = x if strides == 1 else convolved(x, filters, 1, strides)
+        x = layers.ReLU()(layers.BatchNormalization()(convolved(x, filters, 3, strides)))
+        x = layers.BatchNormalization()(convolved(x, filters, 3, 1))
+        x = layers.ReLU()(layers.Add()([shortcut, x]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax")(x), name="resnet8")
+
+
+def ds_cnn(input_shape: tuple[int, int, int] = (49, 10, 1), classes: int = 12) -> Any:
+    """DS-CNN, the keyword spotting model of MLPerf Tiny (Zhang et al., "Hello Edge", 2017), untrained.
+
+    One convolution and four depthwise separable blocks of 64 channels; about 25,000 parameters.
+    """
+    keras = require("keras")
+    layers = keras.layers
+    inputs = keras.Input(input_shape)
+    x = layers.Conv2D(64, (10, 4), strides=2, padding="same")(inputs)
+    x = layers.Dropout(0.2)(layers.ReLU()(layers.BatchNormalization()(x)))
+    for _ in range(4):
+        x = layers.ReLU()(layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same")(x)))
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(64, 1)(x)))
+    x = layers.GlobalAveragePooling2D()(layers.Dropout(0.4)(x))
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax")(x), name="ds_cnn")
+
+
+def mobilenet_v1_025(input_shape: tuple[int, int, int] = (96, 96, 3), classes: int = 2) -> Any:
+    """MobileNetV1 with width 0.25 (Howard et al., 2017), the visual wake words model of MLPerf Tiny, untrained.
+
+    Thirteen depthwise separable blocks; about 220,000 parameters.
+    """
+    keras = require("keras")
+    layers = keras.layers
+    inputs = keras.Input(input_shape)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    blocks = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1))
+    for filters, strides in blocks:
+        x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 1, use_bias=False)(x)))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax")(x), name="mobilenet_v1_025")
+
+
+def mobilenet_v2(input_shape: tuple[int, int, int] = (224, 224, 3), classes: int = 1000) -> Any:
+    """MobileNetV2 with width 1.0 (Sandler et al., CVPR 2018) as Keras builds it, untrained."""
+    return require("keras").applications.MobileNetV2(
+        input_shape=input_shape, classes=classes, alpha=1.0, weights=None, name="mobilenet_v2"
+    )
+
+
+MODELS: dict[str, Callable[..., Any]] = {
+    builder.__name__: builder for builder in (mnist_cnn, resnet8, ds_cnn, mobilenet_v1_025, mobilenet_v2)
+}
 
 
 def build_model(name: str, data: DataSet, seed: int) -> Any:
@@ -47,7 +114,7 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
         ModelError: the images are too small for the model.
     """
     if name not in MODELS:
-        raise UnknownNameError("model (nor a .keras file)", name, MODELS)
+        raise UnknownNameError("model", name, [*MODELS, "a .keras file"])
     require("keras").utils.set_random_seed(seed)
     try:
         return MODELS[name](data.input_shape, len(data.class_names))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -18,15 +18,23 @@ from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline
 from edgecnn.data import DataSet, load
-from edgecnn.errors import ConfigError, EdgecnnError, RecordError, UnsupportedError
+from edgecnn.errors import (
+    ConfigError,
+    EdgecnnError,
+    MissingExtraError,
+    RecordError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, Format, export, format_named, provenance_of
+from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization import qat
-from edgecnn.quantization.schemes import SCHEMES, scheme_named
+from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
 from edgecnn.records import (
     SCHEMA_VERSION,
     Artifact,
@@ -39,6 +47,7 @@ from edgecnn.records import (
     Result,
     Scheme,
     StageTime,
+    Tuning,
     from_json,
     to_json,
 )
@@ -48,6 +57,7 @@ from edgecnn.training import train
 from edgecnn.verify import (
     FAKE_QUANTIZED,
     FLOAT,
+    accuracy_of,
     fake_quantized_outputs,
     judge,
     outputs_of,
@@ -79,6 +89,8 @@ class RunConfig(Record, frozen=True):
         io: type of input and output of int8 files.
         batch: "1", or "dynamic" for a free batch dimension.
         calibration_images: training images that post-training quantisation looks at.
+        tune: whether to measure which operators of an int8 .onnx are left in float; without, all are int8.
+        tune_seconds: how long that may take for each int8 .onnx.
         threads: numbers of threads to measure with.
         seconds: how long each candidate is measured.
         baselines: JSON files written by ``edgecnn baseline``.
@@ -99,20 +111,33 @@ class RunConfig(Record, frozen=True):
     io: Io = "int8"
     batch: Literal["1", "dynamic"] = "1"
     calibration_images: int = 500
+    tune: bool = True
+    tune_seconds: float = DEFAULT_SECONDS
     threads: tuple[int, ...] = (1,)
     seconds: float = 2.0
     baselines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.model not in MODELS and not _is_path(self.model):
+            raise UnknownNameError("model", self.model, [*MODELS, "a .keras file"])
         for name in self.schemes:
             scheme_named(name)
         for name in self.formats:
             format_named(name)
+        for field in ("io", "batch"):
+            choices = _choices(field)
+            if getattr(self, field) not in choices:
+                raise UnknownNameError(field, getattr(self, field), choices)
+        if len(self.input_range) != 2:
+            raise ConfigError(f"input_range takes two numbers such as 0 and 1, got {len(self.input_range)}")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed must be 0 or more and below 2³¹, got {self.seed}")
         positive = (
             "batch_size",
             "qat_epochs",
             "calibration_images",
             "seconds",
+            "tune_seconds",
             "learning_rate",
             "qat_learning_rate",
         )
@@ -140,7 +165,24 @@ def read_config(path: Path) -> RunConfig:
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a valid configuration: {error}") from error
+        raise ConfigError(f"{path} is not a valid configuration: {error}{_help_with(str(error))}") from error
+
+
+def _help_with(error: str) -> str:
+    """What would have been right, where msgspec's message does not list it."""
+    if "unknown field" in error:
+        return f"; the keys are: {', '.join(RunConfig.__struct_fields__)}"
+    field = re.search(r"Invalid enum value .* at `\$\.(\w+)`", error)
+    return f"; choose from: {', '.join(_choices(field[1]))}" if field else ""
+
+
+def _choices(field: str) -> tuple[str, ...]:
+    return get_args(get_type_hints(RunConfig)[field])
+
+
+def _is_path(model: str) -> bool:
+    """Whether a model's name means a file: it has an ending or a separator."""
+    return Path(model).suffix != "" or Path(model).name != model
 
 
 def run(config: RunConfig, out: Path) -> Report:
@@ -174,15 +216,22 @@ class _Run:
         self.artifacts = make_folder(out / "artifacts")
         self.times: list[StageTime] = []
         self.failures: list[Failure] = []
-        self.tools = {tool: metadata.version(tool) for tool in _TOOLS}
+        self.tunings: dict[str, Tuning] = {}
+        for partial in self.out.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
+            partial.unlink()
+        self.tools = {tool: _version(tool) for tool in _TOOLS}
         self.baselines = tuple(load_baseline(Path(path)) for path in config.baselines)
         self.model = self.out / "model.keras"
         self.qat_weights = self.out / "qat.npz"
 
+    def stamp(self, name: str) -> Path:
+        """The file that says that a stage is finished."""
+        return self.work / f"{name}.stage.json"
+
     def stage(self, name: str, inputs: dict[str, object], outputs: list[Path], make: Callable[[], None]) -> None:
         """Call ``make``, which writes ``outputs``, unless they are there and were made from the same ``inputs``."""
         key = sha256_bytes(msgspec.json.encode([inputs, self.tools], order="sorted"))
-        path = self.work / f"{name}.stage.json"
+        path = self.stamp(name)
         stamp = _read_stamp(path)
         reused = stamp is not None and stamp.key == key and stamp.outputs == _hashes(outputs, self.out)
         if not reused:
@@ -198,8 +247,9 @@ class _Run:
         """Run all stages in order."""
         self.data  # noqa: B018 - nothing works without data, so it fails first
         self.train()
-        if any(scheme_named(name).method == "qat" for name in self.config.schemes):
+        if self.wants_qat:
             self.quantize()
+        self.tune()
         exported = list(self.export())
         parities = self.verify(exported)
         measured = self.bench(exported)
@@ -233,6 +283,17 @@ class _Run:
         """The model's name, fit for a file name."""
         return re.sub(r"[^A-Za-z0-9_-]", "_", Path(self.config.model).stem)
 
+    @property
+    def epochs(self) -> int:
+        """Of float training; a .keras file is taken as trained unless told otherwise."""
+        if self.config.epochs is None:
+            return 5 if self.config.model in MODELS else 0
+        return self.config.epochs
+
+    @property
+    def wants_qat(self) -> bool:
+        return any(scheme_named(name).method == "qat" for name in self.config.schemes)
+
     @cached_property
     def test_images(self) -> Float:
         return self.data.inputs(self.data.test.images)
@@ -243,7 +304,8 @@ class _Run:
         return Source.load(
             self.model,
             self.data,
-            qat_weights=self.qat_weights if self.qat_weights.is_file() else None,
+            # Where qat is not asked for, the file may be of a model before.
+            qat_weights=self.qat_weights if self.wants_qat and self.qat_weights.is_file() else None,
             io=config.io,
             batch=1 if config.batch == "1" else None,
             calibration_images=config.calibration_images,
@@ -257,9 +319,8 @@ class _Run:
 
     def train(self) -> None:
         """model.keras: the built-in model trained, or the user's as it is or trained further."""
-        config = self.config
+        config, epochs = self.config, self.epochs
         own = Path(config.model) if config.model not in MODELS else None
-        epochs = config.epochs if config.epochs is not None else 0 if own else 5
         inputs = {
             **self.data_inputs,
             "model": config.model if own is None else _hash_or_name(own),
@@ -324,6 +385,36 @@ class _Run:
         except EdgecnnError as error:
             self.fail("quantize", "int8-qat", error)
 
+    def export_inputs(self, scheme: Scheme) -> dict[str, object]:
+        """What the exports of a scheme depend on."""
+        return {
+            **self.data_inputs,
+            "model": sha256_file(self.model),
+            "qat": sha256_file(self.qat_weights) if scheme.method == "qat" else None,
+            "io": self.config.io,
+            "batch": self.config.batch,
+            "calibration": self.config.calibration_images,
+        }
+
+    def tune(self) -> None:
+        """work/tuning-….json: which operators of the int8 .onnx files stay in float on this machine."""
+        for scheme in map(scheme_named, self.config.schemes if self.config.tune else ()):
+            missing = scheme.method == "qat" and not self.qat_weights.is_file()
+            if not is_static_int8(scheme) or "onnx" not in self.config.formats or missing:
+                continue
+            path = self.work / f"tuning-{scheme.name}.json"
+
+            def make(scheme: Scheme = scheme, path: Path = path) -> None:
+                write_atomic(path, to_json(tune(self.source, scheme, self.config.tune_seconds)))
+
+            inputs = {**self.export_inputs(scheme), "seconds": self.config.tune_seconds}
+            try:
+                self.stage(f"tune-{scheme.name}", inputs, [path], make)
+            except EdgecnnError as error:
+                log.info("no tuning of %s.onnx: %s", scheme.name, error)  # export gives the reason as a row
+            else:
+                self.tunings[scheme.name] = from_json(path.read_bytes(), Tuning, path)
+
     def export(self) -> Iterator[Artifact]:
         """Every scheme in every format; one that makes no sense, or fails, becomes a Failure."""
         config = self.config
@@ -335,16 +426,12 @@ class _Run:
                 if scheme.method == "qat" and not self.qat_weights.is_file():
                     continue  # its failure is a row already
                 path = self.artifacts / f"{self.name}-{scheme.name}.{format.name}"
-                inputs = {
-                    **self.data_inputs,
-                    "model": model_sha256,
-                    "qat": sha256_file(self.qat_weights) if scheme.method == "qat" else None,
-                    "io": config.io,
-                    "batch": config.batch,
-                    "calibration": config.calibration_images,
-                }
+                inputs = self.export_inputs(scheme)
+                if format.name == "onnx" and scheme.name in self.tunings:
+                    inputs["tuning"] = to_json(self.tunings[scheme.name]).decode()
 
                 def make(format: Format = format, scheme: Scheme = scheme) -> None:
+                    self.source.tunings = self.tunings
                     export(
                         self.source,
                         format=format,
@@ -362,6 +449,7 @@ class _Run:
     def verify(self, exported: list[Artifact]) -> list[Parity]:
         """Every artifact against the model it came from, and int8 .onnx against its .tflite."""
         references = {FLOAT: self.reference(FLOAT)}
+        self.warn_if_guessing(references[FLOAT])
         if any(scheme_named(artifact.scheme).method == "qat" for artifact in exported):
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
         parities: list[Parity] = []
@@ -376,6 +464,18 @@ class _Run:
                     self.fail("verify", artifact.file, error)
                 advance()
         return parities
+
+    def warn_if_guessing(self, outputs: Float) -> None:
+        """Say so if the float model is no better than naming the most frequent class every time."""
+        accuracy = accuracy_of(outputs, self.data.test.labels)
+        guessing = float(np.bincount(self.data.test.labels).max()) / accuracy.total
+        if accuracy.interval[0] <= guessing:
+            log.warning(
+                "the float model is right on %.1f %% of the test images, no better than guessing (%.1f %%); %s",
+                100 * accuracy.value,
+                100 * guessing,
+                "train it longer, with more epochs" if self.epochs else "it was taken as trained: pass --epochs",
+            )
 
     def reference(self, kind: str) -> Float:
         """Outputs of the Keras model, or of the fake-quantised one, for all test images."""
@@ -432,7 +532,10 @@ class _Run:
             write_atomic(path, to_json(results))
 
         self.stage("bench", inputs, [path], make)
-        return from_json(path.read_bytes(), BenchResults, path)
+        results = from_json(path.read_bytes(), BenchResults, path)
+        if any(isinstance(row, Failure) for row in results.rows):  # tried again next time
+            self.stamp("bench").unlink()
+        return results
 
     def fail(self, stage: str, subject: str, error: EdgecnnError) -> None:
         """Keep an error as a row."""
@@ -453,6 +556,15 @@ def _with_accuracy(rows: tuple[Result | Failure, ...], parities: list[Parity]) -
             yield row.replace(accuracy=counted.get(row.artifact.sha256, keras))
         else:
             yield row
+
+
+def _version(tool: str) -> str:
+    try:
+        return metadata.version(tool)
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtraError(
+            f"this needs the package {tool!r}, which is not installed; run: pip install 'edgecnn[train]'"
+        ) from error
 
 
 def _read_stamp(path: Path) -> _Stamp | None:

@@ -1,11 +1,17 @@
 """Progress bars on stderr, so that stdout carries results only."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _REDRAW_S = 0.1
+# Columns that a bar with the time left, and the time gone too, take beside the longest note there is.
+_BAR_FITS, _TIMES_FIT = 98, 112
 
 
 class Advance(Protocol):
@@ -19,23 +25,40 @@ class Advance(Protocol):
 def progress(description: str, total: float) -> Iterator[Advance]:
     """Show a bar with the time left while the block runs; the block calls what it is given to move it.
 
-    Where stderr is not a terminal, one line says when the work is done.
+    A narrow terminal gets less of it, the note cut short last. Where stderr is not a terminal, one plain line
+    says when the work is done.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        with _bar(console, description, total) as advance:
+            yield advance
+    else:
+        with _line(description) as advance:
+            yield advance
+
+
+@contextmanager
+def _bar(console: "Console", description: str, total: float) -> Iterator[Advance]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    width = console.width
     columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description:<14}", markup=False),
+        *([BarColumn(bar_width=24)] if width >= _BAR_FITS else []),
         TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        *([TimeElapsedColumn()] if width >= _TIMES_FIT else []),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn(
+            "{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ),
     )
     # Drawn when it moves, not by a thread ten times a second: that would disturb what is being measured.
-    with Progress(*columns, console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as bars:
+    with Progress(
+        *columns, console=console, auto_refresh=False, expand=True, redirect_stdout=False, redirect_stderr=False
+    ) as bars:
         task = bars.add_task(description, total=total, note="")
         shown = 0.0
 
@@ -47,3 +70,20 @@ def progress(description: str, total: float) -> Iterator[Advance]:
                 shown = time.monotonic()
 
         yield advance
+
+
+@contextmanager
+def _line(description: str) -> Iterator[Advance]:
+    start, last = time.monotonic(), ""
+
+    def advance(steps: float = 1, note: str = "") -> None:
+        nonlocal last
+        last = note
+
+    how = "stopped after"
+    try:
+        yield advance
+        how = "done in"
+    finally:
+        at = f", {last}" if last else ""
+        sys.stderr.write(f"{description}: {how} {time.monotonic() - start:.1f} s{at}\n")

@@ -77,6 +77,27 @@ class Scheme(Record, frozen=True):
     method: Literal["none", "ptq", "qat"]
 
 
+class Tuning(Record, frozen=True):
+    """Which operators of an int8 ONNX file stay in float, chosen by measuring on one machine.
+
+    ``operators`` are all operators of the .tflite in order, ``in_float`` the positions of those computed in float;
+    ``unsigned`` says that the activations of the others are stored as uint8.
+    Ratios are latency divided by that of the float32 .onnx in the same measurement, one thread, batch 1: below 1
+    is faster. ``ratio_low`` and ``ratio_high`` are the quartiles over the measured blocks.
+    """
+
+    operators: tuple[str, ...]
+    in_float: tuple[int, ...]
+    unsigned: bool
+    cpu: str | None
+    runtime: str
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    untuned_ratio: float
+    tried: int
+
+
 class Provenance(Record, frozen=True):
     """What an artifact was made from; stored inside the file itself and in its sidecar."""
 
@@ -88,6 +109,7 @@ class Provenance(Record, frozen=True):
     data: str
     data_sha256: str
     calibration_images: int | None
+    tuning: Tuning | None
     versions: dict[str, str]
 
 

@@ -11,7 +11,7 @@ from edgecnn.bench.baseline import load_baseline
 from edgecnn.bench.environment import environment
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
-from edgecnn.errors import ConfigError
+from edgecnn.errors import ArtifactError, ConfigError
 from edgecnn.records import SCHEMA_VERSION, Accuracy, Artifact, Failure, Report, Result
 from edgecnn.runtimes import Float
 from edgecnn.verify import accuracy_of, outputs_of
@@ -35,9 +35,11 @@ def bench_files(
     fed while their latency is taken; without, that is noise from ``seed``.
 
     Raises:
-        ConfigError: the files take images of different sizes, or senseless arguments.
+        ConfigError: the files take images of different sizes and there are no data, or senseless arguments.
         RecordError: a baseline cannot be read.
     """
+    if not threads or min(threads) < 1:
+        raise ConfigError(f"threads must be one or more positive numbers, got {list(threads)}")
     recorded = tuple(load_baseline(path) for path in baselines)
     images = None if data is None else data.inputs(data.test.images)
     candidates: list[Candidate] = []
@@ -47,11 +49,14 @@ def bench_files(
         try:
             with Worker() as worker:
                 artifact = worker.call("loading the file", _LOAD_S, _load, path)
+                _check(artifact, data)
                 if images is not None and data is not None:
                     outputs = worker.call("classifying the test images", _CLASSIFY_S, _outputs, path, images)
                     accuracies[artifact.sha256] = accuracy_of(outputs, data.test.labels)
         except WorkerError as error:
             failures.append(Failure(subject=path.name, stage="bench", error=error.error, reason=error.reason))
+        except ArtifactError as error:
+            failures.append(Failure(subject=path.name, stage="bench", error="ArtifactError", reason=str(error)))
         else:
             candidates += [Candidate(path=path, artifact=artifact, threads=number) for number in threads]
     if not candidates:
@@ -81,6 +86,34 @@ def bench_files(
     )
 
 
+def _check(artifact: Artifact, data: DataSet | None) -> None:
+    """Check that the model classifies images and, where there are data, those of ``data`` as they are prepared.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    shape = artifact.input.shape
+    if len(shape) != 4 or None in shape[1:] or len(artifact.output.shape) != 2:
+        raise ArtifactError(
+            f"it takes {shape} and gives {artifact.output.shape}; edgecnn measures classifiers of images of fixed size"
+        )
+    if data is None:
+        return
+    if _image_shape(artifact) != data.input_shape:
+        raise ArtifactError(f"it takes images {_image_shape(artifact)}, those of {data.name} are {data.input_shape}")
+    if artifact.output.shape[1] != len(data.class_names):
+        raise ArtifactError(f"it has {artifact.output.shape[1]} classes, {data.name} has {len(data.class_names)}")
+    prepared = None if artifact.provenance is None else artifact.provenance.preprocessing
+    if prepared is not None and (prepared.scale, prepared.offset) != (
+        data.preprocessing.scale,
+        data.preprocessing.offset,
+    ):
+        raise ArtifactError(
+            f"it was made for images in {list(prepared.input_range)}, {data.name} is prepared in "
+            f"{list(data.preprocessing.input_range)}; give the right input range"
+        )
+
+
 def _load(workbench: Workbench, path: Path) -> Artifact:
     return artifacts.load(path)
 
@@ -101,8 +134,5 @@ def _noise(models: Sequence[Artifact], seed: int) -> Float:
 
 
 def _image_shape(model: Artifact) -> tuple[int, int, int]:
-    shape = model.input.shape
-    if len(shape) != 4 or None in shape[1:]:
-        raise ConfigError(f"{model.file} takes input of shape {shape}; edgecnn measures models of images of fixed size")
-    first, second, third = (int(size or 0) for size in shape[1:])
+    first, second, third = (int(size or 0) for size in model.input.shape[1:])
     return (second, third, first) if model.input.layout == "NCHW" else (first, second, third)

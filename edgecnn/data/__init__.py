@@ -28,9 +28,10 @@ def load(source: str, input_range: tuple[float, float] = (0.0, 1.0)) -> DataSet:
     without which label ``i`` is called ``str(i)``; in the built-in sets that of their published labels.
 
     Raises:
-        UnknownNameError: neither a built-in data set nor an existing path.
+        UnknownNameError: neither a built-in data set nor a path.
         ConfigError: ``input_range`` is not two finite numbers, the lower one first.
-        DataError: the data cannot be had or read, or are not usable; the message says what to do.
+        DataError: there is nothing at the path, the data cannot be had or read, or are not usable; the message
+            says what to do.
         MissingExtraError: a folder is read without Pillow.
     """
     low, high = input_range
@@ -47,6 +48,8 @@ def load(source: str, input_range: tuple[float, float] = (0.0, 1.0)) -> DataSet:
         raise DataError(f"cannot look at {source!r}: {error.strerror}; check the path and its permissions") from error
     if is_folder:
         return load_folder(path, input_range)
+    if not is_file and (path.suffix or path.name != source):  # with an ending or a separator it means a path
+        raise DataError(f"no data at {source}; check the path: a .npz file, or a folder of images")
     if not is_file:
         raise UnknownNameError("data set", source, [*DATASETS, "an existing .npz file", "an existing folder of images"])
     if path.suffix.lower() != ".npz":

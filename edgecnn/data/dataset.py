@@ -64,6 +64,14 @@ class DataSet:
         scale, offset = np.float32(self.preprocessing.scale), np.float32(self.preprocessing.offset)
         return images.astype(np.float32) * scale + offset
 
+    def calibration(self, count: int) -> npt.NDArray[np.float32]:
+        """Model input of ``count`` training images (all, if there are fewer), the same for the same data.
+
+        They are drawn at random, because folders of images come sorted by class.
+        """
+        drawn = np.random.default_rng(0).permutation(len(self.train.images))[:count]
+        return self.inputs(self.train.images[np.sort(drawn)])
+
 
 def make_dataset(
     where: object,

@@ -65,7 +65,8 @@ def export(
         SessionError: the runtime refuses the converted file.
     """
     calibrated = len(source.calibration) if needs_calibration(scheme) else None
-    provenance = provenance.replace(scheme=scheme.name, calibration_images=calibrated)
+    tuning = source.tunings.get(scheme.name) if format.name == "onnx" else None
+    provenance = provenance.replace(scheme=scheme.name, calibration_images=calibrated, tuning=tuning)
     content = format.embed(format.convert(source, scheme), provenance)
     path = make_folder(folder) / f"{provenance.model}-{scheme.name}.{format.name}"
     with tempfile.TemporaryDirectory() as trial:
@@ -88,5 +89,6 @@ def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
         data=data.name,
         data_sha256=data.sha256,
         calibration_images=None,
+        tuning=None,
         versions={tool: metadata.version(tool) for tool in _TOOLS},
     )

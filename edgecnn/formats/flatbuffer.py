@@ -1,17 +1,37 @@
-"""Metadata in a .tflite file, put there without touching a byte of the model.
+"""Alignment of a .tflite file, and metadata in it, put there without touching a byte of the model.
 
 A flatbuffer's references point forward only, so a new root table in front of the old file can refer to
-everything in it. Weights keep their 16-byte alignment, which packing the file anew in Python would lose.
+everything in it, and weights keep their 16-byte alignment.
 Format: https://flatbuffers.dev/internals; tables: tensorflow/compiler/mlir/lite/schema/schema.fbs.
 """
 
 import struct
+from typing import Any
 
 from edgecnn.errors import ArtifactError
+from edgecnn.optional import require
 
 _MODEL_FIELDS = 8
 _BUFFERS, _METADATA = 4, 6
 _ALIGNMENT = 16
+
+
+def align(model: bytes) -> bytes:
+    """The .tflite ``model`` as TensorFlow's converter gives it, packed anew with its weights aligned to 16 bytes.
+
+    The schema demands that alignment, but the converter's last steps pack the file in Python and lose it. Kernels
+    on a device that reads the weights where they lie, in flash or mapped memory, rely on it.
+    """
+    flatbuffers = require("flatbuffers")
+    schema = require("tensorflow.lite.python.schema_py_generated")
+
+    class Builder(flatbuffers.Builder):  # type: ignore[misc]
+        def StartVector(self, size: int, count: int, alignment: int) -> Any:  # noqa: N802
+            return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
+
+    builder = Builder(len(model))
+    builder.Finish(schema.ModelT.InitFromPackedBuf(model).Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def add_metadata(model: bytes, name: str, content: bytes) -> bytes:

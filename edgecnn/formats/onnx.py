@@ -17,7 +17,7 @@ from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8
 from edgecnn.quiet import quiet_stderr
-from edgecnn.records import Provenance, Quantization, Scheme, TensorSpec, to_json
+from edgecnn.records import Provenance, Scheme, TensorSpec, to_json
 from edgecnn.training import require_tensorflow
 
 _OPSET = 17
@@ -67,21 +67,21 @@ def embed(model: bytes, provenance: Provenance) -> bytes:
 
 def _quantized(source: Source, scheme: Scheme) -> bytes:
     graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
-    specs = {}
-    for kind, index in (("input", graph.inputs[0]), ("output", graph.outputs[0])):
-        tensor = graph.tensors[index]
-        shape = tuple(size if size > 0 else None for size in onnx_qdq.channels_first(tensor.shape))
-        quantization = None
-        if len(tensor.scale):
-            quantization = Quantization(scale=(float(tensor.scale[0]),), zero_point=(int(tensor.zero_point[0]),))
-        specs[kind] = TensorSpec(
-            name=kind,
-            shape=shape,
-            dtype=tensor.dtype,
-            layout="NCHW" if len(shape) == 4 else "NC",
-            quantization=quantization,
-        )
-    return _finished(onnx_qdq.to_onnx(graph, source.model.name), specs)
+    specs = {
+        kind: onnx_qdq.spec_of(graph.tensors[index], kind)
+        for kind, index in (("input", graph.inputs[0]), ("output", graph.outputs[0]))
+    }
+    placement: dict[str, Any] = {}
+    tuning = source.tunings.get(scheme.name)
+    if tuning is not None:
+        found = tuple(operator.kind for operator in graph.operators)
+        if found != tuning.operators:
+            raise ExportError(
+                f"the tuning is that of a model with operators {', '.join(tuning.operators)}; this one has "
+                f"{', '.join(found)}: tune it anew, or export without"
+            )
+        placement = {"in_float": tuning.in_float, "unsigned": tuning.unsigned}
+    return _finished(onnx_qdq.to_onnx(graph, source.model.name, **placement), specs)
 
 
 def _finished(model: Any, specs: dict[str, TensorSpec]) -> bytes:

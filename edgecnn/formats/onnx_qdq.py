@@ -4,13 +4,20 @@ Every activation stands between QuantizeLinear and DequantizeLinear, weights and
 behind DequantizeLinear, so that a runtime can fuse each group into an integer kernel
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "QDQ format").
 
+A fused relu must not stand between an operator and its QuantizeLinear, or runtimes cannot fuse the two. Where the
+lowest integer does not stand for 0 already, the zero point is moved there by the step or two that quantisation-aware
+training leaves below 0; only values that the .tflite saturates at the top can then differ, by those steps.
+
+Operators may be left in float, where a runtime's integer kernel is slower. Their weights stay the same integers, behind
+a Cast and a Mul that runtimes fold when they load the file; values between two float operators are not quantised.
+
 TFLite is channels-last, ONNX channels-first: four-dimensional activations change their layout, and so do the
 weights, at export. Flatten then yields another order, which is folded into the weights of the dense layer behind
 it. TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +25,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import UnsupportedError
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
 from edgecnn.optional import require
+from edgecnn.records import Quantization, TensorSpec
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -27,20 +35,27 @@ _CHANNELS_LAST = (0, 2, 3, 1)
 _AXIS = {0: 0, 1: 2, 2: 3, 3: 1}
 _RANGE = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 _INTEGER = ("int8", "uint8")
+# steps that a zero point may be moved by
+_MOVED = 3
 
 
-def to_onnx(graph: Graph, name: str) -> Any:
+def to_onnx(graph: Graph, name: str, in_float: Collection[int] = (), unsigned: bool = False) -> Any:
     """The int8 ``graph`` as an onnx ``ModelProto``; ``name`` becomes the graph's name.
+
+    ``in_float`` are the positions of operators to compute in float. ``unsigned`` stores int8 activations as uint8,
+    128 higher like their zero points, which some kernels prefer; input and output keep their type.
 
     Raises:
         UnsupportedError: an operator or tensor type without counterpart, named with its place.
     """
-    return _Writer(graph).model(name)
+    return _Writer(graph, in_float, unsigned).model(name)
 
 
 class _Writer:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, in_float: Collection[int], unsigned: bool) -> None:
         self.graph = graph
+        self.in_float = frozenset(in_float)
+        self.unsigned = unsigned
         self.helper = require("onnx").helper
         self.numpy_helper = require("onnx").numpy_helper
         self.nodes: list[Any] = []
@@ -49,7 +64,10 @@ class _Writer:
         for operator in graph.operators:
             for index in operator.inputs:
                 self.consumers.setdefault(index, []).append(operator)
+        self.zero_points = _zero_points(graph)
         self.floats: dict[int, str] = {}  # tensor index -> name of its dequantised value
+        self.unquantised: dict[int, str] = {}  # tensor index -> name of its value before it is quantised
+        self.relus: dict[int, tuple[float, float | None]] = {}  # limits still to be applied, behind a pooling
         self.flattened: dict[int, tuple[int, ...]] = {}  # flat tensor -> its (h, w, c), stored channels-first
 
     def model(self, name: str) -> Any:
@@ -112,16 +130,32 @@ class _Writer:
                 f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 "
                 "activations with one scale can be written, convert the model with full int8 quantisation"
             )
+        zero_point = np.array(self._zero_point(tensor), tensor.dtype)
+        inner = tensor.data is None and tensor.index not in (*self.graph.inputs, *self.graph.outputs)
+        if self.unsigned and inner and tensor.dtype == "int8":
+            zero_point = np.array(self._zero_point(tensor) + 128, np.uint8)
         return [
             self.constant(f"{self.name(tensor)}/scale", tensor.scale[0]),
-            self.constant(f"{self.name(tensor)}/zero_point", tensor.zero_point[0].astype(tensor.dtype)),
+            self.constant(f"{self.name(tensor)}/zero_point", zero_point),
         ]
 
+    def _zero_point(self, tensor: Tensor) -> int:
+        return self.zero_points.get(tensor.index, int(tensor.zero_point[0]))
+
     def read(self, index: int, operator: Operator) -> str:
-        """Name of the float value of an activation or of a constant in the layout of activations."""
+        """Name of the float value of an activation or of a constant in the layout of activations.
+
+        Between two operators in float it is not quantised on the way.
+        """
         tensor = self.tensor(index)
+        if index in self.unquantised and operator.position in self.in_float:
+            return self.unquantised[index]
         if index in self.floats:
             return self.floats[index]
+        if index in self.unquantised:
+            self.node(
+                "QuantizeLinear", [self.unquantised[index], *self._quantization(tensor, operator)], self.name(tensor)
+            )
         if tensor.data is not None:
             name = self._constant_activation(tensor, operator)
         elif tensor.dtype == "float32":
@@ -151,12 +185,41 @@ class _Writer:
         tensor = self.tensor(index)
         low, high = _limits(activation, operator)
         integer = tensor.dtype in _INTEGER
-        if low is not None and not (integer and _saturates(tensor, low, high)):
+        if operator.position in self.in_float and integer and index not in self.graph.outputs:
+            self.unquantised[index] = self._clipped_behind_pooling(index, real, low, high, operator)
+            return
+        if low is not None and not (integer and self._saturates(tensor, low, high)):
             real = self._clip(real, low, high)
         if integer:
             self.node("QuantizeLinear", [real, *self._quantization(tensor, operator)], self.name(tensor))
         else:
             self.node("Identity", [real], self.name(tensor))
+
+    def _clipped_behind_pooling(
+        self, index: int, real: str, low: float | None, high: float | None, operator: Operator
+    ) -> str:
+        """Apply limits to a value that stays float, behind the max pooling that follows if that is float as well.
+
+        The two commute. A relu there keeps ONNX Runtime from moving the next QuantizeLinear in front of the
+        pooling, which its integer kernel computes several times slower.
+        """
+        if operator.kind == "MAX_POOL_2D" and low is None:
+            low, high = self.relus.get(operator.inputs[0], (None, None))
+        users = self.consumers.get(index, [])
+        if low is None:
+            return real
+        pooled = operator.kind != "MAX_POOL_2D" and len(users) == 1 and users[0].kind == "MAX_POOL_2D"
+        if pooled and users[0].position in self.in_float:
+            self.relus[index] = (low, high)
+            return real
+        return self._clip(real, low, high)
+
+    def _saturates(self, tensor: Tensor, low: float, high: float | None) -> bool:
+        """Whether the integers of ``tensor`` cannot leave [low, high], so that quantising already clips."""
+        info = np.iinfo(tensor.dtype)
+        step, zero = float(tensor.scale[0]), self._zero_point(tensor)
+        smallest, largest = (info.min - zero) * step, (info.max - zero) * step
+        return smallest >= low - step / 2 and (high is None or largest <= high + (_MOVED + 0.5) * step)
 
     def _clip(self, real: str, low: float, high: float | None) -> str:
         output = f"{real}/clipped"
@@ -174,6 +237,8 @@ class _Writer:
         if tensor.dtype not in _INTEGER or not len(tensor.scale):
             raise UnsupportedError(f"{operator}: its weights are {tensor.dtype}, int8 with a scale is needed")
         per_axis = len(tensor.scale) > 1
+        if operator.position in self.in_float:
+            return self._folded(name, data, tensor, axis)
         scale = tensor.scale if per_axis else tensor.scale[0]
         zero = (tensor.zero_point if per_axis else tensor.zero_point[0]).astype(tensor.dtype)
         inputs = [
@@ -182,6 +247,15 @@ class _Writer:
             self.constant(f"{name}/zero_point", zero),
         ]
         return self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": axis} if per_axis else {}))
+
+    def _folded(self, name: str, data: NDArray[Any], tensor: Tensor, axis: int) -> str:
+        """Float value of an integer weight by standard operators that runtimes fold, unlike DequantizeLinear."""
+        if tensor.zero_point.any():
+            raise UnsupportedError(f"weights {tensor.name!r} have a zero point, which int8 weights must not have")
+        shape = [-1 if position == axis else 1 for position in range(data.ndim)]
+        cast = self.node("Cast", [self.constant(name, data)], f"{name}/cast", to=int(require("onnx").TensorProto.FLOAT))
+        scale = self.constant(f"{name}/scale", tensor.scale.reshape(shape))
+        return self.node("Mul", [cast, scale], f"{name}/real")
 
     def bias(self, operator: Operator, channels: int) -> list[str]:
         """Float value of an operator's int32 bias, in a list that is empty where there is none."""
@@ -194,6 +268,8 @@ class _Writer:
         # By the specification the bias scale is the product; some converters do not store it.
         scale = source.scale[0] * weights.scale
         name = f"{operator.position}/bias"
+        if operator.position in self.in_float:
+            return [self.constant(name, (tensor.data.reshape(channels) * scale).astype(np.float32))]
         per_axis = len(scale) > 1
         inputs = [
             self.constant(name, tensor.data.reshape(channels)),
@@ -301,6 +377,11 @@ class _Writer:
         if operator.kind == "SOFTMAX" and len(tensor.shape) == 4:
             attributes = {"axis": 1}
         real = self.node(kind, [self.read(operator.inputs[0], operator)], self._real(operator), **attributes)
+        self.write(operator.outputs[0], real, operator)
+
+    def leaky_relu(self, operator: Operator) -> None:
+        source = self.read(operator.inputs[0], operator)
+        real = self.node("LeakyRelu", [source], self._real(operator), alpha=float(operator.options["alpha"]))
         self.write(operator.outputs[0], real, operator)
 
     def clip(self, operator: Operator) -> None:
@@ -421,6 +502,16 @@ def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in _CHANNELS_FIRST) if len(shape) == 4 else shape
 
 
+def spec_of(tensor: Tensor, name: str) -> TensorSpec:
+    """What the ONNX graph's input or output called ``name`` is that stands for ``tensor``."""
+    shape = tuple(size if size > 0 else None for size in channels_first(tensor.shape))
+    quantization = None
+    if len(tensor.scale):
+        quantization = Quantization(scale=(float(tensor.scale[0]),), zero_point=(int(tensor.zero_point[0]),))
+    layout: Literal["NCHW", "NC"] = "NCHW" if len(shape) == 4 else "NC"
+    return TensorSpec(name=name, shape=shape, dtype=tensor.dtype, layout=layout, quantization=quantization)
+
+
 def _same_order(shape: tuple[int, ...]) -> bool:
     """Whether a tensor of this channels-last shape has its values in the same order channels-first."""
     return len(shape) != 4 or shape[3] == 1 or shape[1] * shape[2] == 1
@@ -464,12 +555,19 @@ def _limits(activation: int, operator: Operator) -> tuple[float | None, float | 
     return _RANGE[names[activation]]
 
 
-def _saturates(tensor: Tensor, low: float, high: float | None) -> bool:
-    """Whether the integers of ``tensor`` cannot leave [low, high], so that quantising already clips."""
-    info = np.iinfo(tensor.dtype)
-    step, zero = float(tensor.scale[0]), int(tensor.zero_point[0])
-    smallest, largest = (info.min - zero) * step, (info.max - zero) * step
-    return smallest >= low - step / 2 and (high is None or largest <= high + step / 2)
+def _zero_points(graph: Graph) -> dict[int, int]:
+    """New zero points for outputs of a fused relu, and for what passes them on unchanged, by tensor index."""
+    moved: dict[int, int] = {}
+    for operator in graph.operators:
+        tensor = graph.tensors[operator.outputs[0]]
+        if tensor.dtype not in _INTEGER or len(tensor.scale) != 1 or tensor.index in graph.outputs:
+            continue
+        lowest = int(np.iinfo(tensor.dtype).min)
+        relu = operator.options.get("fusedActivationFunction", 0) in (1, 3)
+        passed_on = operator.kind in ("MAX_POOL_2D", "RESHAPE") and operator.inputs[0] in moved
+        if passed_on or (relu and 0 < int(tensor.zero_point[0]) - lowest <= _MOVED):
+            moved[tensor.index] = lowest
+    return moved
 
 
 _UNARY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -488,6 +586,7 @@ _WRITERS: dict[str, Callable[[_Writer, Operator], None]] = {
     "DEQUANTIZE": _Writer.convert,
     "FULLY_CONNECTED": _Writer.dense,
     "HARD_SWISH": _Writer.unary,
+    "LEAKY_RELU": _Writer.leaky_relu,
     "LOGISTIC": _Writer.unary,
     "MAX_POOL_2D": _Writer.pool,
     "MEAN": _Writer.mean,

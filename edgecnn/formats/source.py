@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edgecnn.data import DataSet
 from edgecnn.models import check_model, load_model
 from edgecnn.quantization import qat
-from edgecnn.records import Io
+from edgecnn.records import Io, Tuning
 
 
 class Source:
@@ -22,6 +22,7 @@ class Source:
         io: type of input and output of int8 files.
         batch: 1, or None for a free batch dimension.
         converted: what was converted to .tflite already, by scheme; int8 .onnx is made from it.
+        tunings: which operators of int8 .onnx files are left in float, by scheme; none where there is no entry.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Source:
         self.io = io
         self.batch = batch
         self.converted: dict[str, bytes] = {}
+        self.tunings: dict[str, Tuning] = {}
 
     @classmethod
     def load(
@@ -59,6 +61,4 @@ class Source:
         if qat_weights is not None:
             quantized = qat.fake_quantized(keras_model, data)
             qat.load_weights(quantized, qat_weights)
-        images = data.train.images
-        drawn = np.random.default_rng(0).permutation(len(images))[:calibration_images]
-        return cls(keras_model, quantized, data.inputs(images[np.sort(drawn)]), io, batch)
+        return cls(keras_model, quantized, data.calibration(calibration_images), io, batch)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgecnn.errors import ExportError, QuantizationError
-from edgecnn.formats.flatbuffer import add_metadata
+from edgecnn.formats.flatbuffer import add_metadata, align
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
@@ -58,7 +58,7 @@ def _convert(source: Source, scheme: Scheme) -> bytes:
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Statistics for quantized inputs were expected": we give them
-            model_bytes = bytes(converter.convert())
+            model_bytes = align(bytes(converter.convert()))
     except Exception as error:
         raise ExportError(_reason(model.name, scheme, str(error))) from error
     _check(model_bytes, source, scheme)
@@ -110,7 +110,9 @@ def _check(model: bytes, source: Source, scheme: Scheme) -> None:
     for operator in graph.operators:
         floats = [index for index in operator.inputs if index >= 0 and graph.tensors[index].dtype == "float32"]
         if floats and operator.kind != "QUANTIZE":
-            raise ExportError(
-                f"the {scheme.name} .tflite file computes in float at {operator}; "
+            reason = (
                 "quantisation-aware training left that layer without ranges"
+                if scheme.method == "qat"
+                else "it has no int8 kernel; replace the layer that uses it"
             )
+            raise ExportError(f"the {scheme.name} .tflite file computes in float at {operator}; {reason}")

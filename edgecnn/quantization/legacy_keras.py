@@ -29,6 +29,8 @@ _FOLDS_BATCH_NORM = {"Conv2D", "Dense", "DepthwiseConv2D", "SeparableConv2D"}
 _AFFINE = {"BatchNormalization", "Normalization", "Rescaling"}
 # Keras 3 records an operator between tensors (x + y) under the name of the layer that does the same.
 _OPERATORS = {"Add", "Multiply", "Subtract", "Maximum", "Minimum"}
+# Arguments that have another name in legacy Keras.
+_RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 # Relative to the largest output; both models run the same float32 kernels, so only folding differs.
 _SAME_OUTPUT = 1e-4
 
@@ -41,9 +43,10 @@ def rebuild(model: Any, images: NDArray[np.float32]) -> Any:
     Raises:
         QuantizationError: a layer has no counterpart (named, with the reason), or the outputs differ.
     """
+    _check_is_graph(model)
     keras = tf_keras()
     inputs = keras.layers.Input(tuple(model.input_shape[1:]), name="input")
-    legacy = keras.Model(inputs, _rebuild_graph(model, inputs), name=model.name)
+    legacy = keras.Model(inputs, _rebuild_graph(model, inputs, ""), name=model.name)
     reference = np.asarray(model(images, training=False))
     difference = float(np.abs(np.asarray(legacy(images, training=False)) - reference).max())
     allowed = _SAME_OUTPUT * max(1.0, float(np.abs(reference).max()))
@@ -70,21 +73,29 @@ def tfmot_quantization() -> Any:
     return module
 
 
-def _rebuild_graph(model: Any, inputs: Any) -> Any:
-    """Call the counterparts of ``model``'s layers on ``inputs``, in order; returns the output tensor."""
+def _check_is_graph(model: Any) -> None:
+    keras3 = require("keras")
+    if not isinstance(model, keras3.Sequential) and not hasattr(model, "operations"):
+        raise QuantizationError(
+            f"model {model.name} is a subclass of keras.Model; quantisation-aware training needs a Sequential or "
+            "functional model"
+        )
+
+
+def _rebuild_graph(model: Any, inputs: Any, prefix: str) -> Any:
+    """Call the counterparts of ``model``'s layers on ``inputs``, in order; returns the output tensor.
+
+    ``prefix`` goes before the names of the new layers: nested models may use the same names.
+    """
+    _check_is_graph(model)
     keras3 = require("keras")
     if isinstance(model, keras3.Sequential):
         chain = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
         tensor, previous = inputs, ""
         for layer in chain:
-            tensor = _call(layer, [tensor], previous)
+            tensor = _call(layer, [tensor], previous, prefix)
             previous = type(layer).__name__ if _is_linear(layer) else ""
         return tensor
-    if not isinstance(model, keras3.Model) or not hasattr(model, "operations"):
-        raise QuantizationError(
-            f"model {model.name} is a subclass of keras.Model; quantisation-aware training needs a Sequential or "
-            "functional model"
-        )
     config = model.get_config()
     uses = Counter(name for entry in config["layers"] for name in _sources(entry, model.name))
     operations = {operation.name: operation for operation in model.operations}
@@ -97,7 +108,7 @@ def _rebuild_graph(model: Any, inputs: Any) -> Any:
             continue
         only = operations[sources[0]]
         feeder = type(only).__name__ if uses[only.name] == 1 and _is_linear(only) else ""
-        tensors[layer.name] = _call(layer, [tensors[source] for source in sources], feeder)
+        tensors[layer.name] = _call(layer, [tensors[source] for source in sources], feeder, prefix)
     return tensors[_tensor_names(config["output_layers"])[0]]
 
 
@@ -129,32 +140,32 @@ def _is_linear(layer: Any) -> bool:
     return getattr(getattr(layer, "activation", None), "__name__", "linear") == "linear"
 
 
-def _call(layer: Any, tensors: list[Any], feeder: str) -> Any:
+def _call(layer: Any, tensors: list[Any], feeder: str, prefix: str) -> Any:
     """Build the counterpart of ``layer``, call it on ``tensors`` and give it the weights.
 
     ``feeder`` is the type of the layer before, if that is linear and feeds this one only.
     """
-    kind = type(layer).__name__
+    kind, name = type(layer).__name__, f"{prefix}{layer.name}"
     keras3 = require("keras")
     if isinstance(layer, keras3.Model):
-        return _rebuild_graph(layer, tensors[0])
+        return _rebuild_graph(layer, tensors[0], f"{name}_")
     if kind in _IDENTITY_AT_INFERENCE:
         return tensors[0]
     folds = kind == "BatchNormalization" and feeder in _FOLDS_BATCH_NORM
     if kind in _AFFINE and not folds:
-        return _depthwise(layer, tensors[0])
+        return _depthwise(layer, tensors[0], name)
     if not isinstance(layer, keras3.layers.Layer) and kind in _OPERATORS and len(tensors) == 2:
-        return getattr(tf_keras().layers, kind)(name=layer.name)(tensors)
+        return getattr(tf_keras().layers, kind)(name=name)(tensors)
     if kind == "SeparableConv2D":
-        return _separable(layer, tensors[0])
+        return _separable(layer, tensors[0], prefix)
     relu6 = getattr(getattr(layer, "activation", None), "__name__", None) == "relu6"
     if relu6 and kind == "Activation":
-        return tf_keras().layers.ReLU(6.0, name=layer.name)(tensors[0])
-    legacy = _counterpart(layer, activation="linear") if relu6 else _counterpart(layer)
+        return tf_keras().layers.ReLU(6.0, name=name)(tensors[0])
+    legacy = _counterpart(layer, name, activation="linear") if relu6 else _counterpart(layer, name)
     output = legacy(tensors if len(tensors) > 1 else tensors[0])
     if layer.weights:
         legacy.set_weights(_inference_weights(layer))
-    return tf_keras().layers.ReLU(6.0, name=f"{layer.name}_relu6")(output) if relu6 else output
+    return tf_keras().layers.ReLU(6.0, name=f"{name}_relu6")(output) if relu6 else output
 
 
 def _inference_weights(layer: Any) -> list[Any]:
@@ -162,8 +173,8 @@ def _inference_weights(layer: Any) -> list[Any]:
     return [np.asarray(weight) for weight in layer.weights if "seed_generator" not in weight.path]
 
 
-def _counterpart(layer: Any, **changes: Any) -> Any:
-    """A tf_keras layer of the same class with the same arguments.
+def _counterpart(layer: Any, name: str, **changes: Any) -> Any:
+    """A tf_keras layer of the same class with the same arguments, called ``name``.
 
     Raises:
         QuantizationError: legacy Keras has no such layer, or not with such an argument.
@@ -175,25 +186,34 @@ def _counterpart(layer: Any, **changes: Any) -> Any:
         raise QuantizationError(f"{where} has no counterpart in legacy Keras, so it cannot be trained quantised")
     if layer.dtype_policy.name != "float32":
         raise QuantizationError(f"{where} computes in {layer.dtype_policy.name}; only float32 can be quantised")
-    arguments = {"name": layer.name}
+    arguments = {"name": name}
     for key, value in {**layer.get_config(), **changes}.items():
         if key in ("name", "dtype", "trainable") or key.endswith("_initializer"):
             continue  # set elsewhere, or only used before the weights are set
         if isinstance(value, dict) and "class_name" in value:
             value = _regularizer(key, value, where)
         if value is not None:
-            arguments[key] = value
+            arguments[_RENAMED.get((kind, key), key)] = value
     while True:
         try:
             return legacy_class(**arguments)
         except (TypeError, ValueError) as error:
             unknown = [key for key in arguments if repr(key) in str(error)]
-            defaults = type(layer)(**_required(layer)).get_config()
+            defaults = _defaults(layer)
             droppable = [key for key in unknown if key in defaults and defaults[key] == arguments[key]]
             if not droppable:
                 raise QuantizationError(f"{where} cannot be rebuilt in legacy Keras: {error}") from error
             for key in droppable:  # an argument that legacy Keras lacks, at the value that has no effect
                 del arguments[key]
+
+
+def _defaults(layer: Any) -> dict[str, Any]:
+    """The config that the layer would have with its defaults; empty where it needs more arguments than we know."""
+    try:
+        config: dict[str, Any] = type(layer)(**_required(layer)).get_config()
+    except (TypeError, ValueError):
+        return {}
+    return config
 
 
 def _required(layer: Any) -> dict[str, Any]:
@@ -208,7 +228,7 @@ def _regularizer(key: str, value: dict[str, Any], where: str) -> Any:
     return tf_keras().regularizers.deserialize({"class_name": value["class_name"], "config": value["config"]})
 
 
-def _separable(layer: Any, tensor: Any) -> Any:
+def _separable(layer: Any, tensor: Any, prefix: str) -> Any:
     """A SeparableConv2D as the two convolutions it stands for; TFMOT's own split loses the connections."""
     keras3 = require("keras")
     shared = {"padding": layer.padding, "data_format": layer.data_format}
@@ -225,10 +245,10 @@ def _separable(layer: Any, tensor: Any) -> Any:
     weights = _inference_weights(layer)
     depthwise.set_weights(weights[:1])
     pointwise.set_weights(weights[1:])
-    return _call(pointwise, [_call(depthwise, [tensor], "")], "")
+    return _call(pointwise, [_call(depthwise, [tensor], "", prefix)], "", prefix)
 
 
-def _depthwise(layer: Any, tensor: Any) -> Any:
+def _depthwise(layer: Any, tensor: Any, name: str) -> Any:
     """An affine layer, ``y = x * scale + offset`` per channel, as a 1×1 depthwise convolution."""
     if len(tensor.shape) != 4:
         raise QuantizationError(
@@ -237,7 +257,7 @@ def _depthwise(layer: Any, tensor: Any) -> Any:
         )
     channels = int(tensor.shape[-1])
     scale, offset = _affine(layer)
-    legacy = tf_keras().layers.DepthwiseConv2D(1, name=layer.name)
+    legacy = tf_keras().layers.DepthwiseConv2D(1, name=name)
     output = legacy(tensor)
     legacy.set_weights(
         [

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.data import DataSet
 from edgecnn.errors import QuantizationError
@@ -17,6 +18,10 @@ from edgecnn.records import History
 from edgecnn.training import compile_model, fit, require_tensorflow
 
 _COMPARED_IMAGES = 32
+_CALIBRATION_IMAGES = 256
+# of TFMOT's moving averages (MovingAverageQuantizer)
+_EMA_DECAY = 0.999
+_MOST_STEPS = 20
 # Layers TFMOT does not list although the converter quantises them: their output gets a fake quantiser.
 _OUTPUT_QUANTISED = ("Average", "Maximum", "Minimum", "Multiply", "Subtract")
 
@@ -87,6 +92,7 @@ def train_quantized(
         ModelError: TensorFlow is not the back end of Keras, or the training diverged.
     """
     quantized = fake_quantized(model, data)
+    calibrate_ranges(quantized, data.calibration(_CALIBRATION_IMAGES))
     keras = tf_keras()
     compile_model(quantized, keras, learning_rate, gives_probabilities(model))
     history = fit(
@@ -102,6 +108,37 @@ def train_quantized(
         after_epoch=lambda number, history: None,
     )
     return quantized, history
+
+
+def calibrate_ranges(quantized: Any, images: NDArray[np.float32]) -> None:
+    """Set the activation ranges of a fake-quantised model to what ``images`` ``(n, height, width, channels)`` give.
+
+    TFMOT starts every range at [-6, 6] and moves it by a thousandth per step towards the smallest and largest
+    value of the batch. After a short training the ranges behind a relu would still reach below 0, which wastes
+    integers, and others would clip. One step tells where it leads to, so the ranges can go there at once; they
+    are settled when a further step, through layers that no longer clip, leads nowhere else.
+    """
+    ranges: list[Any] = []
+    others: list[Any] = []
+    for variable in quantized.weights:
+        if variable.name.startswith("quantize_layer"):
+            continue  # the input's range is not a moving average: one step settles it
+        is_range = variable.name.endswith(("_min:0", "_max:0")) and "kernel" not in variable.name
+        (ranges if is_range else others).append(variable)
+    kept = [variable.numpy() for variable in others]
+    for _ in range(_MOST_STEPS):
+        before = [float(variable.numpy()) for variable in ranges]
+        quantized(images, training=True)
+        targets = [
+            start + (float(variable.numpy()) - start) / (1 - _EMA_DECAY)
+            for variable, start in zip(ranges, before, strict=True)
+        ]
+        for variable, value in zip(others, kept, strict=True):  # batch normalisation learns from a step too
+            variable.assign(value)
+        for variable, target in zip(ranges, targets, strict=True):
+            variable.assign(min(target, 0.0) if variable.name.endswith("_min:0") else max(target, 0.0))
+        if np.allclose(before, targets, rtol=0.01, atol=1e-3):
+            return
 
 
 def save_weights(quantized: Any, path: Path) -> None:

@@ -1,0 +1,63 @@
+"""``python -m benchmarks``: run a suite, and make the tables from the results. Run it from a checkout."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from benchmarks import tables
+from edgecnn.errors import EdgecnnError, UnknownNameError
+from edgecnn.files import make_folder, write_atomic
+from edgecnn.records import to_json
+from edgecnn.report import show
+
+_HERE = Path(__file__).parent
+_ROOT = _HERE.parent
+_SUITES = {path.stem: path for path in sorted((_HERE / "suites").glob("*.toml"))}
+_PAGES = (_ROOT / "README.md", _HERE / "README.md")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Run the suites, and make the tables from their results."""
+
+
+@cli.command()
+@click.argument("suite")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/SUITE.")
+def run(suite: str, out: Path | None) -> None:
+    """Run SUITE and keep its report, with every sample, as benchmarks/results/SUITE.json."""
+    from edgecnn import pipeline
+
+    if suite not in _SUITES:
+        raise UnknownNameError("suite", suite, _SUITES)
+    report = pipeline.run(pipeline.read_config(_SUITES[suite]), out or Path("runs") / suite)
+    path = tables.result_file(suite)
+    make_folder(path.parent)
+    write_atomic(path, to_json(report))
+    show(report)
+    click.echo(f"\nwrote {path}; now: python -m benchmarks table")
+
+
+@cli.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit status 1 if a table is out of date.")
+def table(check: bool) -> None:
+    """Make the tables in README.md and benchmarks/README.md anew from the results."""
+    stale = False
+    for path in _PAGES:
+        text = path.read_text(encoding="utf-8")
+        wanted = tables.up_to_date(text, path)
+        if wanted != text:
+            stale = True
+            click.echo(f"{path} {'is out of date; run: python -m benchmarks table' if check else 'written'}")
+            if not check:
+                write_atomic(path, wanted.encode())
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    try:
+        cli(prog_name="python -m benchmarks")
+    except EdgecnnError as error:
+        click.echo(f"benchmarks: {error}", err=True)
+        sys.exit(error.exit_status)

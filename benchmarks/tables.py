@@ -1,0 +1,93 @@
+"""Tables made from the results, put between the markers of Markdown files: no number in them is typed by hand.
+
+<!-- table:mnist -->
+…
+<!-- /table:mnist -->
+"""
+
+import re
+from pathlib import Path
+
+from edgecnn.errors import ConfigError
+from edgecnn.records import Report
+from edgecnn.report import format, read, rows
+from edgecnn.report.page import Cell, Notes, machine, marks_of, setting
+from edgecnn.report.rows import Row
+
+_RESULTS = Path(__file__).parent / "results"
+_BLOCK = re.compile(r"^(<!-- table:(\S+) -->\n).*?^(<!-- /table:\2 -->)$", re.DOTALL | re.MULTILINE)
+_MARKER = re.compile(r"^<!-- /?table:\S+ -->$", re.MULTILINE)
+
+
+def result_file(suite: str) -> Path:
+    """Where the result of the suite called ``suite`` stands."""
+    return _RESULTS / f"{suite}.json"
+
+
+def up_to_date(text: str, where: object) -> str:
+    """``text`` with every marked block made anew; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: a marker without its counterpart, or of a suite without a result.
+        RecordError: a result that is not a report.
+    """
+    whole = {marker for block in _BLOCK.finditer(text) for marker in _MARKER.findall(block[0])}
+    for marker in _MARKER.findall(text):
+        if marker not in whole:
+            raise ConfigError(f"{where} has {marker} without its counterpart; write both, each on a line of its own")
+    return _BLOCK.sub(lambda block: f"{block[1]}\n{_table(block[2], where)}\n\n{block[3]}", text)
+
+
+def _table(suite: str, where: object) -> str:
+    path = result_file(suite)
+    if not path.is_file():
+        raise ConfigError(
+            f"{where} wants a table of {suite}, which has no result; run: python -m benchmarks run {suite}"
+        )
+    return table(read(path), f"benchmarks/results/{path.name}")
+
+
+def table(report: Report, source: str) -> str:
+    """The results of ``report`` in one setting as a Markdown table, and what they were measured on.
+
+    ``source`` names the file the report is from.
+    """
+    shown = rows.table(report)
+    headline = rows.headline_setting(tuple(row for row in shown if row.kind == "result"))
+    shown = tuple(row for row in shown if row.kind != "result" or row.setting == headline)
+    unit = format.unit_for(row.timing.median for row in shown if row.timing is not None)
+    notes = Notes()
+    lines = [
+        f"| artifact | runtime | size, KiB | accuracy, % [95 %] | median, {unit.name} "
+        "| time ÷ float32, same runtime [95 %] |",
+        "|---|---|---:|---:|---:|---:|",
+        *(f"| {' | '.join(cell.text + marks_of(cell) for cell in _cells(row, unit, notes))} |" for row in shown),
+    ]
+    marked = [f"- ({mark}) {text}" for mark, text in notes.all()]
+    return "\n\n".join("\n".join(part) for part in (lines, marked, [_measured_on(report, source, headline)]) if part)
+
+
+def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
+    about_name = [row.absent["measurement"]] if row.kind == "no baseline" else []
+    if row.kind == "baseline" and not row.here:
+        about_name.append(f"measured on another machine, {machine(row.environment)}: never ranked")
+    ratio = row.time_to_float32
+    return (
+        Cell(row.name, notes.mark(*about_name)),
+        Cell(row.runtime or format.ABSENT),
+        Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes)),
+        Cell(format.ABSENT if row.accuracy is None else format.accuracy(row.accuracy)),
+        Cell(format.ABSENT if row.timing is None else format.time(row.timing.median, unit), notes.mark(*row.warnings)),
+        Cell(format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)),
+    )
+
+
+def _measured_on(report: Report, source: str, headline: rows.Setting | None) -> str:
+    where = report.environment
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(where.versions.items()))
+    how = f" ({setting(headline)})" if headline else ""
+    return (
+        f"{report.title}, {format.counted(report.test_images, 'test image')}, measured on {machine(where)}, "
+        f"{format.counted(where.usable_cores, 'core')}{how}, Python {where.python}, {versions}. "
+        f"A time ÷ below 1 is faster. Every sample is in `{source}`."
+    )

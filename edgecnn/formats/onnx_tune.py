@@ -1,0 +1,220 @@
+"""Finds the operators of an int8 ONNX graph that run faster in float, by measuring in ONNX Runtime on this machine.
+
+Where a runtime's integer kernel is slow (a convolution over one channel, pooling outside the channels-last path),
+an int8 graph can be slower than the float one. Which operators those are depends on the CPU and on the neighbours,
+so it is measured: candidates and the best placement so far take turns, and a candidate replaces the best only if it
+is faster block by block. The weights stay the same integers in every placement.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn import artifacts
+from edgecnn.bench.environment import environment
+from edgecnn.errors import ConfigError
+from edgecnn.formats import onnx, onnx_qdq, tflite
+from edgecnn.formats.onnx_qdq import spec_of
+from edgecnn.formats.source import Source
+from edgecnn.formats.tflite_graph import Graph, read_graph
+from edgecnn.optional import require
+from edgecnn.progress import progress
+from edgecnn.quantization.schemes import SCHEMES, is_static_int8
+from edgecnn.records import Scheme, Tuning
+from edgecnn.runtimes.quantized_io import to_input
+from edgecnn.verify import SAME_INTEGERS
+
+DEFAULT_SECONDS = 20.0
+_BLOCK_S = 0.004
+_SCREENING, _CONFIRMING, _FINAL = 5, 15, 31
+# A placement must gain this much to be worth more float operators.
+_GAIN = 0.99
+_LONGEST_WINDOW = 3
+_COMPARED_IMAGES = 200
+
+
+def tune(source: Source, scheme: Scheme, seconds: float) -> Tuning:
+    """Search for the fastest placement of an int8 ``scheme`` that still answers like all int8, for about ``seconds``.
+
+    The calibration images of ``source`` serve to compare the answers. If nothing found is faster than the float32
+    .onnx file, every operator is computed in float.
+
+    Raises:
+        UnsupportedError: an operator has no ONNX counterpart.
+        ExportError: the model cannot be converted.
+    """
+    graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
+    return search(graph, onnx.convert(source, SCHEMES["float32"]), source.calibration, seconds)
+
+
+def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None) -> dict[str, Tuning]:
+    """The tuning of each int8 scheme among ``schemes``: measured, or that of the tuned .onnx ``taken_from``.
+
+    Raises:
+        ArtifactError: there is no such file, or it has changed since it was exported.
+        ConfigError: the file was not tuned.
+    """
+    possible = [s for s in schemes if is_static_int8(s) and (s.method != "qat" or source.quantized is not None)]
+    if taken_from is None:
+        return {scheme.name: tune(source, scheme, DEFAULT_SECONDS) for scheme in possible}
+    provenance = artifacts.load(taken_from).provenance
+    if provenance is None or provenance.tuning is None:
+        raise ConfigError(f"{taken_from} was not tuned, so there is no choice of operators to take over")
+    return {scheme.name: provenance.tuning for scheme in possible}
+
+
+def search(graph: Graph, float_model: bytes, images: NDArray[np.float32], seconds: float) -> Tuning:
+    """As ``tune``, from an int8 ``graph`` and the float32 .onnx of the same model."""
+    found = _Search(graph, float_model, images)
+    end = time.monotonic() + seconds
+    with progress("tune int8 .onnx", seconds) as advance:
+        before = time.monotonic()
+        for candidate in found.candidates():
+            found.consider(candidate)
+            now = time.monotonic()
+            advance(min(now, end) - min(before, end), found.state)
+            before = now
+            if now > end:
+                break
+        advance(max(0.0, end - before), found.state)
+    return found.result()
+
+
+class _Search:
+    """The best placement so far, and what was tried."""
+
+    def __init__(self, graph: Graph, float_model: bytes, images: NDArray[np.float32]) -> None:
+        self.graph = graph
+        self.float = _Run(float_model, frozenset())
+        self.unsigned = False
+        self.untuned = self.best = self.run(frozenset())
+        self.unsigned = True
+        unsigned = self.run(frozenset())
+        if median(_ratios(unsigned, self.untuned, _CONFIRMING)) < 1:
+            self.best = unsigned
+        else:
+            self.unsigned = False
+        self.seen = {self.best.in_float}
+        self.images = _encoded(graph, images[:_COMPARED_IMAGES])
+        self.expected = self.untuned.outputs(self.images)
+        self.state = ""
+
+    def run(self, in_float: frozenset[int]) -> "_Run":
+        """A session with the operators at the positions ``in_float`` in float."""
+        model = onnx_qdq.to_onnx(self.graph, "candidate", in_float, self.unsigned)
+        return _Run(model.SerializeToString(), in_float)
+
+    def candidates(self) -> Iterator[frozenset[int]]:
+        """Placements one change away from the best: all of a kind, and windows from both ends inwards; then anew."""
+        count = len(self.graph.operators)
+        kinds = sorted({operator.kind for operator in self.graph.operators})
+        while True:
+            before = self.best
+            for start in sorted(range(count), key=lambda position: min(position, count - 1 - position)):
+                for length in range(1, _LONGEST_WINDOW + 1):
+                    yield self.best.in_float ^ frozenset(range(start, min(start + length, count)))
+            for kind in kinds:
+                of_kind = {operator.position for operator in self.graph.operators if operator.kind == kind}
+                yield self.best.in_float ^ of_kind
+            if self.best is before:
+                return
+
+    def consider(self, in_float: frozenset[int]) -> None:
+        """Measure a placement against the best one, and let it take its place if it is faster and agrees."""
+        if in_float in self.seen:
+            return
+        self.seen.add(in_float)
+        candidate = self.run(in_float)
+        if median(_ratios(candidate, self.best, _SCREENING)) > _GAIN:
+            return
+        if median(_ratios(candidate, self.best, _CONFIRMING)) > _GAIN or not self.agrees(candidate):
+            return
+        self.best = candidate
+        ratio = median(_ratios(candidate, self.float, _SCREENING))
+        self.state = f"{ratio:.2f} of the float file's time, {len(in_float)} of {len(self.graph.operators)} in float"
+
+    def agrees(self, candidate: "_Run") -> bool:
+        """Whether the candidate's top class is that of the int8 graph as often as the tolerance asks."""
+        outputs = candidate.outputs(self.images)
+        return bool((outputs.argmax(1) == self.expected.argmax(1)).mean() >= SAME_INTEGERS.agreement)
+
+    def result(self) -> Tuning:
+        """The best placement, or all in float if that is not faster than the float file."""
+        ratios = _ratios(self.best, self.float, _FINAL)
+        if median(ratios) > 1:
+            everything = self.run(frozenset(operator.position for operator in self.graph.operators))
+            if median(_ratios(everything, self.best, _FINAL)) < 1:
+                self.best = everything
+                ratios = _ratios(self.best, self.float, _FINAL)
+        low, _, high = quantiles(ratios, n=4)
+        return Tuning(
+            operators=tuple(operator.kind for operator in self.graph.operators),
+            in_float=tuple(sorted(self.best.in_float)),
+            unsigned=self.unsigned,
+            cpu=environment().cpu,
+            runtime=f"onnxruntime {require('onnxruntime').__version__}",
+            ratio=median(ratios),
+            ratio_low=low,
+            ratio_high=high,
+            untuned_ratio=median(_ratios(self.untuned, self.float, _CONFIRMING)),
+            tried=len(self.seen),
+        )
+
+
+class _Run:
+    """A model in a session of one thread, its input and output bound."""
+
+    def __init__(self, model: bytes, in_float: frozenset[int]) -> None:
+        self.in_float = in_float
+        ort = require("onnxruntime")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        self._ort = ort
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        (self._input,), (output,) = self._session.get_inputs(), self._session.get_outputs()
+        self._binding = self._session.io_binding()
+        shape = [size if isinstance(size, int) else 1 for size in self._input.shape]
+        dtype = {"tensor(float)": np.float32, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8}[self._input.type]
+        noise = np.random.default_rng(0).random(shape) if dtype is np.float32 else np.ones(shape)
+        self._value = ort.OrtValue.ortvalue_from_numpy(noise.astype(dtype))
+        self._binding.bind_ortvalue_input(self._input.name, self._value)
+        self._binding.bind_output(output.name)
+        self._count = 1
+        fastest = min(self.block())
+        self._count = max(1, int(_BLOCK_S / fastest))
+
+    def block(self) -> list[float]:
+        """Seconds of each of a few invocations in a row, after one that refills the caches."""
+        run, clock = self._session.run_with_iobinding, time.perf_counter
+        run(self._binding)
+        samples = []
+        for _ in range(self._count):
+            start = clock()
+            run(self._binding)
+            samples.append(clock() - start)
+        return samples
+
+    def outputs(self, images: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Outputs ``(n, classes)`` for encoded images ``(n, channels, height, width)``."""
+        name = self._input.name
+        return np.concatenate([self._session.run(None, {name: image[np.newaxis]})[0] for image in images])
+
+
+def _ratios(candidate: _Run, reference: _Run, blocks: int) -> list[float]:
+    """Time of ``candidate`` over time of ``reference``, block by block, the two taking turns."""
+    ratios = []
+    for number in range(blocks):
+        first, second = (candidate, reference) if number % 2 else (reference, candidate)
+        times = {first: median(first.block()), second: median(second.block())}
+        ratios.append(times[candidate] / times[reference])
+    return ratios
+
+
+def _encoded(graph: Graph, images: NDArray[np.float32]) -> NDArray[np.generic]:
+    """Images as the graph's channels-first input takes them."""
+    return to_input(images, spec_of(graph.tensors[graph.inputs[0]], "input"))

@@ -1,0 +1,37 @@
+"""``python -m export``: put a model into a kit for a device. Run it from a checkout, with edgecnn installed."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from edgecnn.errors import EdgecnnError
+from export.linux import kit
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Put an exported model into a kit for a device: one command per target."""
+
+
+@cli.command()
+@click.argument("model", type=_PATH)
+@click.option("--data", default="mnist", show_default=True, help="The data set MODEL was made from.")
+@click.option("--out", type=_PATH, required=True, help="The folder to write.")
+def linux(model: Path, data: str, out: Path) -> None:
+    """Linux with Python and one runtime.
+
+    MODEL (.tflite or .onnx) comes with a program that runs it and answers to check it with.
+    """
+    for path in kit.build(model, data, out):
+        click.echo(path)
+
+
+if __name__ == "__main__":
+    try:
+        cli(prog_name="python -m export")
+    except EdgecnnError as error:
+        click.echo(f"export: {error}", err=True)
+        sys.exit(error.exit_status)

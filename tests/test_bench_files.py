@@ -1,0 +1,185 @@
+"""``bench_files``: a row for every model file, whatever state it is in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Workspace
+
+from edgecnn.bench.files import bench_files
+from edgecnn.data import load
+from edgecnn.errors import ConfigError, RecordError
+from edgecnn.records import Failure, Report, Result, to_json
+from edgecnn.runtimes.fake import FakeModel
+
+QUICK = 0.05
+
+
+def results(report: Report) -> list[Result]:
+    return [row for row in report.rows if isinstance(row, Result)]
+
+
+def failures(report: Report) -> list[Failure]:
+    return [row for row in report.rows if isinstance(row, Failure)]
+
+
+def fake(path: Path, size: int = 4) -> Path:
+    path.write_bytes(to_json(FakeModel(input_shape=(size, size, 1), classes=3, delay_s=0.001)))
+    return path
+
+
+def test_threads_and_accuracy(workspace: Workspace) -> None:
+    paths = [workspace.path("tflite", "int8"), workspace.path("onnx", "int8")]
+    report = bench_files(paths, data=workspace.data, threads=(1, 2), seconds=QUICK)
+    rows = results(report)
+    assert [(row.artifact.file, row.measurement.threads) for row in rows] == [
+        ("digits-int8.tflite", 1),
+        ("digits-int8.tflite", 2),
+        ("digits-int8.onnx", 1),
+        ("digits-int8.onnx", 2),
+    ]
+    for row in rows:
+        assert row.accuracy is not None
+        assert row.accuracy.total == report.test_images == 1000
+        assert row.accuracy.value > 0.8
+        assert len(row.measurement.samples) >= 50
+    assert (report.data, report.data_sha256) == (workspace.data.name, workspace.data.sha256)
+
+
+def _half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def _noise(content: bytes) -> bytes:
+    return np.random.default_rng(0).bytes(len(content))
+
+
+def _empty(content: bytes) -> bytes:
+    return b""
+
+
+def _noise_inside(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[: middle - 2000] + np.random.default_rng(0).bytes(4000) + content[middle + 2000 :]
+
+
+@pytest.mark.parametrize("damage", [_half, _noise, _empty])
+def test_damaged_files_become_rows_and_the_others_are_measured(
+    workspace: Workspace, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    whole = workspace.path("tflite", "float32")
+    damaged = []
+    for format in ("tflite", "onnx", "keras"):
+        source = workspace.model_file if format == "keras" else workspace.path(format, "float32")
+        damaged.append(tmp_path / f"damaged.{format}")
+        damaged[-1].write_bytes(damage(source.read_bytes()))
+    report = bench_files([damaged[0], whole, *damaged[1:]], seconds=QUICK)
+    assert [row.artifact.file for row in results(report)] == [whole.name]
+    assert [failure.subject for failure in failures(report)] == [path.name for path in damaged]
+    for failure in failures(report):
+        assert failure.stage == "bench"
+        assert not failure.expected
+        assert failure.error in ("SessionError", "ModelError"), failure
+        assert len(failure.reason) > 10
+        assert "\n" not in failure.reason
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_damage_in_the_middle_never_ends_the_tool(workspace: Workspace, tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"damaged.{format}"
+    path.write_bytes(_noise_inside(workspace.path(format, "int8").read_bytes()))
+    report = bench_files([path], data=workspace.data, seconds=QUICK)
+    assert len(report.rows) == 1  # weights hold any bytes, so it may even run
+
+
+def test_file_that_is_not_the_one_in_its_sidecar(workspace: Workspace, tmp_path: Path) -> None:
+    source = workspace.path("tflite", "float32")
+    changed, sidecar = tmp_path / source.name, tmp_path / f"{source.name}.json"
+    changed.write_bytes(source.read_bytes() + b"\0")
+    sidecar.write_bytes(source.with_name(sidecar.name).read_bytes())
+    report = bench_files([changed, source], seconds=QUICK)
+    (failure,) = failures(report)
+    assert (failure.subject, failure.error) == (changed.name, "ArtifactError")
+    assert "has changed since it was exported" in failure.reason
+    assert len(results(report)) == 1
+
+    sidecar.write_text("{}")
+    (failure,) = failures(bench_files([changed], seconds=QUICK))
+    assert failure.error == "RecordError"
+    assert sidecar.name in failure.reason
+
+
+def test_files_that_are_no_models(tmp_path: Path) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "notes.txt").write_text("no model")
+    paths = [tmp_path / name for name in ("folder.onnx", "notes.txt", "nothere.tflite")]
+    report = bench_files(paths, seconds=QUICK)
+    assert [failure.error for failure in failures(report)] == 3 * ["ArtifactError"]
+    assert "give a file ending in .tflite, .onnx, .keras" in failures(report)[1].reason
+    assert report.rows == tuple(failures(report))
+
+
+def test_model_of_something_else_than_images(workspace: Workspace, tmp_path: Path) -> None:
+    helper = onnx.helper
+    spec = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 8]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", spec[:1], spec[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "vector.onnx"
+    path.write_bytes(model.SerializeToString())
+    report = bench_files([path, workspace.path("onnx", "float32")], seconds=QUICK)
+    (failure,) = failures(report)
+    assert failure.subject == path.name
+    assert len(results(report)) == 1
+
+
+def test_data_that_do_not_fit_the_model(workspace: Workspace, tmp_path: Path) -> None:
+    model = workspace.path("tflite", "float32")
+
+    def reason(**changes: object) -> str:
+        arrays = {
+            "x_train": np.zeros((20, 28, 28), np.uint8),
+            "y_train": np.arange(20) % 10,
+            "x_test": np.zeros((10, 28, 28), np.uint8),
+            "y_test": np.arange(10),
+        }
+        np.savez(tmp_path / "other.npz", **(arrays | changes))
+        (failure,) = failures(bench_files([model], data=load(str(tmp_path / "other.npz")), seconds=QUICK))
+        assert failure.error == "ArtifactError"
+        return failure.reason
+
+    large = {name: np.zeros((count, 32, 32, 3), np.uint8) for name, count in (("x_train", 20), ("x_test", 10))}
+    assert reason(**large) == "it takes images (28, 28, 1), those of other are (32, 32, 3)"
+    few = {"y_train": np.arange(20) % 5, "y_test": np.arange(10) % 5}
+    assert reason(**few) == "it has 10 classes, other has 5"
+    other_range = load(str(workspace.data_file), (-1.0, 1.0))
+    (failure,) = failures(bench_files([model], data=other_range, seconds=QUICK))
+    assert failure.reason.startswith("it was made for images in [0.0, 1.0], digits is prepared in [-1.0, 1.0]")
+
+
+def test_noise_fits_all_models_or_none(tmp_path: Path) -> None:
+    small, large = fake(tmp_path / "small.fake"), fake(tmp_path / "large.fake", 8)
+    with pytest.raises(ConfigError, match=r"images of different sizes, \(4, 4, 1\) and \(8, 8, 1\)"):
+        bench_files([small, large], seconds=QUICK)
+    report = bench_files([small], seconds=QUICK)
+    (row,) = results(report)
+    assert row.accuracy is None
+    assert (report.data, report.test_images) == (None, 0)
+
+
+@pytest.mark.parametrize("threads", [(), (0,), (1, -2)])
+def test_senseless_threads(tmp_path: Path, threads: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="threads must be one or more positive numbers"):
+        bench_files([fake(tmp_path / "m.fake")], threads=threads)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_senseless_seconds(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(ConfigError, match="seconds"):
+        bench_files([fake(tmp_path / "m.fake")], seconds=seconds)
+
+
+def test_baseline_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="cannot read the baseline"):
+        bench_files([fake(tmp_path / "m.fake")], seconds=QUICK, baselines=[tmp_path / "none.json"])

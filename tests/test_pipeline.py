@@ -1,0 +1,424 @@
+"""The pipeline: what is redone and what is not, what survives being killed, and what a failure leaves."""
+
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from edgecnn import pipeline, verify
+from edgecnn.cli import _status
+from edgecnn.data import load
+from edgecnn.data.dataset import DataSet
+from edgecnn.errors import ConfigError, DataError, MissingExtraError, ModelError, RecordError
+from edgecnn.files import sha256_file
+from edgecnn.pipeline import RunConfig, run
+from edgecnn.records import Failure, History, Report, Result, Tolerance, from_json
+
+SCHEMES = ("float32", "int8", "int8-qat")
+
+
+def save_part(data: DataSet, path: Path, train: int, test: int) -> Path:
+    np.savez(
+        path,
+        x_train=data.train.images[:train],
+        y_train=data.train.labels[:train],
+        x_test=data.test.images[:test],
+        y_test=data.test.labels[:test],
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_part(mnist, tmp_path_factory.mktemp("data") / "digits.npz", 2000, 500)
+
+
+@pytest.fixture(scope="module")
+def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_part(load("fashion-mnist"), tmp_path_factory.mktemp("data") / "clothes.npz", 1000, 300)
+
+
+@pytest.fixture(scope="module")
+def config(digits: Path) -> RunConfig:
+    return RunConfig(data=str(digits), epochs=2, qat_epochs=1, schemes=SCHEMES, seconds=0.05)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """A finished run; copy it before changing it."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    return out, run(config, out)
+
+
+@pytest.fixture
+def finished(undisturbed: tuple[Path, Report], tmp_path: Path) -> Path:
+    """A copy of a finished run."""
+    return Path(shutil.copytree(undisturbed[0], tmp_path / "run"))
+
+
+def redone(report: Report) -> set[str]:
+    """Names of the stages that were not reused."""
+    return {stage.name for stage in report.stages if not stage.reused} - {"data"}
+
+
+def named(*stages: str, file: str = "") -> set[str]:
+    return {f"{stage}-mnist_cnn-{file}" for stage in stages}
+
+
+def kept_files(out: Path) -> dict[str, str]:
+    """Hashes of everything that does not depend on how long something took."""
+    paths = [*(out / "artifacts").iterdir(), *(out / "work").glob("*.npy")]
+    paths += [out / name for name in ("model.keras", "history.json", "qat.npz", "qat-history.json")]
+    return {str(path.relative_to(out)): sha256_file(path) for path in sorted(paths)}
+
+
+def results(report: Report) -> list[Result]:
+    return [row for row in report.rows if isinstance(row, Result)]
+
+
+def failures(report: Report) -> list[Failure]:
+    return [row for row in report.rows if isinstance(row, Failure)]
+
+
+# ---------------------------------------------------------------------------------------------- a run, and again
+
+
+def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
+    out, report = undisturbed
+    files = [f"mnist_cnn-{scheme}.{format}" for format in ("tflite", "onnx") for scheme in SCHEMES]
+    assert [row.artifact.file for row in results(report)] == ["model.keras", *files]
+    assert failures(report) == []
+    assert sorted(path.name for path in (out / "artifacts").iterdir()) == sorted(
+        files + [f"{file}.json" for file in files]
+    )
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
+        "bench.json",
+        "history.json",
+        "model.keras",
+        "qat-history.json",
+        "qat.npz",
+        "report.csv",
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
+    assert not list(out.rglob("*.partial"))
+    for row in results(report):
+        assert row.accuracy is not None
+        assert row.accuracy.total == 500
+        assert row.accuracy.value > 0.7
+    assert len(report.parities) == len(files) + 2  # int8 and int8-qat .onnx with their .tflite, too
+    assert not any(parity.violations for parity in report.parities)
+    assert len(from_json((out / "history.json").read_bytes(), History, "history").epochs) == 2
+    assert from_json((out / "report.json").read_bytes(), Report, "report") == report
+    assert _status(report) == 0
+
+
+def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
+    before = kept_files(finished)
+    times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
+    report = run(config, finished)
+    assert redone(report) == set()
+    assert len(report.stages) == 1 + 2 + 6 + 8 + 1
+    assert kept_files(finished) == before
+    files = {path: modified for path, modified in times.items() if path.is_file()}
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_other_threads_only_measure_again(finished: Path, config: RunConfig) -> None:
+    assert redone(run(config.replace(threads=(2,), schemes=("float32",)), finished)) == {"bench"}
+
+
+def test_other_io_exports_verifies_and_measures_again(finished: Path, config: RunConfig) -> None:
+    schemes = {"schemes": ("int8-qat",), "formats": ("tflite",)}
+    report = run(config.replace(io="uint8", **schemes), finished)
+    assert redone(report) == {*named("export", "outputs", file="int8-qat.tflite"), "bench"}
+    assert results(report)[1].artifact.input.dtype == "uint8"
+
+
+def test_lost_or_damaged_files_are_made_again(finished: Path, config: RunConfig) -> None:
+    before = kept_files(finished)
+    artifacts = finished / "artifacts"
+    (artifacts / "mnist_cnn-float32.tflite").unlink()
+    (artifacts / "mnist_cnn-int8.onnx.json").write_text("{}")
+    damaged = artifacts / "mnist_cnn-int8-qat.tflite"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    (finished / "work" / "outputs-mnist_cnn-int8.tflite.npy").write_bytes(b"")
+    (finished / "work" / "outputs-float-Keras-model.stage.json").write_text('{"key": 1}')
+    (finished / "qat-history.json").unlink()
+    report = run(config, finished)
+    assert redone(report) == {
+        "export-mnist_cnn-float32.tflite",
+        "export-mnist_cnn-int8.onnx",
+        "export-mnist_cnn-int8-qat.tflite",
+        "outputs-mnist_cnn-int8.tflite",
+        "outputs-float-Keras-model",
+        "quantize",
+    }, "the same files come back, so nothing after them is redone"
+    assert kept_files(finished) == before
+
+
+def test_another_model_redoes_everything(finished: Path, config: RunConfig) -> None:
+    other = config.replace(seed=1, epochs=1, schemes=("float32",), formats=("tflite",))
+    report = run(other, finished)
+    assert redone(report) == {
+        "train",
+        "outputs-float-Keras-model",
+        *named("export", "outputs", file="float32.tflite"),
+        "bench",
+    }, "and what quantize left of the model before does no harm"
+    assert len(results(report)) == 2
+
+
+# ------------------------------------------------------------------------------------------------------ killed
+
+
+def command(config: RunConfig, out: Path) -> list[str]:
+    text = f"""
+        data = "{config.data}"
+        epochs = {config.epochs}
+        qat_epochs = {config.qat_epochs}
+        schemes = {list(config.schemes)}
+        seconds = {config.seconds}
+    """
+    file = out.with_suffix(".toml")
+    file.write_text(text)
+    return [sys.executable, "-m", "edgecnn", "run", str(file), "--out", str(out)]
+
+
+def test_killed_again_and_again_ends_the_same(
+    undisturbed: tuple[Path, Report], config: RunConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    moments = [
+        # once this file is there, wait so many seconds, then send the signal
+        ("work/epochs-*/epoch-1.keras", 0.0, signal.SIGKILL),  # training
+        ("model.keras", 1.5, signal.SIGINT),  # quantisation-aware training
+        ("artifacts/mnist_cnn-int8.tflite", 0.0, signal.SIGKILL),  # export, the sidecar not yet there
+        ("work/outputs-mnist_cnn-float32.tflite.npy", 0.0, signal.SIGINT),  # verification
+        ("work/outputs-mnist_cnn-int8-qat.onnx.stage.json", 4.0, signal.SIGKILL),  # measuring
+    ]
+    for pattern, seconds, how in moments:
+        assert not list(out.glob(pattern)), f"{pattern} was there too early"
+        with subprocess.Popen(command(config, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            while not list(out.glob(pattern)):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.002)
+            time.sleep(seconds)
+            assert process.poll() is None, "it ended too early"
+            process.send_signal(how)
+            printed, said = process.communicate(timeout=60)
+        assert printed == b""
+        if how == signal.SIGKILL:
+            assert process.returncode == -signal.SIGKILL
+        else:
+            assert process.returncode == 130, said
+            lines = said.decode().strip().split("\n")
+            assert lines[-2:] == ["edgecnn: the same command goes on where this one stopped", "edgecnn: interrupted"]
+            assert b"Traceback" not in said
+        assert not (out / "report.json").exists()
+    (out / "work" / ".outputs.npy.partial").write_bytes(b"a killed write of other settings")
+
+    report = run(config, out)
+    assert kept_files(out) == kept_files(undisturbed[0])
+    assert {"train", "quantize"} & redone(report) == set()
+    assert not list(out.rglob("*.partial"))
+    assert sorted(map(str, (path.relative_to(out) for path in out.rglob("*")))) == sorted(
+        str(path.relative_to(undisturbed[0])) for path in undisturbed[0].rglob("*")
+    )
+
+
+def test_failed_measurements_are_tried_again(
+    finished: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = pipeline.bench
+
+    def spoilt(candidates: Any, **how: Any) -> Any:
+        measured = measure(candidates[:2], **how)
+        failure = Failure(subject="one", stage="bench", error="MemoryError", reason="out of memory")
+        return measured.replace(rows=(measured.rows[0], failure))
+
+    few = config.replace(schemes=("float32",), formats=("tflite",))
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "bench", spoilt)
+        assert [failure.subject for failure in failures(run(few, finished))] == ["one"]
+    report = run(few, finished)
+    assert redone(report) == {"bench"}
+    assert failures(report) == []
+
+
+# -------------------------------------------------------------------------------------------- a user's own model
+
+
+def residual(path: Path) -> Path:
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((28, 28, 1))
+    start = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, strides=2, use_bias=False)(inputs)))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(start)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.BatchNormalization()(layers.Conv2D(8, 1, use_bias=False)(x))
+    x = layers.ReLU()(layers.Add()([start, x]))
+    outputs = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    keras.Model(inputs, outputs, name="own").save(path)
+    return path
+
+
+def test_own_model_goes_through_with_qat(clothes: Path, tmp_path: Path) -> None:
+    own, out = residual(tmp_path / "own.keras"), tmp_path / "out"
+    settings = RunConfig(
+        model=str(own),
+        data=str(clothes),
+        epochs=3,
+        qat_epochs=1,
+        learning_rate=0.01,
+        seconds=0.05,
+        schemes=SCHEMES,
+    )
+    report = run(settings, out)
+    assert failures(report) == []
+    files = [f"own-{scheme}.{format}" for format in ("tflite", "onnx") for scheme in SCHEMES]
+    assert [row.artifact.file for row in results(report)] == ["model.keras", *files]
+    assert [parity.violations for parity in report.parities] == [()] * len(report.parities)
+    assert report.title == "own on clothes"
+    accuracies = [row.accuracy.value for row in results(report) if row.accuracy is not None]
+    assert len(accuracies) == 7
+    assert min(accuracies) > 0.3
+
+
+def test_model_that_qat_cannot_take_gives_all_other_rows(
+    clothes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = keras.layers
+    own, out = tmp_path / "own.keras", tmp_path / "out"
+    inputs = [keras.Input((28, 28, 1)), layers.MaxPooling2D(4), layers.Flatten()]
+    model = keras.Sequential([*inputs, layers.UnitNormalization(name="the_odd_one"), layers.Dense(10, name="last")])
+    model.save(own)
+    settings = RunConfig(model=str(own), data=str(clothes), schemes=SCHEMES, formats=("tflite",), seconds=0.05)
+    with caplog.at_level(logging.WARNING, "edgecnn"):
+        report = run(settings, out)
+    (failure,) = failures(report)
+    assert (failure.subject, failure.stage, failure.error, failure.expected) == (
+        "int8-qat",
+        "quantize",
+        "QuantizationError",
+        False,
+    )
+    assert "the_odd_one" in failure.reason
+    assert [row.artifact.file for row in results(report)] == ["model.keras", "own-float32.tflite", "own-int8.tflite"]
+    assert _status(report) == 1
+    assert "edgecnn: int8-qat (quantize): " in capsys.readouterr().err
+
+    # taken as trained, so not trained, and that shows
+    assert [kept.tolist() for kept in keras.saving.load_model(out / "model.keras").get_weights()] == [
+        kept.tolist() for kept in model.get_weights()
+    ]
+    assert from_json((out / "history.json").read_bytes(), History, "history").epochs == ()
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "no better than guessing" in warning
+    assert warning.endswith("it was taken as trained: pass --epochs")
+
+
+def test_model_that_does_not_fit_the_data(tmp_path: Path, clothes: Path) -> None:
+    own = tmp_path / "own.keras"
+    keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]).save(own)
+    with pytest.raises(ModelError, match=r"takes input \(None, 32, 32, 3\)"):
+        run(RunConfig(model=str(own), data=str(clothes)), tmp_path / "out")
+    assert not (tmp_path / "out" / "model.keras").exists()
+
+
+# ------------------------------------------------------------------------------------------- out of tolerance
+
+
+def test_damage_to_an_artifact_is_told(finished: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that passes every hash but computes something else: exported from weights that were tampered with."""
+    few = config.replace(schemes=("float32",), formats=("onnx",))
+    outputs = finished / "work" / "outputs-mnist_cnn-float32.onnx.npy"
+    stamp = finished / "work" / "outputs-mnist_cnn-float32.onnx.stage.json"
+    wrong = np.load(outputs)
+    wrong[137] = np.roll(wrong[137], 1)
+    before = sha256_file(outputs)
+    np.save(outputs, wrong)
+    stamp.write_text(stamp.read_text().replace(before, sha256_file(outputs)))
+    report = run(few, finished)
+    assert redone(report) == {"bench"}
+    (parity,) = report.parities
+    assert parity.difference.worst_image == 137
+    assert _status(report) == 1
+    said = capsys.readouterr().err
+    assert "edgecnn: mnist_cnn-float32.onnx against float Keras model: largest difference " in said
+    assert " on image 137, 0.001 allowed" in said
+    assert "mnist_cnn-float32.onnx" in (finished / "report.md").read_text()
+
+
+def test_impossible_tolerance_fails_the_run(
+    finished: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none = Tolerance(max_abs=0, mean_abs=0, agreement=1, accuracy_drop=0)
+    monkeypatch.setitem(verify.TOLERANCES, "int8", none)
+    report = run(config, finished)
+    assert redone(report) == set()
+    broken = {parity.artifact for parity in report.parities if parity.violations}
+    assert broken == {"mnist_cnn-int8.tflite", "mnist_cnn-int8.onnx"}
+    assert _status(report) == 1
+    assert capsys.readouterr().err.count("edgecnn: mnist_cnn-int8.onnx against float Keras model: ") >= 2
+
+
+# ---------------------------------------------------------------------------------------------- what fails early
+
+
+def test_what_everything_depends_on_fails_first(tmp_path: Path, digits: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="no data at"):
+        run(RunConfig(data=str(tmp_path / "none.npz")), out)
+    with pytest.raises(RecordError, match="cannot read the baseline"):
+        run(RunConfig(data=str(digits), baselines=(str(tmp_path / "none.json"),)), out)
+    with pytest.raises(ModelError, match="no model file at"):
+        run(RunConfig(data=str(digits), model=str(tmp_path / "none.keras")), out)
+    assert not list(out.rglob("*.*"))
+
+
+def test_package_that_is_not_there(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_TOOLS", ("edgecnn", "no-such-package"))
+    with pytest.raises(MissingExtraError, match=r"'no-such-package', .* pip install 'edgecnn\[train\]'"):
+        run(RunConfig(data=str(digits)), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schemes": ()},
+        {"formats": ()},
+        {"schemes": ("int4",)},
+        {"io": "int4"},
+        {"batch": "2"},
+        {"model": "resnet"},
+        {"input_range": (0.0, 1.0, 2.0)},
+        {"seed": -1},
+        {"seed": 2**31},
+        {"epochs": -1},
+        {"qat_epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": float("nan")},
+        {"qat_learning_rate": -1.0},
+        {"validation_split": 1.0},
+        {"calibration_images": 0},
+        {"threads": ()},
+        {"threads": (0,)},
+        {"seconds": float("inf")},
+    ],
+)
+def test_senseless_settings(wrong: dict[str, Any]) -> None:
+    (field,) = wrong
+    with pytest.raises(ConfigError, match=field.rstrip("s")):
+        RunConfig(**wrong)
+    with pytest.raises(ConfigError, match=field.rstrip("s")):
+        RunConfig().replace(**wrong)

@@ -1,0 +1,157 @@
+"""Every runtime in the registry, on real images."""
+
+import contextlib
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgecnn.errors import ArtifactError, EdgecnnError, RecordError, SessionError, UnknownNameError
+from edgecnn.formats import FORMATS
+from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.records import Quantization, TensorSpec, to_json
+from edgecnn.runtimes import RUNTIMES, open_session, predict, runtime_for, runtime_named
+from edgecnn.runtimes.fake import FakeModel
+from edgecnn.runtimes.quantized_io import from_output, to_input
+
+
+def file_for(runtime: str, workspace: Any, folder: Path) -> Path:
+    """A float model that ``runtime`` runs."""
+    format = RUNTIMES[runtime].format
+    if format in FORMATS:
+        return workspace.path(format, "float32")  # type: ignore[no-any-return]
+    if format == "keras":
+        return workspace.model_file  # type: ignore[no-any-return]
+    path = folder / f"model.{format}"
+    path.write_bytes(to_json(FakeModel(input_shape=(28, 28, 1), classes=10)))
+    return path
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_runtime_is_found_by_name_and_by_ending(name: str) -> None:
+    runtime = RUNTIMES[name]
+    assert runtime_named(name) is runtime
+    assert runtime_for(Path(f"x.{runtime.format}")) is runtime
+    assert isinstance(getattr(importlib.import_module(runtime.module), runtime.session), type)
+
+
+def test_every_format_has_a_runtime() -> None:
+    assert all(runtime_for(Path(f"x.{format}")).format == format for format in FORMATS)
+
+
+def test_unknown_names_list_the_choices() -> None:
+    with pytest.raises(UnknownNameError, match="unknown runtime 'tensorrt'; choose from: fake, keras, litert, onnx"):
+        runtime_named("tensorrt")
+    with pytest.raises(ArtifactError, match=r"give a file ending in \.tflite, \.onnx, \.keras"):
+        runtime_for(Path("model.pt"))
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_session_answers_per_image_and_forgets_the_one_before(name: str, workspace: Any, tmp_path: Path) -> None:
+    path = file_for(name, workspace, tmp_path)
+    images = workspace.data.inputs(workspace.data.test.images[:6])
+    with contextlib.closing(open_session(path)) as session:
+        assert session.batch == 1
+        assert session.input.dtype == session.output.dtype == "float32"
+        forward = predict(session, images)
+        backward = predict(session, images[::-1].copy())[::-1]
+    assert forward.shape == (6, 10)
+    assert forward.dtype == np.float32
+    np.testing.assert_allclose(forward, backward, atol=1e-6)
+    assert len({row.tobytes() for row in forward}) > 1, "every image has the same output"
+
+
+@pytest.mark.parametrize("name", [name for name in RUNTIMES if name != "fake"])
+def test_outputs_are_those_of_the_keras_model(name: str, workspace: Any, tmp_path: Path) -> None:
+    images = workspace.data.inputs(workspace.data.test.images[:50])
+    expected = np.asarray(workspace.model(images, training=False))
+    with contextlib.closing(open_session(file_for(name, workspace, tmp_path))) as session:
+        np.testing.assert_allclose(predict(session, images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", [(f, s) for f in FORMATS for s in SCHEMES if (f, s) != ("onnx", "int16x8")])
+def test_every_artifact_recognises_digits(key: tuple[str, str], workspace: Any) -> None:
+    images, labels = workspace.data.inputs(workspace.data.test.images[:200]), workspace.data.test.labels[:200]
+    with contextlib.closing(open_session(workspace.path(*key))) as session:
+        assert (session.input, session.output) == (workspace.artifacts[key].input, workspace.artifacts[key].output)
+        outputs = predict(session, images)
+    assert (outputs.argmax(axis=1) == labels).mean() > 0.85
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=0.05)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_an_unknown_device_is_refused(name: str, workspace: Any, tmp_path: Path) -> None:
+    with pytest.raises((EdgecnnError, ValueError)) as caught:
+        open_session(file_for(name, workspace, tmp_path), device="gpu")
+    assert isinstance(caught.value, SessionError)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_fixed_batch_is_kept(format: str, workspace: Any) -> None:
+    with pytest.raises(SessionError, match="exported for a fixed batch of 1, 4 was asked for; .*--batch dynamic"):
+        open_session(workspace.path(format, "int8"), batch=4)
+
+
+def test_surplus_of_the_last_batch_is_thrown_away(workspace: Any) -> None:
+    images = workspace.data.inputs(workspace.data.test.images[:7])
+    with contextlib.closing(open_session(workspace.model_file, batch=3)) as session:
+        many = predict(session, images)
+    np.testing.assert_allclose(many, np.asarray(workspace.model(images, training=False)), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["two inputs", "two outputs", "double"])
+def test_an_onnx_file_of_another_kind_is_refused(kind: str, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    element = TensorProto.DOUBLE if kind == "double" else TensorProto.FLOAT
+    values = {name: helper.make_tensor_value_info(name, element, [1, 2]) for name in "abc"}
+    inputs = "ab" if kind == "two inputs" else "a"
+    outputs = "bc" if kind == "two outputs" else "c"
+    nodes = [helper.make_node("Identity", ["a"], [name]) for name in outputs]
+    graph = helper.make_graph(nodes, "g", [values[n] for n in inputs], [values[n] for n in outputs])
+    path = tmp_path / "other.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with pytest.raises(SessionError, match=r"has 2 (in|out)puts; edgecnn runs|has an input of tensor\(double\)"):
+        open_session(path)
+
+
+def test_onnx_metadata_that_is_no_spec_is_refused(workspace: Any, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(workspace.path("onnx", "int8"))
+    (stored,) = [entry for entry in model.metadata_props if entry.key == "edgecnn.input"]
+    stored.value = "{}"
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(RecordError, match=r"metadata 'edgecnn.input' in m\.onnx is not a valid TensorSpec"):
+        open_session(tmp_path / "m.onnx")
+
+
+# Between float and integers
+
+
+def spec(dtype: str, scale: float, zero_point: int, layout: Any = "NHWC") -> TensorSpec:
+    quantization = Quantization(scale=(scale,), zero_point=(zero_point,))
+    return TensorSpec(name="x", shape=(1, 1, 1, 2), dtype=dtype, layout=layout, quantization=quantization)
+
+
+def test_input_is_rounded_half_to_even_and_saturated() -> None:
+    images = np.float32([0.25, 0.75, 1.25, -0.25, 1000, -1000]).reshape(1, 1, 6, 1)
+    assert to_input(images, spec("int8", 0.5, -3)).ravel().tolist() == [-3, -1, -1, -3, 127, -128]
+    assert to_input(images, spec("uint8", 0.5, 3)).ravel().tolist() == [3, 5, 5, 3, 255, 0]
+
+
+def test_channels_go_first_where_the_file_wants_it() -> None:
+    images = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)
+    got = to_input(images, spec("int8", 1.0, 0, "NCHW"))
+    assert got.shape == (1, 3, 2, 2)
+    assert got[0, 1].tolist() == [[1, 4], [7, 10]]
+
+
+def test_output_is_dequantised() -> None:
+    raw = np.int8([[-128, 127, 0]])
+    assert from_output(raw, spec("int8", 0.5, -128)).tolist() == [[0.0, 127.5, 64.0]]
+    raw = np.uint8([[0, 255, 10]])
+    assert from_output(raw, spec("uint8", 2.0, 10)).tolist() == [[-20.0, 490.0, 0.0]]

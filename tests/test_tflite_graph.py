@@ -1,0 +1,139 @@
+"""Reading .tflite files, also damaged ones."""
+
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecnn.errors import ArtifactError
+from edgecnn.formats.tflite_graph import Graph, read_graph
+
+
+def repacked(content: bytes, change: Any) -> bytes:
+    """The model with ``change`` applied to its object form."""
+    model = schema.ModelT.InitFromPackedBuf(content)
+    change(model)
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.fixture(scope="module")
+def int8_file(workspace: Any) -> bytes:
+    path: Path = workspace.path("tflite", "int8")
+    return path.read_bytes()
+
+
+def test_the_reference_cnn_is_read_as_it_was_built(workspace: Any, int8_file: bytes) -> None:
+    graph = read_graph(int8_file, "x")
+    assert [operator.kind for operator in graph.operators] == [
+        "CONV_2D", "MAX_POOL_2D", "CONV_2D", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED", "FULLY_CONNECTED", "SOFTMAX",
+    ]  # fmt: skip
+    (first, *_) = graph.operators
+    assert (first.options["strideH"], first.options["padding"]) == (1, 1)
+    assert str(first) == "operator 0 (CONV_2D)"
+    weights = graph.tensors[first.inputs[1]]
+    assert (weights.dtype, weights.shape, weights.axis, len(weights.scale)) == ("int8", (32, 3, 3, 1), 0, 32)
+    assert weights.data is not None
+    kernel = np.asarray(workspace.model.layers[0].kernel)  # (h, w, in, out)
+    real = weights.data * weights.scale.reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(real, kernel.transpose(3, 0, 1, 2), atol=float(weights.scale.max()) / 2 + 1e-7)
+    assert (graph.tensors[graph.inputs[0]].shape, graph.tensors[graph.outputs[0]].shape) == ((1, 28, 28, 1), (1, 10))
+
+
+def two_subgraphs(model: Any) -> None:
+    model.subgraphs = model.subgraphs * 2
+
+
+def custom_operator(model: Any) -> None:
+    model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    model.operatorCodes[0].customCode = "FlexErf"
+
+
+def dangling_tensor(model: Any) -> None:
+    model.subgraphs[0].operators[0].inputs = [0, 999, 1]
+
+
+def short_buffer(model: Any) -> None:
+    weights = model.subgraphs[0].operators[0].inputs[1]
+    buffer = model.buffers[model.subgraphs[0].tensors[weights].buffer]
+    buffer.data = buffer.data[:-1]
+
+
+def negative_scale(model: Any) -> None:
+    model.subgraphs[0].tensors[0].quantization.scale = [-1.0]
+
+
+def infinite_scale(model: Any) -> None:
+    model.subgraphs[0].tensors[0].quantization.scale = [float("inf")]
+
+
+def missing_zero_points(model: Any) -> None:
+    model.subgraphs[0].tensors[0].quantization.zeroPoint = [0, 0]
+
+
+def too_few_scales(model: Any) -> None:
+    weights = model.subgraphs[0].tensors[model.subgraphs[0].operators[0].inputs[1]]
+    weights.quantization.scale = weights.quantization.scale[:5]
+    weights.quantization.zeroPoint = weights.quantization.zeroPoint[:5]
+
+
+def unknown_type(model: Any) -> None:
+    model.subgraphs[0].tensors[0].type = schema.TensorType.COMPLEX64
+
+
+def sparse_weights(model: Any) -> None:
+    sparsity = schema.SparsityParametersT()
+    sparsity.traversalOrder, sparsity.dimMetadata = [0], []
+    model.subgraphs[0].tensors[0].sparsity = sparsity
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (two_subgraphs, "x.tflite has 2 subgraphs"),
+        (custom_operator, r"operator 0 is custom \(FlexErf\)"),
+        (dangling_tensor, r"operator 0 \(CONV_2D\) refers to a tensor that is not there"),
+        (short_buffer, r"of shape \(32, 3, 3, 1\) holds 287 bytes, 288 are needed"),
+        (negative_scale, r"tensor 0 \(.*\) has a scale that is zero, negative or not finite"),
+        (infinite_scale, "zero, negative or not finite"),
+        (missing_zero_points, "has 1 scales and 2 zero points"),
+        (too_few_scales, "has 5 scales along axis 0"),
+        (unknown_type, "is of type COMPLEX64; edgecnn reads"),
+        (sparse_weights, "is sparse"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_cannot_be_read_is_said_with_its_place(int8_file: bytes, change: Any, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        read_graph(repacked(int8_file, change), "x.tflite")
+
+
+def test_what_is_no_tflite_file() -> None:
+    for content in (b"", b"TFL3", b"\x08\0\0\0ONNXsomething"):
+        with pytest.raises(ArtifactError, match="does not carry the identifier"):
+            read_graph(content, "x.tflite")
+
+
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(1, 255))
+@settings(max_examples=150, deadline=None)
+def test_a_changed_byte_gives_a_graph_or_an_error_of_ours(int8_file: bytes, place: float, value: int) -> None:
+    structure = 20_000  # weights come behind; the tables are what can go wrong
+    content = bytearray(int8_file)
+    content[8 + int(place * structure)] ^= value
+    try:
+        assert isinstance(read_graph(bytes(content), "x"), Graph)
+    except ArtifactError as error:
+        assert str(error).startswith("x")
+
+
+@given(st.floats(0, 1, exclude_max=True))
+@settings(max_examples=60, deadline=None)
+def test_a_truncated_file_is_damaged(int8_file: bytes, share: float) -> None:
+    with pytest.raises(ArtifactError):
+        read_graph(int8_file[: int(share * len(int8_file))], "x")
