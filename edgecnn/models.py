@@ -145,12 +145,18 @@ def load_model(path: Path) -> Any:
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text[:200]}") from error
 
 
-def save_model(model: Any, path: Path) -> None:
+def save_model(model: Any, path: Path, *, with_optimizer: bool = False) -> None:
     """Write ``model`` to ``path`` (ending in .keras), whole or not at all; equal models give equal bytes.
+
+    The optimizer's state, twice the size of the weights, is left out unless training is to go on from the file.
 
     Raises:
         OutputError: the disk is full, or the place does not allow writing.
     """
+    if model.compiled and not with_optimizer:
+        weights = model.get_weights()
+        model = type(model).from_config(model.get_config())  # clone_model would compile it again
+        model.set_weights(weights)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / path.name  # Keras insists on the ending
         try:

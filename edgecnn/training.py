@@ -58,7 +58,7 @@ def train(
     def after_epoch(number: int, history: History) -> None:
         if checkpoints is not None:
             write_atomic(checkpoints / f"epoch-{number}.json", to_json(history))
-            save_model(model, _checkpoint(checkpoints, number))
+            save_model(model, _checkpoint(checkpoints, number), with_optimizer=True)
 
     history = fit(
         model,
