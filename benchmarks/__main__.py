@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import tables
+from benchmarks import int8_onnx, tables
 from edgecnn.errors import EdgecnnError, UnknownNameError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.records import to_json
@@ -31,7 +31,11 @@ def run(suite: str, out: Path | None) -> None:
 
     if suite not in _SUITES:
         raise UnknownNameError("suite", suite, _SUITES)
-    report = pipeline.run(pipeline.read_config(_SUITES[suite]), out or Path("runs") / suite)
+    folder = out or Path("runs") / suite
+    if suite == "int8-onnx":
+        report = int8_onnx.run(_SUITES[suite], folder)
+    else:
+        report = pipeline.run(pipeline.read_config(_SUITES[suite]), folder)
     path = tables.result_file(suite)
     make_folder(path.parent)
     write_atomic(path, to_json(report))

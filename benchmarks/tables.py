@@ -8,6 +8,7 @@
 import re
 from pathlib import Path
 
+from benchmarks import int8_onnx
 from edgecnn.errors import ConfigError
 from edgecnn.records import Report
 from edgecnn.report import format, read, rows
@@ -44,7 +45,8 @@ def _table(suite: str, where: object) -> str:
         raise ConfigError(
             f"{where} wants a table of {suite}, which has no result; run: python -m benchmarks run {suite}"
         )
-    return table(read(path), f"benchmarks/results/{path.name}")
+    render = int8_onnx.table if suite == "int8-onnx" else table
+    return render(read(path), f"benchmarks/results/{path.name}")
 
 
 def table(report: Report, source: str) -> str:

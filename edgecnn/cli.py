@@ -183,8 +183,7 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
     try:
         report = run_pipeline(settings, out)
     except KeyboardInterrupt:
-        click.echo("\nedgecnn: the same command goes on where this one stopped", err=True)
-        raise
+        raise KeyboardInterrupt("the same command goes on where this one stopped") from None
     _show_report(report, as_json)
     if not as_json:
         click.echo(f"\nThe whole report: {out / 'report.html'}")
@@ -493,8 +492,9 @@ def main() -> NoReturn:
     except EdgecnnError as error:
         click.echo(f"edgecnn: {error}", err=True)
         sys.exit(error.exit_status)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("edgecnn: interrupted", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        interrupt = error.__cause__ or error  # click's Abort comes from it
+        click.echo("; ".join(["edgecnn: interrupted", *map(str, interrupt.args)]), err=True)
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):

@@ -26,7 +26,7 @@ def progress(description: str, total: float) -> Iterator[Advance]:
     """Show a bar with the time left while the block runs; the block calls what it is given to move it.
 
     A narrow terminal gets less of it, the note cut short last. Where stderr is not a terminal, one plain line
-    says when the work is done.
+    says how long the work took, or where it stopped.
     """
     from rich.console import Console
 
@@ -83,7 +83,7 @@ def _line(description: str) -> Iterator[Advance]:
     how = "stopped after"
     try:
         yield advance
-        how = "done in"
+        how, last = "done in", ""
     finally:
-        at = f", {last}" if last else ""
+        at = f", at {last}" if last else ""
         sys.stderr.write(f"{description}: {how} {time.monotonic() - start:.1f} s{at}\n")

@@ -109,8 +109,8 @@ class Provenance(Record, frozen=True):
     data: str
     data_sha256: str
     calibration_images: int | None
-    tuning: Tuning | None
     versions: dict[str, str]
+    tuning: Tuning | None = None
 
 
 class Artifact(Record, frozen=True):

@@ -4,9 +4,10 @@ import json
 import os
 import pty
 import re
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -19,6 +20,7 @@ from conftest import Workspace
 from edgecnn import cli, files, pipeline
 from edgecnn.data import DataSet
 from edgecnn.formats import FORMATS
+from edgecnn.models import MODELS
 from edgecnn.pipeline import RunConfig
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
@@ -47,6 +49,8 @@ def edgecnn(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         with pytest.raises(SystemExit) as end:
             cli.main()
         out, err = capfd.readouterr()
+        # what TensorFlow's C++ says where a test imported it before edgecnn could make it quiet
+        err = re.sub(r"^[EWI]\d{4} .*\n", "", err, flags=re.MULTILINE)
         return Ended(int(end.value.code or 0), out, err)
 
     return run
@@ -103,6 +107,7 @@ def test_commands() -> None:
 def test_choices_repeated_for_quick_help_are_those_of_the_registries() -> None:
     assert tuple(SCHEMES) == cli.SCHEMES
     assert tuple(FORMATS) == cli.FORMATS
+    assert tuple(MODELS) == cli.MODELS
     for name in ("run", "export"):
         choices = {
             option.name: tuple(option.type.choices)
@@ -292,7 +297,8 @@ def test_unusable_folders(edgecnn: Command, tmp_path: Path) -> None:
     ended = edgecnn("train", "--data", tmp_path, "--out", tmp_path / "m.keras")
     assert ended.status == 1
     assert re.fullmatch(
-        r"reading \S+: stopped after 0\.\d s\nedgecnn: .*a/image\.png is 20x20 .*b/image\.png is 21x20 .*\n", ended.err
+        r"reading \S+: stopped after 0\.\d s.*\nedgecnn: .*a/image\.png is 20x20 .*b/image\.png is 21x20 .*\n",
+        ended.err,
     )
     assert not (tmp_path / "m.keras").exists()
 
@@ -372,13 +378,23 @@ def test_output_folder_that_is_not_writable(
     one_line(edgecnn("run", "--data", data_file, "--out", tmp_path / "out"), 1, "is not writable")
 
 
-@pytest.mark.parametrize("command", [["run", "--out", "OUT"], ["train", "--out", "OUT/model.keras"]])
-def test_full_disk(command: list[str], tmp_path: Path, data_file: Path) -> None:
+@pytest.fixture
+def no_large_files() -> Iterator[None]:
     """A limit on the size of files takes the place of a full disk: writes fail in the middle."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("command", [["run", "--out", "OUT"], ["train", "--out", "OUT/model.keras"]])
+def test_full_disk(
+    edgecnn: Command, command: list[str], tmp_path: Path, data_file: Path, request: pytest.FixtureRequest
+) -> None:
     out = tmp_path / "out"
-    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     arguments = [argument.replace("OUT", str(out)) for argument in command]
-    ended = in_a_process(*arguments, "--data", data_file, "--epochs", "1", before=limit)
+    request.getfixturevalue("no_large_files")  # the data are larger
+    ended = edgecnn(*arguments, "--data", data_file, "--epochs", "1")
     assert ended.status == 1, ended
     assert "Traceback" not in ended.err
     last = ended.err.strip().split("\n")[-1]
@@ -394,8 +410,7 @@ def test_interrupted(edgecnn: Command, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(pipeline, "run", interrupted)
     ended = edgecnn("run", "--out", tmp_path)
     assert (ended.status, ended.out) == (130, "")
-    assert "edgecnn: the same command goes on where this one stopped" in ended.err
-    assert ended.err.endswith("edgecnn: interrupted\n")
+    assert ended.err.endswith("edgecnn: interrupted; the same command goes on where this one stopped\n")
 
 
 def test_closed_pipe_ends_quietly(workspace: Workspace, tmp_path: Path) -> None:
@@ -428,9 +443,7 @@ def test_train_quantize_export_verify(edgecnn: Command, tmp_path: Path, workspac
     ended = edgecnn("train", *settings, "--epochs", "1", "--out", model)
     assert ended.status == 0
     assert len(from_json(ended.out.encode(), History, "stdout").epochs) == 1
-    assert re.fullmatch(
-        r"train float32: done in \d+\.\d s, epoch 1/1 loss \d\.\d{4} accuracy \d\.\d{4}\n", ended.err
-    ), "one plain line where stderr is no terminal"
+    assert re.fullmatch(r"train float32: done in \d+\.\d s\n", ended.err), "one line where stderr is no terminal"
 
     ended = edgecnn("quantize", model, *settings, "--epochs", "1", "--out", weights)
     assert ended.status == 0
@@ -498,7 +511,7 @@ def test_bench_report_and_baseline(edgecnn: Command, workspace: Workspace, tmp_p
         *["--threads", "1,2", "--seconds", "0.1", "--baseline", baseline, "--out", results],
     )
     assert ended.status == 0, ended.err
-    assert re.fullmatch(r"measuring: done in \d+\.\d s, digits-float32\.(tflite|onnx)\n", ended.err)
+    assert re.fullmatch(r"measuring: done in \d+\.\d s\n", ended.err)
     found = from_json(results.read_bytes(), Report, results)
     assert [row.measurement.threads for row in found.rows] == [1, 2, 1, 2]  # type: ignore[union-attr]
     assert found.baselines[0].model == "digits.keras"
@@ -565,12 +578,13 @@ def test_base_install_measures_and_names_the_extra_for_the_rest(workspace: Works
 def test_progress_without_a_terminal_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("work", 3) as advance:
         for number in range(3):
-            advance(note=f"part {number} " + 100 * "long ")
-    with pytest.raises(ValueError, match="broken"), progress("other work", 3):
+            advance(note=f"part {number}")
+    with pytest.raises(ValueError, match="broken"), progress("other work", 3) as advance:
+        advance(note="part 0 " + 30 * "long ")
         raise ValueError("broken")
     first, second, rest = capsys.readouterr().err.split("\n")
-    assert re.fullmatch(r"work: done in 0\.\d s, part 2 (long ){100}", first)
-    assert re.fullmatch(r"other work: stopped after 0\.\d s", second)
+    assert re.fullmatch(r"work: done in 0\.\d s", first)
+    assert re.fullmatch(r"other work: stopped after 0\.\d s, at part 0 (long ){30}", second)
     assert rest == ""
 
 

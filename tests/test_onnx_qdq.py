@@ -36,12 +36,14 @@ BODIES: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "mean kept": (lambda x: L.GlobalAveragePooling2D(keepdims=True)(x), {"MEAN"}),
     "concatenated": (lambda x: L.Concatenate()([x, L.Conv2D(3, 1)(x)]), {"CONCATENATION"}),
     "concatenated rows": (lambda x: L.Concatenate(axis=1)([x, L.Conv2D(4, 1)(x)]), {"CONCATENATION"}),
-    "nearest": (lambda x: L.UpSampling2D(2)(x), {"RESIZE_NEAREST_NEIGHBOR"}),
+    "upsampled": (lambda x: L.UpSampling2D(2)(x), {"TILE"}),
+    "nearest": (lambda x: L.Resizing(15, 21, interpolation="nearest")(x), {"RESIZE_NEAREST_NEIGHBOR"}),
+    "halved": (lambda x: L.Resizing(5, 5, interpolation="bilinear")(x), {"RESIZE_BILINEAR"}),
     "bilinear": (lambda x: L.UpSampling2D(2, interpolation="bilinear")(x), {"RESIZE_BILINEAR"}),
     "padded": (lambda x: L.Conv2D(3, 3, strides=2)(L.ZeroPadding2D(((0, 1), (2, 0)))(x)), {"CONV_2D"}),
     "transposed": (lambda x: L.Conv2D(3, 3)(L.Permute((2, 1, 3))(x)), {"TRANSPOSE"}),
     "channels turned": (lambda x: L.Conv2D(3, 3, padding="same")(L.Permute((3, 1, 2))(x)), {"TRANSPOSE"}),
-    "reshaped": (lambda x: L.Conv2D(3, 3)(L.Reshape((8, 8, 4))(L.Cropping2D(((1, 0), (1, 0)))(x))), {"RESHAPE"}),
+    "reshaped": (lambda x: L.Conv2D(3, 3)(L.Reshape((6, 9, 6))(x)), {"RESHAPE"}),
     "reshaped flat": (lambda x: L.Reshape((9, 36))(x), {"RESHAPE"}),
     "sigmoid": (lambda x: L.Activation("sigmoid")(x), {"LOGISTIC"}),
     "tanh": (lambda x: L.Activation("tanh")(x), {"TANH"}),
@@ -54,7 +56,7 @@ BODIES: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     ),
     "residual": (lambda x: L.ReLU()(x + L.Conv2D(4, 3, padding="same")(x)), {"ADD"}),
     "difference": (lambda x: x - L.Conv2D(4, 3, padding="same")(x), {"SUB"}),
-    "rescaled": (lambda x: L.Rescaling([1.0, 2.0, 0.5, 3.0], offset=-0.25)(x), {"MUL"}),
+    "rescaled": (lambda x: L.Rescaling([1.0, 2.0, 0.5, 3.0], offset=-0.25)(L.ReLU()(x)), {"MUL"}),
     "batch normalised": (lambda x: L.ReLU()(L.BatchNormalization()(L.MaxPooling2D()(x))), {"MUL"}),
     "softmax over channels": (lambda x: L.Softmax()(L.Conv2D(4, 1)(x)), {"SOFTMAX"}),
     "dense on maps": (lambda x: L.Flatten()(L.Conv2D(4, 1)(x)), {"FULLY_CONNECTED"}),
@@ -141,11 +143,11 @@ def test_any_window(
     assert np.rint(np.abs(lite - ours) / step).max() <= 2
 
 
-def changed(graph: Graph, kind: str, **changes: Any) -> Graph:
+def changed(graph: Graph, of_kind: str, /, **changes: Any) -> Graph:
     import msgspec
 
     operators = tuple(
-        msgspec.structs.replace(operator, **changes) if operator.kind == kind else operator
+        msgspec.structs.replace(operator, **changes) if operator.kind == of_kind else operator
         for operator in graph.operators
     )
     assert operators != graph.operators

@@ -43,12 +43,12 @@ def digits(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_part(load("fashion-mnist"), tmp_path_factory.mktemp("data") / "clothes.npz", 1000, 300)
+    return save_part(load("fashion-mnist"), tmp_path_factory.mktemp("data") / "clothes.npz", 2000, 300)
 
 
 @pytest.fixture(scope="module")
 def config(digits: Path) -> RunConfig:
-    return RunConfig(data=str(digits), epochs=2, qat_epochs=1, schemes=SCHEMES, seconds=0.05)
+    return RunConfig(data=str(digits), epochs=2, qat_epochs=1, schemes=SCHEMES, tune=False, seconds=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +187,7 @@ def command(config: RunConfig, out: Path) -> list[str]:
         epochs = {config.epochs}
         qat_epochs = {config.qat_epochs}
         schemes = {list(config.schemes)}
+        tune = {str(config.tune).lower()}
         seconds = {config.seconds}
     """
     file = out.with_suffix(".toml")
@@ -222,7 +223,7 @@ def test_killed_again_and_again_ends_the_same(
         else:
             assert process.returncode == 130, said
             lines = said.decode().strip().split("\n")
-            assert lines[-2:] == ["edgecnn: the same command goes on where this one stopped", "edgecnn: interrupted"]
+            assert lines[-1] == "edgecnn: interrupted; the same command goes on where this one stopped"
             assert b"Traceback" not in said
         assert not (out / "report.json").exists()
     (out / "work" / ".outputs.npy.partial").write_bytes(b"a killed write of other settings")
@@ -262,10 +263,12 @@ def residual(path: Path) -> Path:
     layers = keras.layers
     keras.utils.set_random_seed(0)
     inputs = keras.Input((28, 28, 1))
-    start = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, strides=2, use_bias=False)(inputs)))
+    start = layers.ReLU()(
+        layers.BatchNormalization(momentum=0.9)(layers.Conv2D(8, 3, strides=2, use_bias=False)(inputs))
+    )
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(start)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    x = layers.BatchNormalization()(layers.Conv2D(8, 1, use_bias=False)(x))
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(8, 1, use_bias=False)(x))
     x = layers.ReLU()(layers.Add()([start, x]))
     outputs = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
     keras.Model(inputs, outputs, name="own").save(path)
@@ -280,6 +283,7 @@ def test_own_model_goes_through_with_qat(clothes: Path, tmp_path: Path) -> None:
         epochs=3,
         qat_epochs=1,
         learning_rate=0.01,
+        tune=False,
         seconds=0.05,
         schemes=SCHEMES,
     )
@@ -302,7 +306,8 @@ def test_model_that_qat_cannot_take_gives_all_other_rows(
     inputs = [keras.Input((28, 28, 1)), layers.MaxPooling2D(4), layers.Flatten()]
     model = keras.Sequential([*inputs, layers.UnitNormalization(name="the_odd_one"), layers.Dense(10, name="last")])
     model.save(own)
-    settings = RunConfig(model=str(own), data=str(clothes), schemes=SCHEMES, formats=("tflite",), seconds=0.05)
+    schemes = ("float32", "float16", "int8-qat")
+    settings = RunConfig(model=str(own), data=str(clothes), schemes=schemes, formats=("tflite",), seconds=0.05)
     with caplog.at_level(logging.WARNING, "edgecnn"):
         report = run(settings, out)
     (failure,) = failures(report)
@@ -313,7 +318,7 @@ def test_model_that_qat_cannot_take_gives_all_other_rows(
         False,
     )
     assert "the_odd_one" in failure.reason
-    assert [row.artifact.file for row in results(report)] == ["model.keras", "own-float32.tflite", "own-int8.tflite"]
+    assert [row.artifact.file for row in results(report)] == ["model.keras", "own-float32.tflite", "own-float16.tflite"]
     assert _status(report) == 1
     assert "edgecnn: int8-qat (quantize): " in capsys.readouterr().err
 

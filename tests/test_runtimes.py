@@ -16,6 +16,9 @@ from edgecnn.runtimes import RUNTIMES, open_session, predict, runtime_for, runti
 from edgecnn.runtimes.fake import FakeModel
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
+# TensorFlow, which the tests have been running already, takes no other number of threads any more.
+THREADS = {name: 0 if name == "keras" else 1 for name in RUNTIMES}
+
 
 def file_for(runtime: str, workspace: Any, folder: Path) -> Path:
     """A float model that ``runtime`` runs."""
@@ -52,7 +55,7 @@ def test_unknown_names_list_the_choices() -> None:
 def test_session_answers_per_image_and_forgets_the_one_before(name: str, workspace: Any, tmp_path: Path) -> None:
     path = file_for(name, workspace, tmp_path)
     images = workspace.data.inputs(workspace.data.test.images[:6])
-    with contextlib.closing(open_session(path)) as session:
+    with contextlib.closing(open_session(path, threads=THREADS[name])) as session:
         assert session.batch == 1
         assert session.input.dtype == session.output.dtype == "float32"
         forward = predict(session, images)
@@ -67,7 +70,7 @@ def test_session_answers_per_image_and_forgets_the_one_before(name: str, workspa
 def test_outputs_are_those_of_the_keras_model(name: str, workspace: Any, tmp_path: Path) -> None:
     images = workspace.data.inputs(workspace.data.test.images[:50])
     expected = np.asarray(workspace.model(images, training=False))
-    with contextlib.closing(open_session(file_for(name, workspace, tmp_path))) as session:
+    with contextlib.closing(open_session(file_for(name, workspace, tmp_path), threads=THREADS[name])) as session:
         np.testing.assert_allclose(predict(session, images), expected, atol=1e-5)
 
 
@@ -89,6 +92,12 @@ def test_an_unknown_device_is_refused(name: str, workspace: Any, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
+def test_a_number_of_threads_that_comes_too_late_is_refused(workspace: Any) -> None:
+    workspace.model.predict(np.zeros((1, 28, 28, 1), np.float32), verbose=0)
+    with pytest.raises(SessionError, match="TensorFlow is running already"):
+        open_session(workspace.model_file, threads=3)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_fixed_batch_is_kept(format: str, workspace: Any) -> None:
     with pytest.raises(SessionError, match="exported for a fixed batch of 1, 4 was asked for; .*--batch dynamic"):
@@ -97,7 +106,7 @@ def test_a_fixed_batch_is_kept(format: str, workspace: Any) -> None:
 
 def test_surplus_of_the_last_batch_is_thrown_away(workspace: Any) -> None:
     images = workspace.data.inputs(workspace.data.test.images[:7])
-    with contextlib.closing(open_session(workspace.model_file, batch=3)) as session:
+    with contextlib.closing(open_session(workspace.model_file, threads=0, batch=3)) as session:
         many = predict(session, images)
     np.testing.assert_allclose(many, np.asarray(workspace.model(images, training=False)), atol=1e-6)
 

@@ -89,6 +89,5 @@ def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
         data=data.name,
         data_sha256=data.sha256,
         calibration_images=None,
-        tuning=None,
         versions={tool: metadata.version(tool) for tool in _TOOLS},
     )

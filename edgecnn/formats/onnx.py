@@ -3,8 +3,10 @@
 import contextlib
 import io
 import logging
+import re
 import tempfile
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -117,24 +119,59 @@ def _float(source: Source) -> Any:
         raise ExportError(
             f"{source.model.name} cannot be exported as .onnx: {' '.join(str(error).split())[:300]}"
         ) from error
-    unknown = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    known = require("onnx").defs.has
+    unknown = sorted({node.op_type for node in model.graph.node if node.domain or not known(node.op_type)})
     if unknown:
-        raise ExportError(f"{source.model.name} cannot be exported as .onnx: no standard operator for {unknown}")
+        raise ExportError(
+            f"{source.model.name} cannot be exported as .onnx: no standard operator for {', '.join(unknown)}"
+        )
     model.graph.name = source.model.name
-    _rename(model, model.graph.input[0].name, "input")
-    _rename(model, model.graph.output[0].name, "output")
+    _order(model.graph)
     return model
 
 
-def _rename(model: Any, old: str, new: str) -> None:
-    for value in (*model.graph.input, *model.graph.output):
-        if value.name == old:
-            value.name = new
-    for node in model.graph.node:
-        for names in (node.input, node.output):
-            for position, name in enumerate(names):
-                if name == old:
-                    names[position] = new
+def _order(graph: Any) -> None:
+    """Bring nodes and weights into the order they are needed, and number their names in it.
+
+    tf2onnx orders by the hash of names that it numbers per process; equal models shall give equal bytes.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    nodes: dict[str, Any] = {}
+    waiting = [makers[graph.output[0].name]]
+    while waiting:
+        node = waiting[-1]
+        missing = [makers[name] for name in node.input if name in makers and makers[name].output[0] not in nodes]
+        if missing:
+            waiting.append(missing[0])
+            continue
+        nodes.setdefault(node.output[0], waiting.pop())
+
+    names = {"": "", graph.input[0].name: "input", graph.output[0].name: "output"}
+    taken: Counter[str] = Counter(names.values())
+
+    def renamed(name: str) -> str:
+        if name not in names:
+            base = re.sub(r"__\d+(?=:\d+$|$)", "", name)
+            taken[base] += 1
+            names[name] = base if taken[base] == 1 else f"{base}__{taken[base]}"
+        return names[name]
+
+    for node in nodes.values():
+        node.input[:] = [renamed(name) for name in node.input]
+        node.output[:] = [renamed(name) for name in node.output]
+        node.name = f"{node.op_type}:{node.output[0]}"
+    weights = {name: weight for weight in graph.initializer if (name := names.get(weight.name))}
+    for name, weight in weights.items():
+        weight.name = name
+    ordered = {
+        "node": list(nodes.values()),
+        "initializer": [weights[name] for name in names.values() if name in weights],
+    }
+    for field, values in ordered.items():
+        graph.ClearField(field)
+        getattr(graph, field).extend(values)
+    graph.ClearField("value_info")
+    graph.input[0].name, graph.output[0].name = "input", "output"
 
 
 def _store_half(model: Any) -> None:

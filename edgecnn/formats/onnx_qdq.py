@@ -117,7 +117,7 @@ class _Writer:
 
     def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
         if name not in self.initializers:
-            self.initializers[name] = self.numpy_helper.from_array(np.ascontiguousarray(value), name)
+            self.initializers[name] = self.numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecnn.records import Report
+from edgecnn.report.format import ABSENT
 from edgecnn.report.page import Cell, Page, machine, marks_of, page, setting
 
 WIDTH = 100
@@ -69,10 +70,14 @@ def _groups(content: Page) -> dict[str, list[int]]:
 
 def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
     """The rows with these numbers; adds to ``marks`` the marks of the notes they use."""
+    model = _shared_model(content)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     places = []
     for place, column in enumerate(content.results.columns):
-        if column.key in _COLUMNS:
+        shown_rows = [
+            cells for row, cells in zip(content.rows, content.results.rows, strict=True) if row.number in numbers
+        ]
+        if column.key in _COLUMNS and any(cells[place].text != ABSENT for cells in shown_rows):
             places.append(place)
             table.add_column(
                 _COLUMNS[column.key],
@@ -84,14 +89,25 @@ def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
         if row.number in numbers:
             shown = []
             for place in places:
-                shown.append(_text(cells[place], content.results.columns[place].key))
+                cell, key = cells[place], content.results.columns[place].key
+                shown.append(_text(cell, key, cell.text.removeprefix(model) if key == "artifact" else cell.text))
                 marks.update(cells[place].marks)
             table.add_row(*shown)
     return table
 
 
-def _text(cell: Cell, key: str) -> Text:
-    text = cell.text if key == "to_float32" else cell.text.partition(" [")[0]
+def _shared_model(content: Page) -> str:
+    """The name of the model that all exported files begin with, and the dash; empty if there are several."""
+    models = {
+        row.name.removesuffix(f"{row.scheme}.{row.format}")
+        for row in content.rows
+        if row.kind == "result" and row.format != "keras"
+    }
+    return models.pop() if len(models) == 1 else ""
+
+
+def _text(cell: Cell, key: str, text: str) -> Text:
+    text = text if key == "to_float32" else text.partition(" [")[0]
     return Text(text + marks_of(cell), style=_STYLES[cell.tone])
 
 

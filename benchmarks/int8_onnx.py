@@ -1,0 +1,356 @@
+"""The suite ``int8-onnx``: is an int8 .onnx file worth it, and how do other ways to one compare?
+
+For latency the weights hardly matter, so only the reference CNN is trained, for one epoch; the others are untrained,
+with the statistics of their batch normalisation settled on random images and their activation ranges calibrated.
+"""
+
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgecnn import artifacts
+from edgecnn.bench import Candidate, bench, statistics
+from edgecnn.bench.statistics import Estimate
+from edgecnn.data import DataSet, load
+from edgecnn.data.dataset import make_dataset
+from edgecnn.errors import ConfigError, RecordError
+from edgecnn.files import make_folder, sha256_file, write_atomic
+from edgecnn.formats import FORMATS, onnx_tune, provenance_of
+from edgecnn.formats.onnx_qdq import spec_of
+from edgecnn.formats.source import Source
+from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.models import MODELS, build_model, save_model
+from edgecnn.optional import require
+from edgecnn.quantization import qat
+from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.quiet import quiet_stderr
+from edgecnn.records import (
+    SCHEMA_VERSION,
+    Artifact,
+    BenchResults,
+    Failure,
+    Measurement,
+    Record,
+    Report,
+    Result,
+    to_json,
+)
+from edgecnn.report import format
+from edgecnn.report.page import Notes, machine
+from edgecnn.training import train
+
+FLOAT = "-float32.onnx"
+UNTUNED = "-int8-qat.onnx"
+TUNED = "-int8-qat-tuned.onnx"
+TFLITE = "-int8-qat.tflite"
+TF2ONNX = "-int8-qat-tf2onnx.onnx"
+STATIC = "-quantize_static.onnx"
+COLUMNS = {
+    "-float32.tflite": "LiteRT, float32",
+    TFLITE: "LiteRT, int8-qat",
+    FLOAT: "ONNX Runtime, float32",
+    UNTUNED: "int8-qat",
+    TUNED: "int8-qat, tuned",
+    TF2ONNX: "int8-qat .tflite by tf2onnx",
+    STATIC: "float .onnx by quantize_static",
+}
+"""What is measured of each model: the end of the file's name, and the column it stands in."""
+
+REFERENCE_BAR, MEAN_BAR, WORST_BAR = 0.62, 0.72, 1.0
+"""At most so much of the float file's time for the tuned files: the reference CNN, the geometric mean, each."""
+
+UNTUNED_SIZE_BAR, TUNED_SIZE_BAR = 1.08, 0.5
+"""At most so much of the .tflite file's size for an untuned file, of the float .onnx file's for a tuned one."""
+
+
+class Suite(Record, frozen=True):
+    """What to measure; times in seconds. ``images`` calibrate the ranges."""
+
+    models: tuple[str, ...]
+    seed: int
+    images: int
+    tune_seconds: float
+    seconds: float
+    blocks: int
+
+
+def read_suite(path: Path) -> Suite:
+    """The suite in the TOML file at ``path``.
+
+    Raises:
+        ConfigError: no TOML, an unknown or missing key, a value of the wrong type, or an unknown model.
+    """
+    try:
+        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not a valid suite: {error}; the keys are: {', '.join(Suite.__struct_fields__)}"
+        ) from error
+    if unknown := sorted(set(suite.models) - set(MODELS)):
+        raise ConfigError(f"{path} names unknown models {', '.join(unknown)}; known are: {', '.join(MODELS)}")
+    return suite
+
+
+def run(path: Path, out: Path) -> Report:
+    """Make every file of the suite at ``path`` in the folder ``out`` and measure them: those of a model in turns."""
+    suite = read_suite(path)
+    make_folder(out)
+    made = {name: _prepared(name, suite, out) for name in suite.models}
+    measured = [_measured(name, files, suite, out) for name, files in made.items()]
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        title="Int8 .onnx in ONNX Runtime",
+        data=None,
+        data_sha256=None,
+        test_images=0,
+        environment=measured[0].environment,
+        seed=suite.seed,
+        rows=tuple(row for results in measured for row in results.rows),
+        parities=(),
+    )
+
+
+def _measured(name: str, files: list[Artifact | Failure], suite: Suite, out: Path) -> BenchResults:
+    """The files of a model, a row for each; what could not be made is a row already."""
+    candidates = [Candidate(path=out / made.file, artifact=made) for made in files if isinstance(made, Artifact)]
+    _, height, width, channels = MODELS[name]().input_shape
+    image = np.random.default_rng(suite.seed).random((height, width, channels), np.float32)
+    results = bench(candidates, image=image, seconds=suite.seconds, blocks=suite.blocks, seed=suite.seed)
+    rows = iter(results.rows)
+    return results.replace(rows=tuple(next(rows) if isinstance(made, Artifact) else made for made in files))
+
+
+# The files
+
+
+def _prepared(name: str, suite: Suite, out: Path) -> list[Artifact | Failure]:
+    """Every file of the model called ``name``, written into ``out``, or the reason why there is none."""
+    source, data = _source(name, suite)
+    model_file = out / f"{name}.keras"
+    save_model(source.model, model_file)
+    provenance = provenance_of(name, sha256_file(model_file), data)
+
+    def ours(file_format: str, scheme: str) -> bytes:
+        chosen, tuning = FORMATS[file_format], source.tunings.get(scheme)
+        content = chosen.convert(source, SCHEMES[scheme])
+        return chosen.embed(content, provenance.replace(scheme=scheme, tuning=tuning))
+
+    def tuned() -> bytes:
+        scheme = SCHEMES["int8-qat"]
+        source.tunings[scheme.name] = onnx_tune.tune(source, scheme, suite.tune_seconds)
+        return ours("onnx", scheme.name)
+
+    makers: dict[str, Callable[[], bytes]] = {
+        "-float32.tflite": lambda: ours("tflite", "float32"),
+        TFLITE: lambda: ours("tflite", "int8-qat"),
+        FLOAT: lambda: ours("onnx", "float32"),
+        UNTUNED: lambda: ours("onnx", "int8-qat"),
+        TUNED: tuned,
+        TF2ONNX: lambda: _by_tf2onnx(out / f"{name}{TFLITE}"),
+        STATIC: lambda: _by_quantize_static(out / f"{name}{FLOAT}", source),
+    }
+    return [_made(out / f"{name}{ending}", makers[ending]) for ending in COLUMNS]
+
+
+def _made(path: Path, maker: Callable[[], bytes]) -> Artifact | Failure:
+    try:
+        write_atomic(path, maker())
+        return artifacts.describe(path)
+    except Exception as error:  # noqa: BLE001 - that a tool cannot make its file, for whatever reason, is its result
+        reason = " ".join(str(error).split())[:300] or "it gave no reason"
+        return Failure(subject=path.name, stage="convert", error=type(error).__name__, reason=reason)
+
+
+def _source(name: str, suite: Suite) -> tuple[Source, DataSet]:
+    """The model with settled statistics and its fake-quantised twin with calibrated ranges."""
+    if name == "mnist_cnn":
+        data = load("mnist")
+        model, _ = train(build_model(name, data, suite.seed), data, epochs=1, seed=suite.seed)
+    else:
+        require("keras").utils.set_random_seed(suite.seed)
+        model = MODELS[name]()
+        data = _random_data(model.input_shape[1:], suite)
+        _settle(model, data.calibration(suite.images))
+    images = data.calibration(suite.images)
+    quantized = qat.fake_quantized(model, data)
+    qat.calibrate_ranges(quantized, images)
+    return Source(model, quantized, images, "int8", 1), data
+
+
+def _random_data(shape: tuple[int, int, int], suite: Suite) -> DataSet:
+    images = np.random.default_rng(suite.seed).random((suite.images, *shape), np.float32)
+    labels = np.arange(suite.images) % 2
+    return make_dataset("random images", "random", (images, labels), (images, labels), None, (0.0, 1.0))
+
+
+def _settle(model: Any, images: Any) -> None:
+    """Give batch normalisation the statistics of ``images``: without momentum, one step of training takes them over.
+
+    At first it divides by one instead, and the values of a deep model vanish or grow from layer to layer.
+    """
+    layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(images, training=True)
+    for layer, momentum in zip(layers, before, strict=True):
+        layer.momentum = momentum
+
+
+def _by_tf2onnx(path: Path) -> bytes:
+    """The int8 .tflite file converted by tf2onnx, its input channels-first like that of every .onnx file here."""
+    tf2onnx = require("tf2onnx")
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    graph = read_graph(path.read_bytes(), path.name)
+    source = graph.tensors[graph.inputs[0]]
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, _ = tf2onnx.convert.from_tflite(str(path), opset=17, inputs_as_nchw=[source.name])
+    # the scale of an integer input is nowhere in an .onnx file; a session needs it to encode an image
+    spec = spec_of(source, model.graph.input[0].name)
+    model.metadata_props.add(key="edgecnn.input", value=to_json(spec).decode())
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _by_quantize_static(path: Path, source: Source) -> bytes:
+    """The float .onnx file quantised by ONNX Runtime's own tool as its documentation advises for x86: QDQ, U8S8."""
+    quantization = require("onnxruntime.quantization")
+
+    class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left: Iterator[Any] = iter(source.calibration.transpose(0, 3, 1, 2))
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.left, None)
+            return None if image is None else {"input": np.ascontiguousarray(image[np.newaxis])}
+
+    with tempfile.TemporaryDirectory() as folder, quiet_stderr():
+        prepared, target = Path(folder) / "prepared.onnx", Path(folder) / "target.onnx"
+        # its symbolic shapes are for free dimensions, and there are none
+        quantization.shape_inference.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            target,
+            Images(),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+        )
+        return target.read_bytes()
+
+
+# The table
+
+
+def models_of(report: Report) -> tuple[str, ...]:
+    """The models of ``report``, in its order."""
+    names = (_file(row) for row in report.rows)
+    return tuple(name.removesuffix(FLOAT) for name in names if name.endswith(FLOAT))
+
+
+def row_of(report: Report, model: str, ending: str) -> Result | Failure:
+    """The row of the file ``<model><ending>``.
+
+    Raises:
+        RecordError: ``report`` has none.
+    """
+    for row in report.rows:
+        if _file(row) == f"{model}{ending}":
+            return row
+    raise RecordError(f"the result has no row for {model}{ending}; run: python -m benchmarks run int8-onnx")
+
+
+def _file(row: Result | Failure) -> str:
+    return row.artifact.file if isinstance(row, Result) else row.subject.partition(",")[0]
+
+
+def measurement_of(report: Report, model: str, ending: str) -> Measurement:
+    """The measurement of a file that this project makes, which must be there.
+
+    Raises:
+        RecordError: it could not be made or measured, or ``report`` does not have it.
+    """
+    row = row_of(report, model, ending)
+    if isinstance(row, Failure):
+        raise RecordError(f"the result has no measurement of {row.subject}: {row.reason}")
+    return row.measurement
+
+
+def to_float(report: Report, model: str, ending: str) -> Estimate:
+    """Time of a file over that of the float .onnx file of the same model."""
+    return statistics.ratio(measurement_of(report, model, ending), measurement_of(report, model, FLOAT))
+
+
+def geometric_mean(report: Report) -> float:
+    """Of tuned ÷ float over all models."""
+    models = models_of(report)
+    return math.exp(sum(math.log(to_float(report, model, TUNED).value) for model in models) / len(models))
+
+
+def table(report: Report, source: str) -> str:
+    """Times, ratios and sizes as Markdown tables, one row per model; ``source`` names the file of ``report``."""
+    models, notes = models_of(report), Notes()
+    unit = format.unit_for(statistics.summary(measurement_of(report, model, TUNED)).median for model in models)
+
+    def marked(text: str, *about: str) -> str:
+        marks = notes.mark(*about)
+        return f"{text} ({', '.join(marks)})" if marks else text
+
+    def time(model: str, ending: str) -> str:
+        row = row_of(report, model, ending)
+        if isinstance(row, Failure):
+            return marked(format.ABSENT, f"{row.stage}: {row.error}: {row.reason}")
+        timing = statistics.summary(row.measurement)
+        text = format.time_interval(timing.median, timing.low, timing.high, unit)
+        return marked(text, *statistics.warnings(row.measurement))
+
+    def ratio(model: str, ending: str) -> str:
+        if isinstance(row_of(report, model, ending), Failure):
+            return format.ABSENT
+        estimate = to_float(report, model, ending)
+        return format.ratio_interval(estimate.value, estimate.low, estimate.high)
+
+    def size(model: str, ending: str) -> str:
+        row = row_of(report, model, ending)
+        return format.ABSENT if isinstance(row, Failure) else format.count(row.artifact.size_bytes)
+
+    parts = [
+        f"Median time, {unit.name} [95 %]:",
+        _grid(models, time),
+        "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
+        _grid(models, ratio),
+        f"Geometric mean of tuned ÷ float over {format.counted(len(models), 'model')}: "
+        f"**{format.ratio(geometric_mean(report))}**.",
+        "Size, bytes:",
+        _grid(models, size),
+        "\n".join(f"- ({mark}) {text}" for mark, text in notes.all()),
+        _measured_on(report, source),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _grid(models: tuple[str, ...], cell: Callable[[str, str], str]) -> str:
+    lines = [
+        f"| model | {' | '.join(COLUMNS.values())} |",
+        f"|---|{'---:|' * len(COLUMNS)}",
+        *(f"| {model} | {' | '.join(cell(model, ending) for ending in COLUMNS)} |" for model in models),
+    ]
+    return "\n".join(lines)
+
+
+def _measured_on(report: Report, source: str) -> str:
+    where = report.environment
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(where.versions.items()))
+    load = "" if where.load_1min is None else f", load average {where.load_1min:.1f} before"
+    return (
+        f"Measured on {machine(where)}, {format.counted(where.usable_cores, 'core')} (cpu, 1 thread, batch 1{load}), "
+        f"Python {where.python}, {versions}. Every sample is in `{source}`."
+    )
