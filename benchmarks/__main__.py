@@ -5,15 +5,16 @@ from pathlib import Path
 
 import click
 
-from benchmarks import int8_onnx, tables
+from benchmarks import figure, int8_onnx, tables
 from edgecnn.errors import EdgecnnError, UnknownNameError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.records import to_json
-from edgecnn.report import show
+from edgecnn.report import read, show
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
 _SUITES = {path.stem: path for path in sorted((_HERE / "suites").glob("*.toml"))}
+_PICTURE = _ROOT / "docs" / "mnist.svg"
 _PAGES = (_ROOT / "README.md", _HERE / "README.md")
 
 
@@ -46,8 +47,10 @@ def run(suite: str, out: Path | None) -> None:
 @cli.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit status 1 if a table is out of date.")
 def table(check: bool) -> None:
-    """Make the tables in README.md and benchmarks/README.md anew from the results."""
+    """Make the tables in README.md and benchmarks/README.md, and the README's picture, anew from the results."""
     stale = False
+    if not check:
+        write_atomic(_PICTURE, figure.latency(read(tables.result_file("mnist"))))
     for path in _PAGES:
         text = path.read_text(encoding="utf-8")
         wanted = tables.up_to_date(text, path)
