@@ -18,7 +18,7 @@ from edgecnn.errors import ConfigError, EdgecnnError
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
-    from edgecnn.records import Record, Report
+    from edgecnn.records import Parity, Record, Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -308,28 +308,45 @@ def export(
 @click.option("--model", type=_FILE, required=True, help="The .keras model the files came from.")
 @_data
 @_qat
+@click.option("--stages", is_flag=True, help="Count accuracy step by step, from float to each runtime (int8 FILES).")
+@click.option("--layers", is_flag=True, help="Measure the error of every int8 tensor inside .tflite FILES.")
 @_json_array
-def verify(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
+def verify(
+    files: tuple[Path, ...],
+    model: Path,
+    data: str,
+    input_range: Any,
+    qat: Path | None,
+    stages: bool,
+    layers: bool,
+    as_json: bool,
+) -> None:
     """Compare exported FILES with the model they came from.
 
-    On all test images; the exit status is 1 if a file is out of tolerance.
+    On all test images; the exit status is 1 if a file is out of tolerance. --stages tells which step changed the
+    accuracy: quantisation-aware training, int8, or a runtime. --layers compares inside the file, on 200 training
+    images, and has no tolerance.
     """
     from edgecnn.verify import verify as verify_files
 
+    if stages and layers:
+        raise ConfigError("--stages and --layers answer different questions; give one of them")
+    if layers:
+        _show_layers(files, model, _load(data, input_range), qat, as_json)
+        return
+    if stages:
+        _show_violations(_show_stages(files, model, _load(data, input_range), qat, as_json))
     parities = verify_files(files, _load(data, input_range), model=model, qat_weights=qat)
     if as_json:
         _print_array(parities)
-    for parity in parities:
-        apart = parity.difference
-        text = (
-            f"{parity.artifact} against {parity.reference}: accuracy {parity.accuracy.value:.2%}, top class agrees "
-            f"on {apart.agreement:.2%}, largest difference {apart.max_abs:.3g}"
-        )
-        if not as_json:
-            click.echo(text)
-        for line in parity.violations:
-            click.echo(f"edgecnn: {parity.artifact} against {parity.reference}: {line}", err=True)
-    sys.exit(1 if any(parity.violations for parity in parities) else 0)
+    else:
+        for parity in parities:
+            apart = parity.difference
+            click.echo(
+                f"{parity.artifact} against {parity.reference}: accuracy {parity.accuracy.value:.2%}, top class agrees "
+                f"on {apart.agreement:.2%}, largest difference {apart.max_abs:.3g}"
+            )
+    _show_violations(parities)
 
 
 @cli.command()
@@ -401,6 +418,33 @@ def baseline(model: Path, data: str, input_range: Any, device: str, out: Path, a
 
 @cli.command()
 @click.argument("file", type=_FILE)
+@click.option("--shape", type=_Numbers(int, "1,3,64,64"), help="Of the input, where FILE leaves it free.")
+@click.option("--assert", "wanted", type=click.Choice(["int8"]), help="Fail if a node computes in something else.")
+@_json
+def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_json: bool) -> None:
+    """Show what runs in integers and what in float.
+
+    FILE is a .onnx or .tflite file that any tool made. Shown are its operators with types, quantisation, sizes and
+    multiply-accumulates, and what the runtime makes of them. With --assert int8 the exit status is 1 if a node
+    computes in float or with float activations; conversions of type and layout do not count.
+    """
+    from edgecnn.inspection import inspect as inspect_file
+    from edgecnn.inspection.terminal import show
+
+    found = inspect_file(file, shape)
+    if as_json:
+        _print(found, True, "")
+    else:
+        show(found)
+    if wanted is not None:
+        for node in found.not_int8:
+            kind = node.kernel if node.position is None else f"{node.kind} {node.position}"
+            click.echo(f"edgecnn: {file}: {kind} ({node.name}) computes in {node.precision}", err=True)
+        sys.exit(1 if found.not_int8 else 0)
+
+
+@cli.command()
+@click.argument("file", type=_FILE)
 @click.option("--out", type=_FILE, help="Folder to write report.md, .html, .csv and .json to.")
 @_json
 def report(file: Path, out: Path | None, as_json: bool) -> None:
@@ -443,6 +487,41 @@ def _print_array(records: "Sequence[Record]") -> None:
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(records), indent=1))
+
+
+def _show_stages(
+    files: "Sequence[Path]", model: Path, data: "DataSet", qat: Path | None, as_json: bool
+) -> "list[Parity]":
+    from edgecnn.diagnosis.stages import stages
+    from edgecnn.diagnosis.terminal import show_path
+
+    paths = stages(files, data, model=model, qat_weights=qat)
+    if as_json:
+        _print_array(paths)
+    else:
+        for path in paths:
+            show_path(path)
+    return [parity for path in paths for parity in path.parities]
+
+
+def _show_layers(files: "Sequence[Path]", model: Path, data: "DataSet", qat: Path | None, as_json: bool) -> None:
+    from edgecnn.diagnosis.layers import layers
+    from edgecnn.diagnosis.terminal import show_layers
+
+    found = layers(files, data, model=model, qat_weights=qat)
+    if as_json:
+        _print_array(found)
+    else:
+        for errors in found:
+            show_layers(errors)
+
+
+def _show_violations(parities: "Sequence[Parity]") -> NoReturn:
+    """Say what is out of tolerance on stderr, and end with the exit status that it asks for."""
+    for parity in parities:
+        for line in parity.violations:
+            click.echo(f"edgecnn: {parity.artifact} against {parity.reference}: {line}", err=True)
+    sys.exit(1 if any(parity.violations for parity in parities) else 0)
 
 
 def _show_report(report: "Report", as_json: bool) -> None:

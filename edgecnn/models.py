@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -174,8 +175,20 @@ def _without_dates(archive: bytes) -> bytes:
             content = source.read(name)
             if name == "metadata.json":
                 content = json.dumps({"keras_version": json.loads(content)["keras_version"]}).encode()
+            elif name == "config.json":
+                content = _numbered(content)
             target.writestr(zipfile.ZipInfo(name), content)
     return undated.getvalue()
+
+
+def _numbered(config: bytes) -> bytes:
+    """The config with its objects, which Keras calls by their address in memory, numbered as they come."""
+    numbers: dict[bytes, int] = {}
+
+    def number(found: re.Match[bytes]) -> bytes:
+        return found[1] + str(numbers.setdefault(found[2], len(numbers) + 1)).encode()
+
+    return re.sub(rb'("shared_object_id": )(\d+)', number, config)
 
 
 def check_model(model: Any, data: DataSet) -> None:
@@ -191,7 +204,7 @@ def check_model(model: Any, data: DataSet) -> None:
             "edgecnn takes classifiers with one of each"
         )
     shape = tuple(model.input_shape)
-    fits = len(shape) == 4 and all(want in (got, None) for got, want in zip(shape[1:], wanted_input[1:], strict=True))
+    fits = len(shape) == 4 and all(got in (want, None) for got, want in zip(shape[1:], wanted_input[1:], strict=True))
     if not fits:
         raise ModelError(
             f"model {model.name} takes input {shape}, the images of {data.name} give {wanted_input}; "

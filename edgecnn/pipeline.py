@@ -34,6 +34,7 @@ from edgecnn.models import MODELS, build_model, check_model, load_model, save_mo
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization import qat
+from edgecnn.quantization.legacy_keras import tf_keras
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
 from edgecnn.records import (
     SCHEMA_VERSION,
@@ -301,6 +302,8 @@ class _Run:
     @cached_property
     def source(self) -> Source:
         config = self.config
+        if self.wants_qat:  # layers are numbered on from those that the quantize stage built, if it ran, else from 0
+            tf_keras().backend.reset_uids()
         return Source.load(
             self.model,
             self.data,

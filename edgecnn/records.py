@@ -5,7 +5,7 @@ and comes back equal. Measurements keep every sample: medians and percentiles ar
 """
 
 from statistics import NormalDist
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import msgspec
 
@@ -331,3 +331,175 @@ class Report(Record, frozen=True):
     parities: tuple[Parity, ...]
     baselines: tuple[Baseline, ...] = ()
     stages: tuple[StageTime, ...] = ()
+
+
+Precision = Literal["int8", "int16", "hybrid", "float", "conversion", "data"]
+
+
+class InspectedTensor(Record, frozen=True):
+    """An input or output of a node. ``None`` in the shape is a size that is not known.
+
+    ``dtype`` is the type the values are quantised to where they are, ``scales`` the number of scales (0: not
+    quantised; several: one per channel), ``scale`` and ``zero_point`` their smallest and largest.
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: str
+    constant: bool = False
+    scales: int = 0
+    scale: tuple[float, float] | None = None
+    zero_point: tuple[int, int] | None = None
+
+
+class InspectedNode(Record, frozen=True):
+    """An operator of a model file, or a node the runtime put in, and what became of it in the runtime.
+
+    ``position`` and ``kind`` are those in the file (``None``: put in by the runtime), ``kernel`` is what runs for it
+    (``None``: nothing of its own). ``fate``: it runs; it runs inside a delegate; it was fused into a neighbour; it was
+    computed once, when the file was loaded; it was put in by the runtime. ``precision`` is what the kernel computes
+    in: int8 (signed or not), int16, hybrid (float activations, int8 weights), float; or a conversion of type or
+    layout, or data that are moved or shapes that are computed. ``macs`` are multiply-accumulates of one run.
+    ``seconds`` are those of one run, with the profiler's cost; ``time_share`` (0…1) is the share in all nodes' seconds.
+    """
+
+    position: int | None
+    name: str
+    kind: str | None
+    kernel: str | None
+    fate: Literal["runs", "delegated", "fused", "folded", "inserted"]
+    precision: Precision | None
+    inputs: tuple[InspectedTensor, ...]
+    outputs: tuple[InspectedTensor, ...]
+    macs: int
+    parameters: int
+    weight_bytes: int
+    seconds: float | None = None
+    time_share: float | None = None
+
+
+class Inspection(Record, frozen=True):
+    """What is in a model file, and how a runtime executes it on one thread of this machine.
+
+    ``nodes`` stand in the order they run, then those that do not run. ``run_seconds`` holds the time of each run,
+    without a profiler. ``time_shares`` (none where time per node is not known) and ``mac_shares`` give the share
+    (0…1) of each precision. ``notes`` say how these are known, and what is not.
+    """
+
+    schema_version: int
+    file: str
+    format: str
+    size_bytes: int
+    sha256: str
+    runtime: str
+    environment: Environment
+    nodes: tuple[InspectedNode, ...]
+    macs: int
+    parameters: int
+    weight_bytes: int
+    run_seconds: tuple[float, ...]
+    time_shares: dict[str, float]
+    mac_shares: dict[str, float]
+    notes: tuple[str, ...]
+
+    @property
+    def not_int8(self) -> tuple[InspectedNode, ...]:
+        """Nodes that compute in something else than int8; conversions and moved data compute nothing."""
+        return tuple(node for node in self.nodes if node.precision in ("float", "hybrid", "int16"))
+
+
+class AccuracyStep(Record, frozen=True):
+    """One step on the way from the float model to a runtime, against the step before, on the same images.
+
+    ``gained`` images were wrong before and are right now, ``lost`` the other way round; ``agree`` counts images whose
+    top class is that of the step before, ``None`` at the first. ``note`` says what is unusual about the step.
+    """
+
+    name: str
+    accuracy: Accuracy
+    gained: int
+    lost: int
+    agree: int | None
+    note: str | None = None
+
+    @property
+    def change(self) -> float:
+        """Accuracy minus that of the step before, in points (percent of the images)."""
+        return 100 * (self.gained - self.lost) / self.accuracy.total
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of images with the top class of the step before, 0…1."""
+        return None if self.agree is None else self.agree / self.accuracy.total
+
+
+class AccuracyPath(Record, frozen=True):
+    """From the float model to an int8 .tflite and its .onnx, step by step, with their verification."""
+
+    artifact: str
+    artifact_sha256: str
+    scheme: str
+    steps: tuple[AccuracyStep, ...]
+    parities: tuple[Parity, ...]
+
+
+class LayerError(Record, frozen=True):
+    """How far an int8 tensor of a .tflite is from its float value; ``position`` is its operator's, or the input's None.
+
+    ``own_…`` is the error of the operator alone, computed in float on its actual int8 inputs; ``snr_db`` and
+    ``max_abs`` that of all operators up to it. ``max_abs`` is in the tensor's unit, SNR in decibels:
+    ``10 * log10(sum(float²) / sum(error²))``, ``None`` without error. ``lost_db`` is how far the own error lies above
+    that of rounding to 255 steps over the values the tensor has: a scale c times too large loses 20 log10(c) dB, one
+    too small saturates. Shares, 0…1: ``at_low`` and ``at_high`` of values at the ends of the integers (where a relu's
+    zeros belong), ``clipped`` of values whose float value lies beyond those ends.
+    """
+
+    OFF_DB: ClassVar[float] = 2.0
+
+    tensor: str
+    position: int | None
+    operator: str
+    scale: float
+    zero_point: int
+    own_snr_db: float | None
+    own_max_abs: float
+    lost_db: float | None
+    snr_db: float | None
+    max_abs: float
+    at_low: float
+    at_high: float
+    clipped: float
+
+    @property
+    def own_max_lsb(self) -> float:
+        """The largest own error in steps of the tensor."""
+        return self.own_max_abs / self.scale
+
+    @property
+    def max_lsb(self) -> float:
+        """The largest error of all operators up to this one in steps of the tensor."""
+        return self.max_abs / self.scale
+
+    @property
+    def scale_is_off(self) -> bool:
+        """Whether another scale would have spared ``OFF_DB`` or more."""
+        return self.lost_db is not None and self.lost_db >= self.OFF_DB
+
+
+class LayerErrors(Record, frozen=True):
+    """The errors inside one int8 .tflite over ``images`` images, the worst layer first.
+
+    First come layers whose scale is off, then the others, each by their own SNR. ``weights_snr_db`` compares the
+    output of the graph in float, with the file's integer weights, with that of ``reference``; ``output_snr_db`` the
+    int8 output.
+    """
+
+    artifact: str
+    artifact_sha256: str
+    images: int
+    images_from: str
+    runtime: str
+    reference: str
+    weights_snr_db: float | None
+    output_snr_db: float | None
+    layers: tuple[LayerError, ...]

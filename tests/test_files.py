@@ -128,5 +128,5 @@ def test_folder_that_cannot_be_made_or_written(tmp_path: Path, monkeypatch: pyte
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(Path, "mkdir", denied)
-    with pytest.raises(OutputError, match="cannot create output folder .*: Permission denied"):
+    with pytest.raises(OutputError, match=r"cannot create output folder .*: Permission denied"):
         make_folder(tmp_path / "new")

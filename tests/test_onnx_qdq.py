@@ -7,14 +7,13 @@ from typing import Any
 
 import keras
 import numpy as np
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.formats import onnx_qdq, tflite
 from edgecnn.formats import onnx as onnx_format
+from edgecnn.formats import onnx_qdq, tflite
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import Graph, read_graph
 from edgecnn.quantization.schemes import SCHEMES

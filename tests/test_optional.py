@@ -30,7 +30,7 @@ def test_a_missing_package_names_its_extra(module: str, monkeypatch: pytest.Monk
 
 
 def test_a_package_of_no_extra_is_named_alone() -> None:
-    with pytest.raises(MissingExtraError, match="run: pip install no_such_package$"):
+    with pytest.raises(MissingExtraError, match=r"run: pip install no_such_package$"):
         require("no_such_package.part")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,8 @@ def test_stderr_comes_back_after_an_error(capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_threads_share_one_silence(capfd: pytest.CaptureFixture[str]) -> None:
-    open_files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    descriptors = Path("/proc/self/fd")
+    open_files = len(list(descriptors.iterdir())) if descriptors.is_dir() else None
     both_inside = threading.Barrier(2, timeout=10)
     first_out = threading.Event()
 
@@ -51,4 +53,4 @@ def test_threads_share_one_silence(capfd: pytest.CaptureFixture[str]) -> None:
     chatter(b"after\n")
     assert capfd.readouterr().err == "after\n"
     if open_files is not None:
-        assert len(os.listdir("/proc/self/fd")) == open_files
+        assert len(list(descriptors.iterdir())) == open_files

@@ -100,7 +100,7 @@ def test_a_number_of_threads_that_comes_too_late_is_refused(workspace: Any) -> N
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_fixed_batch_is_kept(format: str, workspace: Any) -> None:
-    with pytest.raises(SessionError, match="exported for a fixed batch of 1, 4 was asked for; .*--batch dynamic"):
+    with pytest.raises(SessionError, match=r"exported for a fixed batch of 1, 4 was asked for; .*--batch dynamic"):
         open_session(workspace.path(format, "int8"), batch=4)
 
 

@@ -127,9 +127,10 @@ def test_a_changed_byte_gives_a_graph_or_an_error_of_ours(int8_file: bytes, plac
     content = bytearray(int8_file)
     content[8 + int(place * structure)] ^= value
     try:
-        assert isinstance(read_graph(bytes(content), "x"), Graph)
-    except ArtifactError as error:
-        assert str(error).startswith("x")
+        graph: Graph | None = read_graph(bytes(content), "x")
+    except ArtifactError:
+        return
+    assert isinstance(graph, Graph)
 
 
 @given(st.floats(0, 1, exclude_max=True))

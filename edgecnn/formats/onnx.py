@@ -160,6 +160,7 @@ def _order(graph: Any) -> None:
         node.input[:] = [renamed(name) for name in node.input]
         node.output[:] = [renamed(name) for name in node.output]
         node.name = f"{node.op_type}:{node.output[0]}"
+        node.attribute.sort(key=lambda attribute: str(attribute.name))
     weights = {name: weight for weight in graph.initializer if (name := names.get(weight.name))}
     for name, weight in weights.items():
         weight.name = name
@@ -171,6 +172,7 @@ def _order(graph: Any) -> None:
         graph.ClearField(field)
         getattr(graph, field).extend(values)
     graph.ClearField("value_info")
+    graph.ClearField("doc_string")  # it counts as well
     graph.input[0].name, graph.output[0].name = "input", "output"
 
 

@@ -45,7 +45,7 @@ def rebuild(model: Any, images: NDArray[np.float32]) -> Any:
     """
     _check_is_graph(model)
     keras = tf_keras()
-    inputs = keras.layers.Input(tuple(model.input_shape[1:]), name="input")
+    inputs = keras.layers.Input(images.shape[1:], name="input")
     legacy = keras.Model(inputs, _rebuild_graph(model, inputs, ""), name=model.name)
     reference = np.asarray(model(images, training=False))
     difference = float(np.abs(np.asarray(legacy(images, training=False)) - reference).max())

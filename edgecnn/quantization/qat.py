@@ -155,7 +155,7 @@ def load_weights(quantized: Any, path: Path) -> None:
         QuantizationError: no such file, damaged, or of another model.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             quantized.set_weights([stored[key] for key in sorted(stored.files)])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise QuantizationError(

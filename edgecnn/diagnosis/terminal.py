@@ -1,0 +1,104 @@
+"""Both diagnoses in the terminal."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgecnn.records import AccuracyPath, LayerError, LayerErrors
+from edgecnn.report import format as fmt
+from edgecnn.report.terminal import WIDTH
+
+_NO_ERROR = "exact"
+
+
+def show_path(path: AccuracyPath, console: Console | None = None) -> None:
+    """Print accuracy step by step, to stdout unless ``console`` says otherwise."""
+    console = _console(console)
+    first, last = path.steps[0].accuracy, path.steps[-1].accuracy
+    console.print(Text(f"{path.artifact}, {fmt.count(first.total)} test images", style="bold"))
+    table = _table("step", "right", "accuracy % [95 %]", "points", "gained", "lost", "same top class %")
+    notes = []
+    for step in path.steps:
+        mark = ""
+        if step.note is not None:
+            notes.append(step.note)
+            mark = f" ({len(notes)})"
+        start = step.agree is None
+        table.add_row(
+            Text(step.name + mark),
+            fmt.count(step.accuracy.correct),
+            fmt.accuracy(step.accuracy),
+            "" if start else fmt.points(step.change),
+            "" if start else fmt.count(step.gained),
+            "" if start else fmt.count(step.lost),
+            "" if step.agreement is None else fmt.percent(step.agreement),
+        )
+    whole = 100 * (last.correct - first.correct) / first.total
+    table.add_row("altogether", "", "", fmt.points(whole), *_net(last.correct - first.correct), "")
+    console.print(table)
+    for number, note in enumerate(notes, 1):
+        console.print(Text(f"({number}) {fmt.plain(note)}"))
+
+
+def show_layers(errors: LayerErrors, console: Console | None = None) -> None:
+    """Print the layers, worst first, to stdout unless ``console`` says otherwise."""
+    console = _console(console)
+    console.print(Text(f"{errors.artifact}, {errors.images} {errors.images_from}", style="bold"))
+    console.print(
+        Text(
+            f"Compared: int8 values of {errors.runtime} with the same graph in float (same integer weights). own: "
+            "the layer alone, in float on its actual int8 inputs; sum: all layers up to it. lost: own error above "
+            "rounding to 255 steps over the layer's values, ! from "
+            f"{fmt.significant(LayerError.OFF_DB, 1)} dB: the scale is too wide or clips; these come first. "
+            "low, high: values at the ends of the integers (a relu's zeros are its low end); cut: beyond them.",
+            style="italic",
+        )
+    )
+    table = _table("#", "operator", "own dB", "lost dB", "LSB", "sum dB", "LSB", "error", "low %", "high %", "cut %")
+    for layer in errors.layers:
+        lost = "" if layer.lost_db is None else fmt.significant(layer.lost_db, 2)
+        table.add_row(
+            "" if layer.position is None else str(layer.position),
+            Text(fmt.plain(layer.operator)),
+            _decibels(layer.own_snr_db),
+            lost + "!" if layer.scale_is_off else lost,
+            fmt.significant(layer.own_max_lsb),
+            _decibels(layer.snr_db),
+            fmt.significant(layer.max_lsb),
+            fmt.significant(layer.max_abs),
+            fmt.percent(layer.at_low),
+            fmt.percent(layer.at_high),
+            fmt.percent(layer.clipped),
+            style="bold red" if layer.scale_is_off else "",
+        )
+    console.print(table)
+    console.print(
+        Text(
+            f"Output against the {errors.reference}: {_decibels(errors.weights_snr_db)} dB in float with the file's "
+            f"weights, {_decibels(errors.output_snr_db)} dB in int8."
+        )
+    )
+
+
+def _net(change: int) -> tuple[str, str]:
+    return (fmt.count(change), "") if change > 0 else ("", fmt.count(-change))
+
+
+def _decibels(value: float | None) -> str:
+    return _NO_ERROR if value is None else fmt.significant(value)
+
+
+def _console(console: Console | None) -> Console:
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in columns:
+        text = column in ("step", "operator")
+        table.add_column(column, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    return table

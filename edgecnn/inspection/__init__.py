@@ -1,0 +1,55 @@
+"""What is in a model file, and what a runtime makes of it: which nodes run in integers, which in float.
+
+``onnx_file`` and ``tflite_file`` each give the nodes of their format; what they share is in ``common``.
+"""
+
+from pathlib import Path
+
+from edgecnn.bench.environment import environment
+from edgecnn.errors import ArtifactError
+from edgecnn.files import sha256_file
+from edgecnn.inspection.common import shares
+from edgecnn.inspection.onnx_file import read as read_onnx
+from edgecnn.inspection.tflite_file import read as read_tflite
+from edgecnn.records import SCHEMA_VERSION, Inspection
+from edgecnn.runtimes import runtime_for
+
+_READERS = {"onnx": read_onnx, "tflite": read_tflite}
+
+
+def inspect(path: Path, shape: tuple[int, ...] | None = None) -> Inspection:
+    """Read the .onnx or .tflite file at ``path`` and run it on one thread, with made-up input.
+
+    Any tool may have made the file. ``shape`` is that of the only input, where the file leaves it free; a free batch
+    is taken as 1 without it.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or of another format.
+        ConfigError: an input has free dimensions other than the batch, or ``shape`` does not fit.
+        SessionError: the runtime refuses the file.
+        MissingExtraError: an .onnx file, and the package onnx is not installed.
+    """
+    format = runtime_for(path).format
+    if format not in _READERS:
+        raise ArtifactError(f"{path} cannot be inspected; give a file ending in .onnx or .tflite")
+    if not path.is_file():
+        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    found = _READERS[format](path, shape)
+    nodes = found.nodes
+    return Inspection(
+        schema_version=SCHEMA_VERSION,
+        file=path.name,
+        format=format,
+        size_bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+        runtime=found.runtime,
+        environment=environment(),
+        nodes=nodes,
+        macs=sum(node.macs for node in nodes),
+        parameters=sum(node.parameters for node in nodes),
+        weight_bytes=sum(node.weight_bytes for node in nodes),
+        run_seconds=found.run_seconds,
+        time_shares=shares(nodes, lambda node: node.time_share or 0.0),
+        mac_shares=shares(nodes, lambda node: float(node.macs)),
+        notes=found.notes,
+    )

@@ -1,0 +1,217 @@
+"""Inspects .tflite files: what is in them from the flatbuffer, what is delegated from LiteRT's execution plan.
+
+Multiply-accumulates of one run, with shapes as the runtime computed them:
+
+===================  =========================================================================================
+CONV_2D              out_n · out_h · out_w · out_c · kernel_h · kernel_w · in_c / groups
+DEPTHWISE_CONV_2D    out_n · out_h · out_w · out_c · kernel_h · kernel_w
+TRANSPOSE_CONV       in_n · in_h · in_w · in_c · kernel_h · kernel_w · out_c
+FULLY_CONNECTED      rows · in_features · out_features
+BATCH_MATMUL         values of the output · length of the summed axis
+===================  =========================================================================================
+
+Everything else counts 0: additions, pooling and activations have no multiply-accumulate pairs.
+"""
+
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from edgecnn.errors import SessionError
+from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
+from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, timed
+from edgecnn.optional import require
+from edgecnn.quiet import quiet_stderr
+from edgecnn.records import InspectedNode, InspectedTensor, Precision
+from edgecnn.report import format as fmt
+
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "TRANSPOSE")
+_DATA = (
+    "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "CONCATENATION", "PAD", "PADV2", "MIRROR_PAD", "SLICE", "STRIDED_SLICE",
+    "SPLIT", "SPLIT_V", "PACK", "UNPACK", "GATHER", "GATHER_ND", "SHAPE", "TILE", "FILL", "SPACE_TO_DEPTH",
+    "DEPTH_TO_SPACE", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "REVERSE_V2", "BROADCAST_TO", "DENSIFY",
+)  # fmt: skip
+# Inputs that hold weights, where they are constant.
+_WEIGHTS = {
+    "CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1, 2), "TRANSPOSE_CONV": (1, 3),
+    "BATCH_MATMUL": (0, 1), "PRELU": (1,), "ADD": (0, 1), "SUB": (0, 1), "MUL": (0, 1), "DIV": (0, 1),
+}  # fmt: skip
+
+
+def read(path: Path, shape: tuple[int, ...] | None) -> Found:
+    """The operators of the .tflite file at ``path`` in their order, and the time of a run in LiteRT.
+
+    Raises:
+        ArtifactError: the file is damaged, or holds what edgecnn does not read.
+        ConfigError: as ``inspect``.
+        SessionError: LiteRT refuses the file.
+    """
+    graph = read_graph(path.read_bytes(), path.name)
+    module = require("ai_edge_litert.interpreter")
+    # Shapes come from the runtime without delegates: tensors inside a delegate keep the shapes of the file.
+    plain = _interpreter(module, path, graph, shape, module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    shapes = {t["index"]: tuple(int(size) for size in t["shape"]) for t in plain.get_tensor_details()}
+    del plain
+    interpreter = _interpreter(module, path, graph, shape, module.OpResolverType.AUTO)
+    parts = _delegated(interpreter, graph)
+    try:
+        with quiet_stderr():
+            run_seconds = timed(interpreter.invoke)
+    except (ValueError, RuntimeError) as error:
+        raise SessionError(f"litert failed while running {path.name}: {_first_line(error)}") from error
+    reader = _Reader(graph, shapes, frozenset().union(*parts))
+    nodes = tuple(reader.node(operator) for operator in graph.operators)
+    return Found(f"litert {version('ai-edge-litert')}", nodes, run_seconds, _notes(nodes, len(parts), run_seconds))
+
+
+def _interpreter(module: Any, path: Path, graph: Graph, shape: tuple[int, ...] | None, resolver: Any) -> Any:
+    """An interpreter on one thread, its inputs filled."""
+    try:
+        with quiet_stderr():
+            interpreter = module.Interpreter(
+                model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver
+            )
+            for details in interpreter.get_input_details():
+                stored = [None if size < 0 else int(size) for size in details["shape_signature"]]
+                wanted = input_shape(details["name"], stored, shape, len(graph.inputs))
+                if wanted != tuple(details["shape"]):
+                    interpreter.resize_tensor_input(details["index"], wanted)
+            interpreter.allocate_tensors()
+            for details in interpreter.get_input_details():
+                dtype = np.dtype(details["dtype"])
+                interpreter.set_tensor(details["index"], made_up(details["shape"], dtype.name))
+    except (ValueError, RuntimeError) as error:
+        raise SessionError(f"litert cannot load {path.name}: {_first_line(error)}") from error
+    return interpreter
+
+
+def _delegated(interpreter: Any, graph: Graph) -> list[frozenset[int]]:
+    """Positions of the operators inside each delegate of the execution plan.
+
+    The plan tells a delegate's inputs and outputs only; what is inside is all that leads from the ones to the others.
+    """
+    producer = {index: operator for operator in graph.operators for index in operator.outputs}
+    parts = []
+    for entry in interpreter._get_ops_details():
+        if entry["op_name"] != "DELEGATE":
+            continue
+        known, inside = set(map(int, entry["inputs"])), set()
+        wanted = [int(index) for index in entry["outputs"]]
+        while wanted:
+            index = wanted.pop()
+            if index not in known and index in producer:
+                known.update(producer[index].outputs)
+                inside.add(producer[index].position)
+                wanted.extend(producer[index].inputs)
+        parts.append(frozenset(inside))
+    return parts
+
+
+class _Reader:
+    def __init__(self, graph: Graph, shapes: dict[int, tuple[int, ...]], delegated: frozenset[int]) -> None:
+        self.graph = graph
+        self.shapes = shapes
+        self.delegated = delegated
+        self.counted: set[int] = set()
+        # Stored values that an operator turns into float once, while loading: weights in float16.
+        self.unpacked = {
+            operator.outputs[0]: operator.inputs[0]
+            for operator in graph.operators
+            if operator.kind == "DEQUANTIZE" and graph.tensors[operator.inputs[0]].data is not None
+        }
+
+    def node(self, operator: Operator) -> InspectedNode:
+        folded = operator.outputs and operator.outputs[0] in self.unpacked
+        inside = operator.position in self.delegated
+        weights = [t for t in self._weights(operator) if t.index not in self.counted]
+        self.counted.update(tensor.index for tensor in weights)  # a tensor that several share is stored once
+        return InspectedNode(
+            position=operator.position,
+            name=self.graph.tensors[operator.outputs[0]].name if operator.outputs else "",
+            kind=operator.kind,
+            kernel=None if folded else "XNNPACK" if inside else "builtin",
+            fate="folded" if folded else "delegated" if inside else "runs",
+            precision=None if folded else self._precision(operator),
+            inputs=tuple(self._tensor(index) for index in operator.inputs if index >= 0),
+            outputs=tuple(self._tensor(index) for index in operator.outputs),
+            macs=self._macs(operator),
+            parameters=sum(prod(tensor.shape) for tensor in weights),
+            weight_bytes=sum(tensor.data.nbytes for tensor in weights if tensor.data is not None),
+        )
+
+    def _stored(self, index: int) -> Tensor:
+        return self.graph.tensors[self.unpacked.get(index, index)]
+
+    def _weights(self, operator: Operator) -> list[Tensor]:
+        places = [place for place in _WEIGHTS.get(operator.kind, ()) if place < len(operator.inputs)]
+        tensors = [self._stored(operator.inputs[place]) for place in places if operator.inputs[place] >= 0]
+        return [tensor for tensor in tensors if tensor.data is not None]
+
+    def _precision(self, operator: Operator) -> Precision:
+        if operator.kind in _CONVERSIONS:
+            return "conversion"
+        inputs = [self.graph.tensors[index] for index in operator.inputs if index >= 0]
+        if operator.kind in _DATA or not inputs:
+            return "data"
+        computed = [tensor for tensor in inputs if tensor.data is None] or inputs
+        # TRANSPOSE_CONV and the like take their shape first: the activation is the last that is no int32.
+        activation = next((t for t in computed if t.dtype not in ("int32", "int64")), computed[0])
+        return precision_of(activation.dtype, (tensor.dtype for tensor in self._weights(operator)))
+
+    def _tensor(self, index: int) -> InspectedTensor:
+        tensor = self.graph.tensors[index]
+        many = len(tensor.scale) > 0
+        return InspectedTensor(
+            name=tensor.name,
+            shape=self.shapes.get(index, tensor.shape),
+            dtype=tensor.dtype,
+            constant=tensor.data is not None,
+            scales=len(tensor.scale),
+            scale=(float(tensor.scale.min()), float(tensor.scale.max())) if many else None,
+            zero_point=(int(tensor.zero_point.min()), int(tensor.zero_point.max())) if many else None,
+        )
+
+    def _macs(self, operator: Operator) -> int:
+        def shape(index: int) -> tuple[int, ...]:
+            return self.shapes.get(index, self.graph.tensors[index].shape)
+
+        if operator.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"):
+            return 0
+        out = prod(shape(operator.outputs[0]))
+        weights = shape(operator.inputs[1])
+        if operator.kind == "CONV_2D":  # weights (out_c, h, w, in_c / groups)
+            return out * prod(weights[1:])
+        if operator.kind == "DEPTHWISE_CONV_2D":  # weights (1, h, w, out_c)
+            return out * prod(weights[1:3])
+        if operator.kind == "TRANSPOSE_CONV":  # weights (out_c, h, w, in_c); each value meets the whole kernel
+            return prod(shape(operator.inputs[2])) * prod(weights[:3])
+        if operator.kind == "FULLY_CONNECTED":  # weights (out_features, in_features)
+            return out * weights[-1]
+        summed = -2 if operator.options.get("adjX") else -1
+        return out * shape(operator.inputs[0])[summed]
+
+
+def _notes(nodes: tuple[InspectedNode, ...], parts: int, run_seconds: tuple[float, ...]) -> tuple[str, ...]:
+    inside = sum(node.fate == "delegated" for node in nodes)
+    running = sum(node.fate != "folded" for node in nodes)
+    outside = list(dict.fromkeys(node.kind or "" for node in nodes if node.fate == "runs"))
+    took = f"a run takes {fmt.duration(median(run_seconds))}"
+    where = f"{inside} of {fmt.counted(running, 'operator')} are in {fmt.counted(parts, 'XNNPACK partition')}"
+    if parts == 1 and not outside:
+        time = f"{where}, which is the whole run: {took}"
+    else:
+        time = f"{where}; LiteRT's own kernels run {', '.join(outside) or 'nothing'}; {took}"
+    return (
+        f"{time}. LiteRT's Python interface has no profiler, so this time is not divided among operators.",
+        "Delegated or not is read from LiteRT's execution plan. Precision is that of an operator's tensors: neither "
+        "XNNPACK (QS8 or QU8 kernels for int8 or uint8 tensors) nor LiteRT's own kernels compute an int8 operator in "
+        "float. Hybrid: int8 weights, float activations that the kernel quantises in each run.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

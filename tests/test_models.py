@@ -1,0 +1,203 @@
+"""Keras models: built-in ones, and users' own files."""
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from edgecnn.data import DataSet, Split
+from edgecnn.errors import ModelError, OutputError, UnknownNameError
+from edgecnn.models import MODELS, build_model, check_model, gives_probabilities, load_model, mnist_cnn, save_model
+
+L = keras.layers
+
+
+def images_of(mnist: DataSet, shape: tuple[int, int, int], classes: int = 10) -> DataSet:
+    """A few images of another shape."""
+    images = np.zeros((classes, *shape), np.uint8)
+    split = Split(images, np.arange(classes))
+    return replace(mnist, train=split, test=split, class_names=tuple(map(str, range(classes))))
+
+
+def test_the_reference_cnn_is_the_one_described() -> None:
+    model = mnist_cnn()
+    assert [type(layer).__name__ for layer in model.layers] == [
+        "Conv2D", "MaxPooling2D", "Conv2D", "MaxPooling2D", "Flatten", "Dense", "Dense",
+    ]  # fmt: skip
+    assert model.count_params() == 121_930
+    assert (model.input_shape, model.output_shape) == ((None, 28, 28, 1), (None, 10))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_built_in_models_fit_images_and_classes(name: str, mnist: DataSet) -> None:
+    data = images_of(mnist, (64, 48, 3), classes=7)
+    model = build_model(name, data, seed=0)
+    check_model(model, data)
+    assert model.output_shape == (None, 7)
+    assert gives_probabilities(model)
+
+
+def test_the_seed_draws_the_weights(mnist: DataSet) -> None:
+    def weights(seed: int) -> bytes:
+        return b"".join(np.asarray(weight).tobytes() for weight in build_model("mnist_cnn", mnist, seed).weights)
+
+    assert weights(0) == weights(0)
+    assert weights(0) != weights(1)
+
+
+def test_an_unknown_model_and_images_too_small_are_refused(mnist: DataSet) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown model.*'vgg'; choose from: .*mnist_cnn"):
+        build_model("vgg", mnist, 0)
+    with pytest.raises(ModelError, match=r"model mnist_cnn cannot take images of \(4, 4, 1\)"):
+        build_model("mnist_cnn", images_of(mnist, (4, 4, 1)), 0)
+
+
+# Files
+
+
+def test_a_saved_model_comes_back_equal_and_equal_models_give_equal_bytes(mnist: DataSet, tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "m.keras", tmp_path / "b" / "m.keras"
+    for path in (first, second):
+        path.parent.mkdir()
+        keras.backend.clear_session()
+        save_model(build_model("mnist_cnn", mnist, seed=3), path)
+    assert first.read_bytes() == second.read_bytes()
+    images = mnist.inputs(mnist.test.images[:4])
+    loaded = load_model(first)
+    np.testing.assert_array_equal(loaded(images), build_model("mnist_cnn", mnist, seed=3)(images))
+    save_model(build_model("mnist_cnn", mnist, seed=4), second)
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_saving_where_nothing_can_be_written(mnist: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*nowhere.m\.keras: No such file"):
+        save_model(mnist_cnn(), tmp_path / "nowhere" / "m.keras")
+
+
+def test_a_lambda_with_code_is_refused_and_its_code_does_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+
+    def spy(values: Any, path: str = str(trace)) -> Any:
+        Path(path).touch()
+        return values
+
+    model = keras.Sequential([keras.Input((4, 4, 1)), L.Lambda(spy), L.Flatten(), L.Dense(2)])
+    path = tmp_path / "spy.keras"
+    model.save(path)
+    assert trace.exists(), "the spy leaves no trace, so its absence would say nothing"
+    trace.unlink()
+    with pytest.raises(ModelError, match="holds a Lambda layer with Python code, which is not run for safety"):
+        load_model(path)
+    assert not trace.exists()
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def without_weights(content: bytes) -> bytes:
+    return rezipped(content, lambda name, data: None if name == "model.weights.h5" else data)
+
+
+def with_another_config(content: bytes) -> bytes:
+    return rezipped(content, lambda name, data: b"{}" if name == "config.json" else data)
+
+
+def with_an_unknown_layer(content: bytes) -> bytes:
+    def change(name: str, data: bytes) -> bytes:
+        return data.replace(b'"MaxPooling2D"', b'"NoSuchLayer"') if name == "config.json" else data
+
+    return rezipped(content, change)
+
+
+def rezipped(content: bytes, change: Any) -> bytes:
+    import io
+
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = change(name, old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncated, without_weights, with_another_config, with_an_unknown_layer, lambda content: b"", lambda content: b"x"],
+)
+def test_a_damaged_file_is_one_line(damage: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    save_model(mnist_cnn(), path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path} cannot be loaded as a Keras 3 model: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_other_endings(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model file at"):
+        load_model(tmp_path / "gone.keras")
+    with pytest.raises(ModelError, match=r"does not end in \.keras; save the model with model\.save"):
+        load_model(tmp_path / "old.h5")
+
+
+def test_the_archive_carries_no_date(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    save_model(mnist_cnn(), path)
+    with zipfile.ZipFile(path) as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert json.loads(archive.read("metadata.json")) == {"keras_version": keras.__version__}
+
+
+# Models that do not fit
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: two_heads(), "has 1 inputs and 2 outputs"),
+        (lambda: classifier((32, 32, 1)), r"takes input \(None, 32, 32, 1\), the images of mnist give"),
+        (lambda: classifier((28, 28, 3)), "use images of the model's size"),
+        (lambda: classifier((28, 28, 1), classes=3), r"gives output \(None, 3\), mnist has 10 classes"),
+        (lambda: keras.Sequential([keras.Input((784,)), L.Dense(10)]), r"takes input \(None, 784\)"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_data_is_refused(make: Any, message: str, mnist: DataSet) -> None:
+    with pytest.raises(ModelError, match=message):
+        check_model(make(), mnist)
+
+
+def test_a_model_of_any_size_fits(mnist: DataSet) -> None:
+    images = keras.Input((None, None, 1))
+    check_model(keras.Model(images, L.Dense(10)(L.GlobalMaxPooling2D()(L.Conv2D(4, 3)(images)))), mnist)
+
+
+def classifier(shape: tuple[int, int, int], classes: int = 10) -> Any:
+    return keras.Sequential([keras.Input(shape), L.Flatten(), L.Dense(classes)])
+
+
+def two_heads() -> Any:
+    images = keras.Input((28, 28, 1))
+    flat = L.Flatten()(images)
+    return keras.Model(images, [L.Dense(10)(flat), L.Dense(10)(flat)])
+
+
+@pytest.mark.parametrize(
+    ("last", "probabilities"),
+    [
+        ([L.Dense(3)], False),
+        ([L.Dense(3, activation="softmax")], True),
+        ([L.Dense(3), L.Softmax()], True),
+        ([L.Dense(3), L.Activation("softmax")], True),
+        ([L.Dense(3, activation="sigmoid")], False),
+    ],
+)
+def test_logits_and_probabilities_are_told_apart(last: list[Any], probabilities: bool) -> None:
+    assert gives_probabilities(keras.Sequential([keras.Input((4,)), *last])) is probabilities
