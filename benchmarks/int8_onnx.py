@@ -349,7 +349,8 @@ def table(report: Report, source: str) -> str:
             return marked(format.ABSENT, f"{row.stage}: {row.error}: {row.reason}")
         timing = statistics.summary(row.measurement)
         text = format.time_interval(timing.median, timing.low, timing.high, unit)
-        return marked(text, *statistics.warnings(row.measurement))
+        # what it means is enough here, or nearly every cell would have a note with its own numbers
+        return marked(text, *(warning.rpartition(": ")[2] for warning in statistics.warnings(row.measurement)))
 
     def ratio(model: str, ending: str) -> str:
         if isinstance(row_of(report, model, ending), Failure):

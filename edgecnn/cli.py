@@ -7,8 +7,11 @@ array of them), progress and logs to stderr. Exit status 0: fine; 1: an ``Edgecn
 
 import errno
 import logging
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -561,10 +564,30 @@ def _status(report: "Report") -> int:
     return 1 if broken else 0
 
 
+@contextmanager
+def _interrupts_heard() -> Iterator[None]:
+    """Raise a Ctrl-C again that came while Python was collecting garbage, where it cannot be raised and is lost."""
+    before = sys.unraisablehook
+
+    def again(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            # A little later, when the collection is over; if it meets the next one, this is called again.
+            threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
 def main() -> NoReturn:
     """Entry point: turns an ``EdgecnnError`` into one line on stderr and its exit status."""
     try:
-        cli(standalone_mode=False)
+        with _interrupts_heard():
+            cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -139,6 +139,7 @@ def fit(
         advance(steps * len(history.epochs))
         for epoch in range(len(history.epochs), epochs):
             require("keras").utils.set_random_seed(seed + epoch)
+            _reseed(model, seed, epoch)
             order = np.random.default_rng((seed, epoch)).permutation(used)
             seen = 0
 
@@ -163,6 +164,14 @@ def fit(
             history = History(epochs=(*history.epochs, Epoch(**values)))
             after_epoch(epoch + 1, history)
     return history
+
+
+def _reseed(model: Any, seed: int, epoch: int) -> None:
+    """Set what dropout and random augmentation draw from, which Keras keeps in the model but not in its file."""
+    draw = np.random.default_rng((seed, epoch, 1))
+    for variable in model.variables:
+        if "seed_generator_state" in getattr(variable, "path", ""):
+            variable.assign([int(draw.integers(2**31)), 0])
 
 
 def _checkpoint(folder: Path | None, number: int) -> Path:

@@ -4,18 +4,23 @@ import re
 import shutil
 import subprocess
 import sys
+from math import prod
 from pathlib import Path
+from statistics import median
 
 import pytest
 
-from edgecnn.errors import ConfigError
+from benchmarks import int8_onnx
+from edgecnn.errors import ConfigError, RecordError
+from edgecnn.models import MODELS
 from edgecnn.pipeline import read_config
-from edgecnn.records import Result, to_json
+from edgecnn.records import Failure, Report, Result, to_json
 from edgecnn.report import read
 
 ROOT = Path(__file__).parents[1]
 SUITES = sorted((ROOT / "benchmarks" / "suites").glob("*.toml"))
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+INT8_ONNX = ROOT / "benchmarks" / "results" / "int8-onnx.json"
 
 
 def benchmarks(*arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
@@ -38,7 +43,7 @@ def test_there_is_a_result_for_each_suite() -> None:
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_suites_parse(path: Path) -> None:
-    read_config(path)
+    (int8_onnx.read_suite if path.stem == "int8-onnx" else read_config)(path)
 
 
 def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
@@ -55,10 +60,10 @@ def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
 def test_unknown_suite_is_an_error() -> None:
     ended = benchmarks("run", "minst")
     assert ended.returncode == 2
-    assert ended.stderr == "benchmarks: unknown suite 'minst'; choose from: mnist\n"
+    assert ended.stderr == "benchmarks: unknown suite 'minst'; choose from: int8-onnx, mnist\n"
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in RESULTS if path != INT8_ONNX], ids=lambda path: path.stem)
 def test_results_are_reports_of_their_suite(path: Path) -> None:
     report, suite = read(path), read_config(path.parents[1] / "suites" / f"{path.stem}.toml")
     assert report.title == f"{suite.model} on {suite.data}"
@@ -133,3 +138,134 @@ def test_table_shows_doubts_beside_the_number(checkout: Path) -> None:
     assert benchmarks("table", cwd=checkout).returncode == 0
     text = (checkout / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert "only 2 blocks, fewer than 10: do not trust the interval" in text
+
+
+# int8-onnx
+
+
+@pytest.fixture(scope="module")
+def int8_report() -> Report:
+    return read(INT8_ONNX)
+
+
+def replaced(report: Report, file: str, row: Result | Failure | None) -> Report:
+    """``report`` with another row for ``file``, or none."""
+    rows = [row if isinstance(old, Result) and old.artifact.file == file else old for old in report.rows]
+    changed = report.replace(rows=tuple(new for new in rows if new is not None))
+    assert changed != report
+    return changed
+
+
+def slowed(report: Report, file: str, factor: float) -> Report:
+    (old,) = (row for row in report.rows if isinstance(row, Result) and row.artifact.file == file)
+    blocks = tuple(tuple(sample * factor for sample in block) for block in old.measurement.blocks)
+    return replaced(report, file, old.replace(measurement=old.measurement.replace(blocks=blocks)))
+
+
+def test_int8_result_is_of_its_suite(int8_report: Report) -> None:
+    suite = int8_onnx.read_suite(ROOT / "benchmarks" / "suites" / "int8-onnx.toml")
+    assert suite.blocks >= 30
+    assert int8_onnx.models_of(int8_report) == suite.models == tuple(MODELS)
+    assert len(int8_report.rows) == len(suite.models) * len(int8_onnx.COLUMNS)
+    for model in suite.models:
+        for ending in int8_onnx.COLUMNS:
+            row = int8_onnx.row_of(int8_report, model, ending)
+            if ending in (int8_onnx.TF2ONNX, int8_onnx.STATIC) and isinstance(row, Failure):
+                assert row.reason  # another tool's, which may refuse a model
+                continue
+            assert isinstance(row, Result)
+            measured = row.measurement
+            assert (len(measured.blocks), measured.threads, measured.batch) == (suite.blocks, 1, 1)
+            assert measured.runtime == ("litert" if ending.endswith("tflite") else "onnxruntime")
+            assert measured.artifact_sha256 == row.artifact.sha256
+            tuned = row.artifact.provenance is not None and row.artifact.provenance.tuning is not None
+            assert tuned == (ending == int8_onnx.TUNED)
+
+
+def test_int8_result_meets_the_bars(int8_report: Report) -> None:
+    """From the samples, without the code that makes the table."""
+    rows = {row.artifact.file: row for row in int8_report.rows if isinstance(row, Result)}
+    ratios = {}
+    for model in MODELS:
+        tuned, reference = (rows[f"{model}{kind}.onnx"].measurement for kind in ("-int8-qat-tuned", "-float32"))
+        pairs = zip(tuned.blocks, reference.blocks, strict=True)
+        ratios[model] = median(median(one) / median(other) for one, other in pairs)
+        untuned, tflite = (rows[f"{model}-int8-qat.{ending}"].artifact.size_bytes for ending in ("onnx", "tflite"))
+        assert untuned <= 1.08 * tflite
+        assert rows[f"{model}-int8-qat-tuned.onnx"].artifact.size_bytes <= (
+            0.5 * rows[f"{model}-float32.onnx"].artifact.size_bytes
+        )
+    assert ratios["mnist_cnn"] <= 0.62
+    assert max(ratios.values()) <= 1.0
+    mean = prod(ratios.values()) ** (1 / len(ratios))
+    assert mean <= 0.72
+    assert int8_onnx.geometric_mean(int8_report) == pytest.approx(mean)
+    assert int8_onnx.missed(int8_report) == ()
+    assert "All are met." in int8_onnx.table(int8_report, "x")
+
+
+def test_missed_bars_are_named(int8_report: Report) -> None:
+    slow = slowed(int8_report, "mnist_cnn-int8-qat-tuned.onnx", 4)
+    first, *_, last = int8_onnx.missed(slow)
+    assert re.fullmatch(r"mnist_cnn: time of tuned ÷ float32 is [\d.]+, at most 0.62 is wanted", first)
+    assert last.startswith("geometric mean of the time of tuned ÷ float32 is")
+    assert f"Missed: {first}; {last}." in int8_onnx.table(slow, "x")
+    assert int8_onnx.missed(slowed(int8_report, "ds_cnn-float32.onnx", 0.5))[0].startswith("ds_cnn: time of")
+
+
+def test_what_another_tool_cannot_make_is_a_note(int8_report: Report) -> None:
+    refused = Failure(subject="ds_cnn-int8-qat-tf2onnx.onnx", stage="convert", error="KeyError", reason="no such op")
+    text = int8_onnx.table(replaced(int8_report, refused.subject, refused), "x")
+    mark = re.search(r"- \((\w+)\) convert: KeyError: no such op", text)
+    assert mark is not None
+    assert f"| — ({mark[1]}) |" in text
+
+
+def test_an_own_file_that_is_missing_is_an_error(int8_report: Report) -> None:
+    with pytest.raises(RecordError, match=r"has no row for ds_cnn-int8-qat-tuned\.onnx; run: python -m benchmarks run"):
+        int8_onnx.table(replaced(int8_report, "ds_cnn-int8-qat-tuned.onnx", None), "x")
+    crashed = Failure(subject="ds_cnn-int8-qat.onnx, threads 1", stage="bench", error="OSError", reason="gone")
+    with pytest.raises(RecordError, match=r"has no measurement of ds_cnn-int8-qat\.onnx, threads 1: gone"):
+        int8_onnx.to_float(replaced(int8_report, "ds_cnn-int8-qat.onnx", crashed), "ds_cnn", int8_onnx.UNTUNED)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"ds_cnn"', '"vgg"', "names unknown models vgg; known are: mnist_cnn, resnet8"),
+        ("blocks =", "block =", "unknown field `block`; the keys are: models, seed"),
+        ("seed = 0", 'seed = "x"', "Expected `int`, got `str`"),
+    ],
+)
+def test_int8_suites_that_cannot_be_used(old: str, new: str, message: str, checkout: Path) -> None:
+    suite = checkout / "benchmarks" / "suites" / "int8-onnx.toml"
+    text = suite.read_text(encoding="utf-8")
+    assert old in text
+    suite.write_text(text.replace(old, new), encoding="utf-8")
+    ended = benchmarks("run", "int8-onnx", cwd=checkout)
+    assert ended.returncode == 2
+    assert re.search(rf"^benchmarks: .*{re.escape(message)}", ended.stderr), ended.stderr
+
+
+def test_int8_number_changed_by_hand_is_found(checkout: Path) -> None:
+    path = checkout / "benchmarks" / "README.md"
+    right = path.read_text(encoding="utf-8")
+    wrong, changes = re.subn(r"(?<=over 5 models: \*\*)[\d.]+", "0.1", right)
+    assert changes == 1
+    path.write_text(wrong, encoding="utf-8")
+    assert benchmarks("table", "--check", cwd=checkout).returncode == 1
+    assert benchmarks("table", cwd=checkout).returncode == 0
+    assert path.read_text(encoding="utf-8") == right
+
+
+def test_a_small_int8_suite_runs(tmp_path: Path) -> None:
+    """One model, briefly: every file is made, measured, and in the table."""
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        'models = ["ds_cnn"]\nseed = 1\nimages = 4\ntune_seconds = 0.5\nseconds = 0.05\nblocks = 3\n', encoding="utf-8"
+    )
+    report = int8_onnx.run(suite, tmp_path / "out")
+    assert [row.artifact.file for row in report.rows if isinstance(row, Result)] == [
+        f"ds_cnn{ending}" for ending in int8_onnx.COLUMNS
+    ]
+    assert int8_onnx.table(report, "x").count("\n| ds_cnn |") == 4

@@ -12,7 +12,7 @@ import keras
 import msgspec
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from conftest import Workspace
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,45 +156,50 @@ def planted(model: bytes, position: int, factor: float) -> bytes:
     return model
 
 
-@pytest.mark.parametrize(("scheme", "factors"), [("int8", (1.5, 0.5)), ("int8-qat", (0.5,))])
+@pytest.fixture(scope="module")
+def calibrated(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace's model in int8 as ``edgecnn export`` makes it: calibrated on all images looked at, and more."""
+    path = tmp_path_factory.mktemp("calibrated") / "calibrated.tflite"
+    path.write_bytes(converted(workspace.model, workspace.data.calibration(500))["tflite"])
+    return path
+
+
+@pytest.mark.parametrize(("scheme", "factor"), [("int8", 1.5), ("int8", 0.5), ("int8-qat", 0.5)])
 def test_a_layer_with_a_wrong_scale_comes_first(
-    workspace: Workspace, scheme: str, factors: tuple[float, ...], tmp_path: Path
+    workspace: Workspace, calibrated: Path, scheme: str, factor: float, tmp_path: Path
 ) -> None:
-    original = workspace.path("tflite", scheme)
+    """Ranges that training learnt saturate by design, so that steps 1.5 times as wide may even be better there."""
+    original = calibrated if scheme == "int8" else workspace.path("tflite", scheme)
     model = original.read_bytes()
     operators = read_graph(model, "x").operators
-    chosen = [operator for operator in operators if operator.kind in ("CONV_2D", "FULLY_CONNECTED", "RESHAPE")]
+    chosen = [o.position for o in operators if o.kind in ("CONV_2D", "FULLY_CONNECTED", "RESHAPE")]
     assert len(chosen) == 5
-    wrong = {(operator.position, factor): tmp_path / f"{operator.position}-{factor}.tflite"
-             for operator in chosen for factor in factors}  # fmt: skip
-    for (position, factor), path in wrong.items():
+    wrong = [tmp_path / f"{position}.tflite" for position in chosen]
+    for position, path in zip(chosen, wrong, strict=True):
         path.write_bytes(planted(model, position, factor))
-    honest, *found = layers_in(workspace, original, *wrong.values())
+    honest, *found = layers_in(workspace, original, *wrong)
     before = {layer.position: layer for layer in honest.layers}
-    for (position, factor), errors in zip(wrong, found, strict=True):
+    for position, errors in zip(chosen, found, strict=True):
         worst = errors.layers[0]
-        assert worst.position == position, (position, factor, errors.layers)
-        assert worst.scale_is_off
+        assert (worst.position, worst.scale_is_off) == (position, True), errors.layers
         if factor == 0.5 or worst.operator == "RESHAPE":
-            lowest = min(errors.layers, key=lambda layer: np.inf if layer.own_snr_db is None else layer.own_snr_db)
-            assert lowest is worst
-        else:  # steps 1.5 times as wide, and so are the errors
+            assert worst.own_snr_db == min(layer.own_snr_db for layer in errors.layers if layer.own_snr_db is not None)
+        else:  # steps 1.5 times as wide, and so are the errors: less than what lies between honest layers
             own = before[position].own_snr_db
             assert own is not None
-            assert worst.own_snr_db == pytest.approx(own - 20 * np.log10(1.5), abs=1.5)
+            assert worst.own_snr_db == pytest.approx(own - 20 * np.log10(1.5), abs=2)
         if factor == 0.5 and worst.operator != "RESHAPE":
             assert worst.clipped > before[position].clipped
             assert worst.own_max_lsb > 20
 
 
-def test_an_honest_int8_file_has_no_scale_that_is_off(workspace: Workspace) -> None:
-    (found,) = layers_in(workspace, workspace.path("tflite", "int8"))
+def test_an_honest_int8_file_has_no_scale_that_is_off(workspace: Workspace, calibrated: Path) -> None:
+    (found,) = layers_in(workspace, calibrated)
     assert found.images == IMAGES
     assert found.images_from == "training images of digits"
     assert found.reference == FLOAT
     assert found.weights_snr_db is not None
     assert found.weights_snr_db > 30
-    # calibration saw half of these images only, so that a few values saturate
     own = [layer.own_snr_db for layer in found.layers]
     assert not any(layer.scale_is_off for layer in found.layers), found.layers
     ranks = [np.inf if value is None else value for value in own]
@@ -217,8 +222,11 @@ def test_a_dense_layer_computed_by_hand(workspace: Workspace) -> None:
     source, weights, bias, output = (graph.tensors[i] for i in (*dense.inputs, *dense.outputs))
     assert weights.data is not None
     assert bias.data is not None
-    with pytest.warns(UserWarning, match="preserve_all_tensors"):
-        interpreter = Interpreter(model_path=str(path), experimental_preserve_all_tensors=True)
+    interpreter = Interpreter(
+        model_path=str(path),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
     interpreter.allocate_tensors()
     (details,) = interpreter.get_input_details()
     scale, zero_point = details["quantization"]
@@ -264,10 +272,12 @@ def test_the_graph_in_float_is_the_keras_model_with_the_weights_of_the_file(work
     for image in workspace.data.calibration(20):
         got = dict(zip([o.name for o in session.get_outputs()],
                        session.run(None, {"input": image.transpose(2, 0, 1)[None]}), strict=True))  # fmt: skip
-        np.testing.assert_allclose(got["output"], model(image[None]), atol=1e-5)
-        flat = next(operator for operator in graph.operators if operator.kind == "RESHAPE")
-        until = keras.Model(model.inputs, next(x for x in model.layers if x.name.startswith("flatten")).output)
-        np.testing.assert_allclose(got[f"t{flat.outputs[0]}"], until(image[None]), atol=1e-5)
+        value, flat = image[None], next(operator for operator in graph.operators if operator.kind == "RESHAPE")
+        for layer in model.layers:
+            value = layer(value)
+            if isinstance(layer, keras.layers.Flatten):
+                np.testing.assert_allclose(got[f"t{flat.outputs[0]}"], value, atol=1e-5)
+        np.testing.assert_allclose(got["output"], value, atol=1e-5)
 
 
 @pytest.mark.parametrize(

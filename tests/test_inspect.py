@@ -175,19 +175,34 @@ def test_nodes_of_an_int8_onnx_are_those_of_the_profiler(workspace: Workspace) -
     assert {"int8", "float", "conversion"} <= set(found.time_shares)
 
 
+def test_weights_that_the_runtime_quantises_itself_are_told(workspace: Workspace) -> None:
+    graph = read_graph(workspace.path("tflite", "int8").read_bytes(), "x")
+    path = workspace.folder / "lone.onnx"
+    told = []
+    for in_float in ((), (2,)):
+        path.write_bytes(onnx_qdq.to_onnx(graph, "x", in_float).SerializeToString())
+        told.append([note for note in inspect(path).notes if note.startswith("Weights in float")])
+    name = f"Conv:t{graph.operators[2].outputs[0]}/conv"
+    assert told == [[], [f"Weights in float that ONNX Runtime made int8 itself: {name}."]]
+
+
 # ------------------------------------------------------------------------------------------------ the command
 
 
 def test_assert_int8(workspace: Workspace, command: Callable[..., Ended]) -> None:
     assert command(workspace.path("tflite", "int8-qat"), "--assert", "int8")[::2] == (0, "")
     graph = read_graph(workspace.path("tflite", "int8").read_bytes(), "x")
-    planted = workspace.folder / "planted.onnx"
-    planted.write_bytes(onnx_qdq.to_onnx(graph, "x", in_float=(2,)).SerializeToString())
+    whole, planted = workspace.folder / "whole.onnx", workspace.folder / "planted.onnx"
+    whole.write_bytes(onnx_qdq.to_onnx(graph, "x").SerializeToString())
+    second = f"(Conv:t{graph.operators[2].outputs[0]}/conv) computes in float"
+    assert second not in command(whole, "--assert", "int8")[2]
+    # With its pooling: ONNX Runtime quantises a lone convolution between quantised values itself.
+    planted.write_bytes(onnx_qdq.to_onnx(graph, "x", in_float=(2, 3)).SerializeToString())
     status, out, err = command(planted, "--assert", "int8")
     assert status == 1
-    assert "QLinearConv" in out
+    assert "QGemm" in out
     lines = err.splitlines()
-    assert any("Conv " in line and "t10/conv" in line and line.endswith("computes in float") for line in lines)
+    assert any(line.endswith(second) for line in lines)
     assert all(line.startswith(f"edgecnn: {planted}: ") for line in lines)
     status, _, err = command(workspace.path("tflite", "dynamic-int8"), "--assert", "int8")
     assert status == 1
@@ -199,7 +214,7 @@ def test_an_integer_graph_passes_and_one_float_node_fails(tmp_path: Path, comman
     good, bad = tmp_path / "good.onnx", tmp_path / "bad.onnx"
     onnx.save(qoperator(), good)
     assert command(good, "--assert", "int8")[::2] == (0, "")
-    onnx.save(qoperator(relu=True), bad)
+    onnx.save(qoperator(sigmoid=True), bad)
     status, _, err = command(bad, "--assert", "int8")
     assert status == 1
     (line,) = err.splitlines()
@@ -236,7 +251,7 @@ def value(name: str, kind: int, *shape: int | str) -> Any:
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 
-def qoperator(relu: bool = False) -> Any:
+def qoperator(sigmoid: bool = False) -> Any:
     """QuantizeLinear, QLinearConv with two groups, DequantizeLinear: no names, no metadata, a free batch."""
     constants = {
         "s": np.float32(0.02), "z": np.uint8(128), "ws": np.full(8, 0.01, np.float32), "wz": np.zeros(8, np.int8),
@@ -245,9 +260,9 @@ def qoperator(relu: bool = False) -> Any:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("QLinearConv", ["q", "s", "z", "w", "ws", "wz", "s", "z", "b"], ["c"], group=2),
-        helper.make_node("DequantizeLinear", ["c", "s", "z"], ["d" if relu else "y"]),
+        helper.make_node("DequantizeLinear", ["c", "s", "z"], ["d" if sigmoid else "y"]),
     ]
-    if relu:
+    if sigmoid:
         nodes.append(helper.make_node("Sigmoid", ["d"], ["y"]))
     x, y = value("x", TensorProto.FLOAT, "n", 4, 8, 8), value("y", TensorProto.FLOAT, "n", 8, 6, 6)
     return model(nodes, [x], [y], constants)
@@ -261,6 +276,7 @@ def test_operators_in_integers_from_the_start(tmp_path: Path) -> None:
     assert (conv.parameters, conv.weight_bytes) == (8 * 18 + 8, 8 * 18 + 4 * 8)
     assert (conv.kernel, conv.precision) == ("QLinearConv", "int8")
     assert (conv.outputs[0].dtype, conv.outputs[0].zero_point) == ("uint8", (128, 128))
+    assert not any(note.startswith("Weights in float") for note in found.notes)
 
 
 def test_half_floats_several_inputs_and_outputs_and_shared_names(tmp_path: Path) -> None:
@@ -331,6 +347,15 @@ def test_a_graph_the_runtime_refuses(tmp_path: Path) -> None:
     x, y = value("x", TensorProto.FLOAT, 1), value("y", TensorProto.FLOAT, 1)
     onnx.save(model([helper.make_node("Frobnicate", ["x"], ["y"])], [x], [y], {}), path)
     with pytest.raises(SessionError, match=r"onnxruntime cannot run unknown\.onnx: .*Frobnicate"):
+        inspect(path)
+
+
+def test_a_name_that_is_no_text(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "name.tflite"
+    content = workspace.path("tflite", "int8").read_bytes()
+    name = read_graph(content, "x").tensors[0].name.encode()
+    path.write_bytes(content.replace(name, b"\xff" * len(name)))
+    with pytest.raises(SessionError, match=r"litert cannot run name\.tflite: 'utf-8' codec"):
         inspect(path)
 
 

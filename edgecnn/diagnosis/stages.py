@@ -41,7 +41,6 @@ def stages(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
         SessionError: a runtime refuses a file or fails while running.
     """
     found = [artifacts.load(path) for path in paths]
-    where = dict(zip((artifact.file for artifact in found), paths, strict=True))
     _check(found)
     images, labels = data.inputs(data.test.images), data.test.labels
     references = {FLOAT: reference_of(model, images)}
@@ -51,13 +50,20 @@ def stages(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
         source = Source.load(model, data, qat_weights=qat_weights)
         references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
     result = []
-    for artifact in (artifact for artifact in found if artifact.format == "tflite"):
-        twins = [twin for twin in found if twin.format == "onnx" and twin.scheme == artifact.scheme]
-        outputs = {twin.file: outputs_of(where[twin.file], images) for twin in (artifact, *twins)}
+    for artifact, path in zip(found, paths, strict=True):
+        if artifact.format != "tflite":
+            continue
+        same = {
+            other.file: (other, place)
+            for other, place in zip(found, paths, strict=True)
+            if other.scheme == artifact.scheme
+        }
+        twins = [other for other, _ in same.values() if other.format == "onnx"]
+        outputs = {file: outputs_of(place, images) for file, (_, place) in same.items()}
         steps: list[tuple[str, str | None, Float]] = [(FLOAT, None, references[FLOAT])]
         if _is_qat(artifact):
             steps.append((FAKE_QUANTIZED, None, references[FAKE_QUANTIZED]))
-        steps.append(_reference_step(where[artifact.file], artifact, images))
+        steps.append(_reference_step(path, artifact, images))
         steps.append((XNNPACK, None, outputs[artifact.file]))
         steps += [(ORT, _in_float(twin), outputs[twin.file]) for twin in twins]
         judged = (artifact, *twins)

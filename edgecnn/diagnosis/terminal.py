@@ -34,8 +34,9 @@ def show_path(path: AccuracyPath, console: Console | None = None) -> None:
             "" if start else fmt.count(step.lost),
             "" if step.agreement is None else fmt.percent(step.agreement),
         )
-    whole = 100 * (last.correct - first.correct) / first.total
-    table.add_row("altogether", "", "", fmt.points(whole), *_net(last.correct - first.correct), "")
+    net = last.correct - first.correct
+    gained, lost = fmt.count(max(net, 0)), fmt.count(max(-net, 0))
+    table.add_row("altogether, net", "", "", fmt.points(100 * net / first.total), gained, lost, "")
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(Text(f"({number}) {fmt.plain(note)}"))
@@ -79,10 +80,6 @@ def show_layers(errors: LayerErrors, console: Console | None = None) -> None:
             f"weights, {_decibels(errors.output_snr_db)} dB in int8."
         )
     )
-
-
-def _net(change: int) -> tuple[str, str]:
-    return (fmt.count(change), "") if change > 0 else ("", fmt.count(-change))
 
 
 def _decibels(value: float | None) -> str:

@@ -22,10 +22,10 @@ def align(model: bytes) -> bytes:
     The schema demands that alignment, but the converter's last steps pack the file in Python and lose it. Kernels
     on a device that reads the weights where they lie, in flash or mapped memory, rely on it.
     """
-    flatbuffers = require("flatbuffers")
+    base: Any = require("flatbuffers").Builder
     schema = require("tensorflow.lite.python.schema_py_generated")
 
-    class Builder(flatbuffers.Builder):  # type: ignore[misc]
+    class Builder(base):  # type: ignore[misc]
         def StartVector(self, size: int, count: int, alignment: int) -> Any:  # noqa: N802
             return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
 

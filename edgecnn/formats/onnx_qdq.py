@@ -16,13 +16,14 @@ weights, at export. Flatten then yields another order, which is folded into the 
 it. TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 """
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import UnsupportedError
+from edgecnn.errors import ArtifactError, UnsupportedError
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
 from edgecnn.optional import require
 from edgecnn.records import Quantization, TensorSpec
@@ -47,7 +48,9 @@ def to_onnx(graph: Graph, name: str, in_float: Collection[int] = (), unsigned: b
 
     Raises:
         UnsupportedError: an operator or tensor type without counterpart, named with its place.
+        ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
+    _check(graph)
     return _Writer(graph, in_float, unsigned).model(name)
 
 
@@ -80,7 +83,12 @@ class _Writer:
                 raise UnsupportedError(
                     f"{operator} has no ONNX counterpart in edgecnn; known are: {', '.join(sorted(_WRITERS))}"
                 )
-            write(self, operator)
+            try:
+                write(self, operator)
+            except KeyError as error:
+                raise ArtifactError(f"{operator} is damaged: its option {error} is missing") from error
+            except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+                raise ArtifactError(f"{operator} is damaged: {_one_line(error)}") from error
         helper, onnx = self.helper, require("onnx")
         graph = helper.make_graph(
             self.nodes,
@@ -95,7 +103,13 @@ class _Writer:
             ir_version=_IR_VERSION,
             producer_name="edgecnn",
         )
-        onnx.checker.check_model(model, full_check=True)
+        # only for the check, which then compares the shapes in the .tflite with those the operators give
+        model.graph.value_info.extend(self._inner_values())
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+            raise ArtifactError(f"the graph is damaged, its parts do not fit together: {_one_line(error)}") from error
+        del model.graph.value_info[:]
         return model
 
     # Tensors
@@ -103,8 +117,20 @@ class _Writer:
     def tensor(self, index: int) -> Tensor:
         return self.graph.tensors[index]
 
+    def _inner_values(self) -> list[Any]:
+        """What the .tflite says of the tensors that are written as nodes' outputs under their own names."""
+        made = {node.output[0] for node in self.nodes}
+        ends = (*self.graph.inputs, *self.graph.outputs)
+        inner = [tensor for tensor in self.graph.tensors if tensor.index not in ends]
+        return [self._value(tensor) for tensor in inner if self.name(tensor) in made]
+
+    def _dtype(self, tensor: Tensor) -> str:
+        """The type a tensor is stored as."""
+        inner = tensor.data is None and tensor.index not in (*self.graph.inputs, *self.graph.outputs)
+        return "uint8" if self.unsigned and inner and tensor.dtype == "int8" else tensor.dtype
+
     def _value(self, tensor: Tensor) -> Any:
-        onnx_type = self.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        onnx_type = self.helper.np_dtype_to_tensor_dtype(np.dtype(self._dtype(tensor)))
         shape = [size if size > 0 else "batch" for size in channels_first(tensor.shape)]
         return self.helper.make_tensor_value_info(self.name(tensor), onnx_type, shape)
 
@@ -130,14 +156,21 @@ class _Writer:
                 f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 "
                 "activations with one scale can be written, convert the model with full int8 quantisation"
             )
-        zero_point = np.array(self._zero_point(tensor), tensor.dtype)
-        inner = tensor.data is None and tensor.index not in (*self.graph.inputs, *self.graph.outputs)
-        if self.unsigned and inner and tensor.dtype == "int8":
-            zero_point = np.array(self._zero_point(tensor) + 128, np.uint8)
+        dtype = self._dtype(tensor)
+        zero_point = np.array(self._zero_point(tensor) + (128 if dtype != tensor.dtype else 0), dtype)
         return [
             self.constant(f"{self.name(tensor)}/scale", tensor.scale[0]),
             self.constant(f"{self.name(tensor)}/zero_point", zero_point),
         ]
+
+    def _as_unsigned(self, tensor: Tensor, real: str) -> str:
+        """The int8 input as uint8, because ONNX Runtime fuses no operator between the two types."""
+        quantization = [
+            self.constant(f"{self.name(tensor)}/scale", tensor.scale[0]),
+            self.constant(f"{self.name(tensor)}/unsigned", np.array(int(tensor.zero_point[0]) + 128, np.uint8)),
+        ]
+        stored = self.node("QuantizeLinear", [real, *quantization], f"{self.name(tensor)}/uint8")
+        return self.node("DequantizeLinear", [stored, *quantization], f"{stored}/real")
 
     def _zero_point(self, tensor: Tensor) -> int:
         return self.zero_points.get(tensor.index, int(tensor.zero_point[0]))
@@ -163,6 +196,8 @@ class _Writer:
         else:
             name = f"{self.name(tensor)}/real"
             self.node("DequantizeLinear", [self.name(tensor), *self._quantization(tensor, operator)], name)
+            if self.unsigned and index in self.graph.inputs and operator.position not in self.in_float:
+                name = self._as_unsigned(tensor, name)
         self.floats[index] = name
         return name
 
@@ -237,8 +272,11 @@ class _Writer:
         if tensor.dtype not in _INTEGER or not len(tensor.scale):
             raise UnsupportedError(f"{operator}: its weights are {tensor.dtype}, int8 with a scale is needed")
         per_axis = len(tensor.scale) > 1
+        wanted = 3 if operator.kind == "DEPTHWISE_CONV_2D" else 0
+        if per_axis and tensor.axis != wanted:
+            raise ArtifactError(f"{operator}: its weights have scales along axis {tensor.axis}, not {wanted}")
         if operator.position in self.in_float:
-            return self._folded(name, data, tensor, axis)
+            return self._folded(name, data, tensor, axis, operator)
         scale = tensor.scale if per_axis else tensor.scale[0]
         zero = (tensor.zero_point if per_axis else tensor.zero_point[0]).astype(tensor.dtype)
         inputs = [
@@ -248,10 +286,10 @@ class _Writer:
         ]
         return self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": axis} if per_axis else {}))
 
-    def _folded(self, name: str, data: NDArray[Any], tensor: Tensor, axis: int) -> str:
+    def _folded(self, name: str, data: NDArray[Any], tensor: Tensor, axis: int, operator: Operator) -> str:
         """Float value of an integer weight by standard operators that runtimes fold, unlike DequantizeLinear."""
         if tensor.zero_point.any():
-            raise UnsupportedError(f"weights {tensor.name!r} have a zero point, which int8 weights must not have")
+            raise UnsupportedError(f"{operator}: its weights have a zero point, which int8 weights must not have")
         shape = [-1 if position == axis else 1 for position in range(data.ndim)]
         cast = self.node("Cast", [self.constant(name, data)], f"{name}/cast", to=int(require("onnx").TensorProto.FLOAT))
         scale = self.constant(f"{name}/scale", tensor.scale.reshape(shape))
@@ -264,9 +302,16 @@ class _Writer:
         tensor = self.tensor(operator.inputs[2])
         if tensor.data is None or tensor.dtype != "int32":
             raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}, a constant int32 is needed")
+        if tensor.data.size != channels:
+            raise ArtifactError(f"{operator}: its bias has {tensor.data.size} values for {channels} channels")
         source, weights = self.tensor(operator.inputs[0]), self.tensor(operator.inputs[1])
+        if len(source.scale) != 1:
+            raise UnsupportedError(f"{operator}: its bias is int32, and its input {source.name!r} not quantised")
         # By the specification the bias scale is the product; some converters do not store it.
-        scale = source.scale[0] * weights.scale
+        with np.errstate(over="ignore", under="ignore"):
+            scale = source.scale[0] * weights.scale
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise ArtifactError(f"{operator}: the scales of its input and weights have no product in float32")
         name = f"{operator.position}/bias"
         if operator.position in self.in_float:
             return [self.constant(name, (tensor.data.reshape(channels) * scale).astype(np.float32))]
@@ -284,14 +329,18 @@ class _Writer:
         source, weights = (self.tensor(index) for index in operator.inputs[:2])
         if weights.data is None:
             raise UnsupportedError(f"{operator}: its weights are not constant")
+        _four_dimensions(operator, source, weights)
         if operator.kind == "CONV_2D":
             data = weights.data.transpose(_CHANNELS_FIRST)  # (out, h, w, in) -> (out, in, h, w)
-            groups = source.shape[3] // data.shape[1]
         else:
             data = weights.data.transpose(3, 0, 1, 2)  # (1, h, w, out) -> (out, 1, h, w)
-            groups = source.shape[3]
+        channels = source.shape[3]
+        groups = channels // data.shape[1] if data.size else 0
+        if groups < 1 or channels % groups or len(data) % groups or data.shape[1] * groups != channels:
+            raise ArtifactError(f"{operator}: weights of shape {weights.shape} do not fit {channels} channels")
         kernel = data.shape[2:]
-        strides, dilations = _pair(options, "stride"), _pair(options, "dilation")
+        strides = _positive(operator, "strideH", "strideW")
+        dilations = _positive(operator, "dilationHFactor", "dilationWFactor")
         inputs = [
             self.read(operator.inputs[0], operator),
             self.weights(operator.inputs[1], data, 0, operator),
@@ -305,7 +354,7 @@ class _Writer:
             strides=strides,
             dilations=dilations,
             group=groups,
-            pads=_pads(source, kernel, strides, dilations, options["padding"]),
+            pads=_pads(operator, source, kernel, strides, dilations),
         )
         self.write(operator.outputs[0], real, operator, options["fusedActivationFunction"])
 
@@ -315,6 +364,10 @@ class _Writer:
         if weights.data is None:
             raise UnsupportedError(f"{operator}: its weights are not constant")
         data = weights.data  # (out, in)
+        if operator.options["weightsFormat"] != 0:
+            raise UnsupportedError(f"{operator}: weights in shuffled order are not written to ONNX")
+        if data.ndim != 2 or not data.size or math.prod(source.shape[1:]) % data.shape[1]:
+            raise ArtifactError(f"{operator}: weights of shape {data.shape} do not fit its input {source.shape}")
         if operator.inputs[0] in self.flattened:
             height, width, channels = self.flattened[operator.inputs[0]]
             data = data.reshape(-1, height, width, channels).transpose(_CHANNELS_FIRST).reshape(data.shape)
@@ -334,11 +387,13 @@ class _Writer:
     def pool(self, operator: Operator) -> None:
         options = operator.options
         source = self.tensor(operator.inputs[0])
-        kernel, strides = (options["filterHeight"], options["filterWidth"]), _pair(options, "stride")
+        _four_dimensions(operator, source)
+        kernel = _positive(operator, "filterHeight", "filterWidth")
+        strides = _positive(operator, "strideH", "strideW")
         attributes = {
-            "kernel_shape": list(kernel),
+            "kernel_shape": kernel,
             "strides": strides,
-            "pads": _pads(source, kernel, strides, [1, 1], options["padding"]),
+            "pads": _pads(operator, source, kernel, strides, [1, 1]),
         }
         kind = "MaxPool" if operator.kind == "MAX_POOL_2D" else "AveragePool"  # neither counts the padding
         real = self.node(kind, [self.read(operator.inputs[0], operator)], self._real(operator), **attributes)
@@ -348,7 +403,7 @@ class _Writer:
         source = self.tensor(operator.inputs[0])
         axes = self._integers(operator, 1)
         keep = bool(operator.options["keepDims"])
-        axes = sorted({axis % len(source.shape) for axis in axes})
+        axes = sorted({_axis(operator, axis, source) for axis in axes})
         four = len(source.shape) == 4
         if four and not keep and axes != [1, 2]:
             raise UnsupportedError(f"{operator}: a mean over axes {axes} without keeping them is not written to ONNX")
@@ -374,14 +429,19 @@ class _Writer:
     def unary(self, operator: Operator) -> None:
         kind, attributes = _UNARY[operator.kind]
         tensor = self.tensor(operator.inputs[0])
-        if operator.kind == "SOFTMAX" and len(tensor.shape) == 4:
-            attributes = {"axis": 1}
+        if operator.kind == "SOFTMAX":
+            if operator.options["beta"] != 1:
+                raise UnsupportedError(f"{operator}: a softmax with a beta other than 1 is not written to ONNX")
+            if len(tensor.shape) == 4:
+                attributes = {"axis": 1}
         real = self.node(kind, [self.read(operator.inputs[0], operator)], self._real(operator), **attributes)
         self.write(operator.outputs[0], real, operator)
 
     def leaky_relu(self, operator: Operator) -> None:
-        source = self.read(operator.inputs[0], operator)
-        real = self.node("LeakyRelu", [source], self._real(operator), alpha=float(operator.options["alpha"]))
+        source, alpha = self.read(operator.inputs[0], operator), float(operator.options["alpha"])
+        if not math.isfinite(alpha):
+            raise ArtifactError(f"{operator}: its alpha is {alpha}")
+        real = self.node("LeakyRelu", [source], self._real(operator), alpha=alpha)
         self.write(operator.outputs[0], real, operator)
 
     def clip(self, operator: Operator) -> None:
@@ -394,6 +454,9 @@ class _Writer:
 
     def pad(self, operator: Operator) -> None:
         pairs = np.asarray(self._integers(operator, 1)).reshape(-1, 2)
+        rank = len(self.tensor(operator.inputs[0]).shape)
+        if len(pairs) != rank or (pairs < 0).any():
+            raise ArtifactError(f"{operator}: paddings {pairs.tolist()} do not fit {rank} dimensions")
         if len(pairs) == 4:
             pairs = pairs[list(_CHANNELS_FIRST)]
         pads = self.constant(f"{operator.position}/pads", pairs.T.reshape(-1).astype(np.int64))
@@ -404,6 +467,9 @@ class _Writer:
 
     def tile(self, operator: Operator) -> None:
         repeats = np.array(self._integers(operator, 1), np.int64)
+        rank = len(self.tensor(operator.inputs[0]).shape)
+        if len(repeats) != rank or (repeats < 1).any():
+            raise ArtifactError(f"{operator}: repeats {repeats.tolist()} do not fit {rank} dimensions")
         if len(repeats) == 4:
             repeats = repeats[list(_CHANNELS_FIRST)]
         times = self.constant(f"{operator.position}/repeats", repeats)
@@ -412,14 +478,19 @@ class _Writer:
 
     def concatenation(self, operator: Operator) -> None:
         output = self.tensor(operator.outputs[0])
-        axis = operator.options["axis"] % len(output.shape)
+        axis = _axis(operator, operator.options["axis"], output)
+        if any(len(self.tensor(index).shape) != len(output.shape) for index in operator.inputs):
+            raise ArtifactError(f"{operator}: its inputs have not all {len(output.shape)} dimensions")
         inputs = [self.read(index, operator) for index in operator.inputs]
         real = self.node("Concat", inputs, self._real(operator), axis=_AXIS[axis] if len(output.shape) == 4 else axis)
         self.write(operator.outputs[0], real, operator, operator.options["fusedActivationFunction"])
 
     def resize(self, operator: Operator) -> None:
-        height, width = self._integers(operator, 1)
-        source = self.tensor(operator.inputs[0])
+        source, target = self.tensor(operator.inputs[0]), self._integers(operator, 1)
+        _four_dimensions(operator, source)
+        if len(target) != 2 or min(target) < 1:
+            raise ArtifactError(f"{operator}: it resizes to {target}, a height and a width are needed")
+        height, width = target
         sizes = np.array([source.shape[0], source.shape[3], height, width], np.int64)
         if source.shape[0] < 1:
             raise UnsupportedError(f"{operator}: resizing is written to ONNX for a fixed batch only")
@@ -440,6 +511,9 @@ class _Writer:
 
     def reshape(self, operator: Operator) -> None:
         source, output = self.tensor(operator.inputs[0]), self.tensor(operator.outputs[0])
+        sizes = (*source.shape, *output.shape)
+        if min(sizes, default=1) > 0 and math.prod(source.shape) != math.prod(output.shape):
+            raise ArtifactError(f"{operator}: {source.shape} cannot become {output.shape}")
         real = self.read(operator.inputs[0], operator)
         if not _same_order(source.shape):
             users = self.consumers.get(output.index, [])
@@ -458,6 +532,8 @@ class _Writer:
     def transpose(self, operator: Operator) -> None:
         order = list(self._integers(operator, 1))
         source = self.tensor(operator.inputs[0])
+        if sorted(order) != list(range(len(source.shape))):
+            raise ArtifactError(f"{operator}: {order} is no order of {len(source.shape)} dimensions")
         if len(source.shape) == 4:  # conjugate the permutation with the change of layout
             order = [_AXIS[order[_CHANNELS_FIRST[position]]] for position in range(4)]
         real = self.node("Transpose", [self.read(operator.inputs[0], operator)], self._real(operator), perm=order)
@@ -478,9 +554,10 @@ class _Writer:
         return self.node("Transpose", [real], f"{real}/channels_last", perm=list(_CHANNELS_LAST))
 
     def _integers(self, operator: Operator, position: int) -> list[int]:
-        data = self.tensor(operator.inputs[position]).data
-        if data is None:
-            raise UnsupportedError(f"{operator}: its argument {position} is computed, a constant is needed")
+        tensor = self.tensor(operator.inputs[position])
+        data = tensor.data
+        if data is None or tensor.dtype not in ("int32", "int64"):
+            raise UnsupportedError(f"{operator}: tensor {tensor.name!r} is no constant of int32 or int64")
         return [int(value) for value in np.atleast_1d(data).reshape(-1)]
 
     def _shape_computations(self) -> set[int]:
@@ -527,17 +604,37 @@ def _with_free_batch(shape: tuple[int, ...], source: tuple[int, ...], operator: 
     raise UnsupportedError(f"{operator}: its target shape {shape} is not known; export with a fixed batch")
 
 
-def _pair(options: dict[str, Any], kind: str) -> list[int]:
-    """Height and width of a stride or dilation."""
-    if kind == "stride":
-        return [int(options["strideH"]), int(options["strideW"])]
-    return [int(options["dilationHFactor"]), int(options["dilationWFactor"])]
+def _positive(operator: Operator, *names: str) -> list[int]:
+    """Options that count something."""
+    values = [int(operator.options[name]) for name in names]
+    if min(values) < 1:
+        raise ArtifactError(f"{operator}: {', '.join(names)} are {values}; each must be at least 1")
+    return values
 
 
-def _pads(source: Tensor, kernel: Any, strides: list[int], dilations: list[int], padding: int) -> list[int]:
+def _axis(operator: Operator, axis: int, tensor: Tensor) -> int:
+    """A dimension of ``tensor``, counted from the front."""
+    rank = len(tensor.shape)
+    if not -rank <= axis < rank:
+        raise ArtifactError(f"{operator}: tensor {tensor.name!r} of shape {tensor.shape} has no axis {axis}")
+    return axis % rank
+
+
+def _four_dimensions(operator: Operator, *tensors: Tensor) -> None:
+    for tensor in tensors:
+        if len(tensor.shape) != 4:
+            raise ArtifactError(f"{operator}: tensor {tensor.name!r} has shape {tensor.shape}, not four dimensions")
+
+
+def _pads(operator: Operator, source: Tensor, kernel: Any, strides: list[int], dilations: list[int]) -> list[int]:
     """Explicit ONNX pads [top, left, bottom, right] of TFLite's SAME (0, the odd one behind) or VALID (1)."""
+    padding = operator.options["padding"]
     if padding == 1:
         return [0, 0, 0, 0]
+    if padding != 0:
+        raise ArtifactError(f"{operator}: padding {padding} is neither SAME nor VALID")
+    if min(source.shape[1:3]) < 1:
+        raise UnsupportedError(f"{operator}: padding SAME is written to ONNX for a fixed height and width only")
     before, after = [], []
     for size, width, stride, dilation in zip(source.shape[1:3], kernel, strides, dilations, strict=True):
         total = max((-(-size // stride) - 1) * stride + (width - 1) * dilation + 1 - size, 0)
@@ -553,6 +650,51 @@ def _limits(activation: int, operator: Operator) -> tuple[float | None, float | 
     if activation not in names:
         raise UnsupportedError(f"{operator}: fused activation {activation} is not written to ONNX")
     return _RANGE[names[activation]]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _check(graph: Graph) -> None:
+    """Check what writers rely on: one input, one output, and operators that read only what is there before them."""
+    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
+        if len(indices) != 1:
+            raise UnsupportedError(f"the graph has {len(indices)} {kind}s; it is written to ONNX with one of each")
+        tensor = graph.tensors[indices[0]]
+        if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
+            raise UnsupportedError(
+                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be free"
+            )
+    there = {tensor.index for tensor in graph.tensors if tensor.data is not None or 0 in tensor.shape}
+    if there & {*graph.inputs, *graph.outputs} or graph.inputs == graph.outputs:
+        raise ArtifactError("the graph's input or output is a constant, or both are the same tensor")
+    there.update(graph.inputs)
+    for operator in graph.operators:
+        if not operator.outputs:
+            raise ArtifactError(f"{operator} has no output")
+        if operator.kind in _WRITERS:
+            _check_inputs(graph, operator, there)
+        for index in operator.outputs:
+            if index in there or index < 0:
+                raise ArtifactError(f"{operator} makes tensor {index}, which is there already or not at all")
+            there.add(index)
+    if graph.outputs[0] not in there:
+        raise ArtifactError(f"the graph's output {graph.tensors[graph.outputs[0]].name!r} is made by no operator")
+
+
+def _check_inputs(graph: Graph, operator: Operator, there: Collection[int]) -> None:
+    wanted = _INPUTS.get(operator.kind, 1)
+    if len(operator.inputs) < wanted:
+        raise ArtifactError(f"{operator} has inputs {operator.inputs}, {wanted} are needed")
+    for position, index in enumerate(operator.inputs):
+        if index < 0 and not (position == 2 and operator.kind in _WITH_BIAS):
+            raise ArtifactError(f"{operator}: its input {position} is absent")
+        if index >= 0 and index not in there:
+            raise ArtifactError(f"{operator} reads tensor {index} ({graph.tensors[index].name}), which nothing makes")
+    source, output = (graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
+    if operator.kind in _SAME_RANK and len(source.shape) != len(output.shape):
+        raise ArtifactError(f"{operator} makes {output.shape} of {source.shape}, which have not as many dimensions")
 
 
 def _zero_points(graph: Graph) -> dict[int, int]:
@@ -576,6 +718,22 @@ _UNARY: dict[str, tuple[str, dict[str, Any]]] = {
     "HARD_SWISH": ("HardSwish", {}),
     "TANH": ("Tanh", {}),
 }
+
+# how many inputs an operator must have, where it is not one
+_INPUTS = {
+    "PADV2": 3,
+    **dict.fromkeys(("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "MUL", "PAD", "SUB"), 2),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TILE", "TRANSPOSE"), 2),
+}
+
+_WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+# whose output has as many dimensions as their first input
+_SAME_RANK = (
+    "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC",
+    "MAX_POOL_2D", "PAD", "PADV2", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR", "SOFTMAX", "TANH", "TILE", "TRANSPOSE",
+)  # fmt: skip
 
 _WRITERS: dict[str, Callable[[_Writer, Operator], None]] = {
     "ADD": _Writer.binary,

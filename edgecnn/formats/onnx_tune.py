@@ -125,7 +125,7 @@ class _Search:
 
     def consider(self, in_float: frozenset[int]) -> None:
         """Measure a placement against the best one, and let it take its place if it is faster and agrees."""
-        if in_float in self.seen:
+        if in_float in self.seen or any(self.is_alone(position, in_float) for position in in_float):
             return
         self.seen.add(in_float)
         candidate = self.run(in_float)
@@ -136,6 +136,20 @@ class _Search:
         self.best = candidate
         ratio = median(_ratios(candidate, self.float, _SCREENING))
         self.state = f"{ratio:.2f} of the float file's time, {len(in_float)} of {len(self.graph.operators)} in float"
+
+    def is_alone(self, position: int, in_float: frozenset[int]) -> bool:
+        """Whether an operator with weights has no neighbour in float: ONNX Runtime would quantise it again.
+
+        It does so when it loads the file, with one scale for all channels: no longer the same weights.
+        """
+        operator = self.graph.operators[position]
+        if operator.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            return False
+        return not any(
+            set(operator.inputs) & set(self.graph.operators[other].outputs)
+            or set(operator.outputs) & set(self.graph.operators[other].inputs)
+            for other in in_float - {position}
+        )
 
     def agrees(self, candidate: "_Run") -> bool:
         """Whether the candidate's top class is that of the int8 graph as often as the tolerance asks."""

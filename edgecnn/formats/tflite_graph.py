@@ -1,5 +1,6 @@
 """Reads a .tflite file into plain records: tensors with their constants and quantisation, operators with options."""
 
+import math
 import struct
 from typing import Any
 
@@ -60,8 +61,8 @@ def read_graph(model: bytes, where: object) -> Graph:
     """Parse the flatbuffer ``model``; ``where`` names it in errors.
 
     Raises:
-        ArtifactError: not a .tflite file, truncated, or with custom operators, several subgraphs, sparse or
-            unknown tensors; the message says what and where.
+        ArtifactError: not a .tflite file, truncated, damaged, or with custom operators, several subgraphs, sparse
+            or unknown tensors; the message says what and where.
     """
     schema = require("ai_edge_litert.schema_py_generated")
     if model[4:8] != b"TFL3":
@@ -69,7 +70,8 @@ def read_graph(model: bytes, where: object) -> Graph:
     try:
         return _graph(schema, model, where)
     except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({error})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({reason})") from error
 
 
 def _graph(schema: Any, model: bytes, where: object) -> Graph:
@@ -84,10 +86,12 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
     operators = []
     for position in range(subgraph.OperatorsLength()):
         operator = subgraph.Operators(position)
+        if operator.OpcodeIndex() >= root.OperatorCodesLength():
+            raise ArtifactError(f"{where}: operator {position} is of a kind that is not there")
         code = root.OperatorCodes(operator.OpcodeIndex())
         kind = kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "an unknown operator")
         if kind == "CUSTOM":
-            custom = (code.CustomCode() or b"without a name").decode(errors="replace")
+            custom = _text(code.CustomCode() or b"without a name")
             raise ArtifactError(f"{where}: operator {position} is custom ({custom}), which edgecnn does not know")
         inputs = tuple(int(operator.Inputs(i)) for i in range(operator.InputsLength()))
         outputs = tuple(int(operator.Outputs(i)) for i in range(operator.OutputsLength()))
@@ -95,17 +99,24 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
             raise ArtifactError(f"{where}: operator {position} ({kind}) refers to a tensor that is not there")
         options = _options(schema, operator)
         operators.append(Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options))
+    ends = {
+        "input": tuple(int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())),
+        "output": tuple(int(subgraph.Outputs(i)) for i in range(subgraph.OutputsLength())),
+    }
+    for kind, indices in ends.items():
+        if not indices or not all(0 <= index < len(tensors) for index in indices):
+            raise ArtifactError(f"{where}: the model has no {kind}, or one that is not there: tensors {indices}")
     return Graph(
         tensors=tensors,
         operators=tuple(operators),
-        inputs=tuple(int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())),
-        outputs=tuple(int(subgraph.Outputs(i)) for i in range(subgraph.OutputsLength())),
+        inputs=ends["input"],
+        outputs=ends["output"],
         metadata=_metadata(root),
     )
 
 
 def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> Tensor:
-    name = (tensor.Name() or b"").decode(errors="replace")
+    name = _text(tensor.Name() or b"")
     place = f"{where}: tensor {index} ({name})"
     code = _names(schema.TensorType).get(tensor.Type(), "unknown")
     if code not in _DTYPES:
@@ -115,11 +126,19 @@ def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> T
     has_free = tensor.ShapeSignatureLength() == tensor.ShapeLength() and tensor.ShapeLength() > 0
     dims = tensor.ShapeSignatureAsNumpy() if has_free else (tensor.ShapeAsNumpy() if tensor.ShapeLength() else ())
     shape = tuple(int(size) for size in dims)
+    if any(size < -1 for size in shape):
+        raise ArtifactError(f"{place} has shape {shape}; sizes are positive, or -1 where they are free")
+    if tensor.Buffer() >= root.BuffersLength():
+        raise ArtifactError(f"{place} has its values in buffer {tensor.Buffer()} of {root.BuffersLength()}")
     stored = root.Buffers(tensor.Buffer())
+    if stored is not None and stored.Offset() > 1:
+        raise ArtifactError(f"{place} has its values behind the flatbuffer, which edgecnn does not read")
     data = None
     if stored is not None and stored.DataLength():
+        if -1 in shape:
+            raise ArtifactError(f"{place} of shape {shape} is constant, so no size can be free")
         raw = stored.DataAsNumpy().tobytes()
-        wanted = int(np.prod(shape, dtype=np.int64)) * np.dtype(_DTYPES[code]).itemsize
+        wanted = math.prod(shape) * np.dtype(_DTYPES[code]).itemsize
         if len(raw) != wanted:
             raise ArtifactError(f"{place} of shape {shape} holds {len(raw)} bytes, {wanted} are needed")
         data = np.frombuffer(raw, _DTYPES[code]).reshape(shape)
@@ -132,6 +151,8 @@ def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> T
             zero_point = np.asarray(quantization.ZeroPointAsNumpy(), np.int64)
         axis = int(quantization.QuantizedDimension())
         _check_quantization(scale, zero_point, axis, shape, place)
+        if not _holds(_DTYPES[code], zero_point):
+            raise ArtifactError(f"{place} has a zero point that is no {_DTYPES[code]}")
     return Tensor(
         index=index, name=name, shape=shape, dtype=_DTYPES[code], scale=scale, zero_point=zero_point, axis=axis,
         data=data,
@@ -149,6 +170,13 @@ def _check_quantization(
         raise ArtifactError(f"{place} of shape {shape} has {len(scale)} scales along axis {axis}")
 
 
+def _holds(dtype: str, values: NDArray[np.int64]) -> bool:
+    if np.dtype(dtype).kind not in "iu":
+        return True
+    info = np.iinfo(dtype)
+    return bool(((info.min <= values) & (values <= info.max)).all())
+
+
 def _options(schema: Any, operator: Any) -> dict[str, Any]:
     """The operator's options, named as the schema's object API names them (strideW, padding, …)."""
     table = operator.BuiltinOptions()
@@ -164,10 +192,16 @@ def _metadata(root: Any) -> dict[str, bytes]:
     found = {}
     for index in range(root.MetadataLength()):
         entry = root.Metadata(index)
-        buffer = root.Buffers(entry.Buffer())
+        buffer = root.Buffers(entry.Buffer()) if entry.Buffer() < root.BuffersLength() else None
         if buffer is not None and buffer.DataLength():
-            found[(entry.Name() or b"").decode(errors="replace")] = buffer.DataAsNumpy().tobytes()
+            found[_text(entry.Name() or b"")] = buffer.DataAsNumpy().tobytes()
     return found
+
+
+def _text(stored: bytes) -> str:
+    """A name as it may stand in an error: on one line, whatever is in the file."""
+    text = stored.decode(errors="replace")
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _names(enum: Any) -> dict[int, str]:

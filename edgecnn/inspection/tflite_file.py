@@ -52,17 +52,17 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
     """
     graph = read_graph(path.read_bytes(), path.name)
     module = require("ai_edge_litert.interpreter")
-    # Shapes come from the runtime without delegates: tensors inside a delegate keep the shapes of the file.
-    plain = _interpreter(module, path, graph, shape, module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
-    shapes = {t["index"]: tuple(int(size) for size in t["shape"]) for t in plain.get_tensor_details()}
-    del plain
-    interpreter = _interpreter(module, path, graph, shape, module.OpResolverType.AUTO)
-    parts = _delegated(interpreter, graph)
     try:
+        # Shapes come from the runtime without delegates: tensors inside a delegate keep the shapes of the file.
+        plain = _interpreter(module, path, graph, shape, module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+        shapes = {t["index"]: tuple(int(size) for size in t["shape"]) for t in plain.get_tensor_details()}
+        del plain
+        interpreter = _interpreter(module, path, graph, shape, module.OpResolverType.AUTO)
+        parts = _delegated(interpreter, graph)
         with quiet_stderr():
             run_seconds = timed(interpreter.invoke)
     except (ValueError, RuntimeError) as error:
-        raise SessionError(f"litert failed while running {path.name}: {_first_line(error)}") from error
+        raise SessionError(f"litert cannot run {path.name}: {_first_line(error)}") from error
     reader = _Reader(graph, shapes, frozenset().union(*parts))
     nodes = tuple(reader.node(operator) for operator in graph.operators)
     return Found(f"litert {version('ai-edge-litert')}", nodes, run_seconds, _notes(nodes, len(parts), run_seconds))
@@ -70,22 +70,17 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
 
 def _interpreter(module: Any, path: Path, graph: Graph, shape: tuple[int, ...] | None, resolver: Any) -> Any:
     """An interpreter on one thread, its inputs filled."""
-    try:
-        with quiet_stderr():
-            interpreter = module.Interpreter(
-                model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver
-            )
-            for details in interpreter.get_input_details():
-                stored = [None if size < 0 else int(size) for size in details["shape_signature"]]
-                wanted = input_shape(details["name"], stored, shape, len(graph.inputs))
-                if wanted != tuple(details["shape"]):
-                    interpreter.resize_tensor_input(details["index"], wanted)
-            interpreter.allocate_tensors()
-            for details in interpreter.get_input_details():
-                dtype = np.dtype(details["dtype"])
-                interpreter.set_tensor(details["index"], made_up(details["shape"], dtype.name))
-    except (ValueError, RuntimeError) as error:
-        raise SessionError(f"litert cannot load {path.name}: {_first_line(error)}") from error
+    with quiet_stderr():
+        interpreter = module.Interpreter(model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver)
+        for details in interpreter.get_input_details():
+            stored = [None if size < 0 else int(size) for size in details["shape_signature"]]
+            wanted = input_shape(details["name"], stored, shape, len(graph.inputs))
+            if wanted != tuple(details["shape"]):
+                interpreter.resize_tensor_input(details["index"], wanted)
+        interpreter.allocate_tensors()
+        for details in interpreter.get_input_details():
+            dtype = np.dtype(details["dtype"])
+            interpreter.set_tensor(details["index"], made_up(details["shape"], dtype.name))
     return interpreter
 
 
@@ -207,9 +202,9 @@ def _notes(nodes: tuple[InspectedNode, ...], parts: int, run_seconds: tuple[floa
         time = f"{where}; LiteRT's own kernels run {', '.join(outside) or 'nothing'}; {took}"
     return (
         f"{time}. LiteRT's Python interface has no profiler, so this time is not divided among operators.",
-        "Delegated or not is read from LiteRT's execution plan. Precision is that of an operator's tensors: neither "
-        "XNNPACK (QS8 or QU8 kernels for int8 or uint8 tensors) nor LiteRT's own kernels compute an int8 operator in "
-        "float. Hybrid: int8 weights, float activations that the kernel quantises in each run.",
+        "Delegated or not is read from LiteRT's execution plan. Precision follows from an operator's tensors, by whose "
+        "types XNNPACK (QS8 and QU8 for int8 and uint8) and LiteRT choose a kernel; inside, a kernel may use tables or "
+        "floats, as LiteRT's SOFTMAX does. Hybrid: int8 weights, float activations quantised in each run.",
     )
 
 
