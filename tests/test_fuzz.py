@@ -331,9 +331,9 @@ def short_bias(model: Any, graph: Any) -> None:
     bias.quantization = None
 
 
-def tiny_scales(model: Any, graph: Any) -> None:
-    scales(0, 0, lambda _: [1e-30])(model, graph)
-    scales(0, 1, lambda found: [1e-30] * len(found))(model, graph)
+def huge_scales(model: Any, graph: Any) -> None:
+    scales(0, 0, lambda _: [1e30])(model, graph)
+    scales(0, 1, lambda found: [1e30] * len(found))(model, graph)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def tiny_scales(model: Any, graph: Any) -> None:
         (scales(0, 1, lambda found: [0.0, *found[1:]]), r"tensor \d+ \(.*\) has a scale that is zero, negative"),
         (scales(0, 1, lambda found: [float("nan"), *found[1:]]), "zero, negative or not finite"),
         (scales(0, 1, lambda found: found[:-1]), "has 3 scales and 4 zero points"),
-        (tiny_scales, r"operator 0 \(CONV_2D\): the scales of its input and weights have no product"),
+        (huge_scales, r"operator 0 \(CONV_2D\): the product of its input's and weights' scales is no float32"),
         (zero_point, r"tensor \d+ \(.*\) has a zero point that is no int8"),
         (other_axis, r"operator 0 \(CONV_2D\): its weights have scales along axis 3, not 0"),
         (short_bias, r"operator 0 \(CONV_2D\): its bias has 3 values for 4 channels"),

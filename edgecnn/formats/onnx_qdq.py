@@ -310,8 +310,8 @@ class _Writer:
         # By the specification the bias scale is the product; some converters do not store it.
         with np.errstate(over="ignore", under="ignore"):
             scale = source.scale[0] * weights.scale
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
-            raise ArtifactError(f"{operator}: the scales of its input and weights have no product in float32")
+        if not np.isfinite(scale).all():  # down to 0 it may go: what it scales then is below any float
+            raise ArtifactError(f"{operator}: the product of its input's and weights' scales is no float32")
         name = f"{operator.position}/bias"
         if operator.position in self.in_float:
             return [self.constant(name, (tensor.data.reshape(channels) * scale).astype(np.float32))]
