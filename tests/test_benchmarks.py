@@ -33,6 +33,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of what ``python -m benchmarks table`` reads and writes."""
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
     shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "docs").mkdir()
     return tmp_path
 
 

@@ -144,6 +144,15 @@ def test_other_io_exports_verifies_and_measures_again(finished: Path, config: Ru
     assert results(report)[1].artifact.input.dtype == "uint8"
 
 
+def test_tuning_is_measured_once(finished: Path, config: RunConfig) -> None:
+    tuned = config.replace(tune=True, tune_seconds=0.5, schemes=("int8",), formats=("onnx",))
+    report = run(tuned, finished)
+    assert redone(report) == {"tune-int8", *named("export", "outputs", file="int8.onnx"), "bench"}
+    before = kept_files(finished)
+    assert redone(run(tuned, finished)) == set()
+    assert kept_files(finished) == before
+
+
 def test_lost_or_damaged_files_are_made_again(finished: Path, config: RunConfig) -> None:
     before = kept_files(finished)
     artifacts = finished / "artifacts"
