@@ -6,6 +6,7 @@
 """
 
 import re
+from functools import cache
 from pathlib import Path
 
 from benchmarks import int8_onnx
@@ -45,6 +46,12 @@ def _table(suite: str, where: object) -> str:
         raise ConfigError(
             f"{where} wants a table of {suite}, which has no result; run: python -m benchmarks run {suite}"
         )
+    return _rendered(suite)
+
+
+@cache  # two pages have the same tables, and intervals take seconds to compute
+def _rendered(suite: str) -> str:
+    path = result_file(suite)
     render = int8_onnx.table if suite == "int8-onnx" else table
     return render(read(path), f"benchmarks/results/{path.name}")
 

@@ -34,7 +34,6 @@ from edgecnn.models import MODELS, build_model, check_model, load_model, save_mo
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization import qat
-from edgecnn.quantization.legacy_keras import tf_keras
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
 from edgecnn.records import (
     SCHEMA_VERSION,
@@ -302,8 +301,6 @@ class _Run:
     @cached_property
     def source(self) -> Source:
         config = self.config
-        if self.wants_qat:  # layers are numbered on from those that the quantize stage built, if it ran, else from 0
-            tf_keras().backend.reset_uids()
         return Source.load(
             self.model,
             self.data,
@@ -461,7 +458,7 @@ class _Run:
             for artifact in exported:
                 advance(0, artifact.file)
                 try:
-                    outputs[artifact.file] = self.outputs(artifact)
+                    outputs[artifact.sha256] = self.outputs(artifact)
                     parities += judge(artifact, exported, outputs, references, self.data.test.labels)
                 except EdgecnnError as error:
                     self.fail("verify", artifact.file, error)

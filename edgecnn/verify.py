@@ -60,7 +60,7 @@ def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
             raise ConfigError("an int8-qat file is compared with the model after quantisation-aware training: --qat")
         source = Source.load(model, data, qat_weights=qat_weights)
         references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
-    outputs = {artifact.file: outputs_of(path, images) for artifact, path in zip(found, paths, strict=True)}
+    outputs = {artifact.sha256: outputs_of(path, images) for artifact, path in zip(found, paths, strict=True)}
     return [parity for artifact in found for parity in judge(artifact, found, outputs, references, data.test.labels)]
 
 
@@ -73,7 +73,7 @@ def judge(
 ) -> Iterator[Parity]:
     """Compare one artifact with its reference and, an int8 .onnx, with its twin among ``exported``.
 
-    ``outputs`` are by file name, ``references`` by ``FLOAT`` and ``FAKE_QUANTIZED``.
+    ``outputs`` are by the artifact's SHA-256, ``references`` by ``FLOAT`` and ``FAKE_QUANTIZED``.
 
     Raises:
         ConfigError: the artifact's scheme is not one of edgecnn's.
@@ -86,7 +86,7 @@ def judge(
     reference = FAKE_QUANTIZED if scheme.method == "qat" else FLOAT
     yield compare(
         artifact,
-        outputs[artifact.file],
+        outputs[artifact.sha256],
         references[reference],
         labels,
         against=reference,
@@ -94,11 +94,11 @@ def judge(
     )
     if is_static_int8(scheme) and artifact.format != "tflite":
         for twin in exported:
-            if twin.format == "tflite" and twin.scheme == scheme.name and twin.file in outputs:
+            if twin.format == "tflite" and twin.scheme == scheme.name and twin.sha256 in outputs:
                 yield compare(
                     artifact,
-                    outputs[artifact.file],
-                    outputs[twin.file],
+                    outputs[artifact.sha256],
+                    outputs[twin.sha256],
                     labels,
                     against=twin.file,
                     tolerance=SAME_INTEGERS,

@@ -54,18 +54,18 @@ def stages(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
         if artifact.format != "tflite":
             continue
         same = {
-            other.file: (other, place)
+            other.sha256: (other, place)
             for other, place in zip(found, paths, strict=True)
             if other.scheme == artifact.scheme
         }
         twins = [other for other, _ in same.values() if other.format == "onnx"]
-        outputs = {file: outputs_of(place, images) for file, (_, place) in same.items()}
+        outputs = {sha256: outputs_of(place, images) for sha256, (_, place) in same.items()}
         steps: list[tuple[str, str | None, Float]] = [(FLOAT, None, references[FLOAT])]
         if _is_qat(artifact):
             steps.append((FAKE_QUANTIZED, None, references[FAKE_QUANTIZED]))
         steps.append(_reference_step(path, artifact, images))
-        steps.append((XNNPACK, None, outputs[artifact.file]))
-        steps += [(ORT, _in_float(twin), outputs[twin.file]) for twin in twins]
+        steps.append((XNNPACK, None, outputs[artifact.sha256]))
+        steps += [(ORT, _in_float(twin), outputs[twin.sha256]) for twin in twins]
         judged = (artifact, *twins)
         result.append(
             AccuracyPath(

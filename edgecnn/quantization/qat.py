@@ -37,6 +37,8 @@ def fake_quantized(model: Any, data: DataSet) -> Any:
         QuantizationError: layers that cannot be rebuilt or quantised, each named with the reason.
     """
     require_tensorflow()
+    # Names of layers end up in the .tflite; without this they would count on from models built before.
+    tf_keras().backend.reset_uids()
     legacy = rebuild(model, data.inputs(data.train.images[:_COMPARED_IMAGES]))
     keras, tfmot = tf_keras(), tfmot_quantization()
     configs = require(
