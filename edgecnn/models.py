@@ -116,7 +116,10 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
     """
     if name not in MODELS:
         raise UnknownNameError("model", name, [*MODELS, "a .keras file"])
-    require("keras").utils.set_random_seed(seed)
+    keras = require("keras")
+    # Keras numbers unnamed layers on from every model built before in this process; the file would tell.
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(seed)
     try:
         return MODELS[name](data.input_shape, len(data.class_names))
     except ValueError as error:

@@ -17,7 +17,17 @@ from edgecnn.files import sha256_file
 from edgecnn.formats import export, format_named, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import scheme_named
-from edgecnn.records import Artifact, Preprocessing, Provenance, Quantization, Record, TensorSpec, from_json, to_json
+from edgecnn.records import (
+    Artifact,
+    Preprocessing,
+    Provenance,
+    Quantization,
+    Record,
+    TensorSpec,
+    Tuning,
+    from_json,
+    to_json,
+)
 from edgecnn.runtimes import open_session, predict
 
 ROOT = Path(__file__).parents[1]
@@ -297,7 +307,7 @@ def test_contract_shows_a_real_sidecar_and_every_field() -> None:
     example = re.search(r"```json\n(\{\n \"file\".*?\n\}\n)```", text, re.DOTALL)
     assert example is not None
     assert to_json(from_json(example[1].encode(), Artifact, "the example")).decode() == example[1]
-    records: tuple[type[Record], ...] = (Artifact, TensorSpec, Quantization, Provenance, Preprocessing)
+    records: tuple[type[Record], ...] = (Artifact, TensorSpec, Quantization, Provenance, Tuning, Preprocessing)
     for record in records:
         section = text.split(f"### {record.__name__}\n", 1)[1].split("\n#", 1)[0]
         named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
