@@ -30,9 +30,11 @@ TOLERANCES: dict[str, Tolerance] = {
     "int16x8": Tolerance(max_abs=0.2, mean_abs=0.005, agreement=0.98, accuracy_drop=0.005),
     "int8-qat": Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.005),
 }
-# An int8 .onnx against the .tflite with the same integers. Runtimes round differently: LiteRT's own XNNPACK and
-# reference kernels are up to 0.5 LSB apart on average in a model of 21 layers.
-SAME_INTEGERS = Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.0025, mean_lsb=0.75)
+# An int8 .onnx against the .tflite with the same integers. Runtimes round differently, and the more so the more
+# layers there are: healthy models of 20 layers were up to 0.8 LSB apart on average. Operators left in float do not
+# round at all, so files that have some are not held to a number of steps.
+SAME_INTEGERS = Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.0025, mean_lsb=1.5)
+SAME_WEIGHTS = SAME_INTEGERS.replace(mean_lsb=None)
 
 # How much steeper the outputs may answer to the logits than the reference does, by reference: a wrong scale shows
 # here long before it changes a class (2 % on the weights of one layer: 0.9 to 2.1 %), while rounding does not
@@ -101,7 +103,7 @@ def judge(
                     outputs[twin.sha256],
                     labels,
                     against=twin.file,
-                    tolerance=SAME_INTEGERS,
+                    tolerance=SAME_WEIGHTS if _has_float_operators(artifact) else SAME_INTEGERS,
                 )
 
 
@@ -191,10 +193,15 @@ def compare(
         tolerance=tolerance,
     )
     found = _violations(parity)
-    tuning = artifact.provenance.tuning if artifact.provenance else None
-    if against != FLOAT and not (tuning and tuning.in_float):  # operators left in float do not saturate
+    if against != FLOAT and not _has_float_operators(artifact):  # operators left in float do not saturate
         found += _steeper(outputs, reference)
     return parity.replace(violations=tuple(found))
+
+
+def _has_float_operators(artifact: Artifact) -> bool:
+    """Whether tuning left operators of an int8 file in float."""
+    tuning = artifact.provenance.tuning if artifact.provenance else None
+    return tuning is not None and bool(tuning.in_float)
 
 
 def _violations(parity: Parity) -> list[str]:
