@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from edgecnn.errors import ConfigError, SessionError
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Accuracy, Artifact, Difference, Parity, Tolerance, wilson
-from edgecnn.runtimes import Float, open_session, predict, runtime_for
+from edgecnn.runtimes import Float, Session, open_session, predict, runtime_for
 
 # Names of the references in a Parity
 FLOAT = "float Keras model"
@@ -115,10 +115,15 @@ def outputs_of(path: Path, images: Float) -> Float:
     Raises:
         SessionError: the runtime refuses the file or fails while running.
     """
+    return outputs_in(lambda: open_session(path), images)
+
+
+def outputs_in(opened: Callable[[], Session], images: Float) -> Float:
+    """As ``outputs_of``, in sessions that ``opened`` gives, one per usable core."""
     workers = min(_usable_cores(), len(images))
 
     def share(part: Float) -> Float:
-        with contextlib.closing(open_session(path)) as session:
+        with contextlib.closing(opened()) as session:
             return predict(session, part)
 
     with ThreadPoolExecutor(workers) as pool:

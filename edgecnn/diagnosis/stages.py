@@ -6,10 +6,7 @@ Quantisation changes the model once, in the step to the reference kernels; XNNPA
 integers and differ by how they round. Right answers are whole numbers, so the steps' changes sum to the whole.
 """
 
-import contextlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +14,22 @@ from numpy.typing import NDArray
 
 from edgecnn import artifacts
 from edgecnn.data import DataSet
-from edgecnn.diagnosis.kernels import Kernels, KernelSession
+from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.errors import ConfigError, SessionError
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import AccuracyPath, AccuracyStep, Artifact
-from edgecnn.runtimes import Float, predict
-from edgecnn.verify import FAKE_QUANTIZED, FLOAT, accuracy_of, fake_quantized_outputs, judge, outputs_of, reference_of
+from edgecnn.runtimes import Float
+from edgecnn.verify import (
+    FAKE_QUANTIZED,
+    FLOAT,
+    accuracy_of,
+    fake_quantized_outputs,
+    judge,
+    outputs_in,
+    outputs_of,
+    reference_of,
+)
 
 REFERENCE, BUILT_IN, XNNPACK = "LiteRT, reference kernels", "LiteRT, built-in kernels", "LiteRT, XNNPACK"
 ORT = "ONNX Runtime"
@@ -137,20 +143,7 @@ def _reference_step(path: Path, artifact: Artifact, images: Float) -> tuple[str,
     Some operators have no reference kernel (TILE version 3 is one); the built-in optimised kernels stand in then.
     """
     try:
-        return REFERENCE, None, _outputs_with("reference", path, artifact, images)
+        return REFERENCE, None, outputs_in(lambda: KernelSession(path, artifact, "reference"), images)
     except SessionError as error:
-        outputs = _outputs_with("built-in", path, artifact, images)
+        outputs = outputs_in(lambda: KernelSession(path, artifact, "built-in"), images)
         return BUILT_IN, f"instead of the reference kernels: {error}", outputs
-
-
-def _outputs_with(kernels: Kernels, path: Path, artifact: Artifact, images: Float) -> Float:
-    """Outputs ``(n, classes)`` for ``images``, with a session per usable core: reference kernels are slow."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, len(images))
-
-    def share(part: Float) -> Float:
-        with contextlib.closing(KernelSession(path, artifact, kernels)) as session:
-            return predict(session, part)
-
-    with ThreadPoolExecutor(workers) as pool:
-        return np.concatenate(list(pool.map(share, np.array_split(images, workers))))
