@@ -198,6 +198,7 @@ def _estimates(blocks: list[_Array], processes: tuple[int, ...], percents: tuple
         row[:] = ordered[np.searchsorted(counts, np.array(percents) / 100 * counts[-1])]
     degrees = units - 1
     student = _STUDENT[degrees - 1] if degrees <= len(_STUDENT) else 1.96 + 2.4 / degrees
+    drawn -= drawn[0]  # so that equal values have no spread left by rounding
     half = np.exp(student * drawn.std(axis=0))
     return [
         Estimate(value=float(value), low=float(value / wide), high=float(value * wide))
