@@ -247,7 +247,7 @@ def test_a_worker_that_does_not_open_in_time_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seconds": 0}, "seconds and blocks must be positive, got 0 and 50"),
+        ({"seconds": 0}, "seconds, blocks and processes must be positive, got 0, 50 and 5"),
         ({"seconds": float("nan")}, "must be positive"),
         ({"blocks": 0}, "must be positive"),
         ({"image": np.zeros((1, 4, 4, 1), np.float32)}, r"one image .* got shape \(1, 4, 4, 1\)"),
@@ -300,7 +300,7 @@ def _interrupt(_: Workbench) -> str:
         ),
         (_be_killed, "ChildProcessError", "killed by SIGKILL, as happens when memory runs out, while trying"),
         (_exit, "ChildProcessError", "ended with exit status 3 while trying"),
-        (_run_out_of_memory, "MemoryError", "it gave no reason"),
+        (_run_out_of_memory, "MemoryError", "out of memory"),
     ],
 )
 def test_the_end_of_a_worker_is_explained(
