@@ -14,12 +14,13 @@ from edgecnn.bench import baseline as module
 from edgecnn.bench.baseline import load_baseline, record_baseline
 from edgecnn.bench.comparison import right
 from edgecnn.bench.files import bench_files
-from edgecnn.bench.worker import WorkerError
+from edgecnn.bench.worker import Candidate
 from edgecnn.data import DataSet, load
 from edgecnn.errors import BenchError, ConfigError, UnknownNameError
-from edgecnn.records import Baseline, Failure, Result, from_json, to_json
+from edgecnn.records import Artifact, Baseline, BenchResults, Failure, Result, TensorSpec, from_json, to_json
 
 ROOT = Path(__file__).parents[1]
+SPEC = TensorSpec(name="x", shape=(None, 4, 4, 1), dtype="float32", layout="NHWC")
 
 # What a machine with Keras and JAX alone has not got; edgecnn's own dependencies on runtimes among them.
 ABSENT = (
@@ -106,7 +107,7 @@ def test_a_machine_with_keras_and_jax_alone(model: Path, data_file: Path, tmp_pa
         assert len(measured.blocks) == len(measured.end_to_end) == (50 if measured.batch == 1 else 10)
         assert min(measured.samples) > 0
         assert measured.warmup
-        assert measured.load_s > 0
+        assert len(measured.cold_starts) == (3 if measured.batch == 1 else 1)
 
     # and beside the runtimes, on a machine that has them
     report = bench_files([model], data=load(str(data_file)), seconds=0.1, baselines=[out])
@@ -211,40 +212,49 @@ def test_data_of_another_shape_are_refused(model: Path, tmp_path: Path) -> None:
         record_baseline(model, load(str(tmp_path / "d.npz")), backend="jax")
 
 
-class Scripted(module._Recording):
-    """A recording whose measurements are made up: seconds for each batch, or an error."""
-
-    def __init__(self, seconds: dict[int, float | WorkerError], template: Baseline) -> None:
-        self.seconds = 1.0
-        self.script = seconds
-        self.template = template.measurement
-
-    def measure(self, worker: object, batch: int, *_: object) -> tuple[None, object]:  # type: ignore[override]
-        found = self.script[batch]
-        if isinstance(found, WorkerError):
-            raise found
-        return None, self.template.replace(batch=batch, blocks=((found,) * 3,) * 3)
-
-
 @pytest.mark.parametrize(
     ("seconds", "measured", "end"),
     [
         ({8: 1.0, 16: 1.0, 32: 1.0}, 3, "no larger batch was tried"),
         ({8: 1.0, 16: 1.99, 32: 3.97, 64: 1.0}, 3, "batches 16 and 32 gained less than 2 % on smaller ones"),
         ({8: 1.0, 16: 2.5, 32: 3.0, 64: 8.0, 128: 16.0, 256: 1.0}, 5, "batches 64 and 128 gained less"),
-        ({8: 1.0, 16: WorkerError("XlaRuntimeError", "RESOURCE_EXHAUSTED")}, 1, "batch 16 could not be measured: XlaR"),
         (
-            {8: WorkerError("ChildProcessError", "killed")},
+            {8: 1.0, 16: "out of memory: RESOURCE_EXHAUSTED", 32: 1.0},
+            1,
+            "batch 16 could not be measured: MemoryError: out of",
+        ),
+        (
+            {8: "killed"},
             0,
-            "batch 8 could not be measured: ChildProcessError: killed",
+            "batch 8 could not be measured: MemoryError: killed",
         ),
     ],
 )
 def test_the_sweep_ends_where_larger_batches_gain_nothing(
-    seconds: dict[int, float | WorkerError], measured: int, end: str, a_baseline: Baseline
+    seconds: dict[int, float | str], measured: int, end: str, a_baseline: Baseline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recording = Scripted(seconds, a_baseline)
-    found, reason = recording.sweep(None, tuple(seconds), lambda *_, **__: None)  # type: ignore[arg-type]
+    """With made-up times, or reasons why there are none, for each batch."""
+
+    def made_up(candidates: list[Candidate], **_: object) -> BenchResults:
+        (candidate,) = candidates
+        found = seconds[candidate.batch]
+        row: Result | Failure
+        if isinstance(found, str):
+            row = Failure(subject="x", stage="bench", error="MemoryError", reason=found)
+        else:
+            blocks = ((found,) * 3,) * 3
+            row = Result(
+                artifact=candidate.artifact,
+                measurement=a_baseline.measurement.replace(batch=candidate.batch, blocks=blocks),
+            )
+        return BenchResults(schema_version=1, environment=a_baseline.environment, seed=0, rows=(row,))
+
+    monkeypatch.setattr(module, "bench", made_up)
+    artifact = Artifact(
+        file="m.keras", format="keras", scheme="float32", input=SPEC, output=SPEC, sha256="00", size_bytes=1
+    )
+    candidate = Candidate(path=Path("m.keras"), artifact=artifact)
+    found, reason = module._sweep(candidate, np.zeros((4, 4, 1), np.float32), 1.0, tuple(seconds))
     assert [one.batch for one in found] == list(seconds)[:measured]
     assert reason.startswith(end)
 
@@ -268,20 +278,15 @@ def test_a_gpu_is_named_with_its_driver_and_packages(
     tool.write_text('#!/bin/sh\n[ "$1" = --query-gpu=driver_version ] && echo 580.65.06\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    opened = module._Opened(
-        gpu="NVIDIA X", device="gpu", compiled_with="jax.jit", tensor_float_32=True,
-        input=a_spec(), output=a_spec(), load_s=1.0,
-    )  # fmt: skip
+    opened = module._Model(
+        gpu="NVIDIA X", device="gpu", compiled_with="jax.jit", tensor_float_32=True, input=SPEC, output=SPEC
+    )
     found = module._with_gpu(a_baseline.environment, opened)
     assert (found.gpu, found.versions["NVIDIA driver"]) == ("NVIDIA X", "580.65.06")
     assert found.versions["jaxlib"]
     tool.write_text("#!/bin/sh\nexit 9\n")  # the tool is there and the driver is not
     assert "NVIDIA driver" not in module._with_gpu(a_baseline.environment, opened).versions
     assert module._with_gpu(a_baseline.environment, opened.replace(device="cpu")) == a_baseline.environment
-
-
-def a_spec() -> module.TensorSpec:
-    return module.TensorSpec(name="x", shape=(None, 4, 4, 1), dtype="float32", layout="NHWC")
 
 
 def test_baselines_of_before_are_read(a_baseline: Baseline, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A row beside the float baseline: time ÷ time, images per second ÷ images per second, accuracy − accuracy.
 
 A baseline is recorded in another run, mostly on another machine. Nothing of it shares a round with the rows, so
-the intervals of ratios draw the blocks of the two sides apart. Accuracy was counted on images, and where these are
+the interval of a ratio is made of those of the two sides. Accuracy was counted on images, and where these are
 the same ones, the difference is paired: only images that one side gets right and the other wrong tell them apart.
 """
 
@@ -10,21 +10,15 @@ import binascii
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench.statistics import Estimate
+from edgecnn.bench.statistics import Estimate, Summary, end_to_end, summary
 from edgecnn.data.dataset import Split
 from edgecnn.errors import RecordError
 from edgecnn.records import Accuracy, Answers, Baseline, Environment, Measurement, Record, Result
-
-_RESAMPLES = 1000
-
-Blocks = Sequence[Sequence[float]]
-"""Samples in seconds, block by block."""
 
 
 class AccuracyDifference(Record, frozen=True):
@@ -55,8 +49,8 @@ class Comparison(Record, frozen=True):
     faster. ``latency_with_copies`` is the same end to end: encode, invoke, decode against host to device, model,
     device to host. ``throughput`` is the row's images per second divided by those of the baseline's best batch,
     ``best_batch``: above 1 the row is faster; ``throughput_with_copies`` end to end, against the best batch of those.
-    ``images_per_s`` are the row's, ``images_per_s_per_core`` divided by the threads it ran on (all usable cores, where
-    the number was left to the runtime).
+    Images per second are those at the median time; ``images_per_s`` are the row's, ``images_per_s_per_core`` divided
+    by the threads it ran on (all usable cores, where the number was left to the runtime).
     """
 
     baseline: str
@@ -82,28 +76,32 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
     """
     measured = row.measurement
     absent: dict[str, str] = {}
-    recorded = (baseline.measurement, *baseline.throughput)
-    best = _fastest(recorded, "blocks")
     latency = latency_with_copies = throughput_with_copies = accuracy = None
+    own, own_with_copies = summary(measured), end_to_end(measured)
+    best = best_batch(baseline)
+    throughput = _throughput_ratio(own, measured.batch, summary(best), best.batch)
 
+    recorded = (baseline.measurement, *baseline.throughput)
     same = next((one for one in recorded if one.batch == measured.batch), None)
     if same is None:
         absent["latency"] = absent["latency_with_copies"] = f"the baseline has no measurement of batch {measured.batch}"
     else:
-        latency = time_ratio(measured.blocks, same.blocks)
-        if measured.end_to_end and same.end_to_end:
-            latency_with_copies = time_ratio(measured.end_to_end, same.end_to_end)
-        else:
-            absent["latency_with_copies"] = _no_copies(measured)
+        latency = time_ratio(own, summary(same))
 
-    with_copies = [one for one in recorded if one.end_to_end]
-    if measured.end_to_end and with_copies:
-        best_with_copies = _fastest(with_copies, "end_to_end")
-        throughput_with_copies = throughput_ratio(
-            measured.end_to_end, measured.batch, best_with_copies.end_to_end, best_with_copies.batch
-        )
+    if own_with_copies is None or not baseline.measurement.end_to_end:
+        who = "this row" if own_with_copies is None else "the baseline"
+        absent["throughput_with_copies"] = f"{who} was not timed end to end"
+        absent.setdefault("latency_with_copies", absent["throughput_with_copies"])
     else:
-        absent["throughput_with_copies"] = _no_copies(measured)
+        best_whole = best_batch(baseline, with_copies=True)
+        whole = end_to_end(best_whole)
+        assert whole is not None
+        throughput_with_copies = _throughput_ratio(own_with_copies, measured.batch, whole, best_whole.batch)
+        same_whole = None if same is None else end_to_end(same)
+        if same_whole is not None:
+            latency_with_copies = time_ratio(own_with_copies, same_whole)
+        else:
+            absent.setdefault("latency_with_copies", f"the baseline's batch {measured.batch} was not timed end to end")
 
     if row.accuracy is None or baseline.accuracy is None:
         who = "this row" if row.accuracy is None else "the baseline"
@@ -111,77 +109,54 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
     else:
         accuracy = accuracy_difference(row.accuracy, row.answers, baseline.accuracy, baseline.answers)
 
-    images_per_s = throughput(measured.blocks, measured.batch)
+    rate = images_per_s(measured)
     return Comparison(
         baseline=baseline.model,
         device=baseline.device,
         machine=baseline.environment.machine,
         here=baseline.environment.machine == machine.machine,
-        images_per_s=images_per_s,
-        images_per_s_per_core=images_per_s / (measured.threads or machine.usable_cores),
+        images_per_s=rate,
+        images_per_s_per_core=rate / (measured.threads or machine.usable_cores),
         best_batch=best.batch,
         latency=latency,
         latency_with_copies=latency_with_copies,
-        throughput=throughput_ratio(measured.blocks, measured.batch, best.blocks, best.batch),
+        throughput=throughput,
         throughput_with_copies=throughput_with_copies,
         accuracy=accuracy,
         absent=absent,
     )
 
 
-def _no_copies(measured: Measurement) -> str:
-    return f"{'the baseline' if measured.end_to_end else 'this row'} was not timed end to end"
-
-
 # Times
 
 
-def time_ratio(blocks: Blocks, reference: Blocks) -> Estimate:
+def time_ratio(time: Summary, reference: Summary) -> Estimate:
     """Median over median of two runs that share no rounds: below 1 is faster than ``reference``.
 
-    The interval is the percentile interval of 1,000 bootstrap ratios, whole blocks drawn on each side by itself.
+    Both intervals are symmetric on the logarithm of the time, where the two sides' half-widths add as squares.
     """
-    return _ratio([np.array(block) for block in blocks], [np.array(block) for block in reference], np.median)
+    half = math.hypot(math.log(time.high / time.median), math.log(reference.high / reference.median))
+    value, wide = time.median / reference.median, math.exp(half)
+    return Estimate(value=value, low=value / wide, high=value * wide)
 
 
-def throughput_ratio(blocks: Blocks, batch: int, reference: Blocks, reference_batch: int) -> Estimate:
-    """Images per second over images per second: above 1 is faster than ``reference``. Interval as ``time_ratio``."""
-    # per image and inverted: mean time of the reference over mean time of the row
-    own = [np.array(block) / batch for block in blocks]
-    other = [np.array(block) / reference_batch for block in reference]
-    return _ratio(other, own, np.mean)
+def images_per_s(measurement: Measurement, *, with_copies: bool = False) -> float:
+    """Images per second at the median time, of the model alone or end to end."""
+    blocks = measurement.end_to_end if with_copies else measurement.blocks
+    return measurement.batch / float(np.median(np.concatenate(blocks)))
 
 
-def throughput(blocks: Blocks, batch: int) -> float:
-    """All images over all time measured, in images per second."""
-    samples = np.concatenate([np.array(block) for block in blocks])
-    return batch * len(samples) / float(samples.sum())
+def best_batch(baseline: Baseline, *, with_copies: bool = False) -> Measurement:
+    """The measurement of ``baseline`` with the most images per second, whatever its batch."""
+    measured = [one for one in (baseline.measurement, *baseline.throughput) if one.end_to_end or not with_copies]
+    return max(measured, key=lambda one: images_per_s(one, with_copies=with_copies))
 
 
-def best_batch(baseline: Baseline) -> Measurement:
-    """The measurement of ``baseline``, of all its batches, with the most images per second on the device."""
-    return _fastest((baseline.measurement, *baseline.throughput), "blocks")
-
-
-def _fastest(measurements: Sequence[Measurement], samples: str) -> Measurement:
-    return max(measurements, key=lambda one: throughput(getattr(one, samples), one.batch))
-
-
-def _ratio(
-    own: Sequence[NDArray[np.float64]],
-    other: Sequence[NDArray[np.float64]],
-    statistic: Callable[[NDArray[np.float64]], float],
-) -> Estimate:
-    generator = np.random.default_rng(0)
-
-    def drawn(blocks: Sequence[NDArray[np.float64]]) -> float:
-        chosen = generator.integers(0, len(blocks), len(blocks))
-        return float(statistic(np.concatenate([blocks[index] for index in chosen])))
-
-    ratios = [drawn(own) / drawn(other) for _ in range(_RESAMPLES)]
-    low, high = np.percentile(ratios, (2.5, 97.5))
-    value = float(statistic(np.concatenate(own))) / float(statistic(np.concatenate(other)))
-    return Estimate(value=value, low=float(low), high=float(high))
+def _throughput_ratio(own: Summary, batch: int, other: Summary, other_batch: int) -> Estimate:
+    """Images per second over images per second: above 1 is faster."""
+    time = time_ratio(other, own)
+    scale = batch / other_batch
+    return Estimate(value=time.value * scale, low=time.low * scale, high=time.high * scale)
 
 
 # Accuracy
