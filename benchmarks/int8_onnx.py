@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -138,7 +138,7 @@ def _measured(name: str, files: list[Artifact | Failure], suite: Suite, out: Pat
 
 def _prepared(name: str, suite: Suite, out: Path) -> list[Artifact | Failure]:
     """Every file of the model called ``name``, written into ``out``, or the reason why there is none."""
-    source, data = _source(name, suite)
+    source, data = source_of(name, suite)
     model_file = out / f"{name}.keras"
     save_model(source.model, model_file)
     provenance = provenance_of(name, sha256_file(model_file), data)
@@ -174,7 +174,14 @@ def _made(path: Path, maker: Callable[[], bytes]) -> Artifact | Failure:
         return Failure(subject=path.name, stage="convert", error=type(error).__name__, reason=reason)
 
 
-def _source(name: str, suite: Suite) -> tuple[Source, DataSet]:
+class Drawn(Protocol):
+    """The part of a suite that says which random weights and images its files are made with."""
+
+    seed: int
+    images: int
+
+
+def source_of(name: str, suite: Drawn) -> tuple[Source, DataSet]:
     """The model with settled statistics and its fake-quantised twin with calibrated ranges."""
     if name == REFERENCE:
         data = load("mnist")
@@ -190,7 +197,7 @@ def _source(name: str, suite: Suite) -> tuple[Source, DataSet]:
     return Source(model, quantized, images, "int8", 1), data
 
 
-def _random_data(shape: tuple[int, int, int], suite: Suite) -> DataSet:
+def _random_data(shape: tuple[int, int, int], suite: Drawn) -> DataSet:
     images = np.random.default_rng(suite.seed).random((suite.images, *shape), np.float32)
     labels = np.arange(suite.images) % 2
     return make_dataset("random images", "random", (images, labels), (images, labels), None, (0.0, 1.0))
