@@ -10,7 +10,7 @@ from statistics import median
 
 import pytest
 
-from benchmarks import int8_onnx
+from benchmarks import against_others, int8_onnx
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.models import MODELS
 from edgecnn.pipeline import read_config
@@ -44,7 +44,8 @@ def test_there_is_a_result_for_each_suite() -> None:
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_suites_parse(path: Path) -> None:
-    (int8_onnx.read_suite if path.stem == "int8-onnx" else read_config)(path)
+    own = {"int8-onnx": int8_onnx.read_suite, "against-others": against_others.read_suite}
+    own.get(path.stem, read_config)(path)
 
 
 def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
@@ -61,10 +62,12 @@ def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
 def test_unknown_suite_is_an_error() -> None:
     ended = benchmarks("run", "minst")
     assert ended.returncode == 2
-    assert ended.stderr == "benchmarks: unknown suite 'minst'; choose from: int8-onnx, mnist\n"
+    assert ended.stderr == "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, mnist\n"
 
 
-@pytest.mark.parametrize("path", [path for path in RESULTS if path != INT8_ONNX], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in RESULTS if path.stem not in ("int8-onnx", "against-others")], ids=lambda path: path.stem
+)
 def test_results_are_reports_of_their_suite(path: Path) -> None:
     report, suite = read(path), read_config(path.parents[1] / "suites" / f"{path.stem}.toml")
     assert report.title == f"{suite.model} on {suite.data}"
