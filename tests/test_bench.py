@@ -358,6 +358,28 @@ def test_a_failure_is_a_row_with_its_reason_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("no_leftovers")
+def test_where_the_system_starts_no_more_processes_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, made = os.memfd_create, 0
+
+    def few(name: str) -> int:
+        nonlocal made
+        made += 1
+        if made == 2:
+            raise OSError(24, "Too many open files")
+        return create(name)
+
+    monkeypatch.setattr(os, "memfd_create", few)
+    candidates = [fake(tmp_path / "a.fake"), fake(tmp_path / "b.fake")]
+    rows = bench(candidates, image=IMAGE, seconds=0.1, blocks=4, processes=2).rows
+    (failure,) = [row for row in rows if isinstance(row, Failure)]
+    assert failure.reason == "no process can be started for it: Too many open files"
+    (good,) = [row for row in rows if isinstance(row, Result)]
+    assert len(good.measurement.blocks) == 4
+
+
+@pytest.mark.usefixtures("no_leftovers")
 def test_a_worker_that_does_not_open_in_time_is_killed(tmp_path: Path) -> None:
     (row,) = bench([fake(tmp_path / "a.fake")], image=IMAGE, timeouts=Timeouts(open_s=0.001)).rows
     assert isinstance(row, Failure)
