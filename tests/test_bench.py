@@ -853,6 +853,8 @@ def test_two_modes_are_two() -> None:
     assert found.upper / found.lower == pytest.approx(1.3, abs=0.02)
     assert two_modes(np.where(np.arange(1000) % 4, 1, 1.02) * generator.normal(1, 0.001, 1000)) is None  # 2 % apart
     assert two_modes(np.ones(100)) is None
+    # as measured: two steps of the clock 1 % apart, and a few times that are far off
+    assert two_modes(np.concatenate([np.full(600, 1.0), np.full(390, 1.01), np.full(10, 70.0)])) is None
 
 
 # ---- environment
