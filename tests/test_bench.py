@@ -161,7 +161,7 @@ def test_bench_keeps_every_sample_in_the_order_of_the_candidates(tmp_path: Path)
         fake(tmp_path / "quick.fake", delay_s=0.002),
         fake(tmp_path / "instant.fake", delay_s=0.0),
     ]
-    results = bench(candidates, image=IMAGE, seconds=0.4, blocks=10, seed=3)
+    results = bench(candidates, image=IMAGE, seconds=0.4, blocks=10, processes=2, seed=3)
     assert [row.artifact.file for row in results.rows if isinstance(row, Result)] == [
         "slow.fake",
         "quick.fake",
@@ -358,6 +358,28 @@ def test_a_failure_is_a_row_with_its_reason_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("no_leftovers")
+def test_where_the_system_starts_no_more_processes_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, made = os.memfd_create, 0
+
+    def few(name: str) -> int:
+        nonlocal made
+        made += 1
+        if made == 2:
+            raise OSError(24, "Too many open files")
+        return create(name)
+
+    monkeypatch.setattr(os, "memfd_create", few)
+    candidates = [fake(tmp_path / "a.fake"), fake(tmp_path / "b.fake")]
+    rows = bench(candidates, image=IMAGE, seconds=0.1, blocks=4, processes=2).rows
+    (failure,) = [row for row in rows if isinstance(row, Failure)]
+    assert failure.reason == "no process can be started for it: Too many open files"
+    (good,) = [row for row in rows if isinstance(row, Result)]
+    assert len(good.measurement.blocks) == 4
+
+
+@pytest.mark.usefixtures("no_leftovers")
 def test_a_worker_that_does_not_open_in_time_is_killed(tmp_path: Path) -> None:
     (row,) = bench([fake(tmp_path / "a.fake")], image=IMAGE, timeouts=Timeouts(open_s=0.001)).rows
     assert isinstance(row, Failure)
@@ -474,7 +496,7 @@ def test_where_memory_runs_out_the_worker_is_the_first_to_go() -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
 sys.path.insert(0, sys.argv[1])
 from test_bench import IMAGE, candidate_of
 from edgecnn.bench import bench
@@ -831,6 +853,8 @@ def test_two_modes_are_two() -> None:
     assert found.upper / found.lower == pytest.approx(1.3, abs=0.02)
     assert two_modes(np.where(np.arange(1000) % 4, 1, 1.02) * generator.normal(1, 0.001, 1000)) is None  # 2 % apart
     assert two_modes(np.ones(100)) is None
+    # as measured: two steps of the clock 1 % apart, and a few times that are far off
+    assert two_modes(np.concatenate([np.full(600, 1.0), np.full(390, 1.01), np.full(10, 70.0)])) is None
 
 
 # ---- environment
@@ -984,7 +1008,11 @@ def test_importing_bench_loads_no_runtime() -> None:
 # ---- real runtimes
 
 
-def test_a_real_runtime_is_measured_and_its_import_is_no_load_time(tmp_path: Path) -> None:
+def test_a_real_runtime_is_measured_its_import_is_no_load_time_and_it_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     path = tmp_path / "sum.onnx"
     helper = onnx.helper
     graph = helper.make_graph(
@@ -1000,6 +1028,10 @@ def test_a_real_runtime_is_measured_and_its_import_is_no_load_time(tmp_path: Pat
     assert isinstance(row, Result), row
     assert (row.measurement.runtime, row.measurement.batch) == ("onnxruntime", 3)
     assert row.measurement.load_s > 0
+    assert min(start.import_s for start in row.measurement.cold_starts) > 0.001
+    assert row.measurement.memory is not None
+    assert row.measurement.memory.peak_bytes - row.measurement.memory.empty_bytes > 2**20
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 # ---- baseline
