@@ -48,6 +48,7 @@ def convert(source: Source, scheme: Scheme) -> bytes:
         _store_half(model)
     elif scheme.weights == "int8":
         model = _dynamic(model)
+    require("onnx").checker.check_model(model, full_check=True)
     shape = source.model.input_shape
     channels_first = (source.batch, shape[3], *source.calibration.shape[1:3])
     specs = {
@@ -87,11 +88,10 @@ def _quantized(source: Source, scheme: Scheme) -> bytes:
 
 
 def _finished(model: Any, specs: dict[str, TensorSpec]) -> bytes:
-    """Check the model, add what its input and output are, and serialise it."""
+    """Add what the input and output of a checked model are, and serialise it."""
     onnx = require("onnx")
     for kind, spec in specs.items():
         _add_property(model, f"edgecnn.{kind}", to_json(spec))
-    onnx.checker.check_model(model, full_check=True)
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
         (value,) = values
         got = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
