@@ -165,6 +165,7 @@ def cli(verbose: bool) -> None:
 @click.option("--tune-seconds", type=float, help="Measuring that for each int8 .onnx may take.  [default: 20]")
 @click.option("--threads", type=_Numbers(int, "1,2"), help="To measure with.  [default: 1]")
 @click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
+@click.option("--cold", type=int, help="Fresh processes in which that is done: as many cold starts.  [default: 5]")
 @click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline; may be repeated.")
 @_json
 def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
@@ -357,26 +358,43 @@ def verify(
 @click.option("--data", help="Count accuracy on these test images too (as for edgecnn run).")
 @_input_range
 @_threads
+@click.option("--batch", "batches", type=_Numbers(int, "1,8"), default="1", show_default=True, help="Batches to try.")
+@click.option("--runtimes", default="", help="Comma-separated.  [default: the first that takes a file]")
 @_seconds
+@click.option(
+    "--cold",
+    "processes",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Fresh processes that each is measured in, one after the other: as many cold starts.",
+)
 @_seed
 @click.option("--out", type=_FILE, help="JSON file to write, with every sample.")
 @click.option("--baseline", "baselines", type=_FILE, multiple=True, help="JSON from edgecnn baseline.")
+@click.option("--aa", is_flag=True, help="Measure one file against itself instead: a difference is a false alarm.")
 @_json
 def bench(
     files: tuple[Path, ...],
     data: str | None,
     input_range: Any,
     threads: tuple[int, ...],
+    batches: tuple[int, ...],
+    runtimes: str,
     seconds: float,
+    processes: int,
     seed: int,
     out: Path | None,
     baselines: tuple[Path, ...],
+    aa: bool,
     as_json: bool,
 ) -> None:
     """Measure the latency of model FILES.
 
-    FILES end in .tflite, .onnx or .keras. They are measured in turns, each in a process of its own; one that
-    cannot be is named with the reason, and the exit status is 1.
+    FILES end in .tflite, .onnx or .keras. They are measured in turns, each in processes of its own; one that
+    cannot be is named with the reason, and the exit status is 1. A batch that a file cannot have is named too, and is
+    no error if it can have another of --batch. Interrupted with Ctrl-C, the command leaves what it has measured in
+    --out, and the same command goes on.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic
@@ -384,11 +402,28 @@ def bench(
 
     if out is not None:
         _check_target(out, ".json")
+    names = tuple(runtimes.split(",")) if runtimes else ()
+    if aa:
+        _show_itself(files, threads, batches, names, seconds, processes, seed, out, as_json)
+        return
     loaded = None if data is None else _load(data, input_range)
-    report = bench_files(files, data=loaded, threads=threads, seconds=seconds, seed=seed, baselines=baselines)
-    if out is not None:
-        write_atomic(out, to_json(report))
-    _show_report(report, as_json)
+    report = bench_files(
+        files,
+        data=loaded,
+        threads=threads,
+        batches=batches,
+        runtimes=names,
+        seconds=seconds,
+        processes=processes,
+        seed=seed,
+        baselines=baselines,
+        keep=out,
+    )
+    try:
+        if out is not None:
+            write_atomic(out, to_json(report))
+    finally:  # a full disk loses the file, not the rows
+        _show_report(report, as_json)
     sys.exit(_status(report))
 
 
@@ -535,6 +570,40 @@ def _show_report(report: "Report", as_json: bool) -> None:
         click.echo(to_json(report).decode(), nl=False)
     else:
         show(report)
+
+
+def _show_itself(
+    files: "Sequence[Path]",
+    threads: "Sequence[int]",
+    batches: "Sequence[int]",
+    runtimes: "Sequence[str]",
+    seconds: float,
+    processes: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from edgecnn.bench.files import bench_against_itself
+    from edgecnn.files import write_atomic
+    from edgecnn.records import to_json
+    from edgecnn.report.format import ratio_interval
+
+    if max(len(files), len(threads), len(batches), len(runtimes)) > 1:
+        raise ConfigError("--aa measures one file, on one runtime, with one number of threads and one batch")
+    found = bench_against_itself(
+        files[0],
+        threads=threads[0],
+        batch=batches[0],
+        runtime=runtimes[0] if runtimes else None,
+        seconds=seconds,
+        processes=processes,
+        seed=seed,
+    )
+    if out is not None:
+        write_atomic(out, to_json(found))
+    interval = ratio_interval(found.ratio.value, found.ratio.low, found.ratio.high)
+    said = "no difference" if found.difference == "none" else f"{found.difference}, which is a false alarm"
+    _print(found, as_json, f"{files[0].name} against itself: time ratio {interval}: {said}")
 
 
 def _epoch(history: Any) -> str:

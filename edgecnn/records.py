@@ -229,7 +229,8 @@ class Environment(Record, frozen=True):
     """The machine and software a number was measured on. Unknown values are ``None``, never guessed.
 
     ``affinity`` lists the cores this process may use; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are those of
-    a container; ``frequency_hz`` is the range the governor may choose from.
+    a container; ``frequency_hz`` is the range the governor may choose from. ``timer_s`` is the shortest time that the
+    clock tells from nothing: its resolution, or what reading it costs, whichever is more.
     """
 
     machine: str
@@ -248,6 +249,7 @@ class Environment(Record, frozen=True):
     cpu_quota: float | None = None
     memory_limit_bytes: int | None = None
     frequency_hz: tuple[int, int] | None = None
+    timer_s: float | None = None
 
 
 class ColdStart(Record, frozen=True):
@@ -288,6 +290,8 @@ class Measurement(Record, frozen=True):
     they take no part in any statistic; ``steady`` says whether the first warm-up ended because the times had settled.
     ``load_s`` is the time to open the session, model file to ready, in a fresh process. ``threads`` 0 leaves the
     number to the runtime. ``others_busy`` is, for each block, the share (0…1) of all cores that other processes took.
+    ``processes`` is the number of blocks that each of the worker processes measured, one after the other; none where
+    all come from one process.
     """
 
     artifact: str
@@ -305,6 +309,7 @@ class Measurement(Record, frozen=True):
     cold_starts: tuple[ColdStart, ...] = ()
     memory: Memory | None = None
     energy: Energy | None = None
+    processes: tuple[int, ...] = ()
 
     @property
     def samples(self) -> tuple[float, ...]:
@@ -331,12 +336,17 @@ class Failure(Record, frozen=True, tag="failure"):
 
 
 class BenchResults(Record, frozen=True):
-    """What one call of ``bench`` measured, on one machine."""
+    """What one call of ``bench`` measured, on one machine.
+
+    ``unfinished`` is there where the call was interrupted: a hash of what it was to measure and how. The same call
+    goes on with it.
+    """
 
     schema_version: int
     environment: Environment
     seed: int
     rows: tuple[Result | Failure, ...]
+    unfinished: str | None = None
 
 
 class Baseline(Record, frozen=True):
@@ -544,6 +554,7 @@ class Report(Record, frozen=True):
 
     ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
     ``others`` are reports of other machines shown beside this one; none of their rows is ranked against its own.
+    ``unfinished`` is that of ``BenchResults``.
     """
 
     schema_version: int
@@ -559,3 +570,4 @@ class Report(Record, frozen=True):
     stages: tuple[StageTime, ...] = ()
     layers: tuple[LayerErrors, ...] = ()
     others: "tuple[Report, ...]" = ()
+    unfinished: str | None = None

@@ -108,8 +108,8 @@ def _row(row: Row) -> dict[str, Value]:
             "time_p50_s": row.timing.median,
             "time_p50_low_s": row.timing.low,
             "time_p50_high_s": row.timing.high,
-            "time_p90_s": row.timing.p90,
-            "time_p99_s": row.timing.p99,
+            "time_p90_s": row.timing.p90.value,
+            "time_p99_s": row.timing.p99.value if row.timing.p99 else None,
             "throughput_images_per_s": row.timing.throughput,
             "load_s": row.measurement.load_s,
         }
