@@ -9,7 +9,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from benchmarks import int8_onnx
+from benchmarks import against_others, int8_onnx
 from edgecnn.errors import ConfigError
 from edgecnn.records import Report
 from edgecnn.report import format, read, rows
@@ -52,7 +52,7 @@ def _table(suite: str, where: object) -> str:
 @cache  # two pages have the same tables, and intervals take seconds to compute
 def _rendered(suite: str) -> str:
     path = result_file(suite)
-    render = int8_onnx.table if suite == "int8-onnx" else table
+    render = {"int8-onnx": int8_onnx.table, "against-others": against_others.table}.get(suite, table)
     return render(read(path), f"benchmarks/results/{path.name}")
 
 

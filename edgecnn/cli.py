@@ -21,7 +21,7 @@ from edgecnn.errors import ConfigError, EdgecnnError
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
-    from edgecnn.records import Parity, Record, Report
+    from edgecnn.records import Baseline, Parity, Record, Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -431,27 +431,39 @@ def bench(
 @click.argument("model", type=_FILE)
 @_data
 @click.option(
+    "--backend",
+    type=click.Choice(["auto", "tensorflow", "jax", "torch"]),
+    default="auto",
+    show_default=True,
+    help="Of Keras; auto takes $KERAS_BACKEND, else one that sees a GPU, else one that is installed.",
+)
+@click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "gpu"]),
     default="auto",
     show_default=True,
     help="Where to run the model; auto takes the GPU if there is one.",
 )
+@_seconds
 @click.option("--out", type=_FILE, required=True, help="JSON file to write.")
 @_json
-def baseline(model: Path, data: str, input_range: Any, device: str, out: Path, as_json: bool) -> None:
+def baseline(
+    model: Path, data: str, input_range: Any, backend: str, device: str, seconds: float, out: Path, as_json: bool
+) -> None:
     """Measure the float MODEL on this machine, best on a GPU.
 
-    MODEL is a .keras file; the record serves run and bench as --baseline, there or elsewhere.
+    MODEL is a .keras file; the record serves run and bench as --baseline, there or elsewhere. Measured are the latency
+    of one image and the throughput of rising batches, on the device and with the copies to and from it, and the
+    accuracy on all test images. Needs Keras and one back end, nothing else.
     """
     from edgecnn.bench.baseline import record_baseline
     from edgecnn.files import write_atomic
     from edgecnn.records import to_json
 
     _check_target(out, ".json")
-    record = record_baseline(model, _load(data, input_range), device)
+    record = record_baseline(model, _load(data, input_range), device, backend=backend, seconds=seconds)
     write_atomic(out, to_json(record))
-    _print(record, as_json, f"wrote {out}: {record.backend} on {record.device}")
+    _print(record, as_json, f"wrote {out}: {_recorded(record)}")
 
 
 @cli.command()
@@ -610,6 +622,23 @@ def _epoch(history: Any) -> str:
     last = history.epochs[-1]
     held_out = "" if last.val_accuracy is None else f", held-out accuracy {last.val_accuracy:.2%}"
     return f"{len(history.epochs)} epochs, loss {last.loss:.4f}, accuracy {last.accuracy:.2%}{held_out}"
+
+
+def _recorded(baseline: "Baseline") -> str:
+    """The figures of a baseline in one line."""
+    from statistics import median
+
+    from edgecnn.bench.comparison import best_batch, images_per_s
+    from edgecnn.report import format
+
+    measured, best = baseline.measurement, best_batch(baseline)
+    with_copies = median(sample for block in measured.end_to_end for sample in block)
+    accuracy = "" if baseline.accuracy is None else f", accuracy {format.percent(baseline.accuracy.value)}%"
+    return (
+        f"{baseline.backend} on {baseline.device}, compiled with {baseline.compiled_with}; one image "
+        f"{format.duration(median(measured.samples))}, {format.duration(with_copies)} with copies; at best "
+        f"{format.rate(images_per_s(best))} images/s, in batches of {best.batch}{accuracy}"
+    )
 
 
 def _is_expected(error: EdgecnnError) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, Interrupted, bench, settings_of, statistics
 from edgecnn.bench.baseline import load_baseline
+from edgecnn.bench.comparison import answers_of
 from edgecnn.bench.environment import environment
 from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
@@ -21,6 +22,7 @@ from edgecnn.files import write_atomic
 from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,
+    Answers,
     Artifact,
     BenchResults,
     Environment,
@@ -32,7 +34,7 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.runtimes import RUNTIMES, Float, open_session, runtime_named
-from edgecnn.verify import accuracy_of, outputs_in
+from edgecnn.verify import accuracy_of, outputs_in, reference_of
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ def bench_files(
     images = None if data is None else data.inputs(data.test.images)
     candidates: list[Candidate] = []
     failures: list[Failure] = []
-    accuracies: dict[tuple[str, str | None], Accuracy] = {}
+    counted: dict[tuple[str, str | None], tuple[Accuracy, Answers]] = {}
     with _Loader() as loader:
         for path in paths:
             try:
@@ -110,7 +112,8 @@ def bench_files(
                     _check(artifact, data)
                     if images is not None and data is not None:
                         outputs = _classified(path, runtime, artifact.input.shape[0] or 1, images)
-                        accuracies[artifact.sha256, runtime] = accuracy_of(outputs, data.test.labels)
+                        answers = answers_of(outputs.argmax(axis=1), data.test)
+                        counted[artifact.sha256, runtime] = accuracy_of(outputs, data.test.labels), answers
                     of_file, impossible = _swept(path, artifact, runtime, threads, batches)
                     candidates += of_file
                     failures += impossible
@@ -121,12 +124,13 @@ def bench_files(
     machine = environment()
 
     def report(rows: Sequence[Result | Failure], environment: Environment, unfinished: str | None) -> Report:
-        counted = [
-            row.replace(accuracy=accuracies.get((candidate.artifact.sha256, candidate.runtime)))
-            if isinstance(row, Result)
-            else row
-            for row, candidate in zip(rows, candidates, strict=True)
-        ]
+        measured = []
+        for row, candidate in zip(rows, candidates, strict=True):
+            key = candidate.artifact.sha256, candidate.runtime
+            if isinstance(row, Result) and key in counted:
+                accuracy, answers = counted[key]
+                row = row.replace(accuracy=accuracy, answers=answers)
+            measured.append(row)
         return Report(
             schema_version=SCHEMA_VERSION,
             title="Benchmark of model files",
@@ -135,7 +139,7 @@ def bench_files(
             test_images=0 if data is None else len(data.test.labels),
             environment=environment,
             seed=seed,
-            rows=(*counted, *failures),
+            rows=(*measured, *failures),
             parities=(),
             baselines=recorded,
             unfinished=unfinished,
@@ -364,6 +368,8 @@ def _load(workbench: Workbench, path: Path, runtime: str | None, batches: Sequen
 
 
 def _outputs(workbench: Workbench, path: Path, runtime: str | None, batch: int, images: Float) -> Float:
+    if path.suffix == ".keras":  # back ends are neither imported nor told their threads by several sessions at once
+        return reference_of(path, images)
     return outputs_in(lambda: open_session(path, runtime=runtime, batch=batch), images)
 
 
