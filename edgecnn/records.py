@@ -163,6 +163,19 @@ class Accuracy(Record, frozen=True):
         return wilson(self.correct, self.total)
 
 
+class Answers(Record, frozen=True):
+    """Which test images were classified right, image by image, so that two countings can be paired.
+
+    ``right`` is base64 of one bit per image, in the order of the images, the first one in the highest bit of the first
+    byte; the last byte is filled up with zeros. ``images_sha256`` covers the test images and their labels: where it is
+    equal, the images are the same, in the same order.
+    """
+
+    total: int
+    right: str
+    images_sha256: str
+
+
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a binomial proportion (E. B. Wilson, JASA 22, 1927)."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -318,6 +331,7 @@ class Result(Record, frozen=True, tag="result"):
     artifact: Artifact
     measurement: Measurement
     accuracy: Accuracy | None = None
+    answers: Answers | None = None
 
 
 class Failure(Record, frozen=True, tag="failure"):
@@ -343,8 +357,11 @@ class Baseline(Record, frozen=True):
     """The float Keras model on one device, recorded with ``edgecnn baseline``.
 
     ``measurement`` has batch 1: its blocks time the model with input and output on the device, its ``end_to_end``
-    with the copies from and to the host. ``throughput`` holds one measurement for each larger batch.
-    ``peak_device_bytes`` is the device's memory in use at most, where the back end tells.
+    with the copies from and to the host. ``throughput`` holds one measurement for each larger batch, and
+    ``throughput_end`` says why there is no larger one still. ``peak_device_bytes`` is the device's memory in use at
+    most, in any of these measurements, where the back end tells. ``compiled_with`` names what compiled the model, or
+    says why it was not compiled. ``tensor_float_32`` says whether the back end's settings let a GPU round factors to
+    TensorFloat-32 (10 bits of mantissa); ``None`` on a CPU, which does not.
     """
 
     schema_version: int
@@ -355,8 +372,12 @@ class Baseline(Record, frozen=True):
     environment: Environment
     measurement: Measurement
     accuracy: Accuracy | None
+    answers: Answers | None = None
     throughput: tuple[Measurement, ...] = ()
+    throughput_end: str | None = None
     peak_device_bytes: int | None = None
+    compiled_with: str | None = None
+    tensor_float_32: bool | None = None
 
 
 class StageTime(Record, frozen=True):

@@ -4,13 +4,17 @@ Ratios are times divided by times: below 1 is faster than the reference. Only ro
 own machine are ranked; a baseline from another machine keeps that machine and takes part in no verdict.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
+from statistics import median
 from typing import Literal
 
 import msgspec
 
 from edgecnn.bench import statistics
 from edgecnn.bench.statistics import Estimate, Summary
-from edgecnn.records import Accuracy, Baseline, Environment, Failure, Measurement, Parity, Report, Result
+from edgecnn.records import Accuracy, Answers, Baseline, Environment, Failure, Measurement, Parity, Report, Result
+from edgecnn.report.accuracy import paired_points, unpaired_points
 
 RECORD_A_BASELINE = (
     "no float baseline was measured here; record one with `edgecnn baseline` on a GPU machine, "
@@ -27,13 +31,35 @@ class Setting(msgspec.Struct, frozen=True, order=True):
 
 
 class FloatBaseline(msgspec.Struct, frozen=True, kw_only=True):
-    """A measurement of the float Keras model; ``paired`` when it shares its rounds with the report's rows."""
+    """A measurement of the float Keras model; ``paired`` when it shares its rounds with the report's rows.
+
+    ``throughput`` holds the measurements of larger batches.
+    """
 
     name: str
     device: str
     measurement: Measurement
     environment: Environment
     paired: bool
+    accuracy: Accuracy | None
+    answers: Answers | None
+    throughput: tuple[Measurement, ...] = ()
+    recorded: Baseline | None = None
+
+    @property
+    def best(self) -> Measurement:
+        """The measurement with the most images a second."""
+        return max((self.measurement, *self.throughput), key=lambda one: summary(one).throughput)
+
+
+class ColdStartMedians(msgspec.Struct, frozen=True):
+    """Medians over the fresh processes of a row, in seconds; ``total`` is the median of their sums."""
+
+    processes: int
+    import_s: float
+    load_s: float
+    first_s: float
+    total_s: float
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +67,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     ``number`` counts from 1 and marks the row in tables and figures. ``accuracy_points`` is in percentage
     points, as is ``allowed_drop``, the loosest loss of accuracy that any verification of the report allows.
+    ``accuracy_change`` is that difference with its paired interval, where both say which images were right.
     ``baseline`` is what ``time_to_baseline`` is divided by. ``parities`` are all verifications of this file
-    on this runtime.
+    on this runtime. ``timing`` is of ``invoke`` alone, ``end_to_end`` of encode, invoke and decode together.
     """
 
     number: int
@@ -59,8 +86,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     size_ratio: float | None = None
     accuracy: Accuracy | None = None
     accuracy_points: float | None = None
+    accuracy_change: Estimate | None = None
+    answers: Answers | None = None
     measurement: Measurement | None = None
     timing: Summary | None = None
+    end_to_end: Summary | None = None
     time_to_float32: Estimate | None = None
     time_to_baseline: Estimate | None = None
     baseline: FloatBaseline | None = None
@@ -90,12 +120,64 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         """What broke a tolerance, in any verification."""
         return tuple(text for parity in self.parities for text in parity.violations)
 
+    @property
+    def cores(self) -> int:
+        """The cores its threads can keep busy: all usable ones where the runtime chooses their number."""
+        threads = 0 if self.setting is None else self.setting.threads
+        return threads or self.environment.usable_cores
+
+    @property
+    def cold_start(self) -> ColdStartMedians | None:
+        """Its start in fresh processes, if that was measured."""
+        starts = () if self.measurement is None else self.measurement.cold_starts
+        if not starts:
+            return None
+        return ColdStartMedians(
+            processes=len(starts),
+            import_s=median(one.import_s for one in starts),
+            load_s=median(one.load_s for one in starts),
+            first_s=median(one.first_s for one in starts),
+            total_s=median(one.import_s + one.load_s + one.first_s for one in starts),
+        )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Peak resident memory above that of the process before it imported the runtime, if known."""
+        memory = None if self.measurement is None else self.measurement.memory
+        return None if memory is None else max(0, memory.peak_bytes - memory.empty_bytes)
+
+    @property
+    def joules(self) -> float | None:
+        """Energy of one inference, if a counter was read."""
+        energy = None if self.measurement is None else self.measurement.energy
+        return None if energy is None or not energy.inferences else energy.joules / energy.inferences
+
 
 class FloatAccuracy(msgspec.Struct, frozen=True):
     """Accuracy of the float Keras model, and where it was counted."""
 
     accuracy: Accuracy
     source: str
+    answers: Answers | None = None
+
+
+class Versus(msgspec.Struct, frozen=True, kw_only=True):
+    """A row beside a float baseline. ``absent`` gives the reason for each field that is ``None``.
+
+    ``time`` and ``end_to_end`` are the row's time divided by the baseline's at the same batch; ``throughput`` is the
+    row's images per second divided by the baseline's at the batch that is best for it; ``points`` are percentage
+    points of accuracy above the baseline, with an interval that is ``paired`` where both say which images they got
+    right.
+    """
+
+    row: Row
+    baseline: FloatBaseline
+    time: Estimate | None
+    end_to_end: Estimate | None
+    throughput: Estimate
+    points: Estimate | None
+    paired: bool
+    absent: dict[str, str]
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -109,8 +191,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What the verdict is made of. All rows in it were measured on the report's machine.
 
     ``smallest`` holds every artifact of the smallest size; ``tied`` those whose time cannot be told from the
-    fastest's; ``next`` the first that can. ``outside`` are rows outside tolerance, ``unverified`` those that
-    no verification covers.
+    fastest's; ``next`` the first that can. ``front`` is the Pareto front in the headline setting: no other row not
+    outside tolerance is both as fast and as accurate, and better in one of them. ``outside`` are rows outside
+    tolerance, ``unverified`` those that no verification covers.
     """
 
     setting: Setting | None
@@ -118,6 +201,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     fastest: Row | None
     tied: tuple[Compared, ...]
     next: Compared | None
+    front: tuple[Row, ...]
     outside: tuple[Row, ...]
     unverified: tuple[Row, ...]
     failed: tuple[Failure, ...]
@@ -133,10 +217,11 @@ def float_accuracy(report: Report) -> FloatAccuracy | None:
     """Accuracy of the float Keras model: its row's, else a baseline's, else the verification's reference."""
     for result in _results(report):
         if _is_float_keras(result) and result.accuracy is not None:
-            return FloatAccuracy(result.accuracy, result.artifact.name)
+            return FloatAccuracy(result.accuracy, result.artifact.name, result.answers)
     for baseline in report.baselines:
         if _of_this_model(baseline, report) and baseline.accuracy is not None:
-            return FloatAccuracy(baseline.accuracy, f"{baseline.model}, recorded on {baseline.environment.machine}")
+            source = f"{baseline.model}, recorded on {baseline.environment.machine}"
+            return FloatAccuracy(baseline.accuracy, source, baseline.answers)
     references = {(parity.reference, parity.reference_accuracy) for parity in report.parities}
     if len(references) == 1:
         reference, accuracy = references.pop()
@@ -178,10 +263,34 @@ def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
         fastest=ranked[0] if ranked else None,
         tied=tuple(one for one in compared if one.ratio.low <= 1 <= one.ratio.high),
         next=next((one for one in compared if not one.ratio.low <= 1 <= one.ratio.high), None),
+        front=pareto_front([row for row in rows if row.kind == "result" and row.setting == setting]),
         outside=tuple(row for row in exported if row.parities and not row.within_tolerance),
         unverified=tuple(row for row in exported if not row.parities),
         failed=tuple(failure for failure in failures if not failure.expected),
         senseless=tuple(failure for failure in failures if failure.expected),
+    )
+
+
+def pareto_front(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Those of ``rows`` that no other beats in median time and accuracy, fastest first, by the values themselves.
+
+    Rows without a count of right answers and rows that failed verification take no part.
+    """
+    able = [row for row in rows if row.accuracy is not None and (row.within_tolerance or not row.parities)]
+    front: list[Row] = []
+    for row in sorted(able, key=lambda row: (_median(row), -_share(row))):
+        if not front or _share(row) > _share(front[-1]):
+            front.append(row)
+    return tuple(front)
+
+
+def versus(report: Report, rows: Sequence[Row]) -> tuple[Versus, ...]:
+    """Every result in ``rows``, which ``table(report)`` made, beside every float baseline; best baseline first."""
+    return tuple(
+        _versus(row, baseline)
+        for baseline in _baselines(report)
+        for row in rows
+        if row.kind == "result" and row.measurement is not baseline.measurement
     )
 
 
@@ -218,7 +327,8 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         )
 
     accuracy = result.accuracy or (parities[0].accuracy if parities else None)
-    points = _accuracy_points(accuracy, float_accuracy(report), absent)
+    reference = float_accuracy(report)
+    points = _accuracy_points(accuracy, reference, absent)
 
     to_float32 = None
     float32 = [
@@ -235,17 +345,17 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         many = "no" if not float32 else "more than one"
         absent["time_to_float32"] = f"{many} float32 row on the same runtime, device, threads and batch"
 
-    to_baseline, baseline = None, None
-    same_batch = [one for one in _baselines(report) if one.measurement.batch == measurement.batch]
-    if same_batch:
-        baseline = same_batch[0]
-        to_baseline = (_divide_paired if baseline.paired else _divide)(measurement, baseline.measurement)
+    to_baseline = None
+    same_batch = [(one, at_batch(one, measurement.batch)) for one in _baselines(report)]
+    baseline, other = next(((one, other) for one, other in same_batch if other is not None), (None, None))
+    if baseline is not None and other is not None:
+        to_baseline = _to_baseline(measurement, other, baseline.paired)
     elif _baselines(report):
         absent["time_to_baseline"] = f"no baseline with batch {measurement.batch}"
     else:
         absent["time_to_baseline"] = RECORD_A_BASELINE
 
-    timing = statistics.summary(measurement)
+    timing = summary(measurement)
     if timing.p99 is None:
         absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
     return Row(
@@ -263,8 +373,11 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         size_ratio=size_ratio,
         accuracy=accuracy,
         accuracy_points=points,
+        accuracy_change=None if reference is None else paired_points(result.answers, reference.answers),
+        answers=result.answers,
         measurement=measurement,
         timing=timing,
+        end_to_end=_end_to_end(measurement),
         time_to_float32=to_float32,
         time_to_baseline=to_baseline,
         baseline=baseline,
@@ -284,7 +397,7 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
         warnings += ("recorded with another model: no row is compared with it",)
     absent["time_to_float32"] = absent["time_to_baseline"] = "it is a baseline itself"
     points = _accuracy_points(baseline.accuracy, float_accuracy(report), absent)
-    timing = statistics.summary(measurement)
+    timing = summary(measurement)
     if timing.p99 is None:
         absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
     return Row(
@@ -300,8 +413,10 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
         setting=Setting(baseline.device, measurement.threads, measurement.batch),
         accuracy=baseline.accuracy,
         accuracy_points=points,
+        answers=baseline.answers,
         measurement=measurement,
         timing=timing,
+        end_to_end=_end_to_end(measurement),
         warnings=warnings,
         absent=absent,
     )
@@ -359,9 +474,18 @@ def _baselines(report: Report) -> list[FloatBaseline]:
             measurement=result.measurement,
             environment=report.environment,
             paired=True,
+            accuracy=result.accuracy,
+            answers=result.answers,
+            throughput=tuple(
+                other.measurement
+                for other in _results(report)
+                if _is_float_keras(other)
+                and other.measurement.device == result.measurement.device
+                and other.measurement.batch > result.measurement.batch
+            ),
         )
         for result in _results(report)
-        if _is_float_keras(result) and _is_gpu(result.measurement.device)
+        if _is_float_keras(result) and _is_gpu(result.measurement.device) and result.measurement.batch == 1
     ]
     found += [
         FloatBaseline(
@@ -370,6 +494,10 @@ def _baselines(report: Report) -> list[FloatBaseline]:
             measurement=baseline.measurement,
             environment=baseline.environment,
             paired=False,
+            accuracy=baseline.accuracy,
+            answers=baseline.answers,
+            throughput=baseline.throughput,
+            recorded=baseline,
         )
         for baseline in report.baselines
         if _of_this_model(baseline, report)
@@ -387,10 +515,70 @@ def _median(row: Row) -> float:
     return row.timing.median
 
 
+def _share(row: Row) -> float:
+    assert row.accuracy is not None
+    return row.accuracy.value
+
+
 def _ratio(row: Row, reference: Row) -> Estimate:
     assert row.measurement is not None
     assert reference.measurement is not None
     return _divide_paired(row.measurement, reference.measurement)
+
+
+def _versus(row: Row, baseline: FloatBaseline) -> Versus:
+    assert row.measurement is not None
+    assert row.timing is not None
+    absent: dict[str, str] = {}
+    reference = at_batch(baseline, row.measurement.batch)
+    time = end_to_end = None
+    if reference is None:
+        absent["time"] = absent["end_to_end"] = f"the baseline has no measurement with batch {row.measurement.batch}"
+    else:
+        time = _to_baseline(row.measurement, reference, baseline.paired)
+        ours, theirs = row.end_to_end, _end_to_end(reference)
+        if ours is None or theirs is None:
+            absent["end_to_end"] = "end-to-end times were not measured on both sides"
+        else:
+            end_to_end = divide(ours, theirs)
+    points, paired = paired_points(row.answers, baseline.answers), True
+    if points is None:
+        paired = False
+        if row.accuracy is None or baseline.accuracy is None:
+            absent["points"] = "accuracy was not counted on both sides"
+        elif row.accuracy.total != baseline.accuracy.total:
+            absent["points"] = f"counted on {row.accuracy.total} images, the baseline on {baseline.accuracy.total}"
+        else:
+            points = unpaired_points(row.accuracy, baseline.accuracy)
+    return Versus(
+        row=row,
+        baseline=baseline,
+        time=time,
+        end_to_end=end_to_end,
+        throughput=_throughput_ratio(row.timing, baseline.best),
+        points=points,
+        paired=paired,
+        absent=absent,
+    )
+
+
+def at_batch(baseline: FloatBaseline, batch: int) -> Measurement | None:
+    """What the baseline measured with this batch, if it did."""
+    return next((one for one in (baseline.measurement, *baseline.throughput) if one.batch == batch), None)
+
+
+@lru_cache(maxsize=512)  # bootstrapping is what a report waits for, and baselines are divided by again and again
+def summary(measurement: Measurement) -> Summary:
+    """``statistics.summary``, computed once for each measurement."""
+    return statistics.summary(measurement)
+
+
+def _end_to_end(measurement: Measurement) -> Summary | None:
+    return summary(measurement.replace(blocks=measurement.end_to_end)) if measurement.end_to_end else None
+
+
+def _to_baseline(measurement: Measurement, reference: Measurement, paired: bool) -> Estimate:
+    return _divide_paired(measurement, reference) if paired else divide(summary(measurement), summary(reference))
 
 
 def _divide_paired(measurement: Measurement, reference: Measurement) -> Estimate:
@@ -398,11 +586,21 @@ def _divide_paired(measurement: Measurement, reference: Measurement) -> Estimate
     if measurement == reference:
         return Estimate(value=1.0, low=1.0, high=1.0)
     if len(measurement.blocks) != len(reference.blocks):
-        return _divide(measurement, reference)
+        return divide(summary(measurement), summary(reference))
     return statistics.ratio(measurement, reference)
 
 
-def _divide(measurement: Measurement, reference: Measurement) -> Estimate:
+def divide(time: Summary, other: Summary) -> Estimate:
     """Median divided by median where there are no rounds to pair; the interval is on the wide side."""
-    time, other = statistics.summary(measurement), statistics.summary(reference)
     return Estimate(value=time.median / other.median, low=time.low / other.high, high=time.high / other.low)
+
+
+def _throughput_ratio(timing: Summary, best: Measurement) -> Estimate:
+    """Images per second divided by those of ``best``; the interval is that of the medians, on the wide side."""
+    other = summary(best)
+    value = timing.throughput / other.throughput
+    return Estimate(
+        value=value,
+        low=value * (timing.median / timing.high) * (other.low / other.median),
+        high=value * (timing.median / timing.low) * (other.high / other.median),
+    )

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecnn.records import Report
-from edgecnn.report.format import ABSENT
-from edgecnn.report.page import Cell, Page, machine, marks_of, page, setting
+from edgecnn.report.format import ABSENT, plain
+from edgecnn.report.page import Cell, Grid, Page, machine, marks_of, page, setting, titled
 
 WIDTH = 100
 
@@ -21,6 +21,7 @@ _COLUMNS = {
     "size": "KiB",
     "accuracy": "acc. %",
     "p50": "p50",
+    "end_to_end": "end to end",
     "to_float32": "÷ float32 [95 %]",
     "to_baseline": "÷ baseline",
     "parity": "parity",
@@ -31,14 +32,30 @@ _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
 def show(report: Report, console: Console | None = None) -> None:
     """Print the verdict and the tables of ``report``, to stdout unless ``console`` says otherwise.
 
-    There is one table for each setting and machine: times in different tables are not to be compared. Where the
-    output is not a terminal, it is ``WIDTH`` columns wide.
+    There is one table for each setting and machine: times in different tables are not to be compared. Several reports
+    follow one another. Where the output is not a terminal, it is ``WIDTH`` columns wide.
     """
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
     content = page(report)
-    console.print(Text(content.title, style="bold"))
+    for part in content.parts:
+        _show_part(part, console)
+        if part is not content.parts[-1]:
+            console.print()
+    if content.side_by_side is not None:
+        console.print()
+        console.print(Text("Side by side", style="bold"))
+        console.print(_item("•", plain(content.side_by_side.caption)))
+        console.print(_side_by_side(content.side_by_side))
+        for mark, text in content.side_by_side.notes:
+            console.print(_item(f"({mark})", text))
+
+
+def _show_part(content: Page, console: Console) -> None:
+    console.print(Text(titled(content), style="bold"))
+    if content.letter:
+        console.print(Text(machine(content.environment), style="italic"))
     for sentence in content.verdict:
         console.print(_item("•", sentence))
     marks: set[str] = set()
@@ -56,6 +73,15 @@ def show(report: Report, console: Console | None = None) -> None:
     for failure in content.failed.rows:
         what, stage, error, reason = (cell.text for cell in failure)
         console.print(_item("✗", f"{what}, {stage}: {error}: {reason}"))
+
+
+def _side_by_side(grid: Grid) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in grid.columns:
+        table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*(Text(cell.text + marks_of(cell)) for cell in row))
+    return table
 
 
 def _groups(content: Page) -> dict[str, list[int]]:
