@@ -242,7 +242,8 @@ class Environment(Record, frozen=True):
     """The machine and software a number was measured on. Unknown values are ``None``, never guessed.
 
     ``affinity`` lists the cores this process may use; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are those of
-    a container; ``frequency_hz`` is the range the governor may choose from.
+    a container; ``frequency_hz`` is the range the governor may choose from. ``timer_s`` is the shortest time that the
+    clock tells from nothing: its resolution, or what reading it costs, whichever is more.
     """
 
     machine: str
@@ -261,6 +262,7 @@ class Environment(Record, frozen=True):
     cpu_quota: float | None = None
     memory_limit_bytes: int | None = None
     frequency_hz: tuple[int, int] | None = None
+    timer_s: float | None = None
 
 
 class ColdStart(Record, frozen=True):
@@ -301,6 +303,8 @@ class Measurement(Record, frozen=True):
     they take no part in any statistic; ``steady`` says whether the first warm-up ended because the times had settled.
     ``load_s`` is the time to open the session, model file to ready, in a fresh process. ``threads`` 0 leaves the
     number to the runtime. ``others_busy`` is, for each block, the share (0…1) of all cores that other processes took.
+    ``processes`` is the number of blocks that each of the worker processes measured, one after the other; none where
+    all come from one process.
     """
 
     artifact: str
@@ -318,6 +322,7 @@ class Measurement(Record, frozen=True):
     cold_starts: tuple[ColdStart, ...] = ()
     memory: Memory | None = None
     energy: Energy | None = None
+    processes: tuple[int, ...] = ()
 
     @property
     def samples(self) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """The bench room: schedule, workers, statistics, environment and the float baseline."""
 
 import getpass
+import math
 import multiprocessing
 import os
 import platform
@@ -10,16 +11,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.random import Generator
 
 from edgecnn.bench import Candidate, Timeouts, bench, environment, statistics
 from edgecnn.bench.baseline import load_baseline, record_baseline
 from edgecnn.bench.environment import parse_cpuinfo
+from edgecnn.bench.modes import two_modes
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import load
@@ -38,6 +42,8 @@ from edgecnn.records import (
 )
 from edgecnn.runtimes import open_session, predict
 from edgecnn.runtimes.fake import FakeModel
+
+Blocks = tuple[tuple[float, ...], ...]
 
 IMAGE = np.zeros((4, 4, 1), np.float32)
 SPEC = TensorSpec(name="x", shape=(None, 4, 4, 1), dtype="float32", layout="NHWC")
@@ -65,7 +71,7 @@ def fake(path: Path, **model: Any) -> Candidate:
     return candidate_of(fake_file(path, **model))
 
 
-def measurement_of(*blocks: tuple[float, ...], batch: int = 1) -> Measurement:
+def measurement_of(*blocks: tuple[float, ...], batch: int = 1, **fields: Any) -> Measurement:
     return Measurement(
         artifact="a.fake",
         artifact_sha256="0",
@@ -76,6 +82,7 @@ def measurement_of(*blocks: tuple[float, ...], batch: int = 1) -> Measurement:
         load_s=0.0,
         warmup=(),
         blocks=blocks,
+        **fields,
     )
 
 
@@ -382,15 +389,33 @@ def test_summary_has_the_values_computed_by_hand() -> None:
     found = statistics.summary(measurement_of((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (7.0, 8.0, 9.0), batch=2))
     assert found.samples == 9
     assert found.median == 5
-    assert found.p90 == pytest.approx(8.2)  # 0.9 * 8 = 7.2 steps up from the lowest
+    assert found.p90.value == pytest.approx(8.2)  # 0.9 * 8 = 7.2 steps up from the lowest
     assert found.throughput == pytest.approx(2 * 9 / 45)
-    # three blocks: the lowest median of a resample is that of the first block alone, the highest of the last
-    assert (found.low, found.high) == (2, 8)
+
+
+def test_an_interval_from_two_processes_is_computed_by_hand() -> None:
+    """Drawing two of two processes with medians 1 and e gives, on the logarithm, 0, 0 or 1 or 1, 1 at 1:2:1.
+
+    The lower of two values counts as their median, so that is 0 in three of four draws, with standard deviation
+    sqrt(3) / 4. Student's t for two processes is 12.706.
+    """
+    found = statistics.summary(measurement_of(*10 * [(1.0,)], *10 * [(math.e,)], processes=(10, 10)))
+    assert found.median == pytest.approx((1 + math.e) / 2)
+    assert math.log(found.high / found.median) == pytest.approx(12.706 * math.sqrt(3) / 4, rel=0.1)
+    assert found.low * found.high == pytest.approx(found.median**2)
+
+
+def test_nothing_is_known_from_one_block() -> None:
+    found = statistics.summary(measurement_of((1.0, 2.0, 3.0)))
+    assert (found.low, found.median, found.high) == (0, 2, math.inf)
 
 
 def test_p99_is_withheld_below_a_thousand_samples() -> None:
     values = tuple(float(value) for value in range(1, 1001))
-    assert statistics.summary(measurement_of(values)).p99 == pytest.approx(990.01)
+    found = statistics.summary(measurement_of(values[:500], values[500:])).p99
+    assert found is not None
+    assert found.value == pytest.approx(990.01)
+    assert found.low < found.value < found.high
     assert statistics.summary(measurement_of(values[1:])).p99 is None
 
 
@@ -406,14 +431,57 @@ def test_the_interval_counts_blocks_not_samples() -> None:
     assert wide.low < wide.median < wide.high
 
 
+def simulated(generator: Generator, *, process: float = 0.003, round_: float = 0.005) -> Measurement:
+    """Five processes of ten blocks of forty samples around 1: processes differ, blocks resemble their neighbours."""
+    blocks = []
+    for level in generator.normal(0, process, 5):
+        drift = 0.0
+        for step in generator.normal(0, round_, 10):
+            drift = 0.8 * drift + step
+            noise = generator.gamma(2, 0.005, 40) + (generator.random(40) < 0.03) * generator.exponential(0.05, 40)
+            blocks.append(tuple(np.exp(level + drift + noise)))
+    return measurement_of(*blocks, processes=(10,) * 5)
+
+
 def test_ninety_five_percent_intervals_hold_the_truth_about_as_often() -> None:
     generator = np.random.default_rng(1)
-    hits = 0
-    for _ in range(60):
-        blocks = [tuple(generator.normal(1.0, 0.1, 10)) for _ in range(20)]
-        found = statistics.summary(measurement_of(*blocks))
-        hits += found.low <= 1.0 <= found.high
-    assert 50 <= hits <= 60
+    many = np.concatenate([simulated(generator).samples for _ in range(300)])
+    median, p90, p99 = np.percentile(many, (50, 90, 99))
+    runs = 100
+    hits = np.zeros(3)
+    naive = 0
+    for _ in range(runs):
+        measurement = simulated(generator)
+        found = statistics.summary(measurement)
+        assert found.p99 is not None
+        hits += (
+            found.low <= median <= found.high,
+            found.p90.low <= p90 <= found.p90.high,
+            found.p99.low <= p99 <= found.p99.high,
+        )
+        alone = statistics.summary(measurement.replace(processes=()))
+        naive += alone.low <= median <= alone.high
+    assert min(hits) >= 0.9 * runs
+    assert naive < 0.9 * runs  # as if blocks of one process had nothing in common: what the hierarchy is for
+
+
+def test_a_file_against_itself_is_a_difference_in_few_runs_and_five_percent_in_most() -> None:
+    generator = np.random.default_rng(2)
+    found = {"itself": 0, "slower": 0}
+    for _ in range(100):
+        one, other = simulated(generator), simulated(generator)
+        slow = other.replace(blocks=tuple(tuple(1.05 * time for time in block) for block in other.blocks))
+        found["itself"] += statistics.difference(statistics.ratio(one, other)) != "none"
+        found["slower"] += statistics.difference(statistics.ratio(slow, one)) == "slower"
+    assert found["itself"] <= 5
+    assert found["slower"] >= 95
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.8, 0.99, "faster"), (0.8, 1.0, "none"), (1.0, 1.2, "none"), (1.01, 1.2, "slower")]
+)
+def test_a_difference_is_one_only_where_the_interval_excludes_one(low: float, high: float, said: str) -> None:
+    assert statistics.difference(statistics.Estimate(value=1, low=low, high=high)) == said
 
 
 def test_ratio_pairs_blocks_by_round() -> None:
@@ -428,34 +496,92 @@ def test_ratio_pairs_blocks_by_round() -> None:
 
 def test_ratio_has_the_median_of_block_ratios() -> None:
     found = statistics.ratio(measurement_of((2.0,), (3.0,), (8.0,)), measurement_of((1.0,), (1.0,), (2.0,)))
-    assert (found.value, found.low, found.high) == (3, 2, 4)
+    assert found.value == 3
+    assert found.low < 3 < found.high
 
 
-def test_ratio_refuses_unequal_blocks() -> None:
+def test_ratio_refuses_unequal_blocks_and_processes() -> None:
     with pytest.raises(BenchError, match=r"cannot pair 1 blocks of a\.fake with 2"):
         statistics.ratio(measurement_of((1.0,)), measurement_of((1.0,), (1.0,)))
+    with pytest.raises(BenchError, match="cannot pair"):
+        statistics.ratio(measurement_of((1.0,), (1.0,), processes=(1, 1)), measurement_of((1.0,), (1.0,)))
 
 
 CLEAN = tuple(tuple(0.001 + 1e-6 * ((7 * block + step) % 13) for step in range(20)) for block in range(30))
 
 
 def test_clean_data_raise_no_warning() -> None:
-    assert statistics.warnings(measurement_of(*CLEAN)) == ()
+    machine = environment.environment().replace(timer_s=1e-7)
+    assert statistics.warnings(measurement_of(*CLEAN, others_busy=(0.05,) * 30)) == ()
+    assert statistics.warnings(measurement_of(*CLEAN), machine) == ()
+
+
+def _times(blocks: Blocks, slower: Callable[[int, int], float]) -> Blocks:
+    """``blocks`` with each time multiplied by what ``slower`` says for its block and place."""
+    return tuple(tuple(time * slower(i, j) for j, time in enumerate(block)) for i, block in enumerate(blocks))
 
 
 @pytest.mark.parametrize(
-    ("blocks", "message"),
+    ("changes", "message"),
     [
-        (tuple(block[:3] for block in CLEAN), "only 90 samples"),
-        (CLEAN[:9], "only 9 blocks"),
-        ((*CLEAN[:20], *(tuple(1.1 * value for value in block) for block in CLEAN[20:])), r"by \+10%"),
-        (tuple((*block[:-4], *(2 * value for value in block[-4:])) for block in CLEAN), "p90 is 2.0 times"),
-        (tuple(tuple(value / 1000 for value in block) for block in CLEAN), "under 10 µs"),
+        ({"blocks": tuple(block[:3] for block in CLEAN)}, "only 90 samples"),
+        ({"blocks": CLEAN[:9]}, "only 9 blocks"),
+        ({"blocks": _times(CLEAN, lambda block, _: 1.1 if block >= 20 else 1)}, r"by \+10%"),
+        ({"blocks": _times(CLEAN, lambda _, place: 1.5 if place > 14 else 1)}, r"two modes, 25% .* around 1\.50 times"),
+        ({"blocks": _times(CLEAN, lambda _, place: 1 + 0.4 * max(0, place - 15))}, r"p90 is 1\.\d times"),
+        ({"blocks": _times(CLEAN, lambda *_: 0.001)}, "under 10 µs"),
+        ({"others_busy": (0.0, 0.5) * 15}, "other processes took 25% of the cores"),
+        ({"steady": False}, "had not settled when the warm-up ended"),
     ],
 )
-def test_each_weakness_raises_its_own_warning(blocks: tuple[tuple[float, ...], ...], message: str) -> None:
-    (warning,) = statistics.warnings(measurement_of(*blocks))
+def test_each_weakness_raises_its_own_warning(changes: dict[str, Any], message: str) -> None:
+    (warning,) = statistics.warnings(measurement_of(*CLEAN).replace(**changes))
     assert re.search(message, warning)
+
+
+def test_times_are_held_against_the_timer_of_their_machine() -> None:
+    machine = environment.environment().replace(timer_s=2e-5)
+    (warning,) = statistics.warnings(measurement_of(*CLEAN), machine)
+    assert warning.startswith("the median is under 2000 µs")
+
+
+def test_weaknesses_of_the_machine_raise_their_own_warnings() -> None:
+    quiet = environment.environment().replace(governor="performance", load_1min=0.1, cores=4, cpu_quota=None)
+    assert statistics.machine_warnings(quiet) == ()
+    assert statistics.machine_warnings(quiet.replace(governor=None, load_1min=None)) == ()
+    for changes, message in (
+        ({"governor": "schedutil"}, "follows the governor 'schedutil'"),
+        ({"load_1min": 2.5}, "load average was 2.5"),
+        ({"cpu_quota": 0.5, "usable_cores": 1}, "may use 0.5 cores"),
+    ):
+        (warning,) = statistics.machine_warnings(quiet.replace(**changes))
+        assert message in warning
+
+
+@pytest.mark.parametrize("kind", ["normal", "gamma", "uniform", "pareto", "coarse clock"])
+@pytest.mark.parametrize("count", [50, 1000])
+def test_one_mode_is_one(kind: str, count: int) -> None:
+    generator = np.random.default_rng(3)
+    samples = {
+        "normal": generator.normal(1, 0.05, (20, count)),
+        "gamma": 1 + generator.gamma(1, 0.1, (20, count)),
+        "uniform": generator.uniform(1, 1.5, (20, count)),
+        "pareto": 1 + generator.pareto(2, (20, count)),
+        "coarse clock": np.round(generator.normal(40, 2, (20, count))),
+    }[kind]
+    assert [found for row in samples if (found := two_modes(row)) is not None] == []
+
+
+def test_two_modes_are_two() -> None:
+    generator = np.random.default_rng(4)
+    times = generator.normal(1, 0.02, 1000)
+    times[::4] *= 1.3
+    found = two_modes(times)
+    assert found is not None
+    assert found.share == pytest.approx(0.25, abs=0.01)
+    assert found.upper / found.lower == pytest.approx(1.3, abs=0.02)
+    assert two_modes(np.where(np.arange(1000) % 4, 1, 1.02) * generator.normal(1, 0.001, 1000)) is None  # 2 % apart
+    assert two_modes(np.ones(100)) is None
 
 
 # ---- environment
