@@ -17,6 +17,7 @@ import numpy as np
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline
+from edgecnn.bench.comparison import answers_of
 from edgecnn.data import DataSet, load
 from edgecnn.errors import (
     ConfigError,
@@ -37,6 +38,7 @@ from edgecnn.quantization import qat
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
 from edgecnn.records import (
     SCHEMA_VERSION,
+    Answers,
     Artifact,
     BenchResults,
     Failure,
@@ -217,6 +219,7 @@ class _Run:
         self.times: list[StageTime] = []
         self.failures: list[Failure] = []
         self.tunings: dict[str, Tuning] = {}
+        self.answers: dict[str, Answers] = {}  # by the file's hash
         for partial in self.out.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
             partial.unlink()
         self.tools = {tool: _version(tool) for tool in _TOOLS}
@@ -261,7 +264,7 @@ class _Run:
             test_images=len(self.data.test.labels),
             environment=measured.environment,
             seed=self.config.seed,
-            rows=(*_with_accuracy(measured.rows, parities), *self.failures),
+            rows=(*_with_accuracy(measured.rows, parities, self.answers), *self.failures),
             parities=tuple(parities),
             baselines=self.baselines,
             stages=tuple(self.times),
@@ -450,6 +453,7 @@ class _Run:
         """Every artifact against the model it came from, and int8 .onnx against its .tflite."""
         references = {FLOAT: self.reference(FLOAT)}
         self.warn_if_guessing(references[FLOAT])
+        self.answers[sha256_file(self.model)] = answers_of(references[FLOAT].argmax(axis=1), self.data.test)
         if any(scheme_named(artifact.scheme).method == "qat" for artifact in exported):
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
         parities: list[Parity] = []
@@ -460,6 +464,7 @@ class _Run:
                 try:
                     outputs[artifact.sha256] = self.outputs(artifact)
                     parities += judge(artifact, exported, outputs, references, self.data.test.labels)
+                    self.answers[artifact.sha256] = answers_of(outputs[artifact.sha256].argmax(axis=1), self.data.test)
                 except EdgecnnError as error:
                     self.fail("verify", artifact.file, error)
                 advance()
@@ -546,14 +551,17 @@ class _Run:
         )
 
 
-def _with_accuracy(rows: tuple[Result | Failure, ...], parities: list[Parity]) -> Iterator[Result | Failure]:
+def _with_accuracy(
+    rows: tuple[Result | Failure, ...], parities: list[Parity], answers: dict[str, Answers]
+) -> Iterator[Result | Failure]:
     """Rows with the accuracy counted in verification; the Keras model's is that of every float reference."""
     counted = {parity.artifact_sha256: parity.accuracy for parity in parities}
     floats = [parity.reference_accuracy for parity in parities if parity.reference == FLOAT]
     for row in rows:
         if isinstance(row, Result):
             keras = floats[0] if floats and row.artifact.format == "keras" else None
-            yield row.replace(accuracy=counted.get(row.artifact.sha256, keras))
+            sha256 = row.artifact.sha256
+            yield row.replace(accuracy=counted.get(sha256, keras), answers=answers.get(sha256))
         else:
             yield row
 

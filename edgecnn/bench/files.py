@@ -8,11 +8,12 @@ import numpy as np
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline
+from edgecnn.bench.comparison import answers_of
 from edgecnn.bench.environment import environment
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
 from edgecnn.errors import ArtifactError, ConfigError
-from edgecnn.records import SCHEMA_VERSION, Accuracy, Artifact, Failure, Report, Result
+from edgecnn.records import SCHEMA_VERSION, Accuracy, Answers, Artifact, Failure, Report, Result
 from edgecnn.runtimes import Float
 from edgecnn.verify import accuracy_of, outputs_of
 
@@ -44,7 +45,7 @@ def bench_files(
     images = None if data is None else data.inputs(data.test.images)
     candidates: list[Candidate] = []
     failures: list[Failure] = []
-    accuracies: dict[str, Accuracy] = {}
+    counted: dict[str, tuple[Accuracy, Answers]] = {}
     for path in paths:
         try:
             with Worker() as worker:
@@ -52,7 +53,8 @@ def bench_files(
                 _check(artifact, data)
                 if images is not None and data is not None:
                     outputs = worker.call("classifying the test images", _CLASSIFY_S, _outputs, path, images)
-                    accuracies[artifact.sha256] = accuracy_of(outputs, data.test.labels)
+                    answers = answers_of(outputs.argmax(axis=1), data.test)
+                    counted[artifact.sha256] = accuracy_of(outputs, data.test.labels), answers
         except WorkerError as error:
             failures.append(Failure(subject=path.name, stage="bench", error=error.error, reason=error.reason))
         except ArtifactError as error:
@@ -75,15 +77,19 @@ def bench_files(
         environment=machine,
         seed=seed,
         rows=(
-            *(
-                row.replace(accuracy=accuracies.get(row.artifact.sha256)) if isinstance(row, Result) else row
-                for row in rows
-            ),
+            *(_with_accuracy(row, counted) for row in rows),
             *failures,
         ),
         parities=(),
         baselines=recorded,
     )
+
+
+def _with_accuracy(row: Result | Failure, counted: dict[str, tuple[Accuracy, Answers]]) -> Result | Failure:
+    if isinstance(row, Failure) or row.artifact.sha256 not in counted:
+        return row
+    accuracy, answers = counted[row.artifact.sha256]
+    return row.replace(accuracy=accuracy, answers=answers)
 
 
 def _check(artifact: Artifact, data: DataSet | None) -> None:
