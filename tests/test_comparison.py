@@ -10,11 +10,11 @@ from edgecnn.bench.comparison import (
     compare,
     paired_interval,
     right,
-    throughput,
     throughput_ratio,
     time_ratio,
     unpaired_interval,
 )
+from edgecnn.bench.statistics import Summary, summary
 from edgecnn.data.dataset import Split
 from edgecnn.errors import RecordError
 from edgecnn.records import (
@@ -193,9 +193,13 @@ def test_equal_answers_are_no_difference() -> None:
 # ---- ratios
 
 
-def noisy(middle: float, seed: int, blocks: int = 50) -> tuple[tuple[float, ...], ...]:
+def noisy(middle: float, seed: int, blocks: int = 50) -> Summary:
     generator = np.random.default_rng(seed)
-    return tuple(tuple(middle * generator.lognormal(0, 0.02, 30) * generator.lognormal(0, 0.03)) for _ in range(blocks))
+    times = tuple(
+        tuple(map(float, middle * generator.lognormal(0, 0.02, 30) * generator.lognormal(0, 0.03)))
+        for _ in range(blocks)
+    )
+    return summary(measurement(middle).replace(blocks=times))
 
 
 def test_ratio_intervals_hold_the_truth() -> None:
@@ -208,10 +212,15 @@ def test_ratio_intervals_hold_the_truth() -> None:
 
 
 def test_throughput_ratio_is_images_over_images() -> None:
-    found = throughput_ratio(((0.5, 0.5), (0.5, 0.5)), 8, ((0.1, 0.1), (0.1, 0.1)), 4)
+    found = throughput_ratio(summary(measurement(0.5, 8)), summary(measurement(0.1, 4)))
     assert found.value == pytest.approx(16 / 40)
-    assert throughput(((0.5, 0.5), (0.5, 0.5)), 8) == pytest.approx(16)
-    assert throughput_ratio(noisy(1e-3, 0), 1, noisy(2e-3, 1), 1).value == pytest.approx(2, rel=0.1)
+    assert throughput_ratio(noisy(1e-3, 0), noisy(2e-3, 1)).value == pytest.approx(2, rel=0.1)
+
+
+def test_of_one_block_nothing_is_known() -> None:
+    one = measurement(1e-3)
+    found = time_ratio(summary(one.replace(blocks=one.blocks[:1])), noisy(2e-3, 1))
+    assert (found.low, found.high) == (0, float("inf"))
 
 
 # ---- a row beside a baseline

@@ -1,7 +1,7 @@
 """A row beside the float baseline: time ÷ time, images per second ÷ images per second, accuracy − accuracy.
 
 A baseline is recorded in another run, mostly on another machine. Nothing of it shares a round with the rows, so
-the intervals of ratios draw the blocks of the two sides apart. Accuracy was counted on images, and where these are
+the interval of a ratio adds up what is uncertain on either side. Accuracy was counted on images, and where these are
 the same ones, the difference is paired: only images that one side gets right and the other wrong tell them apart.
 """
 
@@ -10,21 +10,15 @@ import binascii
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench.statistics import Estimate
+from edgecnn.bench.statistics import Estimate, Summary, end_to_end, summary
 from edgecnn.data.dataset import Split
 from edgecnn.errors import RecordError
 from edgecnn.records import Accuracy, Answers, Baseline, Environment, Measurement, Record, Result
-
-_RESAMPLES = 1000
-
-Blocks = Sequence[Sequence[float]]
-"""Samples in seconds, block by block."""
 
 
 class AccuracyDifference(Record, frozen=True):
@@ -80,28 +74,27 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
     Raises:
         RecordError: the answers of one side do not fit their own number of images.
     """
-    measured = row.measurement
+    measured, recorded = row.measurement, (baseline.measurement, *baseline.throughput)
+    time, time_with_copies = summary(measured), end_to_end(measured)
+    best = best_batch(baseline)
     absent: dict[str, str] = {}
-    recorded = (baseline.measurement, *baseline.throughput)
-    best = _fastest(recorded, "blocks")
     latency = latency_with_copies = throughput_with_copies = accuracy = None
 
     same = next((one for one in recorded if one.batch == measured.batch), None)
+    same_with_copies = None if same is None else end_to_end(same)
     if same is None:
         absent["latency"] = absent["latency_with_copies"] = f"the baseline has no measurement of batch {measured.batch}"
     else:
-        latency = time_ratio(measured.blocks, same.blocks)
-        if measured.end_to_end and same.end_to_end:
-            latency_with_copies = time_ratio(measured.end_to_end, same.end_to_end)
+        latency = time_ratio(time, summary(same))
+        if time_with_copies is not None and same_with_copies is not None:
+            latency_with_copies = time_ratio(time_with_copies, same_with_copies)
         else:
             absent["latency_with_copies"] = _no_copies(measured)
 
-    with_copies = [one for one in recorded if one.end_to_end]
-    if measured.end_to_end and with_copies:
-        best_with_copies = _fastest(with_copies, "end_to_end")
-        throughput_with_copies = throughput_ratio(
-            measured.end_to_end, measured.batch, best_with_copies.end_to_end, best_with_copies.batch
-        )
+    with_copies = [found for one in recorded if (found := end_to_end(one)) is not None]
+    if time_with_copies is not None and with_copies:
+        fastest = max(with_copies, key=lambda one: one.throughput)
+        throughput_with_copies = throughput_ratio(time_with_copies, fastest)
     else:
         absent["throughput_with_copies"] = _no_copies(measured)
 
@@ -111,7 +104,7 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
     else:
         accuracy = accuracy_difference(row.accuracy, row.answers, baseline.accuracy, baseline.answers)
 
-    images_per_s = throughput(measured.blocks, measured.batch)
+    images_per_s = time.throughput
     return Comparison(
         baseline=baseline.model,
         device=baseline.device,
@@ -122,7 +115,7 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
         best_batch=best.batch,
         latency=latency,
         latency_with_copies=latency_with_copies,
-        throughput=throughput_ratio(measured.blocks, measured.batch, best.blocks, best.batch),
+        throughput=throughput_ratio(time, summary(best)),
         throughput_with_copies=throughput_with_copies,
         accuracy=accuracy,
         absent=absent,
@@ -136,52 +129,30 @@ def _no_copies(measured: Measurement) -> str:
 # Times
 
 
-def time_ratio(blocks: Blocks, reference: Blocks) -> Estimate:
+def time_ratio(time: Summary, reference: Summary) -> Estimate:
     """Median over median of two runs that share no rounds: below 1 is faster than ``reference``.
 
-    The interval is the percentile interval of 1,000 bootstrap ratios, whole blocks drawn on each side by itself.
+    The two medians are independent, so the squares of their intervals' half widths, on the logarithm of the time, add
+    up to that of the ratio.
     """
-    return _ratio([np.array(block) for block in blocks], [np.array(block) for block in reference], np.median)
+    return _independent(time.median / reference.median, time, reference)
 
 
-def throughput_ratio(blocks: Blocks, batch: int, reference: Blocks, reference_batch: int) -> Estimate:
+def throughput_ratio(time: Summary, reference: Summary) -> Estimate:
     """Images per second over images per second: above 1 is faster than ``reference``. Interval as ``time_ratio``."""
-    # per image and inverted: mean time of the reference over mean time of the row
-    own = [np.array(block) / batch for block in blocks]
-    other = [np.array(block) / reference_batch for block in reference]
-    return _ratio(other, own, np.mean)
-
-
-def throughput(blocks: Blocks, batch: int) -> float:
-    """All images over all time measured, in images per second."""
-    samples = np.concatenate([np.array(block) for block in blocks])
-    return batch * len(samples) / float(samples.sum())
+    return _independent(time.throughput / reference.throughput, time, reference)
 
 
 def best_batch(baseline: Baseline) -> Measurement:
     """The measurement of ``baseline``, of all its batches, with the most images per second on the device."""
-    return _fastest((baseline.measurement, *baseline.throughput), "blocks")
+    return max((baseline.measurement, *baseline.throughput), key=lambda one: summary(one).throughput)
 
 
-def _fastest(measurements: Sequence[Measurement], samples: str) -> Measurement:
-    return max(measurements, key=lambda one: throughput(getattr(one, samples), one.batch))
-
-
-def _ratio(
-    own: Sequence[NDArray[np.float64]],
-    other: Sequence[NDArray[np.float64]],
-    statistic: Callable[[NDArray[np.float64]], float],
-) -> Estimate:
-    generator = np.random.default_rng(0)
-
-    def drawn(blocks: Sequence[NDArray[np.float64]]) -> float:
-        chosen = generator.integers(0, len(blocks), len(blocks))
-        return float(statistic(np.concatenate([blocks[index] for index in chosen])))
-
-    ratios = [drawn(own) / drawn(other) for _ in range(_RESAMPLES)]
-    low, high = np.percentile(ratios, (2.5, 97.5))
-    value = float(statistic(np.concatenate(own))) / float(statistic(np.concatenate(other)))
-    return Estimate(value=value, low=float(low), high=float(high))
+def _independent(value: float, one: Summary, other: Summary) -> Estimate:
+    if one.low <= 0 or other.low <= 0:  # nothing is known of the spread of one block
+        return Estimate(value=value, low=0.0, high=math.inf)
+    half = math.exp(math.hypot(*(math.log(each.high / each.low) / 2 for each in (one, other))))
+    return Estimate(value=value, low=value / half, high=value * half)
 
 
 # Accuracy

@@ -7,6 +7,7 @@ a ``<title>``, which browsers show on hovering, and the class ``mark``, by which
 
 import html
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
@@ -20,7 +21,7 @@ from edgecnn.optional import require
 from edgecnn.records import LayerErrors
 from edgecnn.report import format
 from edgecnn.report.format import Unit, plain
-from edgecnn.report.page import Page, baseline_name, label, setting
+from edgecnn.report.page import Page, cold_total, label, setting, shared_model
 from edgecnn.report.rows import Row, Versus
 
 # Okabe and Ito's colours: they can be told apart with any colour vision, on white and on black.
@@ -104,8 +105,9 @@ class Figures(msgspec.Struct, frozen=True):
 class _Canvas:
     """A matplotlib figure under way, with the numbers behind each mark."""
 
-    def __init__(self, plt: Any) -> None:
+    def __init__(self, plt: Any, shared: str) -> None:
         self.plt = plt
+        self.shared = shared
         self.tips: list[str] = []
 
     def axes(self, height: float, rows: int = 1) -> Any:
@@ -117,6 +119,10 @@ class _Canvas:
         """Let ``artist`` show ``text`` when pointed at."""
         artist.set_gid(f"tip{len(self.tips)}")
         self.tips.append(text)
+
+    def name_rows(self, axes: Any, rows: Sequence[Row]) -> None:
+        """Write the rows down the left axis, from the top."""
+        _name_places(axes, [f"{_harmless(row.name.removeprefix(self.shared))}  {row.number}" for row in rows])
 
 
 def draw(page: Page) -> Figures:
@@ -132,21 +138,24 @@ def draw(page: Page) -> Figures:
     started = tuple(row for row in timed if row.cold_start is not None)
     weighed = tuple(row for row in timed if row.memory_bytes is not None)
     powered = tuple(row for row in timed if row.joules is not None)
-    divided = tuple(one for one in page.versus if one.time is not None and one.row in timed)
-    files = tuple({row.sha256: row for row in page.rows if row.size_bytes is not None}.values())
+    divided = tuple(one for one in page.versus if one.found.latency is not None and one.row in timed)
+    sized = [row for row in (*timed, *results) if row.size_bytes is not None]
+    files = tuple({row.sha256: row for row in reversed(sized)}.values())[::-1]
     where = "" if page.findings.setting is None else f" ({setting(page.findings.setting)})"
     unit = page.unit
+    hollow = " Hollow: outside tolerance, not on the front." if any(map(_is_outside, counted)) else ""
+    shared = shared_model(page)
     figures: list[Figure] = []
 
     def add(name: str, title: str, caption: str, rows: Sequence[object], drawing: Callable[[_Canvas], None]) -> None:
         if rows:
-            figures.append(Figure(title, caption, _svg(page.letter + name, title, drawing)))
+            figures.append(Figure(title, caption, _svg(page.letter + name, title, drawing, shared)))
 
     add(
         "scatter",
         "Accuracy against latency",
         f"Accuracy against median latency{where}: up and to the left is better. Bars are 95 % intervals. "
-        f"Shapes: {_shapes(counted)}. {_front(page.findings.front)}",
+        f"Shapes: {_shapes(counted)}. {_front(page.findings.front)}{hollow}",
         counted,
         lambda canvas: _scatter(canvas, counted, page.findings.front, unit),
     )
@@ -162,7 +171,8 @@ def draw(page: Page) -> Figures:
     add(
         "endtoend",
         "Invoke alone and end to end",
-        f"Median time of invoke alone (full colour) and of encode, invoke and decode together (light){where}.",
+        f"Median time of invoke alone (filled) and of encode, invoke and decode together (hollow){where}; the line "
+        "between them is what encode and decode cost. Bars are 95 % intervals.",
         both,
         lambda canvas: _end_to_end(canvas, both, unit),
     )
@@ -228,19 +238,20 @@ def draw(page: Page) -> Figures:
     layers = tuple(
         Figure(
             plain(f"Errors inside {errors.artifact}"),
-            f"Signal-to-noise ratio of each int8 tensor in the order of the graph, in dB: longer is better, 6 dB are one "
-            "bit. Upper bar: the layer alone; lower bar: all layers up to it. Orange with “!”: its scale is off, "
+            "Signal-to-noise ratio of each int8 tensor in the order of the graph, in dB: longer is better, 6 dB are "
+            "one bit. Upper bar: the layer alone; lower bar: all layers up to it. Orange with “!”: its scale is off, "
             "another would have spared 2 dB or more. A tensor without error has no bar.",
             _svg(
                 f"{page.letter}layers{number}",
                 plain(f"Errors inside {errors.artifact}"),
                 lambda canvas, errors=errors: _layers(canvas, errors),  # type: ignore[misc]
+                shared,
             ),
         )
         for number, errors in enumerate(page.layer_errors)
         if errors.layers
     )
-    shown = {row.number: row for row in (*timed, *files, *(row for row in results if figures))}
+    shown = {row.number: row for row in (*files, *timed)}
     keys = tuple(Key(format.count(number), _colour(shown[number]), label(shown[number])) for number in sorted(shown))
     return Figures(tuple(figures), layers, keys)
 
@@ -259,24 +270,24 @@ def _listed_shapes(names: Iterable[str]) -> str:
 
 def _front(rows: Sequence[Row]) -> str:
     names = _listed(f"{format.count(row.number)} ({label(row)})" for row in rows)
-    return f"The line is the Pareto front: {names}. Hollow: outside tolerance, not on the front." if rows else ""
+    return f"The line is the Pareto front: {names}." if rows else ""
 
 
 def _listed(texts: Iterable[str]) -> str:
     return ", ".join(texts)
 
 
+def _is_outside(row: Row) -> bool:
+    return bool(row.parities) and not row.within_tolerance
+
+
 def _colour(row: Row) -> str:
     return _COLOURS.get(row.scheme or "", _OTHER_COLOUR)
 
 
-def _short(row: Row) -> str:
-    """A row's number and, as far as it is harmless and fits, its name."""
-    name = "".join(char if char.isascii() and char.isprintable() else "?" for char in row.name)
-    return f"{_clipped(name)}  {format.count(row.number)}"
-
-
-def _clipped(name: str) -> str:
+def _harmless(name: str) -> str:
+    """As much of a name as fits beside an axis and every font can draw; the end, where names differ."""
+    name = "".join(char if char.isascii() and char.isprintable() else "?" for char in name)
     return name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
 
 
@@ -297,8 +308,8 @@ def _scatter(canvas: _Canvas, rows: Sequence[Row], front: Sequence[Row], unit: U
     axes = canvas.axes(4.2)
     markers = dict(zip(_runtimes(rows), cycle(_MARKERS), strict=False))
     times = []
-    places = cycle(((7, 5), (-14, -13), (7, -13), (-14, 5)))  # of numbers around points, as many points are close
-    for row, place in zip(rows, places, strict=False):
+    spots: list[tuple[float, float, str]] = []
+    for row in rows:
         if row.timing is None or row.accuracy is None or row.runtime is None:
             continue
         time = row.timing.median * unit.per_second
@@ -307,29 +318,22 @@ def _scatter(canvas: _Canvas, rows: Sequence[Row], front: Sequence[Row], unit: U
         points = axes.errorbar(
             time,
             100 * share,
-            xerr=[
-                [max(0.0, time - row.timing.low * unit.per_second)],
-                [max(0.0, row.timing.high * unit.per_second - time)],
-            ],
-            yerr=[[100 * (share - low)], [100 * (high - share)]],
+            xerr=_reach(time, row.timing.low * unit.per_second, row.timing.high * unit.per_second),
+            yerr=_reach(100 * share, 100 * low, 100 * high),
             fmt=markers[row.runtime].symbol,
             color=_colour(row),
-            markerfacecolor="none" if row.parities and not row.within_tolerance else _colour(row),
+            markerfacecolor="none" if _is_outside(row) else _colour(row),
             elinewidth=1,
             markersize=8,
         )
+        for bar in points.lines[2]:
+            bar.set_alpha(0.5)
         on_front = ", on the Pareto front" if row in front else ""
         canvas.tell(
             points.lines[0],
             f"{_name_tip(row)}: {format.accuracy(row.accuracy)} %, {_timing_tip(row.timing, unit)}{on_front}",
         )
-        axes.annotate(
-            format.count(row.number),
-            (time, 100 * share),
-            place,
-            textcoords="offset points",
-            fontweight="bold",
-        )
+        spots.append((time, 100 * share, format.count(row.number)))
     if front:
         axes.plot(
             [row.timing.median * unit.per_second for row in front if row.timing is not None],
@@ -345,6 +349,40 @@ def _scatter(canvas: _Canvas, rows: Sequence[Row], front: Sequence[Row], unit: U
     _time_axis(axes, times)
     axes.set_xlabel(f"median latency, {unit.name}")
     axes.set_ylabel("accuracy, %")
+    axes.margins(x=0.08)
+    _number_spots(axes, spots)
+
+
+def _number_spots(axes: Any, spots: Sequence[tuple[float, float, str]]) -> None:
+    """Put each number beside its point, where it covers least of the points and the numbers placed before."""
+    axes.figure.draw_without_rendering()
+    scale = axes.figure.dpi / 72
+    points = [tuple(axes.transData.transform(spot[:2]) / scale) for spot in spots]
+    taken = [(x, y, 5.0) for x, y in points]
+    for (x, y), spot in zip(points, spots, strict=True):
+        width = 3.5 * len(spot[2])
+        around = [
+            (dx * (reach + width), dy * reach)
+            for reach in (10, 20, 32)
+            for dx, dy in ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1.1), (0, -1.1))
+        ]
+        costs = [
+            sum(max(0.0, width + 6 + size - math.hypot(x + dx - ox, y + dy - oy)) for ox, oy, size in taken)
+            + 0.12 * math.hypot(dx, dy)
+            for dx, dy in around
+        ]
+        dx, dy = around[costs.index(min(costs))]
+        taken.append((x + dx, y + dy, width))
+        axes.annotate(
+            spot[2], spot[:2], (dx, dy), textcoords="offset points", ha="center", va="center", fontweight="bold"
+        )
+
+
+def _reach(value: float, low: float, high: float) -> list[list[float]]:
+    """How far an interval reaches below and above, as error bars want it; none where it is not known."""
+    if not math.isfinite(high):
+        return [[0.0], [0.0]]
+    return [[max(0.0, value - low)], [max(0.0, high - value)]]
 
 
 def _time_axis(axes: Any, times: Sequence[float]) -> None:
@@ -383,7 +421,7 @@ def _boxes(canvas: _Canvas, rows: Sequence[Row]) -> None:
         axes.plot(blocks, [place] * len(blocks), ".", color=_TEXT, markersize=3.5, alpha=0.6)
     _number_axis(axes.xaxis)
     axes.set_xlabel("time ÷ the row's own median")
-    _row_axis(axes, rows)
+    canvas.name_rows(axes, rows)
 
 
 def _bars(canvas: _Canvas, rows: Sequence[Row], values: Sequence[float], axis: str, text: Callable[[int], str]) -> None:
@@ -392,24 +430,33 @@ def _bars(canvas: _Canvas, rows: Sequence[Row], values: Sequence[float], axis: s
     for place, (row, bar) in enumerate(zip(rows, bars, strict=True)):
         canvas.tell(bar, f"{_name_tip(row)}: {axis.partition(',')[0]} {text(place)}{axis.partition(',')[2]}")
         _annotate(axes, text(place), values[place], place)
-    _bar_axis(axes, rows, max(values), axis)
+    _bar_axis(canvas, axes, rows, max(values), axis)
 
 
 def _end_to_end(canvas: _Canvas, rows: Sequence[Row], unit: Unit) -> None:
-    axes = canvas.axes(_height(rows, 0.48))
-    longest = 0.0
+    axes = canvas.axes(_height(rows))
+    times = []
     for place, row in enumerate(rows):
-        for timing, offset, alpha, what in (
-            (row.timing, -0.2, 1.0, "invoke alone"),
-            (row.end_to_end, 0.2, 0.45, "end to end"),
-        ):
+        pair = []
+        for timing, filled, what in ((row.timing, True, "invoke alone"), (row.end_to_end, False, "end to end")):
             assert timing is not None
-            time = timing.median * unit.per_second
-            longest = max(longest, time)
-            (bar,) = axes.barh(place + offset, time, color=_colour(row), alpha=alpha, height=0.36)
-            canvas.tell(bar, f"{_name_tip(row)}: {what} {_timing_tip(timing, unit)}")
-            _annotate(axes, format.time(timing.median, unit), time, place + offset)
-    _bar_axis(axes, rows, longest, f"median time, {unit.name}")
+            pair.append(timing.median * unit.per_second)
+            points = axes.errorbar(
+                pair[-1],
+                place,
+                xerr=_reach(pair[-1], timing.low * unit.per_second, timing.high * unit.per_second),
+                fmt="o",
+                color=_colour(row),
+                markerfacecolor=_colour(row) if filled else "none",
+                elinewidth=1,
+                markersize=7,
+            )
+            canvas.tell(points.lines[0], f"{_name_tip(row)}: {what} {_timing_tip(timing, unit)}")
+        axes.plot(pair, [place, place], color=_colour(row), linewidth=1.6, zorder=1)
+        times += pair
+    _time_axis(axes, times)
+    axes.set_xlabel(f"median time, {unit.name}")
+    canvas.name_rows(axes, rows)
 
 
 def _cold_starts(canvas: _Canvas, rows: Sequence[Row]) -> None:
@@ -428,8 +475,8 @@ def _cold_starts(canvas: _Canvas, rows: Sequence[Row]) -> None:
             canvas.tell(bar, f"{_name_tip(row)}: {what} {format.duration(seconds)}")
             start += 1000 * seconds
         ends.append(start)
-        _annotate(axes, format.time(cold.total_s, format.MILLISECONDS), start, place)
-    _bar_axis(axes, rows, max(ends), "time, ms")
+        _annotate(axes, format.time(cold_total(cold), format.MILLISECONDS), start, place)
+    _bar_axis(canvas, axes, rows, max(ends), "time, ms")
     _legend_above(axes, 3)
 
 
@@ -445,11 +492,11 @@ def _memory(canvas: _Canvas, rows: Sequence[Row]) -> None:
         _annotate(axes, format.mib(row.memory_bytes or 0), sizes[place], place)
         if arena is not None:
             axes.plot([arena / 1024**2] * 2, [place - 0.31, place + 0.31], color=_TEXT, linewidth=2)
-    _bar_axis(axes, rows, max(sizes), "memory above the empty process, MiB")
+    _bar_axis(canvas, axes, rows, max(sizes), "memory above the empty process, MiB")
 
 
 def _baseline_names(beside: Sequence[Versus]) -> list[str]:
-    return list(dict.fromkeys(baseline_name(one.baseline) for one in beside))
+    return list(dict.fromkeys(plain(one.baseline.name) for one in beside))
 
 
 def _against(canvas: _Canvas, beside: Sequence[Versus]) -> None:
@@ -459,15 +506,15 @@ def _against(canvas: _Canvas, beside: Sequence[Versus]) -> None:
     spread = 0.5 / max(1, len(names) - 1) if len(names) > 1 else 0.0
     ratios = [1.0]
     for one in beside:
-        assert one.time is not None
-        number = names.index(baseline_name(one.baseline))
+        time = one.found.latency
+        assert time is not None
+        number = names.index(plain(one.baseline.name))
         place = rows.index(one.row) + (number * spread - 0.25 if spread else 0.0)
-        value = one.time.value
-        ratios.append(value)
+        ratios.append(time.value)
         points = axes.errorbar(
-            value,
+            time.value,
             place,
-            xerr=[[max(0.0, value - one.time.low)], [max(0.0, one.time.high - value)]],
+            xerr=_reach(time.value, time.low, time.high),
             fmt=_MARKERS[number % len(_MARKERS)].symbol,
             color=_colour(one.row),
             elinewidth=1.2,
@@ -475,12 +522,12 @@ def _against(canvas: _Canvas, beside: Sequence[Versus]) -> None:
         )
         canvas.tell(
             points.lines[0],
-            f"{_name_tip(one.row)}: {_estimate_tip(one.time)} times {names[number]}",
+            f"{_name_tip(one.row)}: {_estimate_tip(time)} times {names[number]}",
         )
     axes.axvline(1, color=_TEXT, linewidth=1)
     _time_axis(axes, ratios)
     axes.set_xlabel("time ÷ the baseline's")
-    _row_axis(axes, rows)
+    canvas.name_rows(axes, rows)
 
 
 def _by_threads(row: Row) -> tuple[object, int] | None:
@@ -531,10 +578,7 @@ def _sweep(canvas: _Canvas, curves: Sequence[_Curve], noun: str, unit: Unit) -> 
             upper.errorbar(
                 size,
                 time,
-                yerr=[
-                    [max(0.0, time - timing.low * unit.per_second)],
-                    [max(0.0, timing.high * unit.per_second - time)],
-                ],
+                yerr=_reach(time, timing.low * unit.per_second, timing.high * unit.per_second),
                 color=_colour(row),
                 elinewidth=1,
             )
@@ -587,11 +631,7 @@ def _layers(canvas: _Canvas, errors: LayerErrors) -> None:
     _number_axis(axes.xaxis)
     axes.set_xlabel("signal-to-noise ratio, dB")
     names = ["input" if layer.position is None else f"{layer.position} {layer.operator}" for layer in layers]
-    harmless = ["".join(char if char.isascii() and char.isprintable() else "?" for char in name) for name in names]
-    axes.set_yticks(range(len(layers)), [_clipped(name) for name in harmless])
-    axes.set_ylim(len(layers) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
+    _name_places(axes, [_harmless(name) for name in names])
 
 
 def _height(rows: Sequence[Row], each: float = 0.36) -> float:
@@ -603,20 +643,20 @@ def _annotate(axes: Any, text: str, end: float, place: float) -> None:
     axes.annotate(text, (end, place), (4, 0), textcoords="offset points", verticalalignment="center")
 
 
-def _bar_axis(axes: Any, rows: Sequence[Row], longest: float, title: str) -> None:
+def _bar_axis(canvas: _Canvas, axes: Any, rows: Sequence[Row], longest: float, title: str) -> None:
     axes.set_xlim(0, longest * 1.2 or 1)
     _number_axis(axes.xaxis)
     axes.set_xlabel(title)
-    _row_axis(axes, rows)
+    canvas.name_rows(axes, rows)
 
 
 def _legend_above(axes: Any, columns: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, handlelength=1)
 
 
-def _row_axis(axes: Any, rows: Sequence[Row]) -> None:
-    axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+def _name_places(axes: Any, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
 
@@ -632,13 +672,13 @@ def _number_axis(axis: Any) -> None:
     axis.set_major_formatter(lambda value, _: format.tick(value))
 
 
-def _svg(name: str, title: str, drawing: Callable[[_Canvas], None]) -> str:
+def _svg(name: str, title: str, drawing: Callable[[_Canvas], None], shared: str) -> str:
     """The SVG element that ``drawing`` makes, with ids of its own, the page's colours and the marks' numbers."""
     matplotlib = require("matplotlib")
     matplotlib.use("Agg")
     plt = require("matplotlib.pyplot")
     with matplotlib.rc_context({**_STYLE, "svg.id": name}):
-        canvas = _Canvas(plt)
+        canvas = _Canvas(plt, shared)
         drawing(canvas)
         figure = plt.gcf()
         out = io.StringIO()

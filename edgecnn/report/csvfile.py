@@ -3,9 +3,10 @@
 import csv
 import io
 
+from edgecnn.bench.comparison import AccuracyDifference
 from edgecnn.bench.statistics import Estimate, Summary
 from edgecnn.records import Failure, Measurement
-from edgecnn.report.page import Page, baseline_name
+from edgecnn.report.page import Page, cold_total
 from edgecnn.report.rows import Row, Versus
 
 COLUMNS = (
@@ -37,7 +38,11 @@ COLUMNS = (
     "time_p50_low_s",
     "time_p50_high_s",
     "time_p90_s",
+    "time_p90_low_s",
+    "time_p90_high_s",
     "time_p99_s",
+    "time_p99_low_s",
+    "time_p99_high_s",
     "end_to_end_p50_s",
     "end_to_end_p50_low_s",
     "end_to_end_p50_high_s",
@@ -145,10 +150,13 @@ def _row(row: Row, beside: Versus | None) -> dict[str, Value]:
     line |= _estimate("time_to_float32", "ratio", row.time_to_float32)
     line |= _estimate("time_to_baseline", "ratio", row.time_to_baseline)
     if beside is not None:
-        line |= {"baseline": baseline_name(beside.baseline), "accuracy_to_baseline_paired": _yes(beside.paired)}
-        line |= _estimate("end_to_end_to_baseline", "ratio", beside.end_to_end)
-        line |= _estimate("throughput_to_baseline", "ratio", beside.throughput)
-        line |= _estimate("accuracy_to_baseline", "points", beside.points)
+        found = beside.found
+        line["baseline"] = beside.baseline.name
+        line |= _estimate("end_to_end_to_baseline", "ratio", found.latency_with_copies)
+        line |= _estimate("throughput_to_baseline", "ratio", found.throughput)
+        line |= _estimate("accuracy_to_baseline", "points", found.accuracy)
+        if found.accuracy is not None:
+            line["accuracy_to_baseline_paired"] = "yes" if found.accuracy.paired else "no"
     return line
 
 
@@ -160,8 +168,12 @@ def _measured(row: Row, measurement: Measurement, timing: Summary) -> dict[str, 
         "time_p50_s": timing.median,
         "time_p50_low_s": timing.low,
         "time_p50_high_s": timing.high,
-        "time_p90_s": timing.p90,
-        "time_p99_s": timing.p99,
+        "time_p90_s": timing.p90.value,
+        "time_p90_low_s": timing.p90.low,
+        "time_p90_high_s": timing.p90.high,
+        "time_p99_s": None if timing.p99 is None else timing.p99.value,
+        "time_p99_low_s": None if timing.p99 is None else timing.p99.low,
+        "time_p99_high_s": None if timing.p99 is None else timing.p99.high,
         "throughput_images_per_s": timing.throughput,
         "throughput_images_per_s_per_core": timing.throughput / row.cores,
         "load_s": measurement.load_s,
@@ -176,11 +188,11 @@ def _measured(row: Row, measurement: Measurement, timing: Summary) -> dict[str, 
         }
     if cold is not None:
         line |= {
-            "cold_start_processes": cold.processes,
+            "cold_start_processes": len(measurement.cold_starts),
             "cold_start_import_s": cold.import_s,
             "cold_start_load_s": cold.load_s,
             "cold_start_first_s": cold.first_s,
-            "cold_start_total_s": cold.total_s,
+            "cold_start_total_s": cold_total(cold),
         }
     if memory is not None:
         line |= {
@@ -191,7 +203,7 @@ def _measured(row: Row, measurement: Measurement, timing: Summary) -> dict[str, 
     return line
 
 
-def _estimate(name: str, unit: str, estimate: Estimate | None) -> dict[str, Value]:
+def _estimate(name: str, unit: str, estimate: Estimate | AccuracyDifference | None) -> dict[str, Value]:
     if estimate is None:
         return {}
     return {
@@ -199,10 +211,6 @@ def _estimate(name: str, unit: str, estimate: Estimate | None) -> dict[str, Valu
         f"{name}_low_{unit}": estimate.low,
         f"{name}_high_{unit}": estimate.high,
     }
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _failure(failure: Failure) -> dict[str, Value]:

@@ -1,8 +1,8 @@
 """Numbers as text. Nothing else in edgecnn turns a measured number into words.
 
 Sizes are in KiB (1,024 bytes). Intervals stand in brackets behind their value, with its decimals, and their ends
-are rounded outwards, so that none looks narrower than it is. Times have three significant digits. Ratios have three
-decimals below 10, so that those of a column can be read against each other and against 1; from 10 on three
+are rounded outwards, so that none looks narrower than it is. Times have three significant digits. Ratios from 0.1 to
+10 have three decimals, so that those of a column can be read against each other and against 1; the others have three
 significant digits.
 """
 
@@ -159,11 +159,13 @@ def _decimals(value: float, digits: int) -> int:
 
 
 def _ratio_decimals(value: float) -> int:
-    return 3 if abs(value) < 10 else _decimals(value, 3)
+    return 3 if 0.1 <= abs(value) < 10 else _decimals(value, 3)
 
 
 def _bracket(low: float, high: float, decimals: int) -> str:
     """An interval with its ends rounded outwards, but for what floating point adds to a number."""
+    if not math.isfinite(high):
+        return "[not known]"
     scale = 10.0**decimals
     low, high = math.floor(round(low * scale, 6)) / scale, math.ceil(round(high * scale, 6)) / scale
     return f"[{low:,.{decimals}f}, {high:,.{decimals}f}]"

@@ -2,7 +2,7 @@
 
 import re
 
-from edgecnn.report.page import COMMAND, Cell, Grid, Page, Pairs, machine, marks_of, titled
+from edgecnn.report.page import COMMAND, Cell, Grid, Page, Pairs, heading, machine, marks_of, titled
 
 # What Markdown obeys inside a line. Brackets mean nothing without a round or square one behind them, and an
 # underscore nothing inside a word.
@@ -13,7 +13,7 @@ def render(page: Page) -> bytes:
     """``page`` as UTF-8 Markdown."""
     if not page.others:
         return ("\n\n".join(_part(page, 1)) + "\n").encode()
-    parts = [f"# {len(page.parts)} reports"]
+    parts = [f"# {heading(page)}"]
     parts += [
         f"- **{part.letter}**: {_escaped(part.title)}, {_escaped(machine(part.environment))}" for part in page.parts
     ]
@@ -29,6 +29,8 @@ def _part(page: Page, level: int) -> list[str]:
     head, sub = "#" * level, "#" * (level + 1)
     parts = [f"{head} {_escaped(titled(page))}", _pairs(page.facts)]
     parts += [f"{sub} Verdict", "\n".join(f"- {_escaped(sentence)}" for sentence in page.verdict)]
+    if page.cautions:
+        parts += ["\n".join(f"- Take care: {_escaped(sentence)}" for sentence in page.cautions)]
     parts += [f"{sub} Results", _grid(page.results)]
     for title, grids in (
         ("Start, memory and energy", (page.resources,)),

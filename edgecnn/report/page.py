@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from edgecnn.bench.statistics import P99_SAMPLES, Estimate, Summary
-from edgecnn.records import Environment, Failure, LayerErrors, Parity, Report, Tolerance
+from edgecnn.bench.comparison import best_batch
+from edgecnn.bench.statistics import P99_SAMPLES, Estimate, Summary, difference, end_to_end, machine_warnings, summary
+from edgecnn.records import ColdStart, Environment, Failure, LayerErrors, Parity, Report, Tolerance
 from edgecnn.report import format
 from edgecnn.report.format import Unit, plain
 from edgecnn.report.rows import (
@@ -19,8 +20,6 @@ from edgecnn.report.rows import (
     Versus,
     findings,
     float_accuracy,
-    same_machine,
-    summary,
     table,
     versus,
 )
@@ -72,6 +71,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     letter: str
     environment: Environment
     facts: Pairs
+    cautions: tuple[str, ...]
     verdict: tuple[str, ...]
     results: Grid
     resources: Grid
@@ -173,6 +173,7 @@ def _page(report: Report, letter: str) -> Page:
         letter=letter,
         environment=report.environment,
         facts=_facts(report),
+        cautions=tuple(map(plain, machine_warnings(report.environment))) if report.rows else (),
         verdict=verdict(found, reference, unit),
         results=_results(rows, unit),
         resources=_resources(rows),
@@ -198,6 +199,21 @@ def _page(report: Report, letter: str) -> Page:
 def label(row: Row) -> str:
     """A row's artifact and where it ran: ``int8.tflite on litert``."""
     return plain(row.name if row.runtime is None else f"{row.name} on {row.runtime}")
+
+
+def shared_model(page: Page) -> str:
+    """The name of the model that all exported files begin with, and the dash; empty if there are several."""
+    models = {
+        row.name.removesuffix(f"{row.scheme}.{row.format}")
+        for row in page.rows
+        if row.kind == "result" and row.format != "keras"
+    }
+    return models.pop() if len(models) == 1 else ""
+
+
+def heading(page: Page) -> str:
+    """What the whole document is called."""
+    return f"{len(page.parts)} reports side by side" if page.others else page.title
 
 
 def titled(page: Page) -> str:
@@ -299,7 +315,7 @@ def _fastest(found: Findings, unit: Unit) -> str:
     ratio = row.time_to_float32
     if ratio is not None and row.scheme != "float32":
         text += f"; time ÷ float32 on the same runtime {_estimate(ratio)}"
-        if ratio.low <= 1 <= ratio.high:
+        if difference(ratio) == "none":
             text += " (the interval contains 1: no measurable difference)"
     text += "."
     if found.tied:
@@ -329,13 +345,13 @@ def _results(rows: tuple[Row, ...], unit: Unit) -> Grid:
         Column("accuracy, % [95 %]", numeric=True, key="accuracy"),
         Column("points to float Keras", numeric=True),
         Column(f"p50, {unit.name} [95 %]", numeric=True, key="p50"),
-        Column(f"p90, {unit.name}", numeric=True),
-        Column(f"p99, {unit.name}", numeric=True),
-        Column(f"end to end, {unit.name} [95 %]", numeric=True, key="end_to_end"),
-        Column("images/s", numeric=True),
         Column("time ÷ float32 (same runtime)", numeric=True, key="to_float32"),
         Column("time ÷ float baseline", numeric=True, key="to_baseline"),
         Column("parity", key="parity"),
+        Column(f"p90, {unit.name} [95 %]", numeric=True),
+        Column(f"p99, {unit.name} [95 %]", numeric=True),
+        Column(f"end to end, {unit.name} [95 %]", numeric=True, key="end_to_end"),
+        Column("images/s", numeric=True),
     )
     grid = Grid(
         caption="Below 1 in a “time ÷” column is faster than what it is divided by, above 1 slower.",
@@ -384,12 +400,12 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
         about_name = notes.mark(f"measured on another machine, {machine(row.environment)}: never ranked")
     about_baseline: tuple[str, ...] = ()
     if row.baseline is not None:
-        text = f"divided by {row.baseline.name} on {row.baseline.device}"
+        text = f"divided by {row.baseline.name}"
         if row.foreign_baseline is not None:
             text += f" of another machine, {machine(row.foreign_baseline)}"
         about_baseline = notes.mark(text)
 
-    timing, end_to_end = row.timing, row.end_to_end
+    timing, whole = row.timing, row.end_to_end
     tone: Tone = "" if row.kind == "result" else "aside"
     warned = notes.mark(*row.warnings, of=f"row {row.number}")
     p99 = None if timing is None else timing.p99
@@ -407,14 +423,18 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
         ),
         cell("accuracy_points", _points(row), row.accuracy_points),
         cell("p50", None, None) if timing is None else Cell(_median(timing, unit), warned, value=timing.median),
-        cell("p90", None) if timing is None else Cell(format.time(timing.p90, unit), value=timing.p90),
-        cell("p99", None) if p99 is None else Cell(format.time(p99, unit), value=p99),
-        cell("end_to_end", None) if end_to_end is None else Cell(_median(end_to_end, unit), value=end_to_end.median),
-        cell("images_per_s", None) if timing is None else _number(timing.throughput, format.rate),
         quotient("time_to_float32", row.time_to_float32),
         quotient("time_to_baseline", row.time_to_baseline, about_baseline),
         _parity_cell(row.violations, notes) if row.parities else cell("parity", None),
+        cell("p90", None) if timing is None else _time_cell(timing.p90, unit),
+        cell("p99", None) if p99 is None else _time_cell(p99, unit),
+        cell("end_to_end", None) if whole is None else Cell(_median(whole, unit), value=whole.median),
+        cell("images_per_s", None) if timing is None else _number(timing.throughput, format.rate),
     )
+
+
+def _time_cell(time: Estimate, unit: Unit) -> Cell:
+    return Cell(format.time_interval(time.value, time.low, time.high, unit), value=time.value)
 
 
 def _estimate_cell(estimate: Estimate, marks: tuple[str, ...] = ()) -> Cell:
@@ -441,7 +461,7 @@ def _resources(rows: tuple[Row, ...]) -> Grid:
             "the energy of an inference where a counter of the machine could be read."
         ),
         columns=columns,
-        rows=tuple(_resource(row, notes) for row in rows if row.measurement is not None),
+        rows=tuple(_resource(row, notes) for row in rows if row.kind == "result"),
         notes=notes.all(),
     )
     return _without_empty(grid, *(column.key for column in columns[3:]))
@@ -450,7 +470,8 @@ def _resources(rows: tuple[Row, ...]) -> Grid:
 def _resource(row: Row, notes: Notes) -> tuple[Cell, ...]:
     measurement, cold = row.measurement, row.cold_start
     assert measurement is not None
-    processes = () if cold is None else notes.mark(f"medians of {format.counted(cold.processes, 'fresh process')}")
+    fresh = f"medians of {format.count(len(measurement.cold_starts))} fresh processes"
+    processes = () if cold is None else notes.mark(fresh)
     energy = measurement.energy
     counter: tuple[str, ...] = ()
     if energy is not None:
@@ -467,11 +488,16 @@ def _resource(row: Row, notes: Notes) -> tuple[Cell, ...]:
         _number(None if cold is None else cold.import_s, _milliseconds),
         _number(measurement.load_s if cold is None else cold.load_s, _milliseconds),
         _number(None if cold is None else cold.first_s, _milliseconds),
-        _number(None if cold is None else cold.total_s, _milliseconds, processes),
+        _number(None if cold is None else cold_total(cold), _milliseconds, processes),
         _number(row.memory_bytes, format.mib),
         _number(arena, format.kib),
         _number(row.joules, format.millijoules, counter),
     )
+
+
+def cold_total(cold: ColdStart) -> float:
+    """Seconds to the first answer."""
+    return cold.import_s + cold.load_s + cold.first_s
 
 
 def _baselines(beside: tuple[Versus, ...], unit: Unit) -> Grid:
@@ -490,38 +516,34 @@ def _baselines(beside: tuple[Versus, ...], unit: Unit) -> Grid:
         Column("accuracy, % [95 %]", numeric=True),
         Column("peak device memory, MiB", numeric=True, key="device_memory"),
         Column("compiled with", key="compiled"),
+        Column("TensorFloat-32", key="tf32"),
     )
     grid = Grid(
-        caption="The float Keras model on other devices. None of these takes part in a ranking.",
+        caption="The float Keras model that the rows are compared with. None of these takes part in a ranking.",
         columns=columns,
         rows=tuple(_baseline(one, unit) for one in listed),
     )
-    return _without_empty(grid, "copies", "device_memory", "compiled")
+    return _without_empty(grid, "copies", "device_memory", "compiled", "tf32")
 
 
 def _baseline(baseline: FloatBaseline, unit: Unit) -> tuple[Cell, ...]:
-    measurement, recorded = baseline.measurement, baseline.recorded
-    timing, best = summary(measurement), baseline.best
-    copies = summary(measurement.replace(blocks=measurement.end_to_end)) if measurement.end_to_end else None
+    record = baseline.record
+    timing, best, copies = summary(record.measurement), best_batch(record), end_to_end(record.measurement)
+    allowed = {None: format.ABSENT, True: "allowed", False: "not allowed"}[record.tensor_float_32]
     return (
-        Cell(baseline_name(baseline)),
-        Cell(machine(baseline.environment)),
+        Cell(plain(baseline.name)),
+        Cell(machine(record.environment)),
         Cell(_median(timing, unit), value=timing.median),
         Cell(format.ABSENT) if copies is None else Cell(_median(copies, unit), value=copies.median),
         _number(summary(best).throughput, format.rate),
         _number(best.batch, format.count),
         Cell(format.ABSENT)
-        if baseline.accuracy is None
-        else Cell(format.accuracy(baseline.accuracy), value=baseline.accuracy.value),
-        _number(None if recorded is None else recorded.peak_device_bytes, format.mib),
-        Cell(format.ABSENT if recorded is None or recorded.compiled_with is None else plain(recorded.compiled_with)),
+        if record.accuracy is None
+        else Cell(format.accuracy(record.accuracy), value=record.accuracy.value),
+        _number(record.peak_device_bytes, format.mib),
+        Cell(format.ABSENT if record.compiled_with is None else plain(record.compiled_with)),
+        Cell(allowed),
     )
-
-
-def baseline_name(baseline: FloatBaseline) -> str:
-    """A baseline's back end and the device it ran on."""
-    backend = "" if baseline.recorded is None else f" ({baseline.recorded.backend})"
-    return plain(f"{baseline.name}{backend} on {baseline.environment.gpu or baseline.device}")
 
 
 def _against(beside: tuple[Versus, ...]) -> Grid:
@@ -532,53 +554,52 @@ def _against(beside: tuple[Versus, ...]) -> Grid:
         Column("runtime [setting]", key="runtime"),
         Column("baseline", key="baseline"),
         Column("time ÷ baseline [95 %]", numeric=True),
-        Column("end to end ÷ baseline with copies [95 %]", numeric=True, key="end_to_end"),
+        Column("end to end ÷ baseline with copies [95 %]", numeric=True, key="copies"),
         Column("images/s ÷ baseline's most [95 %]", numeric=True),
+        Column("end to end, images/s ÷ baseline's most with copies [95 %]", numeric=True, key="copied"),
         Column("accuracy − baseline, points [95 %]", numeric=True),
         Column("images/s", numeric=True),
         Column("images/s per core", numeric=True),
     )
     grid = Grid(
         caption=(
-            "Each row beside each float baseline. Below 1 in a “time ÷” column is faster than the baseline, above 1 in "
-            "“images/s ÷” too."
+            "Each row beside each float baseline. Faster than the baseline is below 1 in a “time ÷” column and above 1 "
+            "in “images/s ÷”."
         ),
         columns=columns,
         rows=tuple(_beside(one, notes) for one in beside),
         notes=notes.all(),
     )
-    return _without_empty(grid, "end_to_end")
+    return _without_empty(grid, "copies", "copied")
 
 
 def _beside(one: Versus, notes: Notes) -> tuple[Cell, ...]:
-    row, points = one.row, one.points
-    assert row.timing is not None
+    row, found = one.row, one.found
     assert row.setting is not None
 
     def quotient(field: str, estimate: Estimate | None) -> Cell:
-        return Cell(format.ABSENT, notes.mark(one.absent[field])) if estimate is None else _estimate_cell(estimate)
+        return Cell(format.ABSENT, notes.mark(found.absent[field])) if estimate is None else _estimate_cell(estimate)
 
-    foreign = () if same_machine(one.baseline.environment, row.environment) else notes.mark("on another machine")
-    if points is None:
-        change = Cell(format.ABSENT, notes.mark(one.absent["points"]))
+    if found.accuracy is None:
+        change = Cell(format.ABSENT, notes.mark(found.absent["accuracy"]))
     else:
-        unpaired = "which images were right is not recorded, so the interval is that of two separate sets of images"
         change = Cell(
-            format.points_interval(points.value, points.low, points.high),
-            () if one.paired else notes.mark(unpaired),
-            value=points.value,
+            format.points_interval(found.accuracy.value, found.accuracy.low, found.accuracy.high),
+            () if found.accuracy.note is None else notes.mark(found.accuracy.note),
+            value=found.accuracy.value,
         )
     return (
         Cell(format.count(row.number), value=row.number),
         Cell(plain(row.name)),
         Cell(f"{plain(row.runtime or '')} [{setting(row.setting)}]"),
-        Cell(baseline_name(one.baseline), foreign),
-        quotient("time", one.time),
-        quotient("end_to_end", one.end_to_end),
-        _estimate_cell(one.throughput),
+        Cell(plain(one.baseline.name), () if found.here else notes.mark("on another machine")),
+        quotient("latency", found.latency),
+        quotient("latency_with_copies", found.latency_with_copies),
+        quotient("throughput", found.throughput),
+        quotient("throughput_with_copies", found.throughput_with_copies),
         change,
-        _number(row.timing.throughput, format.rate),
-        _number(row.timing.throughput / row.cores, format.rate),
+        _number(found.images_per_s, format.rate),
+        _number(found.images_per_s_per_core, format.rate),
     )
 
 
@@ -816,8 +837,8 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
         ),
         "p50, p90, p99": (
             "Median and percentiles of the time of one call of the runtime with the input already in place; "
-            "a call handles the whole batch. In brackets the 95 % interval of the median, from drawing whole "
-            "blocks with replacement, its ends rounded outwards. "
+            "a call handles the whole batch. In brackets the 95 % interval, from drawing worker processes and whole "
+            "blocks of them with replacement; its ends are rounded outwards. "
             f"p99 needs {format.count(P99_SAMPLES)} samples. {samples}"
         ),
         "end to end": (
@@ -842,9 +863,8 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
         ),
         "time ÷ float baseline": (
             "Time divided by the time of the float Keras model, on a GPU where one was measured, at the same "
-            "batch. A recorded baseline shares no rounds with these rows: the ends of its interval are one "
-            "median's lower end ÷ the other's upper end, and the reverse, which is on the wide side. One from "
-            "another machine is marked with that machine and takes part in no ranking."
+            "batch. A recorded baseline shares no rounds with these rows: what is uncertain about either median adds "
+            "up in the interval. One from another machine is marked with that machine and takes part in no ranking."
         ),
         "accuracy − baseline": (
             "Paired where both say which images they got right (Bonett and Price's interval): models stumble over the "

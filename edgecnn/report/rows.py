@@ -5,16 +5,25 @@ own machine are ranked; a baseline from another machine keeps that machine and t
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
-from statistics import median
 from typing import Literal
 
 import msgspec
 
 from edgecnn.bench import statistics
+from edgecnn.bench.comparison import AccuracyDifference, Comparison, accuracy_difference, compare, time_ratio
 from edgecnn.bench.statistics import Estimate, Summary
-from edgecnn.records import Accuracy, Answers, Baseline, Environment, Failure, Measurement, Parity, Report, Result
-from edgecnn.report.accuracy import paired_points, unpaired_points
+from edgecnn.records import (
+    Accuracy,
+    Answers,
+    Baseline,
+    ColdStart,
+    Environment,
+    Failure,
+    Measurement,
+    Parity,
+    Report,
+    Result,
+)
 
 RECORD_A_BASELINE = (
     "no float baseline was measured here; record one with `edgecnn baseline` on a GPU machine, "
@@ -30,36 +39,17 @@ class Setting(msgspec.Struct, frozen=True, order=True):
     batch: int
 
 
-class FloatBaseline(msgspec.Struct, frozen=True, kw_only=True):
-    """A measurement of the float Keras model; ``paired`` when it shares its rounds with the report's rows.
+class FloatBaseline(msgspec.Struct, frozen=True):
+    """A measurement of the float Keras model; ``paired`` when it shares its rounds with the report's rows."""
 
-    ``throughput`` holds the measurements of larger batches.
-    """
-
-    name: str
-    device: str
-    measurement: Measurement
-    environment: Environment
+    record: Baseline
     paired: bool
-    accuracy: Accuracy | None
-    answers: Answers | None
-    throughput: tuple[Measurement, ...] = ()
-    recorded: Baseline | None = None
 
     @property
-    def best(self) -> Measurement:
-        """The measurement with the most images a second."""
-        return max((self.measurement, *self.throughput), key=lambda one: summary(one).throughput)
-
-
-class ColdStartMedians(msgspec.Struct, frozen=True):
-    """Medians over the fresh processes of a row, in seconds; ``total`` is the median of their sums."""
-
-    processes: int
-    import_s: float
-    load_s: float
-    first_s: float
-    total_s: float
+    def name(self) -> str:
+        """The model, its back end and the device it ran on."""
+        where = self.record.environment.gpu if _is_gpu(self.record.device) else None
+        return f"{self.record.model} ({self.record.backend}) on {where or self.record.device}"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +76,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     size_ratio: float | None = None
     accuracy: Accuracy | None = None
     accuracy_points: float | None = None
-    accuracy_change: Estimate | None = None
-    answers: Answers | None = None
+    accuracy_change: AccuracyDifference | None = None
     measurement: Measurement | None = None
     timing: Summary | None = None
     end_to_end: Summary | None = None
@@ -111,9 +100,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def foreign_baseline(self) -> Environment | None:
         """The baseline's machine, when it is not this row's."""
-        if self.baseline is None or same_machine(self.baseline.environment, self.environment):
+        if self.baseline is None or same_machine(self.baseline.record.environment, self.environment):
             return None
-        return self.baseline.environment
+        return self.baseline.record.environment
 
     @property
     def violations(self) -> tuple[str, ...]:
@@ -127,18 +116,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return threads or self.environment.usable_cores
 
     @property
-    def cold_start(self) -> ColdStartMedians | None:
-        """Its start in fresh processes, if that was measured."""
-        starts = () if self.measurement is None else self.measurement.cold_starts
-        if not starts:
-            return None
-        return ColdStartMedians(
-            processes=len(starts),
-            import_s=median(one.import_s for one in starts),
-            load_s=median(one.load_s for one in starts),
-            first_s=median(one.first_s for one in starts),
-            total_s=median(one.import_s + one.load_s + one.first_s for one in starts),
-        )
+    def cold_start(self) -> ColdStart | None:
+        """Medians of its starts in fresh processes, if that was measured."""
+        return None if self.measurement is None else statistics.cold_start(self.measurement)
 
     @property
     def memory_bytes(self) -> int | None:
@@ -161,23 +141,12 @@ class FloatAccuracy(msgspec.Struct, frozen=True):
     answers: Answers | None = None
 
 
-class Versus(msgspec.Struct, frozen=True, kw_only=True):
-    """A row beside a float baseline. ``absent`` gives the reason for each field that is ``None``.
-
-    ``time`` and ``end_to_end`` are the row's time divided by the baseline's at the same batch; ``throughput`` is the
-    row's images per second divided by the baseline's at the batch that is best for it; ``points`` are percentage
-    points of accuracy above the baseline, with an interval that is ``paired`` where both say which images they got
-    right.
-    """
+class Versus(msgspec.Struct, frozen=True):
+    """A row beside a float baseline."""
 
     row: Row
     baseline: FloatBaseline
-    time: Estimate | None
-    end_to_end: Estimate | None
-    throughput: Estimate
-    points: Estimate | None
-    paired: bool
-    absent: dict[str, str]
+    found: Comparison
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -261,8 +230,8 @@ def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
         setting=setting,
         smallest=tuple({row.sha256: row for row in good if row.size_bytes == size}.values()),
         fastest=ranked[0] if ranked else None,
-        tied=tuple(one for one in compared if one.ratio.low <= 1 <= one.ratio.high),
-        next=next((one for one in compared if not one.ratio.low <= 1 <= one.ratio.high), None),
+        tied=tuple(one for one in compared if statistics.difference(one.ratio) == "none"),
+        next=next((one for one in compared if statistics.difference(one.ratio) != "none"), None),
         front=pareto_front([row for row in rows if row.kind == "result" and row.setting == setting]),
         outside=tuple(row for row in exported if row.parities and not row.within_tolerance),
         unverified=tuple(row for row in exported if not row.parities),
@@ -286,11 +255,12 @@ def pareto_front(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 def versus(report: Report, rows: Sequence[Row]) -> tuple[Versus, ...]:
     """Every result in ``rows``, which ``table(report)`` made, beside every float baseline; best baseline first."""
+    results = _results(report)
     return tuple(
-        _versus(row, baseline)
+        Versus(row, baseline, _compare(results[row.number - 1], baseline, report))
         for baseline in _baselines(report)
         for row in rows
-        if row.kind == "result" and row.measurement is not baseline.measurement
+        if row.kind == "result" and row.measurement is not baseline.record.measurement
     )
 
 
@@ -340,22 +310,26 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         and _setting(other.measurement) == _setting(measurement)
     ]
     if len(float32) == 1:
-        to_float32 = _divide_paired(measurement, float32[0].measurement)
+        to_float32 = _divide(measurement, float32[0].measurement)
     else:
         many = "no" if not float32 else "more than one"
         absent["time_to_float32"] = f"{many} float32 row on the same runtime, device, threads and batch"
 
     to_baseline = None
-    same_batch = [(one, at_batch(one, measurement.batch)) for one in _baselines(report)]
+    same_batch = [(one, _at_batch(one, measurement.batch)) for one in _baselines(report)]
     baseline, other = next(((one, other) for one, other in same_batch if other is not None), (None, None))
     if baseline is not None and other is not None:
-        to_baseline = _to_baseline(measurement, other, baseline.paired)
+        to_baseline = (
+            _divide(measurement, other)
+            if baseline.paired
+            else time_ratio(statistics.summary(measurement), statistics.summary(other))
+        )
     elif _baselines(report):
         absent["time_to_baseline"] = f"no baseline with batch {measurement.batch}"
     else:
         absent["time_to_baseline"] = RECORD_A_BASELINE
 
-    timing = summary(measurement)
+    timing = statistics.summary(measurement)
     if timing.p99 is None:
         absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
     return Row(
@@ -373,17 +347,16 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         size_ratio=size_ratio,
         accuracy=accuracy,
         accuracy_points=points,
-        accuracy_change=None if reference is None else paired_points(result.answers, reference.answers),
-        answers=result.answers,
+        accuracy_change=_accuracy_change(result, reference),
         measurement=measurement,
         timing=timing,
-        end_to_end=_end_to_end(measurement),
+        end_to_end=statistics.end_to_end(measurement),
         time_to_float32=to_float32,
         time_to_baseline=to_baseline,
         baseline=baseline,
         parities=parities,
         allowed_drop=_allowed_drop(report),
-        warnings=tuple(statistics.warnings(measurement)),
+        warnings=tuple(statistics.warnings(measurement, report.environment)),
         absent=absent,
     )
 
@@ -392,12 +365,12 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
     measurement = baseline.measurement
     absent = dict.fromkeys(("size_bytes", "size_ratio"), "a baseline records times, not files")
     absent["parity"] = "the float Keras model is the reference"
-    warnings = tuple(statistics.warnings(measurement))
+    warnings = tuple(statistics.warnings(measurement, baseline.environment))
     if not _of_this_model(baseline, report):
         warnings += ("recorded with another model: no row is compared with it",)
     absent["time_to_float32"] = absent["time_to_baseline"] = "it is a baseline itself"
     points = _accuracy_points(baseline.accuracy, float_accuracy(report), absent)
-    timing = summary(measurement)
+    timing = statistics.summary(measurement)
     if timing.p99 is None:
         absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
     return Row(
@@ -413,10 +386,9 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
         setting=Setting(baseline.device, measurement.threads, measurement.batch),
         accuracy=baseline.accuracy,
         accuracy_points=points,
-        answers=baseline.answers,
         measurement=measurement,
         timing=timing,
-        end_to_end=_end_to_end(measurement),
+        end_to_end=statistics.end_to_end(measurement),
         warnings=warnings,
         absent=absent,
     )
@@ -436,6 +408,20 @@ def _accuracy_points(
     else:
         return 100 * (accuracy.correct - reference.accuracy.correct) / accuracy.total
     return None
+
+
+def _accuracy_change(result: Result, reference: FloatAccuracy | None) -> AccuracyDifference | None:
+    """The row's accuracy minus the float model's, where it is not that itself and both say which images were right."""
+    if (
+        _is_float_keras(result)
+        or reference is None
+        or result.accuracy is None
+        or result.answers is None
+        or reference.answers is None
+    ):
+        return None
+    found = accuracy_difference(result.accuracy, result.answers, reference.accuracy, reference.answers)
+    return found if found.paired else None
 
 
 def _allowed_drop(report: Report) -> float | None:
@@ -468,42 +454,41 @@ def _of_this_model(baseline: Baseline, report: Report) -> bool:
 def _baselines(report: Report) -> list[FloatBaseline]:
     """Float baselines, best first: GPUs before CPUs, this machine before others, measured before recorded."""
     found = [
-        FloatBaseline(
-            name=result.artifact.name,
-            device=result.measurement.device,
-            measurement=result.measurement,
-            environment=report.environment,
-            paired=True,
-            accuracy=result.accuracy,
-            answers=result.answers,
-            throughput=tuple(
-                other.measurement
-                for other in _results(report)
-                if _is_float_keras(other)
-                and other.measurement.device == result.measurement.device
-                and other.measurement.batch > result.measurement.batch
-            ),
-        )
+        FloatBaseline(_as_baseline(result, report), paired=True)
         for result in _results(report)
         if _is_float_keras(result) and _is_gpu(result.measurement.device) and result.measurement.batch == 1
     ]
     found += [
-        FloatBaseline(
-            name=baseline.model,
-            device=baseline.device,
-            measurement=baseline.measurement,
-            environment=baseline.environment,
-            paired=False,
-            accuracy=baseline.accuracy,
-            answers=baseline.answers,
-            throughput=baseline.throughput,
-            recorded=baseline,
-        )
-        for baseline in report.baselines
-        if _of_this_model(baseline, report)
+        FloatBaseline(baseline, paired=False) for baseline in report.baselines if _of_this_model(baseline, report)
     ]
-    found.sort(key=lambda one: (not _is_gpu(one.device), not same_machine(one.environment, report.environment)))
+    found.sort(
+        key=lambda one: (
+            not _is_gpu(one.record.device),
+            not same_machine(one.record.environment, report.environment),
+        )
+    )
     return found
+
+
+def _as_baseline(result: Result, report: Report) -> Baseline:
+    """The float Keras model on a GPU of the report's own machine, with the larger batches measured there."""
+    measurement = result.measurement
+    return Baseline(
+        schema_version=report.schema_version,
+        model=result.artifact.name,
+        model_sha256=result.artifact.sha256,
+        backend=measurement.runtime,
+        device=measurement.device,
+        environment=report.environment,
+        measurement=measurement,
+        accuracy=result.accuracy,
+        answers=result.answers,
+        throughput=tuple(
+            other.measurement
+            for other in _results(report)
+            if _is_float_keras(other) and other.measurement.device == measurement.device and other.measurement.batch > 1
+        ),
+    )
 
 
 def _setting(measurement: Measurement) -> Setting:
@@ -523,84 +508,27 @@ def _share(row: Row) -> float:
 def _ratio(row: Row, reference: Row) -> Estimate:
     assert row.measurement is not None
     assert reference.measurement is not None
-    return _divide_paired(row.measurement, reference.measurement)
+    return _divide(row.measurement, reference.measurement)
 
 
-def _versus(row: Row, baseline: FloatBaseline) -> Versus:
-    assert row.measurement is not None
-    assert row.timing is not None
-    absent: dict[str, str] = {}
-    reference = at_batch(baseline, row.measurement.batch)
-    time = end_to_end = None
-    if reference is None:
-        absent["time"] = absent["end_to_end"] = f"the baseline has no measurement with batch {row.measurement.batch}"
-    else:
-        time = _to_baseline(row.measurement, reference, baseline.paired)
-        ours, theirs = row.end_to_end, _end_to_end(reference)
-        if ours is None or theirs is None:
-            absent["end_to_end"] = "end-to-end times were not measured on both sides"
-        else:
-            end_to_end = divide(ours, theirs)
-    points, paired = paired_points(row.answers, baseline.answers), True
-    if points is None:
-        paired = False
-        if row.accuracy is None or baseline.accuracy is None:
-            absent["points"] = "accuracy was not counted on both sides"
-        elif row.accuracy.total != baseline.accuracy.total:
-            absent["points"] = f"counted on {row.accuracy.total} images, the baseline on {baseline.accuracy.total}"
-        else:
-            points = unpaired_points(row.accuracy, baseline.accuracy)
-    return Versus(
-        row=row,
-        baseline=baseline,
-        time=time,
-        end_to_end=end_to_end,
-        throughput=_throughput_ratio(row.timing, baseline.best),
-        points=points,
-        paired=paired,
-        absent=absent,
-    )
+def _compare(result: Result, baseline: FloatBaseline, report: Report) -> Comparison:
+    found = compare(result, baseline.record, report.environment)
+    at_batch = _at_batch(baseline, result.measurement.batch)
+    if not baseline.paired or at_batch is None:
+        return found
+    return found.replace(latency=_divide(result.measurement, at_batch))
 
 
-def at_batch(baseline: FloatBaseline, batch: int) -> Measurement | None:
+def _at_batch(baseline: FloatBaseline, batch: int) -> Measurement | None:
     """What the baseline measured with this batch, if it did."""
-    return next((one for one in (baseline.measurement, *baseline.throughput) if one.batch == batch), None)
+    measured = (baseline.record.measurement, *baseline.record.throughput)
+    return next((one for one in measured if one.batch == batch), None)
 
 
-@lru_cache(maxsize=512)  # bootstrapping is what a report waits for, and baselines are divided by again and again
-def summary(measurement: Measurement) -> Summary:
-    """``statistics.summary``, computed once for each measurement."""
-    return statistics.summary(measurement)
-
-
-def _end_to_end(measurement: Measurement) -> Summary | None:
-    return summary(measurement.replace(blocks=measurement.end_to_end)) if measurement.end_to_end else None
-
-
-def _to_baseline(measurement: Measurement, reference: Measurement, paired: bool) -> Estimate:
-    return _divide_paired(measurement, reference) if paired else divide(summary(measurement), summary(reference))
-
-
-def _divide_paired(measurement: Measurement, reference: Measurement) -> Estimate:
+def _divide(measurement: Measurement, reference: Measurement) -> Estimate:
     """Time divided by time, both from one run; exactly 1 for a measurement divided by itself."""
     if measurement == reference:
         return Estimate(value=1.0, low=1.0, high=1.0)
-    if len(measurement.blocks) != len(reference.blocks):
-        return divide(summary(measurement), summary(reference))
+    if len(measurement.blocks) != len(reference.blocks) or measurement.processes != reference.processes:
+        return time_ratio(statistics.summary(measurement), statistics.summary(reference))
     return statistics.ratio(measurement, reference)
-
-
-def divide(time: Summary, other: Summary) -> Estimate:
-    """Median divided by median where there are no rounds to pair; the interval is on the wide side."""
-    return Estimate(value=time.median / other.median, low=time.low / other.high, high=time.high / other.low)
-
-
-def _throughput_ratio(timing: Summary, best: Measurement) -> Estimate:
-    """Images per second divided by those of ``best``; the interval is that of the medians, on the wide side."""
-    other = summary(best)
-    value = timing.throughput / other.throughput
-    return Estimate(
-        value=value,
-        low=value * (timing.median / timing.high) * (other.low / other.median),
-        high=value * (timing.median / timing.low) * (other.high / other.median),
-    )

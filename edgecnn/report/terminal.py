@@ -9,7 +9,7 @@ from rich.text import Text
 
 from edgecnn.records import Report
 from edgecnn.report.format import ABSENT, plain
-from edgecnn.report.page import Cell, Grid, Page, machine, marks_of, page, setting, titled
+from edgecnn.report.page import Cell, Grid, Page, machine, marks_of, page, setting, shared_model, titled
 
 WIDTH = 100
 
@@ -70,6 +70,8 @@ def _show_part(content: Page, console: Console) -> None:
     for mark, text in content.results.notes:
         if mark in marks:
             console.print(_item(f"({mark})", text))
+    for caution in content.cautions:
+        console.print(_item("!", caution))
     for failure in content.failed.rows:
         what, stage, error, reason = (cell.text for cell in failure)
         console.print(_item("✗", f"{what}, {stage}: {error}: {reason}"))
@@ -96,7 +98,7 @@ def _groups(content: Page) -> dict[str, list[int]]:
 
 def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
     """The rows with these numbers; adds to ``marks`` the marks of the notes they use."""
-    model = _shared_model(content)
+    model = shared_model(content)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     places = []
     for place, column in enumerate(content.results.columns):
@@ -120,16 +122,6 @@ def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
                 marks.update(cells[place].marks)
             table.add_row(*shown)
     return table
-
-
-def _shared_model(content: Page) -> str:
-    """The name of the model that all exported files begin with, and the dash; empty if there are several."""
-    models = {
-        row.name.removesuffix(f"{row.scheme}.{row.format}")
-        for row in content.rows
-        if row.kind == "result" and row.format != "keras"
-    }
-    return models.pop() if len(models) == 1 else ""
 
 
 def _text(cell: Cell, key: str, text: str) -> Text:
