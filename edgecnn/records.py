@@ -350,12 +350,17 @@ class Failure(Record, frozen=True, tag="failure"):
 
 
 class BenchResults(Record, frozen=True):
-    """What one call of ``bench`` measured, on one machine."""
+    """What one call of ``bench`` measured, on one machine.
+
+    ``unfinished`` is there where the call was interrupted: a hash of what it was to measure and how. The same call
+    goes on with it.
+    """
 
     schema_version: int
     environment: Environment
     seed: int
     rows: tuple[Result | Failure, ...]
+    unfinished: str | None = None
 
 
 class Baseline(Record, frozen=True):
@@ -570,6 +575,7 @@ class Report(Record, frozen=True):
 
     ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
     ``others`` are reports of other machines shown beside this one; none of their rows is ranked against its own.
+    ``unfinished`` is that of ``BenchResults``.
     """
 
     schema_version: int
@@ -585,3 +591,4 @@ class Report(Record, frozen=True):
     stages: tuple[StageTime, ...] = ()
     layers: tuple[LayerErrors, ...] = ()
     others: "tuple[Report, ...]" = ()
+    unfinished: str | None = None

@@ -173,7 +173,7 @@ def _page(report: Report, letter: str) -> Page:
         letter=letter,
         environment=report.environment,
         facts=_facts(report),
-        cautions=tuple(map(plain, machine_warnings(report.environment))) if report.rows else (),
+        cautions=_cautions(report),
         verdict=verdict(found, reference, unit),
         results=_results(rows, unit),
         resources=_resources(rows),
@@ -795,6 +795,12 @@ def _files(rows: tuple[Row, ...]) -> Grid:
         columns=(Column("file"), Column("bytes", numeric=True), Column("SHA-256")),
         rows=tuple((Cell(plain(name)), size, Cell(plain(sha))) for (name, sha), size in hashes.items()),
     )
+
+
+def _cautions(report: Report) -> tuple[str, ...]:
+    """What makes the whole report less than it should be."""
+    interrupted = ("the measurement was interrupted: rows are missing or short",) if report.unfinished else ()
+    return (*interrupted, *(machine_warnings(report.environment) if report.rows else ()))
 
 
 def _facts(report: Report) -> Pairs:

@@ -1,6 +1,7 @@
 """A report in the terminal: the verdict and the numbers that decide, in 100 columns."""
 
 import textwrap
+from collections.abc import Callable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -8,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecnn.records import Report
+from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
 from edgecnn.report.format import ABSENT, plain
 from edgecnn.report.page import Cell, Grid, Page, machine, marks_of, page, setting, shared_model, titled
+from edgecnn.report.rows import Setting
 
 WIDTH = 100
 
@@ -50,6 +53,37 @@ def show(report: Report, console: Console | None = None) -> None:
         console.print(_side_by_side(content.side_by_side))
         for mark, text in content.side_by_side.notes:
             console.print(_item(f"({mark})", text))
+
+
+def show_gate(gate: Gate, console: Console | None = None) -> None:
+    """Print what became of every row, then each reason, to stdout unless ``console`` says otherwise."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(Text(plain(f"{gate.new}, against {gate.old}"), style="bold"))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for title in ("artifact", "runtime [setting]", "time ÷ old [95 %]", "accuracy lost, points [95 %]"):
+        table.add_column(title, justify="right" if "95" in title else "left", overflow="fold")
+    for row in gate.rows:
+        where = setting(Setting(row.device, row.threads, row.batch))
+        table.add_row(
+            Text(plain(row.artifact)),
+            Text(plain(f"{row.runtime} [{where}]")),
+            _change(row.latency, latency_text),
+            _change(row.accuracy, accuracy_text),
+        )
+    if gate.rows:
+        console.print(table)
+    for bullet, texts in (("✗", gate.regressions), ("?", gate.undecided), ("•", gate.notes)):
+        for text in texts:
+            console.print(_item(bullet, f"cannot tell: {text}" if bullet == "?" else text))
+    if not gate.regressions:
+        console.print(Text("✓ no regression", style="green"))
+
+
+def _change(change: Change | None, text: Callable[[Change], str]) -> Text:
+    styles = {"kept": "green", "broken": "bold red", "cannot tell": "yellow"}
+    return Text(ABSENT) if change is None else Text(text(change), style=styles[change.verdict])
 
 
 def _show_part(content: Page, console: Console) -> None:
