@@ -481,7 +481,10 @@ def compare(old: Path, new: Path, max_accuracy_drop: float, max_latency_ratio: f
     from edgecnn.report.compare import compare as compare_reports
 
     gate = compare_reports(
-        read(old), read(new), max_accuracy_drop=max_accuracy_drop, max_latency_ratio=max_latency_ratio
+        read(old).replace(title=str(old)),
+        read(new).replace(title=str(new)),
+        max_accuracy_drop=max_accuracy_drop,
+        max_latency_ratio=max_latency_ratio,
     )
     if as_json:
         _print(gate, True, "")

@@ -125,7 +125,9 @@ def points(difference: float) -> str:
 
 
 def points_interval(value: float, low: float, high: float) -> str:
-    """A difference in percentage points with its interval: ``−0.10 [−0.24, +0.04]``."""
+    """A difference in percentage points with its interval: ``−0.10 [−0.24, +0.04]``; alone where it is certain."""
+    if value == low == high:
+        return points(value)
     low, high = math.floor(round(low * 100, 6)) / 100, math.ceil(round(high * 100, 6)) / 100
     return f"{points(value)} [{points(low)}, {points(high)}]"
 

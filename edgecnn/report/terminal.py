@@ -62,7 +62,7 @@ def show_gate(gate: Gate, console: Console | None = None) -> None:
         console.width = WIDTH
     console.print(Text(plain(f"{gate.new}, against {gate.old}"), style="bold"))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for title in ("artifact", "runtime [setting]", "time ÷ old [95 %]", "accuracy lost, points [95 %]"):
+    for title in ("artifact", "runtime [setting]", "time ÷ old [95 %]", "points lost [95 %]"):
         table.add_column(title, justify="right" if "95" in title else "left", overflow="fold")
     for row in gate.rows:
         where = setting(Setting(row.device, row.threads, row.batch))
