@@ -451,9 +451,9 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
 @click.option("--out", type=_FILE, help="Folder to write report.md, .html, .csv and .json to.")
 @_json
 def report(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Show the report in each of FILES, and write all of them out again as one.
+    """Show the reports in FILES, and write them out as one.
 
-    FILES are report.json of runs, or what bench wrote with --out, mostly on several machines. Each keeps its own
+    FILES are report.json of runs, or what bench wrote with --out, on one machine or several. Each report keeps its own
     verdict; nothing is ranked across them.
     """
     from edgecnn.report import merge, write

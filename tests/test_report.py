@@ -846,6 +846,45 @@ def test_reports_with_failures_only_are_shown(tmp_path: Path) -> None:
     assert "✗ int16x8.onnx" in shown(failures)
 
 
+def with_blocks(result: Result, blocks: tuple[tuple[float, ...], ...]) -> Result:
+    return result.replace(measurement=result.measurement.replace(blocks=blocks))
+
+
+NO_TIME = with_blocks(in_full(a_result(INT8, 4e-5), set()), ((0.0,) * 5,) * 4)
+ONE_SAMPLE = with_blocks(in_full(a_result(INT8, 4e-5), set()), ((4e-5,),))
+LONG = with_blocks(in_full(a_result(INT8, 4e-5), set()), ((400.0, 500.0),) * 3)
+BARE = a_baseline().replace(measurement=a_measurement(KERAS, 1e-3, blocks=1, samples=1), accuracy=None)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        a_report([NO_TIME, a_result(FLOAT, 1e-4)], baselines=(a_baseline(),)),
+        a_report([NO_TIME], baselines=(BARE,)),
+        a_report([ONE_SAMPLE], baselines=(BARE,)),
+        a_report([LONG]),
+        a_report([a_result(INT8, 4e-5, 0), a_result(FLOAT, 1e-4, 10000)]),
+        a_report([a_result(INT8, 4e-5), a_result(INT8, 4e-5, threads=0), a_result(INT8, 4e-5, threads=2)]),
+        a_report(layers=(a_rich_report().layers[0].replace(layers=()),)),
+    ],
+    ids=[
+        "no time",
+        "no time, bare baseline",
+        "one sample",
+        "minutes",
+        "no image right",
+        "default threads",
+        "no layers",
+    ],
+)
+def test_odd_numbers_are_shown_all_the_same(report: Report, tmp_path: Path) -> None:
+    html = write(report, tmp_path)[-1].read_text()
+    text = (
+        shown(report) + markdown_of(report) + re.sub(r"<[^>]*>", "", html.partition("<main")[2].partition("<script")[0])
+    )
+    assert not re.search(r"\b(nan|inf|None)\b", text)
+
+
 # Numbers as text
 
 
@@ -1067,8 +1106,9 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(a_full_report(), tmp_path_factory.mktemp("page"))[-1]
 
 
-def test_the_page_is_sound_and_needs_nothing_from_outside(page_path: Path) -> None:
-    html = page_path.read_text()
+@pytest.mark.parametrize("make", [a_full_report, a_rich_report, merged, hostile_report, a_report])
+def test_the_page_is_sound_and_needs_nothing_from_outside(make: Callable[[], Report], tmp_path: Path) -> None:
+    html = write(make(), tmp_path)[-1].read_text()
     checker = Checker()
     checker.feed(html)
     assert checker.open == []
@@ -1185,8 +1225,7 @@ def width_on_a_phone(page: Path, folder: Path) -> int:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: a_full_report(), lambda: a_rich_report(), lambda: hostile_report(), lambda: a_report(), lambda: merged()],
-    ids=["full", "rich", "hostile", "empty", "merged"],
+    [a_full_report, a_rich_report, hostile_report, a_report, merged],
 )
 def test_the_page_does_not_scroll_sideways_on_a_phone(make: Callable[[], Report], tmp_path: Path) -> None:
     assert width_on_a_phone(write(make(), tmp_path)[-1], tmp_path) <= 360
@@ -1211,7 +1250,7 @@ def test_wide_tables_scroll_inside_their_boxes(rich_path: Path, tmp_path: Path) 
 
 
 SORT = """
-  const table = document.getElementById("results-table");
+  const table = document.getElementById("%s-table");
   const heads = [...table.tHead.rows[0].cells];
   const head = heads.find((cell) => cell.textContent.startsWith("%s"));
   const column = heads.indexOf(head);
@@ -1229,7 +1268,7 @@ SORT = """
 
 def test_a_table_is_sorted_up_down_and_back(page_path: Path, tmp_path: Path) -> None:
     rows = [row for row in table(a_full_report()) if row.timing is not None]
-    up, down, back, states = asked(page_path, SORT % "p50", tmp_path)
+    up, down, back, states = asked(page_path, SORT % ("results", "p50"), tmp_path)
     by_median = [str(row.number) for row in sorted(rows, key=lambda row: row.timing.median)]  # type: ignore[union-attr]
     assert up == ["ascending", by_median, "Sorted by p50, µs [95 %], ascending."]
     assert down == ["descending", by_median[::-1], "Sorted by p50, µs [95 %], descending."]
@@ -1241,13 +1280,13 @@ def test_what_has_no_number_stays_at_the_end(page_path: Path, tmp_path: Path) ->
     rows = table(a_full_report())
     without = [str(row.number) for row in rows if row.size_bytes is None]
     assert without
-    up, down, _, _ = asked(page_path, SORT % "size, KiB", tmp_path)
+    up, down, _, _ = asked(page_path, SORT % ("results", "size, KiB"), tmp_path)
     assert up[1][-len(without) :] == down[1][-len(without) :] == without
     assert up[1] != down[1]
 
 
 def test_words_are_sorted_too(page_path: Path, tmp_path: Path) -> None:
-    up, _, _, _ = asked(page_path, SORT % "artifact", tmp_path)
+    up, _, _, _ = asked(page_path, SORT % ("results", "artifact"), tmp_path)
     names = [next(row.name for row in table(a_full_report()) if str(row.number) == number) for number in up[1]]
     assert names == [
         "dynamic-int8.tflite",
@@ -1261,6 +1300,12 @@ def test_words_are_sorted_too(page_path: Path, tmp_path: Path) -> None:
         "mnist.keras",
         "mnist.keras",
     ], "numbers inside names count as numbers"
+
+
+def test_a_layer_without_error_counts_as_best(rich_path: Path, tmp_path: Path) -> None:
+    up, down, _, _ = asked(rich_path, SORT % ("layers1", "own SNR"), tmp_path)
+    assert up[1] == ["2", "0", "—", "1"], "12 dB, 45 dB, 52 dB at the input, exact"
+    assert down[1] == up[1][::-1]
 
 
 def test_without_javascript_there_are_tables_and_no_dead_buttons(page_path: Path, tmp_path: Path) -> None:
@@ -1348,8 +1393,9 @@ def test_marks_are_reached_by_keyboard(rich_path: Path, tmp_path: Path) -> None:
     assert all(name.startswith("img") and len(name) > 10 for name in names)
 
 
-def test_nothing_is_said_on_the_console_and_nothing_is_fetched(rich_path: Path, tmp_path: Path) -> None:
-    assert noise(rich_path, tmp_path / "own") == ([], [])
+@pytest.mark.parametrize("make", [a_rich_report, merged, hostile_report])
+def test_nothing_is_said_on_the_console_and_nothing_is_fetched(make: Callable[[], Report], tmp_path: Path) -> None:
+    assert noise(write(make(), tmp_path)[-1], tmp_path / "own") == ([], [])
 
 
 def test_a_page_that_fetches_and_complains_is_noticed(rich_path: Path, tmp_path: Path) -> None:

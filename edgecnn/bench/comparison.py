@@ -20,6 +20,8 @@ from edgecnn.data.dataset import Split
 from edgecnn.errors import RecordError
 from edgecnn.records import Accuracy, Answers, Baseline, Environment, Measurement, Record, Result
 
+_CLOCK_S = 1e-9  # the clock's unit, where nothing was measured to take less
+
 
 class AccuracyDifference(Record, frozen=True):
     """Accuracy minus the baseline's, in percentage points, with the ends of its 95 % interval.
@@ -135,12 +137,13 @@ def time_ratio(time: Summary, reference: Summary) -> Estimate:
     The two medians are independent, so the squares of their intervals' half widths, on the logarithm of the time, add
     up to that of the ratio.
     """
-    return _independent(time.median / reference.median, time, reference)
+    return _independent(max(time.median, _CLOCK_S) / max(reference.median, _CLOCK_S), time, reference)
 
 
 def throughput_ratio(time: Summary, reference: Summary) -> Estimate:
     """Images per second over images per second: above 1 is faster than ``reference``. Interval as ``time_ratio``."""
-    return _independent(time.throughput / reference.throughput, time, reference)
+    own, other = (min(one.throughput, 1 / _CLOCK_S) for one in (time, reference))
+    return _independent(own / other, time, reference)
 
 
 def best_batch(baseline: Baseline) -> Measurement:

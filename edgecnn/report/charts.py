@@ -354,7 +354,7 @@ def _scatter(canvas: _Canvas, rows: Sequence[Row], front: Sequence[Row], unit: U
 
 
 def _number_spots(axes: Any, spots: Sequence[tuple[float, float, str]]) -> None:
-    """Put each number beside its point, where it covers least of the points and the numbers placed before."""
+    """Put each number beside its point, where it covers least and is nearest to its own point."""
     axes.figure.draw_without_rendering()
     scale = axes.figure.dpi / 72
     points = [tuple(axes.transData.transform(spot[:2]) / scale) for spot in spots]
@@ -363,14 +363,16 @@ def _number_spots(axes: Any, spots: Sequence[tuple[float, float, str]]) -> None:
         width = 3.5 * len(spot[2])
         around = [
             (dx * (reach + width), dy * reach)
-            for reach in (10, 20, 32)
-            for dx, dy in ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1.1), (0, -1.1))
+            for reach in (10, 18, 27, 36)
+            for dx, dy in ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (1, 0), (-1, 0), (0, 1.1), (0, -1.1))
         ]
-        costs = [
-            sum(max(0.0, width + 6 + size - math.hypot(x + dx - ox, y + dy - oy)) for ox, oy, size in taken)
-            + 0.12 * math.hypot(dx, dy)
-            for dx, dy in around
-        ]
+        others = [(ox, oy) for ox, oy in points if math.hypot(ox - x, oy - y) > 8]
+        costs = []
+        for dx, dy in around:
+            covered = sum(max(0.0, width + 6 + size - math.hypot(x + dx - ox, y + dy - oy)) for ox, oy, size in taken)
+            far = math.hypot(dx, dy)
+            mistaken = any(math.hypot(x + dx - ox, y + dy - oy) < far for ox, oy in others)
+            costs.append(covered + 0.12 * far + 50 * mistaken)
         dx, dy = around[costs.index(min(costs))]
         taken.append((x + dx, y + dy, width))
         axes.annotate(
@@ -386,7 +388,7 @@ def _reach(value: float, low: float, high: float) -> list[list[float]]:
 
 
 def _time_axis(axes: Any, times: Sequence[float]) -> None:
-    if max(times) > 5 * min(times):
+    if max(times) > 5 * min(times) > 0:
         axes.set_xscale("log")
     _number_axis(axes.xaxis)
 
@@ -397,7 +399,7 @@ def _boxes(canvas: _Canvas, rows: Sequence[Row]) -> None:
         if row.measurement is None:
             continue
         samples = np.array(row.measurement.samples)
-        middle = float(np.median(samples))
+        middle = max(float(np.median(samples)), 1e-9)  # a nanosecond: the clock's unit
         p5, p25, p75, p95 = (float(value) / middle for value in np.percentile(samples, (5, 25, 75, 95)))
         line = {"color": _colour(row), "linewidth": 1.4}
         drawn = axes.bxp(

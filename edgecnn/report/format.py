@@ -68,7 +68,9 @@ def kib(size_bytes: int) -> str:
 
 def rate(per_second: float) -> str:
     """Something per second, three significant digits: ``24,300``."""
-    return significant(per_second) if per_second < 1000 else f"{float(f'{per_second:.3g}'):,.0f}"
+    return (
+        significant(per_second) if per_second < 1000 or math.isinf(per_second) else f"{float(f'{per_second:.3g}'):,.0f}"
+    )
 
 
 def mib(size_bytes: int) -> str:
@@ -150,7 +152,7 @@ def tick(value: float) -> str:
 def significant(value: float, digits: int = 3) -> str:
     """A number with ``digits`` significant digits and no exponent, unless it is below a millionth."""
     if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else str(value)
+        return "0" if value == 0 else "∞"
     if abs(value) < 1e-6:
         return f"{value:.{digits - 1}e}"
     return f"{value:,.{_decimals(value, digits)}f}"

@@ -519,7 +519,7 @@ def _baselines(beside: tuple[Versus, ...], unit: Unit) -> Grid:
         Column("TensorFloat-32", key="tf32"),
     )
     grid = Grid(
-        caption="The float Keras model that the rows are compared with. None of these takes part in a ranking.",
+        caption="The float Keras model that the rows are compared with. These rows take part in no ranking.",
         columns=columns,
         rows=tuple(_baseline(one, unit) for one in listed),
     )
