@@ -21,7 +21,7 @@ from edgecnn.errors import ConfigError, EdgecnnError
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
-    from edgecnn.records import Parity, Record, Report
+    from edgecnn.records import Baseline, Parity, Record, Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -357,26 +357,43 @@ def verify(
 @click.option("--data", help="Count accuracy on these test images too (as for edgecnn run).")
 @_input_range
 @_threads
+@click.option("--batch", "batches", type=_Numbers(int, "1,8"), default="1", show_default=True, help="Batches to try.")
+@click.option("--runtimes", default="", help="Comma-separated.  [default: the first that takes a file]")
 @_seconds
+@click.option(
+    "--cold",
+    "processes",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Fresh processes that each is measured in, one after the other: as many cold starts.",
+)
 @_seed
 @click.option("--out", type=_FILE, help="JSON file to write, with every sample.")
 @click.option("--baseline", "baselines", type=_FILE, multiple=True, help="JSON from edgecnn baseline.")
+@click.option("--aa", is_flag=True, help="Measure one file against itself instead: a difference is a false alarm.")
 @_json
 def bench(
     files: tuple[Path, ...],
     data: str | None,
     input_range: Any,
     threads: tuple[int, ...],
+    batches: tuple[int, ...],
+    runtimes: str,
     seconds: float,
+    processes: int,
     seed: int,
     out: Path | None,
     baselines: tuple[Path, ...],
+    aa: bool,
     as_json: bool,
 ) -> None:
     """Measure the latency of model FILES.
 
-    FILES end in .tflite, .onnx or .keras. They are measured in turns, each in a process of its own; one that
-    cannot be is named with the reason, and the exit status is 1.
+    FILES end in .tflite, .onnx or .keras. They are measured in turns, each in processes of its own; one that
+    cannot be is named with the reason, and the exit status is 1. A batch that a file cannot have is named too, and is
+    no error if it can have another of --batch. Interrupted with Ctrl-C, the command leaves what it has measured in
+    --out, and the same command goes on.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic
@@ -384,11 +401,28 @@ def bench(
 
     if out is not None:
         _check_target(out, ".json")
+    names = tuple(runtimes.split(",")) if runtimes else ()
+    if aa:
+        _show_itself(files, threads, batches, names, seconds, processes, seed, out, as_json)
+        return
     loaded = None if data is None else _load(data, input_range)
-    report = bench_files(files, data=loaded, threads=threads, seconds=seconds, seed=seed, baselines=baselines)
-    if out is not None:
-        write_atomic(out, to_json(report))
-    _show_report(report, as_json)
+    report = bench_files(
+        files,
+        data=loaded,
+        threads=threads,
+        batches=batches,
+        runtimes=names,
+        seconds=seconds,
+        processes=processes,
+        seed=seed,
+        baselines=baselines,
+        keep=out,
+    )
+    try:
+        if out is not None:
+            write_atomic(out, to_json(report))
+    finally:  # a full disk loses the file, not the rows
+        _show_report(report, as_json)
     _status(report, as_json)
 
 
@@ -396,27 +430,39 @@ def bench(
 @click.argument("model", type=_FILE)
 @_data
 @click.option(
+    "--backend",
+    type=click.Choice(["auto", "tensorflow", "jax", "torch"]),
+    default="auto",
+    show_default=True,
+    help="Of Keras; auto takes $KERAS_BACKEND, else one that sees a GPU, else one that is installed.",
+)
+@click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "gpu"]),
     default="auto",
     show_default=True,
     help="Where to run the model; auto takes the GPU if there is one.",
 )
+@_seconds
 @click.option("--out", type=_FILE, required=True, help="JSON file to write.")
 @_json
-def baseline(model: Path, data: str, input_range: Any, device: str, out: Path, as_json: bool) -> None:
+def baseline(
+    model: Path, data: str, input_range: Any, backend: str, device: str, seconds: float, out: Path, as_json: bool
+) -> None:
     """Measure the float MODEL on this machine, best on a GPU.
 
-    MODEL is a .keras file; the record serves run and bench as --baseline, there or elsewhere.
+    MODEL is a .keras file; the record serves run and bench as --baseline, there or elsewhere. Measured are the latency
+    of one image and the throughput of rising batches, on the device and with the copies to and from it, and the
+    accuracy on all test images. Needs Keras and one back end, nothing else.
     """
     from edgecnn.bench.baseline import record_baseline
     from edgecnn.files import write_atomic
     from edgecnn.records import to_json
 
     _check_target(out, ".json")
-    record = record_baseline(model, _load(data, input_range), device)
+    record = record_baseline(model, _load(data, input_range), device, backend=backend, seconds=seconds)
     write_atomic(out, to_json(record))
-    _print(record, as_json, f"wrote {out}: {record.backend} on {record.device}")
+    _print(record, as_json, f"wrote {out}: {_recorded(record)}")
 
 
 @cli.command()
@@ -567,10 +613,61 @@ def _show_report(report: "Report", as_json: bool) -> None:
         show(report)
 
 
+def _show_itself(
+    files: "Sequence[Path]",
+    threads: "Sequence[int]",
+    batches: "Sequence[int]",
+    runtimes: "Sequence[str]",
+    seconds: float,
+    processes: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from edgecnn.bench.files import bench_against_itself
+    from edgecnn.files import write_atomic
+    from edgecnn.records import to_json
+    from edgecnn.report.format import ratio_interval
+
+    if max(len(files), len(threads), len(batches), len(runtimes)) > 1:
+        raise ConfigError("--aa measures one file, on one runtime, with one number of threads and one batch")
+    found = bench_against_itself(
+        files[0],
+        threads=threads[0],
+        batch=batches[0],
+        runtime=runtimes[0] if runtimes else None,
+        seconds=seconds,
+        processes=processes,
+        seed=seed,
+    )
+    if out is not None:
+        write_atomic(out, to_json(found))
+    interval = ratio_interval(found.ratio.value, found.ratio.low, found.ratio.high)
+    said = "no difference" if found.difference == "none" else f"{found.difference}, which is a false alarm"
+    _print(found, as_json, f"{files[0].name} against itself: time ratio {interval}: {said}")
+
+
 def _epoch(history: Any) -> str:
     last = history.epochs[-1]
     held_out = "" if last.val_accuracy is None else f", held-out accuracy {last.val_accuracy:.2%}"
     return f"{len(history.epochs)} epochs, loss {last.loss:.4f}, accuracy {last.accuracy:.2%}{held_out}"
+
+
+def _recorded(baseline: "Baseline") -> str:
+    """The figures of a baseline in one line."""
+    from statistics import median
+
+    from edgecnn.bench.comparison import best_batch, images_per_s
+    from edgecnn.report import format
+
+    measured, best = baseline.measurement, best_batch(baseline)
+    with_copies = median(sample for block in measured.end_to_end for sample in block)
+    accuracy = "" if baseline.accuracy is None else f", accuracy {format.percent(baseline.accuracy.value)}%"
+    return (
+        f"{baseline.backend} on {baseline.device}, compiled with {baseline.compiled_with}; one image "
+        f"{format.duration(median(measured.samples))}, {format.duration(with_copies)} with copies; at best "
+        f"{format.rate(images_per_s(best))} images/s, in batches of {best.batch}{accuracy}"
+    )
 
 
 def _is_expected(error: EdgecnnError) -> bool:

@@ -1,7 +1,7 @@
 """A row beside the float baseline: time ÷ time, images per second ÷ images per second, accuracy − accuracy.
 
 A baseline is recorded in another run, mostly on another machine. Nothing of it shares a round with the rows, so
-the interval of a ratio adds up what is uncertain on either side. Accuracy was counted on images, and where these are
+the interval of a ratio is made of those of the two sides. Accuracy was counted on images, and where these are
 the same ones, the difference is paired: only images that one side gets right and the other wrong tell them apart.
 """
 
@@ -51,8 +51,8 @@ class Comparison(Record, frozen=True):
     faster. ``latency_with_copies`` is the same end to end: encode, invoke, decode against host to device, model,
     device to host. ``throughput`` is the row's images per second divided by those of the baseline's best batch,
     ``best_batch``: above 1 the row is faster; ``throughput_with_copies`` end to end, against the best batch of those.
-    ``images_per_s`` are the row's, ``images_per_s_per_core`` divided by the threads it ran on (all usable cores, where
-    the number was left to the runtime).
+    Images per second are those at the median time; ``images_per_s`` are the row's, ``images_per_s_per_core`` divided
+    by the threads it ran on (all usable cores, where the number was left to the runtime).
     """
 
     baseline: str
@@ -76,29 +76,34 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
     Raises:
         RecordError: the answers of one side do not fit their own number of images.
     """
-    measured, recorded = row.measurement, (baseline.measurement, *baseline.throughput)
-    time, time_with_copies = summary(measured), end_to_end(measured)
-    best = best_batch(baseline)
+    measured = row.measurement
     absent: dict[str, str] = {}
     latency = latency_with_copies = throughput_with_copies = accuracy = None
+    own, own_with_copies = summary(measured), end_to_end(measured)
+    best = best_batch(baseline)
+    throughput = _throughput_ratio(own, measured.batch, summary(best), best.batch)
 
+    recorded = (baseline.measurement, *baseline.throughput)
     same = next((one for one in recorded if one.batch == measured.batch), None)
-    same_with_copies = None if same is None else end_to_end(same)
     if same is None:
         absent["latency"] = absent["latency_with_copies"] = f"the baseline has no measurement of batch {measured.batch}"
     else:
-        latency = time_ratio(time, summary(same))
-        if time_with_copies is not None and same_with_copies is not None:
-            latency_with_copies = time_ratio(time_with_copies, same_with_copies)
-        else:
-            absent["latency_with_copies"] = _no_copies(measured)
+        latency = time_ratio(own, summary(same))
 
-    with_copies = [found for one in recorded if (found := end_to_end(one)) is not None]
-    if time_with_copies is not None and with_copies:
-        fastest = max(with_copies, key=lambda one: one.throughput)
-        throughput_with_copies = throughput_ratio(time_with_copies, fastest)
+    if own_with_copies is None or not baseline.measurement.end_to_end:
+        who = "this row" if own_with_copies is None else "the baseline"
+        absent["throughput_with_copies"] = f"{who} was not timed end to end"
+        absent.setdefault("latency_with_copies", absent["throughput_with_copies"])
     else:
-        absent["throughput_with_copies"] = _no_copies(measured)
+        best_whole = best_batch(baseline, with_copies=True)
+        whole = end_to_end(best_whole)
+        assert whole is not None
+        throughput_with_copies = _throughput_ratio(own_with_copies, measured.batch, whole, best_whole.batch)
+        same_whole = None if same is None else end_to_end(same)
+        if same_whole is not None:
+            latency_with_copies = time_ratio(own_with_copies, same_whole)
+        else:
+            absent.setdefault("latency_with_copies", f"the baseline's batch {measured.batch} was not timed end to end")
 
     if row.accuracy is None or baseline.accuracy is None:
         who = "this row" if row.accuracy is None else "the baseline"
@@ -106,26 +111,22 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
     else:
         accuracy = accuracy_difference(row.accuracy, row.answers, baseline.accuracy, baseline.answers)
 
-    images_per_s = time.throughput
+    rate = images_per_s(measured)
     return Comparison(
         baseline=baseline.model,
         device=baseline.device,
         machine=baseline.environment.machine,
         here=baseline.environment.machine == machine.machine,
-        images_per_s=images_per_s,
-        images_per_s_per_core=images_per_s / (measured.threads or machine.usable_cores),
+        images_per_s=rate,
+        images_per_s_per_core=rate / (measured.threads or machine.usable_cores),
         best_batch=best.batch,
         latency=latency,
         latency_with_copies=latency_with_copies,
-        throughput=throughput_ratio(time, summary(best)),
+        throughput=throughput,
         throughput_with_copies=throughput_with_copies,
         accuracy=accuracy,
         absent=absent,
     )
-
-
-def _no_copies(measured: Measurement) -> str:
-    return f"{'the baseline' if measured.end_to_end else 'this row'} was not timed end to end"
 
 
 # Times
@@ -134,28 +135,31 @@ def _no_copies(measured: Measurement) -> str:
 def time_ratio(time: Summary, reference: Summary) -> Estimate:
     """Median over median of two runs that share no rounds: below 1 is faster than ``reference``.
 
-    The two medians are independent, so the squares of their intervals' half widths, on the logarithm of the time, add
-    up to that of the ratio.
+    Both intervals are symmetric on the logarithm of the time, where the two sides' half-widths add as squares.
     """
-    return _independent(max(time.median, _CLOCK_S) / max(reference.median, _CLOCK_S), time, reference)
+    middle, other = (max(one.median, _CLOCK_S) for one in (time, reference))
+    half = math.hypot(math.log(max(time.high, middle) / middle), math.log(max(reference.high, other) / other))
+    value, wide = middle / other, math.exp(half)
+    return Estimate(value=value, low=value / wide, high=value * wide)
 
 
-def throughput_ratio(time: Summary, reference: Summary) -> Estimate:
-    """Images per second over images per second: above 1 is faster than ``reference``. Interval as ``time_ratio``."""
-    own, other = (min(one.throughput, 1 / _CLOCK_S) for one in (time, reference))
-    return _independent(own / other, time, reference)
+def images_per_s(measurement: Measurement, *, with_copies: bool = False) -> float:
+    """Images per second at the median time, of the model alone or end to end."""
+    blocks = measurement.end_to_end if with_copies else measurement.blocks
+    return measurement.batch / max(float(np.median(np.concatenate(blocks))), _CLOCK_S)
 
 
-def best_batch(baseline: Baseline) -> Measurement:
-    """The measurement of ``baseline``, of all its batches, with the most images per second on the device."""
-    return max((baseline.measurement, *baseline.throughput), key=lambda one: summary(one).throughput)
+def best_batch(baseline: Baseline, *, with_copies: bool = False) -> Measurement:
+    """The measurement of ``baseline`` with the most images per second, whatever its batch."""
+    measured = [one for one in (baseline.measurement, *baseline.throughput) if one.end_to_end or not with_copies]
+    return max(measured, key=lambda one: images_per_s(one, with_copies=with_copies))
 
 
-def _independent(value: float, one: Summary, other: Summary) -> Estimate:
-    if one.low <= 0 or other.low <= 0:  # nothing is known of the spread of one block
-        return Estimate(value=value, low=0.0, high=math.inf)
-    half = math.exp(math.hypot(*(math.log(each.high / each.low) / 2 for each in (one, other))))
-    return Estimate(value=value, low=value / half, high=value * half)
+def _throughput_ratio(own: Summary, batch: int, other: Summary, other_batch: int) -> Estimate:
+    """Images per second over images per second: above 1 is faster."""
+    time = time_ratio(other, own)
+    scale = batch / other_batch
+    return Estimate(value=time.value * scale, low=time.low * scale, high=time.high * scale)
 
 
 # Accuracy

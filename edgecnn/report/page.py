@@ -851,7 +851,10 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
             "Median time of encode, invoke and decode together: from float images to float answers, measured in the "
             "same rounds as p50."
         ),
-        "images/s": "All images over all measured time of invoke; per core: over the threads, or the usable cores.",
+        "images/s": (
+            "All images over all measured time of invoke. Beside a baseline they are those at the median time, whole "
+            "and divided by the threads, or by the usable cores where the runtime chooses their number."
+        ),
         "start": (
             "In fresh processes: import of the runtime, load of the file until the session is ready, first inference. "
             "Files are in the system's cache."
