@@ -86,7 +86,10 @@ def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
         Cell(row.runtime or format.ABSENT),
         Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes)),
         Cell(format.ABSENT if row.accuracy is None else format.accuracy(row.accuracy)),
-        Cell(format.ABSENT if row.timing is None else format.time(row.timing.median, unit), notes.mark(*row.warnings)),
+        Cell(
+            format.ABSENT if row.timing is None else format.time(row.timing.median, unit),
+            notes.mark(*row.warnings, of=row.name),
+        ),
         Cell(format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)),
     )
 

@@ -191,7 +191,7 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
     _show_report(report, as_json)
     if not as_json:
         click.echo(f"\nThe whole report: {out / 'report.html'}")
-    sys.exit(_status(report))
+    _status(report, as_json)
 
 
 @cli.command()
@@ -424,7 +424,7 @@ def bench(
             write_atomic(out, to_json(report))
     finally:  # a full disk loses the file, not the rows
         _show_report(report, as_json)
-    sys.exit(_status(report))
+    _status(report, as_json)
 
 
 @cli.command()
@@ -494,20 +494,50 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
 
 
 @cli.command()
-@click.argument("file", type=_FILE)
+@click.argument("files", type=_FILE, nargs=-1, required=True)
 @click.option("--out", type=_FILE, help="Folder to write report.md, .html, .csv and .json to.")
 @_json
-def report(file: Path, out: Path | None, as_json: bool) -> None:
-    """Show the report in FILE, and write it out again.
+def report(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Show the reports in FILES, and write them out as one.
 
-    FILE is the report.json of a run, or what bench wrote with --out.
+    FILES are report.json of runs, or what bench wrote with --out, on one machine or several. Each report keeps its own
+    verdict; nothing is ranked across them.
     """
-    from edgecnn.report import read, write
+    from edgecnn.report import merge, write
 
-    found = read(file)
+    found = merge(files)
     if out is not None:
         write(found, out)
     _show_report(found, as_json)
+
+
+@cli.command()
+@click.argument("old", type=_FILE)
+@click.argument("new", type=_FILE)
+@click.option("--max-accuracy-drop", type=float, default=0.1, show_default=True, help="In percentage points.")
+@click.option("--max-latency-ratio", type=float, default=1.1, show_default=True, help="New median ÷ old median.")
+@_json
+def compare(old: Path, new: Path, max_accuracy_drop: float, max_latency_ratio: float, as_json: bool) -> None:
+    """Find what got worse from the report OLD to NEW.
+
+    Rows are matched by artifact name, runtime, device, threads and batch. The exit status is 1 if a limit is broken by
+    the whole 95 % interval, or if a row of OLD is missing in NEW; where the interval straddles a limit, it cannot be
+    told. Latency is compared on one machine alone, accuracy on the same test images alone.
+    """
+    from edgecnn.report import read, show_gate
+    from edgecnn.report.compare import compare as compare_reports
+
+    gate = compare_reports(
+        read(old).replace(title=str(old)),
+        read(new).replace(title=str(new)),
+        max_accuracy_drop=max_accuracy_drop,
+        max_latency_ratio=max_latency_ratio,
+    )
+    if as_json:
+        _print(gate, True, "")
+    else:
+        show_gate(gate)
+    _end(gate.regressions, "regression", as_json)
 
 
 def _load(data: str, input_range: tuple[float, ...]) -> "DataSet":
@@ -647,8 +677,8 @@ def _is_expected(error: EdgecnnError) -> bool:
     return isinstance(error, UnsupportedError)
 
 
-def _status(report: "Report") -> int:
-    """1 if an artifact is out of tolerance or a row failed that should not have; says which on stderr."""
+def _status(report: "Report", as_json: bool) -> NoReturn:
+    """End with 1 if an artifact is out of tolerance or a row failed that should not have."""
     from edgecnn.records import Failure
 
     broken = [f"{p.artifact} against {p.reference}: {line}" for p in report.parities for line in p.violations]
@@ -657,9 +687,18 @@ def _status(report: "Report") -> int:
         for row in report.rows
         if isinstance(row, Failure) and not row.expected
     ]
-    for line in broken:
-        click.echo(f"edgecnn: {line}", err=True)
-    return 1 if broken else 0
+    _end(broken, "problem", as_json)
+
+
+def _end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:
+    """End with 1 if there are reasons to. Where stdout has told them already, stderr tells their number alone."""
+    if as_json:
+        for reason in reasons:
+            click.echo(f"edgecnn: {reason}", err=True)
+    elif reasons:
+        number = f"1 {noun}" if len(reasons) == 1 else f"{len(reasons)} {noun}s"
+        click.echo(f"edgecnn: {number}, told above", err=True)
+    sys.exit(1 if reasons else 0)
 
 
 @contextmanager

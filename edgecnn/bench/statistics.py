@@ -63,11 +63,13 @@ class Summary(Record, frozen=True):
     throughput: float
 
 
+@lru_cache(maxsize=512)  # a report divides by the same baselines again and again
 def summary(measurement: Measurement) -> Summary:
     """Median and percentiles of ``invoke`` alone, with their intervals; the warm-up takes no part."""
     return _summary(measurement, measurement.blocks)
 
 
+@lru_cache(maxsize=512)
 def end_to_end(measurement: Measurement) -> Summary | None:
     """As ``summary``, of encode, invoke and decode together; ``None`` where that was not measured."""
     return _summary(measurement, measurement.end_to_end) if measurement.end_to_end else None
