@@ -220,8 +220,9 @@ def _compare(bundle: Bundle, members: dict[str, zipfile.ZipInfo]) -> None:
     for name in sorted(set(names) ^ set(members)):
         raise BundleError(f"{name!a} is {'not in its manifest' if name in members else 'missing'}")
     for file in bundle.files:
-        if file.size_bytes != members[file.name].file_size:
-            raise BundleError(f"{file.name} has {members[file.name].file_size} bytes, its manifest says {file.size_bytes}")
+        size = members[file.name].file_size
+        if size != file.size_bytes:
+            raise BundleError(f"{file.name} has {size} bytes, its manifest says {file.size_bytes}")
 
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: BundledFile, folder: Path) -> None:

@@ -400,10 +400,9 @@ def bench(
         if host is not None or serial is not None:
             report = _bench_on_device(files, host, serial, baselines)
         else:
+            loaded = None if data is None else _load(data, input_range)
             if any(path.suffix == ".zip" for path in files):
                 files, loaded = stack.enter_context(_bundle(files))
-            else:
-                loaded = None if data is None else _load(data, input_range)
             report = bench_files(files, data=loaded, threads=threads, seconds=seconds, seed=seed, baselines=baselines)
     if out is not None:
         write_atomic(out, to_json(report))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgecnn.device.transport import Answer, Transport
+from edgecnn.device.transport import Answer, Transport, execute
 from edgecnn.errors import ConfigError, DeviceError
 
 _SERIAL = re.compile(r"[A-Za-z0-9_.:\[\]][A-Za-z0-9_.:\[\]%-]*")
@@ -21,6 +21,7 @@ class Adb(Transport):
     """
 
     tool = "adb"
+    without_python = "Android brings none: put a Linux into Termux and use --ssh (docs/device.md)"
 
     def __init__(self, serial: str | None = None) -> None:
         if serial and not _SERIAL.fullmatch(serial):
@@ -36,7 +37,7 @@ class Adb(Transport):
     def put(self, files: Mapping[str, Path], folder: str) -> None:
         """See ``Transport``."""
         for name, path in files.items():
-            answer = self.execute([self.tool, *self._device, "push", str(path), f"{folder}/{name}"])
+            answer = execute([self.tool, *self._device, "push", str(path), f"{folder}/{name}"])
             if answer.status != 0:
                 raise DeviceError(f"cannot copy {name} to {self.name}: {answer.reason}")
 

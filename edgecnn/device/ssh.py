@@ -23,6 +23,7 @@ class Ssh(Transport):
     """
 
     tool = "ssh"
+    without_python = "install it there, on Debian: apt install python3-venv"
 
     def __init__(self, host: str) -> None:
         if not host or host.startswith("-") or not host.isprintable() or " " in host:
@@ -41,7 +42,7 @@ class Ssh(Transport):
                 for name, path in files.items():
                     archive.add(path, arcname=name)
             spool.seek(0)
-            answer = self.run(f"tar -xf - -C {shlex.quote(folder)}", stdin=spool)
+            answer = self.run(f"tar -xof - -C {shlex.quote(folder)}", stdin=spool)
         if answer.status != 0:
             raise DeviceError(f"cannot copy files to {self.name}: {answer.reason}")
 

@@ -1,5 +1,6 @@
 """A way to a device: its shell, and files put there and fetched from it."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -20,7 +21,8 @@ _ATTENDANT = """
 import os, signal, subprocess, sys, threading
 child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
 def attend():
-    sys.stdin.buffer.read()
+    while os.read(0, 65536):
+        pass
     try:
         os.killpg(child.pid, signal.SIGINT)
         child.wait(10)
@@ -49,10 +51,15 @@ class Answer(NamedTuple):
 
 
 class Transport(ABC):
-    """A way to a device. ``name`` is what messages call the device, ``tool`` the program that goes there."""
+    """A way to a device.
+
+    ``name`` is what messages call the device, ``tool`` the program that goes there, and ``without_python`` says what
+    to do where the device has no Python.
+    """
 
     name: str
     tool: str
+    without_python: str
 
     def __init__(self) -> None:
         if shutil.which(self.tool) is None:
@@ -70,45 +77,19 @@ class Transport(ABC):
             DeviceError: that failed.
         """
 
-    def run(self, line: str, *, stdin: IO[bytes] | None = None, show: bool = False) -> Answer:
-        """Have the device's shell run ``line``, with ``stdin`` or with one that stays open; ``show`` its stderr here.
+    @abstractmethod
+    def check(self, answer: Answer) -> None:
+        """Raise a ``DeviceError`` if ``answer`` means that the device was not reached."""
 
-        However this ends, the line has been hung up on when it does: what an attendant runs is ended.
+    def run(self, line: str, *, stdin: IO[bytes] | None = None, show: bool = False) -> Answer:
+        """Have the device's shell run ``line``; see ``execute``.
 
         Raises:
             DeviceError: the device cannot be reached.
         """
-        waiting, hold = os.pipe()  # what the device reads ends when ``hold`` is closed, or when this process dies
-        try:
-            process = subprocess.Popen(
-                self.command(line),
-                stdin=waiting if stdin is None else stdin,
-                stdout=subprocess.PIPE,
-                stderr=None if show else subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C reaches this process alone, which lets the device finish
-            )
-        except BaseException:
-            os.close(hold)
-            raise
-        finally:
-            os.close(waiting)
-        try:
-            out, err = process.communicate()
-        finally:
-            os.close(hold)
-            try:
-                process.wait(_GOODBYE_S)
-            except subprocess.TimeoutExpired:
-                pass
-            finally:
-                process.kill()
-                process.wait()
-        answer = Answer(process.returncode, out, (err or b"").decode(errors="replace"))
+        answer = execute(self.command(line), stdin=stdin, show=show)
         self.check(answer)
         return answer
-
-    def check(self, answer: Answer) -> None:
-        """Raise a ``DeviceError`` if ``answer`` means that the device was not reached."""
 
     def ask(self, line: str) -> bytes:
         """What ``line`` prints in the device's shell.
@@ -133,3 +114,35 @@ class Transport(ABC):
 def attended(python: str, command: Sequence[str]) -> str:
     """A line that has ``python``, a path on the device, run ``command`` until it ends or the other side hangs up."""
     return shlex.join([python, "-c", _ATTENDANT, *command])
+
+
+def execute(command: Sequence[str], *, stdin: IO[bytes] | None = None, show: bool = False) -> Answer:
+    """Run ``command`` here, with ``stdin`` or with one that stays open; ``show`` what it writes to stderr.
+
+    However this ends, the command has been hung up on when it does, so what an attendant runs for it is over.
+    """
+    waiting, hold = os.pipe()  # what the command reads ends when ``hold`` is closed, or when this process dies
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=waiting if stdin is None else stdin,
+            stdout=subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which lets the device finish
+        )
+    except BaseException:
+        os.close(hold)
+        raise
+    finally:
+        os.close(waiting)
+    with process:
+        try:
+            out, err = process.communicate()
+        finally:
+            os.close(hold)
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_GOODBYE_S)
+            finally:
+                process.kill()
+    return Answer(process.returncode, out, (err or b"").decode(errors="replace"))
