@@ -30,6 +30,8 @@ def require(module: str) -> Any:
     """
     top = module.partition(".")[0]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is first imported
+    # As this one is by ONNX Runtime, which since 1.29 writes a device's id into ~/.cache and sends reports from it.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         with quiet_stderr():
             return importlib.import_module(module)
