@@ -529,6 +529,8 @@ def _bench_on_device(
 
     if host is not None and serial is not None:
         raise ConfigError("--ssh and --adb are two ways to a device; give one of them")
+    if not any(path.suffix == ".zip" for path in files):
+        raise ConfigError("a device measures a bundle: give a .zip file that edgecnn bundle made")
     recorded = tuple(load_baseline(path) for path in baselines)
     with _bundle(files):  # looked at here before it is copied there
         transport = Ssh(host) if host is not None else Adb(serial)

@@ -73,7 +73,7 @@ def bench_on(transport: Transport, bundle: Path, options: Sequence[str] = ()) ->
         advance(1, f"installing edgecnn on {transport.name}")
         python = _install(transport, device)
         advance(2, f"copying to {transport.name}")
-        folder = transport.ask(f"mktemp -d {shlex.quote(device.folder)}/run-XXXXXX").decode().strip()
+        folder = transport.ask(_new_folder(device.folder)).decode().strip()
         advance(1)
     try:
         transport.put({"bundle.zip": bundle}, folder)
@@ -143,6 +143,13 @@ def _install(transport: Transport, device: _Python) -> str:
                 raise DeviceError(f"cannot install edgecnn on {transport.name}: {answer.reason}")
         transport.ask(f"touch {shlex.quote(mark)} && rm -rf {shlex.quote(wheels)}")
     return python
+
+
+def _new_folder(parent: str) -> str:
+    """A line that makes a folder and prints its path, after removing those that lost connections left days ago."""
+    quoted = shlex.quote(parent)
+    lost = f'find {quoted} -maxdepth 1 -name "run-*" -mtime +1 -exec rm -rf {{}} +'
+    return f"{lost}; mktemp -d {quoted}/run-XXXXXX"
 
 
 def _terminal() -> list[str]:
