@@ -45,7 +45,7 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "waited in vain"
@@ -79,11 +79,11 @@ class Machine:
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                words = path.read_bytes().decode(errors="replace").split("\0")
             except OSError:  # it ended meanwhile
                 continue
-            if str(self.folder) in line and "ssh" not in line.split(" ")[0]:
-                found.append(line)
+            if str(self.folder) in " ".join(words) and not Path(words[0]).name.startswith("ssh"):
+                found.append(" ".join(words))
         return found
 
 
@@ -112,7 +112,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         f"Host device\n  Port {port}\nHost closed\n  Port 1\n"
         f"Host keyless\n  Port {port}\n  IdentityFile {folder}/stranger\n"
         f"Host unknown\n  Port {port}\n  UserKnownHostsFile /dev/null\n"
-        f"Host *\n  HostName 127.0.0.1\n  IdentityFile {folder}/user\n  IdentitiesOnly yes\n"
+        f"Host * !keyless\n  IdentityFile {folder}/user\nHost *\n  HostName 127.0.0.1\n  IdentitiesOnly yes\n"
         f"  UserKnownHostsFile {folder}/known\n  StrictHostKeyChecking yes\n"
     )
     script(folder / "desk" / "ssh", f'exec {shutil.which("ssh")} -F {folder}/client "$@"')
@@ -203,18 +203,15 @@ def test_another_edgecnn_is_installed_anew(
             archive.writestr(zipfile.ZipInfo("edgecnn/other.txt"), "changed")
         return wheel
 
-    class Stop(Exception):
-        pass
-
     def stop(line: str) -> None:
         made.append(line)
-        raise Stop
+        raise InterruptedError
 
     monkeypatch.setattr(device, "own_wheel", other)
     transport = Ssh("device")
     found = device._find_python(transport)
     monkeypatch.setattr(transport, "ask", stop)
-    with pytest.raises(Stop):
+    with pytest.raises(InterruptedError):
         device._install(transport, found)
     assert "mkdir -p" in made[0]
 
@@ -242,7 +239,7 @@ def test_wrong_options_are_told_by_the_device(measured: Measured, machine: Machi
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_what_ends_here_ends_there(measured: Measured, machine: Machine, bundle: Path, how: signal.Signals) -> None:
-    line = [sys.executable, "-m", "edgecnn", "bench", str(bundle), "--ssh", "device", "--seconds", "600"]
+    line = [sys.executable, "-m", "edgecnn", "bench", str(bundle), "--ssh", "device", "--threads", "1,2,3"]
     here = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: sum("bench" in line for line in machine.processes()) >= 2)  # the attendant, and what it runs
     time.sleep(1.0)
@@ -293,7 +290,7 @@ def test_an_ssh_that_would_ask_is_an_error(machine: Machine, bundle: Path, host:
 
 def test_a_file_that_is_not_there(machine: Machine, tmp_path: Path) -> None:
     transport = Ssh("device")
-    with pytest.raises(DeviceError, match="cat failed: .*No such file"):
+    with pytest.raises(DeviceError, match=r"cat failed: .*No such file"):
         transport.get("/no such/file")
     with pytest.raises(DeviceError, match="cannot copy files to device: "):
         transport.put({"a": script(tmp_path / "a", "")}, "/no such/folder")
