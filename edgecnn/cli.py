@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -373,6 +373,15 @@ def verify(
 @click.option("--out", type=_FILE, help="JSON file to write, with every sample.")
 @click.option("--baseline", "baselines", type=_FILE, multiple=True, help="JSON from edgecnn baseline.")
 @click.option("--aa", is_flag=True, help="Measure one file against itself instead: a difference is a false alarm.")
+@click.option("--ssh", "host", metavar="[USER@]HOST", help="Measure a bundle there, over the system's ssh.")
+@click.option(
+    "--adb",
+    "serial",
+    is_flag=False,
+    flag_value="",
+    metavar="[SERIAL]",
+    help="Measure a bundle on a device with adb; put it last if there is only one device.",
+)
 @_json
 def bench(
     files: tuple[Path, ...],
@@ -387,6 +396,8 @@ def bench(
     out: Path | None,
     baselines: tuple[Path, ...],
     aa: bool,
+    host: str | None,
+    serial: str | None,
     as_json: bool,
 ) -> None:
     """Measure the latency of model FILES.
@@ -395,6 +406,9 @@ def bench(
     cannot be is named with the reason, and the exit status is 1. A batch that a file cannot have is named too, and is
     no error if it can have another of --batch. Interrupted with Ctrl-C, the command leaves what it has measured in
     --out, and the same command goes on.
+
+    Instead of them, a bundle.zip brings the files of a run and its test images; with --ssh or --adb it is measured on
+    a device, where edgecnn is installed for it.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic
@@ -406,25 +420,51 @@ def bench(
     if aa:
         _show_itself(files, threads, batches, names, seconds, processes, seed, out, as_json)
         return
-    loaded = None if data is None else _load(data, input_range)
-    report = bench_files(
-        files,
-        data=loaded,
-        threads=threads,
-        batches=batches,
-        runtimes=names,
-        seconds=seconds,
-        processes=processes,
-        seed=seed,
-        baselines=baselines,
-        keep=out,
-    )
+    with ExitStack() as stack:
+        if host is not None or serial is not None:
+            report = _bench_on_device(files, host, serial, baselines)
+        else:
+            loaded = None if data is None else _load(data, input_range)
+            if any(path.suffix == ".zip" for path in files):
+                files, loaded = stack.enter_context(_bundle(files))
+            report = bench_files(
+                files,
+                data=loaded,
+                threads=threads,
+                batches=batches,
+                runtimes=names,
+                seconds=seconds,
+                processes=processes,
+                seed=seed,
+                baselines=baselines,
+                keep=out,
+            )
     try:
         if out is not None:
             write_atomic(out, to_json(report))
     finally:  # a full disk loses the file, not the rows
         _show_report(report, as_json)
     _status(report, as_json)
+
+
+@cli.command()
+@click.argument("run", type=_FILE)
+@click.option("--data", help="Where the data of the run are, if they are your own.")
+@click.option("--images", type=click.IntRange(1), default=1000, show_default=True, help="Test images to take along.")
+@click.option("--out", type=_FILE, required=True, help="The .zip file to write.")
+@_json
+def bundle(run: Path, data: str | None, images: int, out: Path, as_json: bool) -> None:
+    """Pack the files of a run for a device.
+
+    RUN is the folder that edgecnn run wrote. The bundle holds its .tflite and .onnx files with what is known of them,
+    test images, and a manifest with the SHA-256 of each; edgecnn bench measures it, there or from here.
+    """
+    from edgecnn.bundle import make_bundle
+
+    _check_target(out, ".zip")
+    made = make_bundle(run, out, data=data, images=images)
+    models = sum(not file.name.endswith((".json", ".npz")) for file in made.files)
+    _print(made, as_json, f"wrote {out}: {models} files, {made.test.images} of {made.test.of} test images")
 
 
 @cli.command()
@@ -546,6 +586,53 @@ def _load(data: str, input_range: tuple[float, ...]) -> "DataSet":
     if len(input_range) != 2:
         raise ConfigError(f"--input-range takes two numbers such as 0,1; got {len(input_range)}")
     return load(data, (input_range[0], input_range[1]))
+
+
+def _bundle(files: "Sequence[Path]") -> "AbstractContextManager[tuple[tuple[Path, ...], DataSet]]":
+    """The model files and test images of the one bundle in ``files``, unpacked as long as it is open."""
+    from edgecnn.bundle import opened
+
+    if _is_given("data") or _is_given("input_range"):
+        raise ConfigError("a bundle brings its own test images; leave out --data and --input-range")
+    if len(files) > 1:
+        raise ConfigError("a bundle is measured alone: give one .zip file and no other")
+    return opened(files[0])
+
+
+def _bench_on_device(
+    files: "Sequence[Path]", host: str | None, serial: str | None, baselines: "Sequence[Path]"
+) -> "Report":
+    """Measure a bundle on a device with the options of this command line, beside the baselines that are here."""
+    from edgecnn.bench.baseline import load_baseline
+    from edgecnn.device import Adb, Ssh, bench_on
+
+    if host is not None and serial is not None:
+        raise ConfigError("--ssh and --adb are two ways to a device; give one of them")
+    if not any(path.suffix == ".zip" for path in files):
+        raise ConfigError("a device measures a bundle: give a .zip file that edgecnn bundle made")
+    recorded = tuple(load_baseline(path) for path in baselines)
+    with _bundle(files):  # looked at here before it is copied there
+        transport = Ssh(host) if host is not None else Adb(serial)
+        return bench_on(transport, files[0], _forwarded()).replace(baselines=recorded)
+
+
+def _forwarded() -> list[str]:
+    """The options given on the command line that concern measuring, for the same command on a device."""
+    here = ("host", "serial", "out", "baselines", "as_json")
+    context = click.get_current_context()
+    options: list[str] = []
+    for parameter in context.command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in here and _is_given(str(parameter.name)):
+            value = context.params[str(parameter.name)]
+            options.append(parameter.opts[0])
+            if not parameter.is_flag:
+                options.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return options
+
+
+def _is_given(parameter: str) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _check_target(path: Path, suffix: str) -> None:

@@ -592,3 +592,37 @@ class Report(Record, frozen=True):
     layers: tuple[LayerErrors, ...] = ()
     others: "tuple[Report, ...]" = ()
     unfinished: str | None = None
+
+
+class BundledFile(Record, frozen=True):
+    """A file of a bundle: its path inside, with ``/``, and what it must be."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class BundledImages(Record, frozen=True):
+    """The test images of a bundle: ``images`` of the ``of`` that the data set ``data`` has, as it has them.
+
+    ``shape`` is that of one image (height, width, channels), ``data_sha256`` the whole data set's.
+    """
+
+    data: str
+    data_sha256: str
+    images: int
+    of: int
+    shape: tuple[int, int, int]
+    dtype: Literal["uint8", "float32"]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+class Bundle(Record, frozen=True):
+    """The manifest of a bundle: what a device needs to measure the artifacts of a run. ``files`` names all others."""
+
+    schema_version: int
+    model: str
+    model_sha256: str
+    test: BundledImages
+    files: tuple[BundledFile, ...]
