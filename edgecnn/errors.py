@@ -13,6 +13,8 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 │   └── UnsupportedError     a combination that makes no sense, with the reason
 ├── ArtifactError            an exported file that is missing, damaged or not what its sidecar says
 ├── SessionError             a runtime that cannot load or run an artifact
+├── EmulationError           generated code that cannot be built for, or run on, an emulated machine
+│   └── FitError             a board with too little flash or RAM
 └── BenchError               a measurement that cannot be made
 """
 
@@ -75,6 +77,14 @@ class ArtifactError(EdgecnnError):
 
 class SessionError(EdgecnnError):
     """A runtime that cannot load or run an artifact."""
+
+
+class EmulationError(EdgecnnError):
+    """Generated code that cannot be built for, or run on, an emulated machine."""
+
+
+class FitError(EmulationError):
+    """A board with too little flash or RAM for the program; says by how much."""
 
 
 class BenchError(EdgecnnError):
