@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -123,17 +124,18 @@ def build(sources: Sources, target: str, folder: Path, opt: str = LEVELS[0]) -> 
     empty = np.zeros((0, 0), np.int8)
     _write(folder, kit_files(sources, empty, empty))
     _make(folder, target, opt, "all")
-    sections = dict(re.findall(r"^(\.\w+) +(\d+)", _make(folder, target, opt, "size"), re.MULTILINE))
-    size = {name: int(sections.get(name, 0)) for name in (".text", ".rodata", ".data", ".bss")}
+    size = Counter[str]()
+    for section, length in re.findall(r"^\.(\w+)\S* +(\d+)", _make(folder, target, opt, "size"), re.MULTILINE):
+        size[section] += int(length)
     return Firmware(
         sources=sources,
         target=target,
         opt=opt,
         folder=folder,
-        code=size[".text"],
-        constants=size[".rodata"],
-        data=size[".data"],
-        ram=size[".data"] + size[".bss"],
+        code=size["text"],
+        constants=size["rodata"],
+        data=size["data"],
+        ram=size["data"] + size["bss"],
     )
 
 
@@ -166,13 +168,16 @@ def count(firmware: Firmware, image: Int8, limit_s: float = 300.0) -> Cost:
         with tempfile.NamedTemporaryFile() as out:
             options = ["-plugin", f"{plugin.resolve()},symbols={symbols.resolve()},out={out.name}"]
             _, text = _emulate(firmware, np.repeat(image[np.newaxis], inferences, axis=0), options, limit_s)
-            lines = [line.split() for line in Path(out.name).read_text(encoding="utf-8").splitlines()]
-        counts.append({name: int(number) for number, name in lines})
+            counted = Counter[str]()
+            for line in Path(out.name).read_text(encoding="utf-8").splitlines():
+                number, name = line.split()
+                counted[name] += int(number)  # static functions may share a name
+        counts.append(counted)
         stack = int(text.split("stack ")[1].split()[0])
     if not counts[0]:
         raise EmulationError(f"{_emulator(firmware)[0]} did not run the counting plugin; it needs QEMU with plugins")
     one, two = counts
-    differences = {name: two[name] - one.get(name, 0) for name in two if not _ours(name)}
+    differences = {name: two[name] - one[name] for name in two if not _ours(name)}
     functions = {name: difference for name, difference in differences.items() if difference}
     return Cost(instructions=sum(functions.values()), functions=functions, stack=stack)
 
@@ -190,6 +195,7 @@ def _emulate(firmware: Firmware, inputs: Int8, options: list[str], limit_s: floa
     where = f"{sources.name} on {firmware.target}"
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "inputs.bin").write_bytes(inputs.tobytes())
+        Path(folder, "outputs.bin").touch()
         command = [emulator, *options, *arguments, str(firmware.elf.resolve())]
         try:
             ended = subprocess.run(
