@@ -357,11 +357,8 @@ def _float(value: np.float32) -> str:
 
 
 def _kernels(wanted: set[str], wide: bool) -> str:
-    """The sections of the kernels' file that ``wanted`` need, in its order."""
-    text = resources.files("edgecnn.formats").joinpath("c99_kernels.c").read_text()
-    sections: dict[str, tuple[list[str], str]] = {}
-    for found in re.finditer(r"^//@ (\w+):(.*)\n((?:(?!//@).*\n)*)", text, re.MULTILINE):
-        sections[found[1]] = (found[2].split(), found[3])
+    """The sections that ``wanted`` need, in the order of the files; Helium's replace the portable ones of their name."""
+    portable, helium = _sections("c99_kernels.c"), _sections("c99_kernels_mve.c")
     needed: set[str] = set()
     waiting = ["base", *wanted]
     while waiting:
@@ -370,8 +367,25 @@ def _kernels(wanted: set[str], wide: bool) -> str:
             section = "requantize_any"
         if section not in needed:
             needed.add(section)
-            waiting += sections[section][0]
-    return "\n".join(content for section, (_, content) in sections.items() if section in needed)
+            for sections in (portable, helium):
+                waiting += sections[section][0] if section in sections else []
+    parts = []
+    for section in ("base", *(set(helium) - set(portable)), *list(portable)[1:]):
+        if section not in needed:
+            continue
+        if section not in helium:
+            parts.append(portable[section][1])
+            continue
+        otherwise = f"#else\n{portable[section][1]}" if section in portable else ""
+        parts.append(f"#ifdef __ARM_FEATURE_MVE\n{helium[section][1]}{otherwise}#endif\n")
+    return "\n".join(parts)
+
+
+def _sections(file: str) -> dict[str, tuple[list[str], str]]:
+    """For each section of a file of kernels, the sections it needs and its code."""
+    text = resources.files("edgecnn.formats").joinpath(file).read_text()
+    found = re.finditer(r"^//@ (\w+):(.*)\n((?:(?!//@).*\n)*)", text, re.MULTILINE)
+    return {section[1]: (section[2].split(), section[3]) for section in found}
 
 
 def _ascii_json(record: Record) -> str:

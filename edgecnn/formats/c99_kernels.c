@@ -108,7 +108,7 @@ static inline int16_t *fill_16(int16_t value, int32_t n, int16_t *to)
         *to++ = value;
     return to;
 }
-//@ conv_2d: requantize clamp widen fill_16
+//@ conv_2d_settings: base
 struct conv_2d {
     const int8_t *weights;     /* for each output its taps, in fours in the order 0 2 1 3, filled up with zeros */
     const int32_t *bias;       /* for each output, minus the input's zero point times the sum of its weights */
@@ -122,7 +122,7 @@ struct conv_2d {
     int32_t pad_top, pad_left;
     int32_t in_zero, out_zero, low, high;
 };
-
+//@ conv_2d: conv_2d_settings requantize clamp widen fill_16
 /* The inputs under the kernel at (row, column), which may lie outside, as one column. */
 static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row, int32_t column, int16_t *to)
 {
@@ -249,7 +249,7 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
         }
     }
 }
-//@ depthwise_conv_2d: requantize clamp fill_16
+//@ depthwise_conv_2d_settings: base
 struct depthwise_conv_2d {
     const int8_t *weights; /* for each output its taps */
     const int32_t *bias, *multiplier;
@@ -263,7 +263,7 @@ struct depthwise_conv_2d {
     int32_t plane_height, plane_width; /* one channel with its padding; the width is even */
     int32_t in_zero, out_zero, low, high;
 };
-
+//@ depthwise_conv_2d: depthwise_conv_2d_settings requantize clamp fill_16
 #ifdef DUAL_MAC
 /* A row of two outputs three taps wide: weights 0 and 1 in w01, 1 and 2 in w12 */
 static inline uint32_t mac_low_high(uint32_t a, uint32_t b, uint32_t sum)
@@ -363,7 +363,7 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
             depthwise_conv_2d_plane(s, plane, channel * multiplier + i, y);
     }
 }
-//@ fully_connected: requantize clamp
+//@ fully_connected_settings: base
 struct fully_connected {
     const int8_t *weights; /* for each output its taps, filled up with zeros to a multiple of 4 */
     const int32_t *bias, *multiplier;
@@ -371,7 +371,7 @@ struct fully_connected {
     int32_t rows, taps, outputs;
     int32_t out_zero, low, high;
 };
-
+//@ fully_connected: fully_connected_settings requantize clamp
 static void fully_connected(const struct fully_connected *s, const int8_t *x, int8_t *y)
 {
     const int32_t stride = (s->taps + 3) & ~(int32_t)3;
