@@ -369,16 +369,19 @@ def _kernels(wanted: set[str], wide: bool) -> str:
             needed.add(section)
             for sections in (portable, helium):
                 waiting += sections[section][0] if section in sections else []
+    replaced = [section for section in portable if section in helium]
     parts = []
-    for section in ("base", *(set(helium) - set(portable)), *list(portable)[1:]):
-        if section not in needed:
-            continue
-        if section not in helium:
-            parts.append(portable[section][1])
-            continue
-        otherwise = f"#else\n{portable[section][1]}" if section in portable else ""
-        parts.append(f"#ifdef __ARM_FEATURE_MVE\n{helium[section][1]}{otherwise}#endif\n")
+    for section in portable:
+        if section == replaced[0]:  # the first to build upon what only Helium has
+            parts += [_for_helium(helium[own][1]) for own in helium if own in needed and own not in portable]
+        if section in needed:
+            code = portable[section][1]
+            parts.append(_for_helium(helium[section][1], f"#else\n{code}") if section in helium else code)
     return "\n".join(parts)
+
+
+def _for_helium(code: str, otherwise: str = "") -> str:
+    return f"#ifdef __ARM_FEATURE_MVE\n{code}{otherwise}#endif\n"
 
 
 def _sections(file: str) -> dict[str, tuple[list[str], str]]:

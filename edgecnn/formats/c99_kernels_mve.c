@@ -26,7 +26,78 @@ static inline int32_t plain_shifts(const int8_t *shift, int32_t n)
     }
     return n == 0;
 }
-//@ conv_2d: conv_2d_settings requantize clamp mve
+//@ rows: mve requantize clamp
+/* Weights by outputs, `stride` bytes from one to the next; plain where requantize_4() may be used */
+struct rows {
+    const int8_t *weights;
+    const int32_t *bias, *multiplier;
+    const int8_t *shift;
+    int32_t taps, stride, outputs, out_zero, low, high, plain;
+};
+
+/* One output at a time: for fewer than four, and for shifts that need 64 bits */
+static void rows_times_one(const struct rows *s, const int8_t *x, int8_t *y)
+{
+    int32_t output, i;
+    for (output = 0; output < s->outputs; output++) {
+        int32_t sum = 0;
+        for (i = 0; i < s->taps; i += 16) {
+            const mve_pred16_t rest = vctp8q((uint32_t)(s->taps - i));
+            sum = vmladavaq_s8(sum, vldrbq_z_s8(x + i, rest), vldrbq_z_s8(s->weights + output * s->stride + i, rest));
+        }
+        sum = (int32_t)((uint32_t)sum + (uint32_t)s->bias[output]);
+        y[output] = clamp(requantize(sum, s->multiplier[output], s->shift[output]) + s->out_zero, s->low, s->high);
+    }
+}
+
+/* All outputs of the inputs x; the last four overlap those before where their number is no multiple of four. */
+static void rows_times(const struct rows *s, const int8_t *x, int8_t *y)
+{
+    const int32x4_t low = vdupq_n_s32(s->low), high = vdupq_n_s32(s->high);
+    int32_t output;
+    if (s->outputs < 4 || !s->plain) {
+        rows_times_one(s, x, y);
+        return;
+    }
+    for (output = 0; output < s->outputs; output += 4) {
+        const int8_t *w0, *w1, *w2, *w3, *from = x;
+        int32_t a = 0, b = 0, c = 0, d = 0, blocks;
+        int32x4_t value;
+        output = output > s->outputs - 4 ? s->outputs - 4 : output;
+        w0 = s->weights + output * s->stride;
+        w1 = w0 + s->stride;
+        w2 = w1 + s->stride;
+        w3 = w2 + s->stride;
+        for (blocks = s->taps >> 4; blocks > 0; blocks--) {
+            const int8x16_t p = vldrbq_s8(from);
+            a = vmladavaq_s8(a, p, vldrbq_s8(w0));
+            b = vmladavaq_s8(b, p, vldrbq_s8(w1));
+            c = vmladavaq_s8(c, p, vldrbq_s8(w2));
+            d = vmladavaq_s8(d, p, vldrbq_s8(w3));
+            from += 16;
+            w0 += 16;
+            w1 += 16;
+            w2 += 16;
+            w3 += 16;
+        }
+        if (s->taps & 15) {
+            const mve_pred16_t rest = vctp8q((uint32_t)s->taps & 15);
+            const int8x16_t p = vldrbq_z_s8(from, rest);
+            a = vmladavaq_s8(a, p, vldrbq_z_s8(w0, rest));
+            b = vmladavaq_s8(b, p, vldrbq_z_s8(w1, rest));
+            c = vmladavaq_s8(c, p, vldrbq_z_s8(w2, rest));
+            d = vmladavaq_s8(d, p, vldrbq_z_s8(w3, rest));
+        }
+        value = vsetq_lane_s32(a, vdupq_n_s32(d), 0);
+        value = vsetq_lane_s32(b, value, 1);
+        value = vsetq_lane_s32(c, value, 2);
+        value = vaddq_s32(value, vldrwq_s32(s->bias + output));
+        value = requantize_4(value, vldrwq_s32(s->multiplier + output), vldrbq_s32(s->shift + output));
+        value = vminq_s32(vmaxq_s32(vaddq_n_s32(value, s->out_zero), low), high);
+        vstrbq_s32(y + output, value);
+    }
+}
+//@ conv_2d: conv_2d_settings rows
 /* n bytes of x, or n times `fill` where x is null; returns where the next go */
 static inline int8_t *conv_2d_copy(const int8_t *x, int8_t fill, int32_t n, int8_t *to)
 {
@@ -76,83 +147,18 @@ static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row
     }
 }
 
-/* Two rows of weights with two columns: sum[0] and sum[4] of the first row, sum[1] and sum[5] of the second */
-static inline void conv_2d_dot(const int8_t *w0, const int8_t *w1, const int8_t *x0, const int8_t *x1, int32_t taps,
-                               int32_t *sum)
-{
-    int32_t a0 = 0, a1 = 0, b0 = 0, b1 = 0, blocks;
-    for (blocks = taps >> 4; blocks > 0; blocks--) {
-        const int8x16_t p = vldrbq_s8(x0), q = vldrbq_s8(x1), u = vldrbq_s8(w0), v = vldrbq_s8(w1);
-        a0 = vmladavaq_s8(a0, p, u);
-        a1 = vmladavaq_s8(a1, p, v);
-        b0 = vmladavaq_s8(b0, q, u);
-        b1 = vmladavaq_s8(b1, q, v);
-        x0 += 16;
-        x1 += 16;
-        w0 += 16;
-        w1 += 16;
-    }
-    if (taps & 15) {
-        const mve_pred16_t rest = vctp8q((uint32_t)taps & 15);
-        const int8x16_t p = vldrbq_z_s8(x0, rest), q = vldrbq_z_s8(x1, rest);
-        const int8x16_t u = vldrbq_z_s8(w0, rest), v = vldrbq_z_s8(w1, rest);
-        a0 = vmladavaq_s8(a0, p, u);
-        a1 = vmladavaq_s8(a1, p, v);
-        b0 = vmladavaq_s8(b0, q, u);
-        b1 = vmladavaq_s8(b1, q, v);
-    }
-    sum[0] = a0;
-    sum[1] = a1;
-    sum[4] = b0;
-    sum[5] = b1;
-}
-
-/* Four outputs of two pixels at a time. columns: room for two columns of taps, in fours */
+/* columns: room for two columns of taps as int16 */
 static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const int32_t taps = (s->kernel_height * s->kernel_width * s->channels + 3) & ~(int32_t)3;
-    const int32_t pixels = s->out_height * s->out_width, plain = plain_shifts(s->shift, s->outputs);
-    int8_t *const column_0 = (int8_t *)columns, *column_1 = column_0;
-    int32_t pixel, column = -s->pad_left, row = -s->pad_top, across = 0, output;
-    for (pixel = 0; pixel < pixels; pixel += 2, y += 2 * s->outputs) {
-        const int32_t two = pixel + 1 < pixels ? 2 : 1;
-        int32_t i;
-        for (i = 0; i < two; i++) {
-            conv_2d_gather(s, x, row, column, column_0 + i * taps, taps);
-            column_1 = column_0 + i * taps;
-            column += s->stride_width;
-            if (++across == s->out_width) {
-                across = 0;
-                column = -s->pad_left;
-                row += s->stride_height;
-            }
-        }
-        for (output = 0; output < s->outputs; output += 4) {
-            const int32_t left = s->outputs - output;
-            const int8_t *weights = s->weights + output * taps;
-            int32_t sum[8];
-            for (i = 0; i < 4 && i < left; i += 2, weights += 2 * taps)
-                conv_2d_dot(weights, i + 1 < left ? weights + taps : weights, column_0, column_1, taps, sum + i);
-            if (plain) {
-                const mve_pred16_t rest = vctp32q((uint32_t)left);
-                const int32x4_t bias = vldrwq_z_s32(s->bias + output, rest);
-                const int32x4_t multiplier = vldrwq_z_s32(s->multiplier + output, rest);
-                const int32x4_t shift = vldrbq_z_s32(s->shift + output, rest);
-                for (i = 0; i < two; i++) {
-                    int32x4_t value = vaddq_s32(vldrwq_s32(sum + 4 * i), bias);
-                    value = vaddq_n_s32(requantize_4(value, multiplier, shift), s->out_zero);
-                    vstrbq_p_s32(y + i * s->outputs + output, clamp_4(value, s->low, s->high), rest);
-                }
-            } else {
-                for (i = 0; i < 4 * two; i++) {
-                    const int32_t one = output + (i & 3);
-                    if (one < s->outputs) {
-                        const int32_t value = (int32_t)((uint32_t)sum[i] + (uint32_t)s->bias[one]);
-                        y[(i >> 2) * s->outputs + one] = clamp(
-                            requantize(value, s->multiplier[one], s->shift[one]) + s->out_zero, s->low, s->high);
-                    }
-                }
-            }
+    const struct rows rows = {s->weights, s->bias, s->multiplier, s->shift, taps, taps, s->outputs,
+                              s->out_zero, s->low, s->high, plain_shifts(s->shift, s->outputs)};
+    int32_t row, column;
+    for (row = 0; row < s->out_height; row++) {
+        for (column = 0; column < s->out_width; column++, y += s->outputs) {
+            conv_2d_gather(s, x, row * s->stride_height - s->pad_top, column * s->stride_width - s->pad_left,
+                           (int8_t *)columns, taps);
+            rows_times(&rows, (const int8_t *)columns, y);
         }
     }
 }
@@ -222,58 +228,14 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
             depthwise_conv_2d_plane(s, plane, channel * multiplier + i, y);
     }
 }
-//@ fully_connected: fully_connected_settings requantize clamp mve
+//@ fully_connected: fully_connected_settings rows
 static void fully_connected(const struct fully_connected *s, const int8_t *x, int8_t *y)
 {
-    const int32_t stride = (s->taps + 3) & ~(int32_t)3, plain = plain_shifts(s->shift, s->outputs);
-    int32_t row, output, i;
-    for (row = 0; row < s->rows; row++, x += s->taps, y += s->outputs) {
-        for (output = 0; output < s->outputs; output += 4) {
-            const int32_t left = s->outputs - output;
-            const int8_t *w0 = s->weights + output * stride, *w1 = left > 1 ? w0 + stride : w0;
-            const int8_t *w2 = left > 2 ? w1 + stride : w0, *w3 = left > 3 ? w2 + stride : w0, *from = x;
-            const mve_pred16_t rest = vctp32q((uint32_t)left);
-            int32_t sum[4] = {0, 0, 0, 0}, k;
-            int32_t a = 0, b = 0, c = 0, d = 0;
-            for (k = s->taps >> 4; k > 0; k--) {
-                const int8x16_t p = vldrbq_s8(from);
-                a = vmladavaq_s8(a, p, vldrbq_s8(w0));
-                b = vmladavaq_s8(b, p, vldrbq_s8(w1));
-                c = vmladavaq_s8(c, p, vldrbq_s8(w2));
-                d = vmladavaq_s8(d, p, vldrbq_s8(w3));
-                from += 16;
-                w0 += 16;
-                w1 += 16;
-                w2 += 16;
-                w3 += 16;
-            }
-            if (s->taps & 15) {
-                const mve_pred16_t end = vctp8q((uint32_t)s->taps & 15);
-                const int8x16_t p = vldrbq_z_s8(from, end);
-                a = vmladavaq_s8(a, p, vldrbq_z_s8(w0, end));
-                b = vmladavaq_s8(b, p, vldrbq_z_s8(w1, end));
-                c = vmladavaq_s8(c, p, vldrbq_z_s8(w2, end));
-                d = vmladavaq_s8(d, p, vldrbq_z_s8(w3, end));
-            }
-            sum[0] = a;
-            sum[1] = b;
-            sum[2] = c;
-            sum[3] = d;
-            if (plain) {
-                int32x4_t value = vaddq_s32(vldrwq_s32(sum), vldrwq_z_s32(s->bias + output, rest));
-                value = requantize_4(value, vldrwq_z_s32(s->multiplier + output, rest),
-                                     vldrbq_z_s32(s->shift + output, rest));
-                value = vaddq_n_s32(value, s->out_zero);
-                vstrbq_p_s32(y + output, clamp_4(value, s->low, s->high), rest);
-            } else {
-                for (i = 0; i < 4 && i < left; i++) {
-                    const int32_t value = (int32_t)((uint32_t)sum[i] + (uint32_t)s->bias[output + i]);
-                    y[output + i] = clamp(requantize(value, s->multiplier[output + i], s->shift[output + i]) +
-                                              s->out_zero, s->low, s->high);
-                }
-            }
-        }
-    }
+    const struct rows rows = {s->weights, s->bias, s->multiplier, s->shift, s->taps, (s->taps + 3) & ~(int32_t)3,
+                              s->outputs, s->out_zero, s->low, s->high, plain_shifts(s->shift, s->outputs)};
+    int32_t row;
+    for (row = 0; row < s->rows; row++)
+        rows_times(&rows, x + row * s->taps, y + row * s->outputs);
 }
 //@ max_pool_2d: pool mve
 /* Sixteen channels at a time */
