@@ -14,7 +14,7 @@ from edgecnn import emulation
 from edgecnn.emulation import Firmware, machine
 from edgecnn.errors import EmulationError, FitError, UnknownNameError
 
-BARE = [target for target in emulation.TARGETS if target not in ("aarch64", "armhf", "powerpc")]
+BARE = [target for target in emulation.TARGETS if target not in ("aarch64", "armhf", "powerpc", "host")]
 INPUTS = np.random.default_rng(0).integers(-128, 128, (100, 40), dtype=np.int8)
 
 Build = Callable[..., Firmware]

@@ -8,9 +8,22 @@ from edgecnn.emulation.machine import (
     Sources,
     build,
     count,
+    generate,
     kit_files,
     missing_tools,
     run,
 )
 
-__all__ = ["LEVELS", "TARGETS", "Cost", "Firmware", "Sources", "build", "count", "kit_files", "missing_tools", "run"]
+__all__ = [
+    "LEVELS",
+    "TARGETS",
+    "Cost",
+    "Firmware",
+    "Sources",
+    "build",
+    "count",
+    "generate",
+    "kit_files",
+    "missing_tools",
+    "run",
+]

@@ -4,6 +4,7 @@ How a target is built and emulated stands in one place, ``kit/Makefile``, which 
 kit without edgecnn. Here it is called, and what it prints becomes records.
 """
 
+import math
 import re
 import shutil
 import subprocess
@@ -17,14 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import EmulationError, FitError, UnknownNameError
+from edgecnn.formats import c99
+from edgecnn.formats.tflite_graph import Graph
+from edgecnn.records import TensorSpec
 
 Int8 = NDArray[np.int8]
 
 TARGETS = (
     "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32",
-    "aarch64", "armhf", "powerpc",
+    "aarch64", "armhf", "powerpc", "host",
 )  # fmt: skip
-"""What ``kit/Makefile`` builds for: bare machines, then Linux programs (powerpc is big-endian)."""
+"""What ``kit/Makefile`` builds for: bare machines, then Linux programs (powerpc is big-endian), then this machine."""
 
 LEVELS = ("-O2", "-Os", "-O3")
 
@@ -93,16 +97,33 @@ def missing_tools(target: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tool for tool in tools if shutil.which(tool) is None))
 
 
-def kit_files(sources: Sources, inputs: Int8, outputs: Int8) -> dict[str, bytes]:
+def generate(graph: Graph, name: str) -> Sources:
+    """C99 code of the int8 ``graph``, called ``name``.
+
+    Raises:
+        ConfigError, UnsupportedError, ArtifactError: as :func:`edgecnn.formats.c99.to_c`.
+    """
+    generated = c99.to_c(graph, name)
+    said = c99.read_embedded(generated.source.encode(), name)
+    return Sources(
+        name=name,
+        files={f"{name}.h": generated.header.encode(), f"{name}.c": generated.source.encode()},
+        input_size=_elements(said.input),
+        output_size=_elements(said.output),
+    )
+
+
+def kit_files(sources: Sources, inputs: Int8, outputs: Int8, target: str = "cortex-m4") -> dict[str, bytes]:
     """The folder that ``make check`` runs in, by path: generated code, test program, and what it should answer.
 
-    ``inputs`` is ``(n, input_size)``, ``outputs`` ``(n, output_size)``.
+    ``inputs`` is ``(n, input_size)``, ``outputs`` ``(n, output_size)``; ``target`` is what make takes by default.
     """
     names = {"MODEL": sources.name, "INPUT_SIZE": sources.input_size, "OUTPUT_SIZE": sources.output_size}
+    settings = "".join(f"{name} := {value}\n" for name, value in names.items())
     return {
         **sources.files,
         **_kit(),
-        "model.mk": "".join(f"{name} := {value}\n" for name, value in names.items()).encode(),
+        "model.mk": f"{settings}TARGET ?= {target}\n".encode(),
         "golden/inputs.bin": inputs.astype(np.int8, casting="safe").tobytes(),
         "golden/outputs.bin": outputs.astype(np.int8, casting="safe").tobytes(),
     }
@@ -180,6 +201,10 @@ def count(firmware: Firmware, image: Int8, limit_s: float = 300.0) -> Cost:
     differences = {name: two[name] - one[name] for name in two if not _ours(name)}
     functions = {name: difference for name, difference in differences.items() if difference}
     return Cost(instructions=sum(functions.values()), functions=functions, stack=stack)
+
+
+def _elements(spec: TensorSpec) -> int:
+    return math.prod(size or 1 for size in spec.shape)
 
 
 def _ours(function: str) -> bool:

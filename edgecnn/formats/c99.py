@@ -357,7 +357,7 @@ def _float(value: np.float32) -> str:
 
 
 def _kernels(wanted: set[str], wide: bool) -> str:
-    """The sections that ``wanted`` need, in the order of the files; Helium's replace the portable ones of their name."""
+    """The sections that ``wanted`` need, in the order of the files; those for Helium replace their namesakes."""
     portable, helium = _sections("c99_kernels.c"), _sections("c99_kernels_mve.c")
     needed: set[str] = set()
     waiting = ["base", *wanted]

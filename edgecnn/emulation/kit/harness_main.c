@@ -39,7 +39,7 @@ int main(void) {
     uint32_t inferences = 0;
     harness_paint();
     while (harness_read(inputs, harness_input, MODEL_INPUT_SIZE) == MODEL_INPUT_SIZE) {
-        MODEL_INVOKE(harness_input, harness_output);
+        MODEL_INVOKE((const void *)harness_input, (void *)harness_output); /* int8_t or uint8_t */
         if (harness_write(outputs, harness_output, MODEL_OUTPUT_SIZE) != MODEL_OUTPUT_SIZE) {
             harness_print("cannot write outputs.bin\n");
             harness_exit(1);

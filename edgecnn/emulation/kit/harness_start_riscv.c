@@ -21,5 +21,6 @@ __attribute__((used)) static void harness_reset(void) {
 __attribute__((naked, used, section(".vectors"))) void harness_vectors(void) {
     __asm__ volatile(
         ".option push\n.option norelax\nla gp, __global_pointer$\n.option pop\n"
-        "la sp, stack_top\nla t0, harness_fault\ncsrw mtvec, t0\ncall harness_reset\n");
+        "la sp, stack_top\nla t0, harness_fault\n.option push\n.option arch, +zicsr\ncsrw mtvec, t0\n.option pop\n"
+        "call harness_reset\n");
 }
