@@ -18,6 +18,7 @@ from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline
 from edgecnn.data import DataSet, load
+from edgecnn.diagnosis.layers import layers
 from edgecnn.errors import (
     ConfigError,
     EdgecnnError,
@@ -27,7 +28,7 @@ from edgecnn.errors import (
     UnsupportedError,
 )
 from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, Format, export, format_named, provenance_of
+from edgecnn.formats import FORMATS, TOOLS, Format, export, format_named, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
@@ -41,6 +42,7 @@ from edgecnn.records import (
     BenchResults,
     Failure,
     Io,
+    LayerErrors,
     Parity,
     Record,
     Report,
@@ -66,8 +68,7 @@ from edgecnn.verify import (
 
 log = logging.getLogger("edgecnn")
 
-_TOOLS = ("edgecnn", "numpy", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx",
-          "onnx", "onnxruntime", "ai-edge-litert")  # fmt: skip
+_TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
 
 
 class RunConfig(Record, frozen=True):
@@ -252,6 +253,7 @@ class _Run:
         self.tune()
         exported = list(self.export())
         parities = self.verify(exported)
+        layers = tuple(self.layers(exported))
         measured = self.bench(exported)
         report = Report(
             schema_version=SCHEMA_VERSION,
@@ -265,6 +267,7 @@ class _Run:
             parities=tuple(parities),
             baselines=self.baselines,
             stages=tuple(self.times),
+            layers=layers,
         )
         write(report, self.out)
         return report
@@ -503,6 +506,26 @@ class _Run:
         self.stage(f"outputs-{name.replace(' ', '-')}", inputs, [path], make)
         outputs: Float = np.load(path, allow_pickle=False)
         return outputs
+
+    def layers(self, exported: list[Artifact]) -> Iterator[LayerErrors]:
+        """work/layers-….json: the error of every int8 tensor inside the int8 .tflite files."""
+        for artifact in exported:
+            scheme = scheme_named(artifact.scheme)
+            if artifact.format != "tflite" or not is_static_int8(scheme):
+                continue
+            file, path = self.artifacts / artifact.file, self.work / f"layers-{artifact.file}.json"
+            weights = self.qat_weights if scheme.method == "qat" else None
+
+            def make(file: Path = file, path: Path = path, weights: Path | None = weights) -> None:
+                (errors,) = layers([file], self.data, model=self.model, qat_weights=weights)
+                write_atomic(path, to_json(errors))
+
+            inputs = {**self.export_inputs(scheme), "artifact": artifact.sha256}
+            try:
+                self.stage(f"layers-{artifact.file}", inputs, [path], make)
+                yield from_json(path.read_bytes(), LayerErrors, path)
+            except EdgecnnError as error:
+                self.fail("layers", artifact.file, error)
 
     def bench(self, exported: list[Artifact]) -> BenchResults:
         """bench.json: the Keras model and every artifact, interleaved."""

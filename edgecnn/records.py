@@ -259,7 +259,11 @@ class Parity(Record, frozen=True):
 
 
 class Environment(Record, frozen=True):
-    """The machine and software a number was measured on. Unknown values are ``None``, never guessed."""
+    """The machine and software a number was measured on. Unknown values are ``None``, never guessed.
+
+    ``affinity`` lists the cores this process may use; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are those of
+    a container; ``frequency_hz`` is the range the governor may choose from.
+    """
 
     machine: str
     system: str
@@ -273,14 +277,50 @@ class Environment(Record, frozen=True):
     python: str
     versions: dict[str, str]
     gpu: str | None = None
+    affinity: tuple[int, ...] = ()
+    cpu_quota: float | None = None
+    memory_limit_bytes: int | None = None
+    frequency_hz: tuple[int, int] | None = None
+
+
+class ColdStart(Record, frozen=True):
+    """Seconds that a fresh process takes to its first answer: import the runtime, load the file, run it once."""
+
+    import_s: float
+    load_s: float
+    first_s: float
+
+
+class Memory(Record, frozen=True):
+    """Resident memory in bytes: of the worker before it imports the runtime, and its peak by the end.
+
+    ``arena_bytes`` is what the runtime itself says that activations take, ``None`` where it says nothing.
+    """
+
+    empty_bytes: int
+    peak_bytes: int
+    arena_bytes: int | None = None
+
+
+class Energy(Record, frozen=True):
+    """What a counter of the machine (``counter`` names it) read over a number of inferences, in joules.
+
+    The counter covers everything that runs on the package, not this process alone.
+    """
+
+    counter: str
+    joules: float
+    inferences: int
 
 
 class Measurement(Record, frozen=True):
     """Latency of one artifact on one runtime: every sample, in seconds, block by block.
 
+    ``blocks`` time ``invoke`` alone, ``end_to_end`` time encode, invoke and decode together, in the same rounds.
     ``warmup`` holds the samples taken before the first block and at the start of each, while caches fill again;
-    they take no part in any statistic. ``load_s`` is the time to open the session, model file to ready, in a
-    fresh process. ``threads`` 0 leaves the number to the runtime.
+    they take no part in any statistic; ``steady`` says whether the first warm-up ended because the times had settled.
+    ``load_s`` is the time to open the session, model file to ready, in a fresh process. ``threads`` 0 leaves the
+    number to the runtime. ``others_busy`` is, for each block, the share (0…1) of all cores that other processes took.
     """
 
     artifact: str
@@ -292,6 +332,12 @@ class Measurement(Record, frozen=True):
     load_s: float
     warmup: tuple[float, ...]
     blocks: tuple[tuple[float, ...], ...]
+    end_to_end: tuple[tuple[float, ...], ...] = ()
+    steady: bool = True
+    others_busy: tuple[float, ...] = ()
+    cold_starts: tuple[ColdStart, ...] = ()
+    memory: Memory | None = None
+    energy: Energy | None = None
 
     @property
     def samples(self) -> tuple[float, ...]:
@@ -327,7 +373,12 @@ class BenchResults(Record, frozen=True):
 
 
 class Baseline(Record, frozen=True):
-    """The float Keras model on one device, recorded with ``edgecnn baseline``."""
+    """The float Keras model on one device, recorded with ``edgecnn baseline``.
+
+    ``measurement`` has batch 1: its blocks time the model with input and output on the device, its ``end_to_end``
+    with the copies from and to the host. ``throughput`` holds one measurement for each larger batch.
+    ``peak_device_bytes`` is the device's memory in use at most, where the back end tells.
+    """
 
     schema_version: int
     model: str
@@ -337,6 +388,8 @@ class Baseline(Record, frozen=True):
     environment: Environment
     measurement: Measurement
     accuracy: Accuracy | None
+    throughput: tuple[Measurement, ...] = ()
+    peak_device_bytes: int | None = None
 
 
 class StageTime(Record, frozen=True):
@@ -345,25 +398,6 @@ class StageTime(Record, frozen=True):
     name: str
     seconds: float
     reused: bool
-
-
-class Report(Record, frozen=True):
-    """A run in one record: what was made, how it was verified, how fast it is, what failed.
-
-    ``data`` is ``None`` where only latency was measured.
-    """
-
-    schema_version: int
-    title: str
-    data: str | None
-    data_sha256: str | None
-    test_images: int
-    environment: Environment
-    seed: int
-    rows: tuple[Result | Failure, ...]
-    parities: tuple[Parity, ...]
-    baselines: tuple[Baseline, ...] = ()
-    stages: tuple[StageTime, ...] = ()
 
 
 Precision = Literal["int8", "int16", "hybrid", "float", "conversion", "data"]
@@ -536,3 +570,25 @@ class LayerErrors(Record, frozen=True):
     weights_snr_db: float | None
     output_snr_db: float | None
     layers: tuple[LayerError, ...]
+
+
+class Report(Record, frozen=True):
+    """A run in one record: what was made, how it was verified, how fast it is, what failed.
+
+    ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
+    ``others`` are reports of other machines shown beside this one; none of their rows is ranked against its own.
+    """
+
+    schema_version: int
+    title: str
+    data: str | None
+    data_sha256: str | None
+    test_images: int
+    environment: Environment
+    seed: int
+    rows: tuple[Result | Failure, ...]
+    parities: tuple[Parity, ...]
+    baselines: tuple[Baseline, ...] = ()
+    stages: tuple[StageTime, ...] = ()
+    layers: tuple[LayerErrors, ...] = ()
+    others: "tuple[Report, ...]" = ()

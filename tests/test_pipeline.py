@@ -127,7 +127,9 @@ def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
     report = run(config, finished)
     assert redone(report) == set()
-    assert len(report.stages) == 1 + 2 + 6 + 8 + 1
+    assert len(report.stages) == 1 + 2 + 6 + 8 + 2 + 1
+    assert [errors.artifact for errors in report.layers] == ["mnist_cnn-int8.tflite", "mnist_cnn-int8-qat.tflite"]
+    assert all("CONV_2D" in {layer.operator for layer in errors.layers} for errors in report.layers)
     assert kept_files(finished) == before
     files = {path: modified for path, modified in times.items() if path.is_file()}
     assert {path: path.stat().st_mtime_ns for path in files} == files
@@ -140,7 +142,7 @@ def test_other_threads_only_measure_again(finished: Path, config: RunConfig) -> 
 def test_other_io_exports_verifies_and_measures_again(finished: Path, config: RunConfig) -> None:
     schemes = {"schemes": ("int8-qat",), "formats": ("tflite",)}
     report = run(config.replace(io="uint8", **schemes), finished)
-    assert redone(report) == {*named("export", "outputs", file="int8-qat.tflite"), "bench"}
+    assert redone(report) == {*named("export", "outputs", "layers", file="int8-qat.tflite"), "bench"}
     assert results(report)[1].artifact.input.dtype == "uint8"
 
 

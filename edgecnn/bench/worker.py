@@ -42,10 +42,14 @@ _GOODBYE_S = 5.0
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A model file to measure, and how to run it. ``device`` is "cpu" or "gpu"."""
+    """A model file to measure, and how to run it.
+
+    ``runtime`` names one, ``None`` takes the first for the file's format; ``device`` is "cpu" or "gpu".
+    """
 
     path: Path
     artifact: Artifact
+    runtime: str | None = None
     threads: int = 1
     batch: int = 1
     device: str = "cpu"
@@ -89,13 +93,19 @@ class Workbench:
             MissingExtraError: the runtime is not installed.
         """
         path, artifact = candidate.path, candidate.artifact
-        runtime = runtime_for(path)
+        runtime = runtime_for(path, candidate.runtime)
         importlib.import_module(runtime.module)
         require(runtime.package)  # beforehand, so that it takes no part in load_s
         if path.is_file() and sha256_file(path) != artifact.sha256:
             raise ArtifactError(f"{path} is not the file its artifact record describes; export it again")
         start = time.perf_counter_ns()
-        self.session = open_session(path, threads=candidate.threads, batch=candidate.batch, device=candidate.device)
+        self.session = open_session(
+            path,
+            runtime=runtime.name,
+            threads=candidate.threads,
+            batch=candidate.batch,
+            device=candidate.device,
+        )
         load_s = (time.perf_counter_ns() - start) / 1e9
         self.session.encode(np.repeat(image[np.newaxis], candidate.batch, axis=0))
         return Opened(runtime.name, load_s)

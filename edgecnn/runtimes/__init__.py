@@ -102,12 +102,18 @@ def runtime_named(name: str) -> Runtime:
     return RUNTIMES[name]
 
 
-def runtime_for(path: Path) -> Runtime:
-    """The runtime that runs the file at ``path``, chosen by its ending.
+def runtime_for(path: Path, name: str | None = None) -> Runtime:
+    """The runtime called ``name``, or without a name the first that takes the file at ``path``, by its ending.
 
     Raises:
-        ArtifactError: no runtime takes such files; the message lists the endings.
+        UnknownNameError: there is no runtime of that name.
+        ArtifactError: no runtime takes such files, or the one called ``name`` does not; the message lists the endings.
     """
+    if name is not None:
+        named = runtime_named(name)
+        if path.suffix != f".{named.format}":
+            raise ArtifactError(f"{name} runs .{named.format} files, {path.name} is none")
+        return named
     for runtime in RUNTIMES.values():
         if path.suffix == f".{runtime.format}":
             return runtime
@@ -115,18 +121,21 @@ def runtime_for(path: Path) -> Runtime:
     raise ArtifactError(f"{path} has no known ending; give a file ending in {endings}")
 
 
-def open_session(path: Path, *, threads: int = 1, batch: int = 1, device: str = "cpu") -> Session:
-    """Load the model file at ``path`` into its runtime.
+def open_session(
+    path: Path, *, runtime: str | None = None, threads: int = 1, batch: int = 1, device: str = "cpu"
+) -> Session:
+    """Load the model file at ``path`` into the runtime called ``runtime``, or into the first that takes its format.
 
     Raises:
-        ArtifactError: the file is missing or of no known format.
+        UnknownNameError: there is no such runtime.
+        ArtifactError: the file is missing or of no known format, or of another than the runtime takes.
         SessionError: the runtime refuses the file, or the device is not there.
         MissingExtraError: the runtime is not installed.
     """
-    runtime = runtime_for(path)
+    chosen = runtime_for(path, runtime)
     if not path.is_file():
         raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
-    session_class = getattr(importlib.import_module(runtime.module), runtime.session)
+    session_class = getattr(importlib.import_module(chosen.module), chosen.session)
     session: Session = session_class(path, threads, batch, device)
     return session
 
