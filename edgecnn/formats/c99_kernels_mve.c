@@ -1,20 +1,13 @@
 /* The kernels again for Helium, the vector unit of Cortex-M55 and M85: these sections replace those of the same name
-   in c99_kernels.c where the compiler has it. The results are the same to the last bit. Vectors are processed four or
-   sixteen values at a time; a predicate masks what lies beyond the end, so nothing there is read or written. */
+   in c99_kernels.c where the compiler has it. The results are the same to the last bit. */
 //@ mve: base
 #include <arm_mve.h>
 
-/* requantize() of four values, with shifts of 0 to 31 */
-static inline int32x4_t requantize_4(int32x4_t value, int32x4_t multiplier, int32x4_t shift)
+/* requantize() of four values without its zero point; `right` is minus the shift */
+static inline int32x4_t requantize_4(int32x4_t high, int32x4_t right)
 {
-    const int32x4_t high = vqrdmulhq_s32(value, multiplier), right = vnegq_s32(shift);
     const int32x4_t away = vshrq_n_s32(vandq_s32(high, right), 31); /* -1 where both are negative */
     return vrshlq_s32(vaddq_s32(high, away), right);
-}
-
-static inline int32x4_t clamp_4(int32x4_t value, int32_t low, int32_t high)
-{
-    return vminq_s32(vmaxq_s32(value, vdupq_n_s32(low)), vdupq_n_s32(high));
 }
 
 /* Whether requantize_4() may be used for all n of these shifts */
@@ -27,7 +20,8 @@ static inline int32_t plain_shifts(const int8_t *shift, int32_t n)
     return n == 0;
 }
 //@ rows: mve requantize clamp
-/* Weights by outputs, `stride` bytes from one to the next; plain where requantize_4() may be used */
+/* Weights by outputs, `stride` bytes from one to the next; sixteen bytes behind the last may be read. plain: whether
+   requantize_4() may be used. */
 struct rows {
     const int8_t *weights;
     const int32_t *bias, *multiplier;
@@ -40,167 +34,230 @@ static void rows_times_one(const struct rows *s, const int8_t *x, int8_t *y)
 {
     int32_t output, i;
     for (output = 0; output < s->outputs; output++) {
-        int32_t sum = 0;
+        const int8_t *weights = s->weights + output * s->stride;
+        int32_t sum = s->bias[output];
         for (i = 0; i < s->taps; i += 16) {
             const mve_pred16_t rest = vctp8q((uint32_t)(s->taps - i));
-            sum = vmladavaq_s8(sum, vldrbq_z_s8(x + i, rest), vldrbq_z_s8(s->weights + output * s->stride + i, rest));
+            sum = vmladavaq_s8(sum, vldrbq_z_s8(x + i, rest), vldrbq_z_s8(weights + i, rest));
         }
-        sum = (int32_t)((uint32_t)sum + (uint32_t)s->bias[output]);
-        y[output] = clamp(requantize(sum, s->multiplier[output], s->shift[output]) + s->out_zero, s->low, s->high);
+        y[output] = clamp(requantize(sum, s->multiplier[output], s->shift[output], s->out_zero), s->low, s->high);
     }
 }
 
-/* All outputs of the inputs x; the last four overlap those before where their number is no multiple of four. */
+/* All outputs of the inputs x, four at a time; where their number is no multiple of four, the last four overlap those
+   before. */
 static void rows_times(const struct rows *s, const int8_t *x, int8_t *y)
 {
+    const int32_t blocks = s->taps >> 4, rest = s->taps & 15, stride = s->stride, outputs = s->outputs;
+    const int32_t zero = s->out_zero;
     const int32x4_t low = vdupq_n_s32(s->low), high = vdupq_n_s32(s->high);
+    const int8x16_t last = vldrbq_z_s8(x + 16 * blocks, vctp8q((uint32_t)rest));
     int32_t output;
-    if (s->outputs < 4 || !s->plain) {
+    if (outputs < 4 || !s->plain) {
         rows_times_one(s, x, y);
         return;
     }
-    for (output = 0; output < s->outputs; output += 4) {
-        const int8_t *w0, *w1, *w2, *w3, *from = x;
-        int32_t a = 0, b = 0, c = 0, d = 0, blocks;
+    for (output = 0; output < outputs; output += 4) {
+        const int8_t *from = x, *w0, *w1, *w2, *w3;
+        int32_t a = 0, b = 0, c = 0, d = 0;
         int32x4_t value;
-        output = output > s->outputs - 4 ? s->outputs - 4 : output;
-        w0 = s->weights + output * s->stride;
-        w1 = w0 + s->stride;
-        w2 = w1 + s->stride;
-        w3 = w2 + s->stride;
-        for (blocks = s->taps >> 4; blocks > 0; blocks--) {
-            const int8x16_t p = vldrbq_s8(from);
-            a = vmladavaq_s8(a, p, vldrbq_s8(w0));
-            b = vmladavaq_s8(b, p, vldrbq_s8(w1));
-            c = vmladavaq_s8(c, p, vldrbq_s8(w2));
-            d = vmladavaq_s8(d, p, vldrbq_s8(w3));
-            from += 16;
-            w0 += 16;
-            w1 += 16;
-            w2 += 16;
-            w3 += 16;
+        output = output + 4 <= outputs ? output : outputs - 4;
+        w0 = s->weights + output * stride;
+        w1 = w0 + stride;
+        w2 = w1 + stride;
+        w3 = w2 + stride;
+        __asm__ volatile("wls lr, %[blocks], 2f\n"
+                         "1:\n"
+                         "vldrb.8 q0, [%[x]], #16\n"
+                         "vldrb.8 q1, [%[w0]], #16\n"
+                         "vmladava.s8 %[a], q0, q1\n"
+                         "vldrb.8 q2, [%[w1]], #16\n"
+                         "vmladava.s8 %[b], q0, q2\n"
+                         "vldrb.8 q1, [%[w2]], #16\n"
+                         "vmladava.s8 %[c], q0, q1\n"
+                         "vldrb.8 q2, [%[w3]], #16\n"
+                         "vmladava.s8 %[d], q0, q2\n"
+                         "le lr, 1b\n"
+                         "2:"
+                         : [a] "+Te"(a), [b] "+Te"(b), [c] "+Te"(c), [d] "+Te"(d), [x] "+r"(from), [w0] "+r"(w0),
+                           [w1] "+r"(w1), [w2] "+r"(w2), [w3] "+r"(w3)
+                         : [blocks] "r"(blocks)
+                         : "q0", "q1", "q2", "lr", "memory");
+        if (rest) {
+            a = vmladavaq_s8(a, last, vldrbq_s8(w0));
+            b = vmladavaq_s8(b, last, vldrbq_s8(w1));
+            c = vmladavaq_s8(c, last, vldrbq_s8(w2));
+            d = vmladavaq_s8(d, last, vldrbq_s8(w3));
         }
-        if (s->taps & 15) {
-            const mve_pred16_t rest = vctp8q((uint32_t)s->taps & 15);
-            const int8x16_t p = vldrbq_z_s8(from, rest);
-            a = vmladavaq_s8(a, p, vldrbq_z_s8(w0, rest));
-            b = vmladavaq_s8(b, p, vldrbq_z_s8(w1, rest));
-            c = vmladavaq_s8(c, p, vldrbq_z_s8(w2, rest));
-            d = vmladavaq_s8(d, p, vldrbq_z_s8(w3, rest));
-        }
-        value = vsetq_lane_s32(a, vdupq_n_s32(d), 0);
-        value = vsetq_lane_s32(b, value, 1);
-        value = vsetq_lane_s32(c, value, 2);
+        __asm__("vmov %q0[2], %q0[0], %1, %3\n"
+                "vmov %q0[3], %q0[1], %2, %4"
+                : "=&w"(value)
+                : "r"(a), "r"(b), "r"(c), "r"(d));
         value = vaddq_s32(value, vldrwq_s32(s->bias + output));
-        value = requantize_4(value, vldrwq_s32(s->multiplier + output), vldrbq_s32(s->shift + output));
-        value = vminq_s32(vmaxq_s32(vaddq_n_s32(value, s->out_zero), low), high);
-        vstrbq_s32(y + output, value);
+        value = vqrdmulhq_s32(value, vldrwq_s32(s->multiplier + output));
+        value = vaddq_n_s32(requantize_4(value, vnegq_s32(vldrbq_s32(s->shift + output))), zero);
+        vstrbq_s32(y + output, vminq_s32(vmaxq_s32(value, low), high));
     }
 }
 //@ conv_2d: conv_2d_settings rows
-/* n bytes of x, or n times `fill` where x is null; returns where the next go */
-static inline int8_t *conv_2d_copy(const int8_t *x, int8_t fill, int32_t n, int8_t *to)
+static inline int8_t *column_fill(int8_t value, int32_t n, int8_t *to)
 {
-    int8x16_t value = vdupq_n_s8(fill);
-    int32_t i;
-    for (i = 0; i < n; i += 16) {
-        const mve_pred16_t rest = vctp8q((uint32_t)(n - i));
-        if (x != 0)
-            value = vldrbq_z_s8(x + i, rest);
-        vstrbq_p_s8(to + i, value, rest);
+    for (; n > 0; n--)
+        *to++ = value;
+    return to;
+}
+
+static inline int8_t *column_copy(const int8_t *x, int32_t n, int8_t *to)
+{
+    for (; n >= 16; n -= 16, x += 16, to += 16)
+        vstrbq_s8(to, vldrbq_s8(x));
+    if (n > 0) {
+        const mve_pred16_t rest = vctp8q((uint32_t)n);
+        vstrbq_p_s8(to, vldrbq_z_s8(x, rest), rest);
     }
     return to + n;
 }
 
-/* The inputs under the kernel at (row, column), which may lie outside, as one column in the order of the weights. */
-static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row, int32_t column, int8_t *to,
-                           int32_t taps)
+/* One column, for the kernel at (row, column), which may lie outside */
+static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row, int32_t column, int8_t *to)
 {
-    const int32_t step = s->dilation_width;
+    const int32_t step = s->dilation_width, width = s->kernel_width, channels = s->channels;
     const int8_t zero = (int8_t)s->in_zero;
-    const uint8x16_t order = vreinterpretq_u8_u32(vdupq_n_u32(0x03010200)) + (vidupq_n_u8(0, 1) & 0xfc);
-    int8_t *const start = to;
-    int32_t first = column < 0 ? (step - 1 - column) / step : 0;
-    int32_t last = (s->in_width - column + step - 1) / step; /* the taps from first up to last lie inside */
+    int32_t first = 0, last = width; /* the taps from first up to last lie inside */
     int32_t i, j;
-    first = first < s->kernel_width ? first : s->kernel_width;
-    last = last < s->kernel_width ? last : s->kernel_width;
+    if (column < 0)
+        first = (step - 1 - column) / step;
+    if (column + (width - 1) * step >= s->in_width)
+        last = column < s->in_width ? (s->in_width - column + step - 1) / step : 0;
+    first = first < width ? first : width;
     last = last > first ? last : first;
     for (i = 0; i < s->kernel_height; i++, row += s->dilation_height) {
+        const int8_t *from = x + (row * s->in_width + column + first * step) * channels;
         if (row < 0 || row >= s->in_height) {
-            to = conv_2d_copy(0, zero, s->kernel_width * s->channels, to);
+            to = column_fill(zero, width * channels, to);
             continue;
         }
-        to = conv_2d_copy(0, zero, first * s->channels, to);
+        to = column_fill(zero, first * channels, to);
         if (step == 1) {
-            to = conv_2d_copy(x + (row * s->in_width + column + first) * s->channels, 0, (last - first) * s->channels,
-                              to);
+            to = column_copy(from, (last - first) * channels, to);
         } else {
-            for (j = first; j < last; j++)
-                to = conv_2d_copy(x + (row * s->in_width + column + j * step) * s->channels, 0, s->channels, to);
+            for (j = first; j < last; j++, from += step * channels)
+                to = column_copy(from, channels, to);
         }
-        to = conv_2d_copy(0, zero, (s->kernel_width - last) * s->channels, to);
-    }
-    for (i = 0; i < taps; i += 16) {
-        const mve_pred16_t rest = vctp8q((uint32_t)(taps - i));
-        vstrbq_p_s8(start + i, vldrbq_gather_offset_z_s8(start + i, order, rest), rest);
+        to = column_fill(zero, (width - last) * channels, to);
     }
 }
 
-/* columns: room for two columns of taps as int16 */
+/* columns: room for two columns of taps as int16, of which one of int8 needs half at most, up to sixteen bytes more */
 static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t *columns)
 {
     const int32_t taps = (s->kernel_height * s->kernel_width * s->channels + 3) & ~(int32_t)3;
     const struct rows rows = {s->weights, s->bias, s->multiplier, s->shift, taps, taps, s->outputs,
                               s->out_zero, s->low, s->high, plain_shifts(s->shift, s->outputs)};
-    int32_t row, column;
+    /* the order of the weights, within each four: 0 2 1 3 */
+    const uint8x16_t order = vaddq_u8(vreinterpretq_u8_u32(vdupq_n_u32(0x03010200)),
+                                      vandq_u8(vidupq_n_u8(0, 1), vdupq_n_u8(0xfc)));
+    int8_t *const to = (int8_t *)columns;
+    int32_t row, column, i;
     for (row = 0; row < s->out_height; row++) {
         for (column = 0; column < s->out_width; column++, y += s->outputs) {
-            conv_2d_gather(s, x, row * s->stride_height - s->pad_top, column * s->stride_width - s->pad_left,
-                           (int8_t *)columns, taps);
-            rows_times(&rows, (const int8_t *)columns, y);
+            conv_2d_gather(s, x, row * s->stride_height - s->pad_top, column * s->stride_width - s->pad_left, to);
+            for (i = 0; i < taps; i += 16)
+                vstrbq_u8((uint8_t *)to + i, vldrbq_gather_offset_u8((uint8_t *)to + i, order));
+            rows_times(&rows, to, y);
         }
     }
 }
 //@ depthwise_conv_2d: depthwise_conv_2d_settings requantize clamp fill_16 mve
-/* Four neighbours of a row of the plane, `stride` apart */
-static inline int32x4_t depthwise_conv_2d_load(const int16_t *x, uint32x4_t offsets, int32_t stride, mve_pred16_t rest)
+/* A channel's plane by lines; four outputs of a line, its lanes, are computed at once. Lines are rows, or columns where
+   that makes fewer fours. Distances are in elements; x and y are those of the channel. */
+struct lines {
+    int32_t in_lines, in_lanes, x_line, x_lane;
+    int32_t pad_line, pad_lane, length; /* of the plane */
+    int32_t out_lines, out_lanes, y_line, y_lane;
+    int32_t kernel_lines, kernel_lanes, w_line, w_lane, stride_line, stride_lane, dilation_line, dilation_lane;
+};
+
+static void depthwise_conv_2d_fill(const struct lines *s, const int8_t *x, int16_t *plane)
 {
-    return stride == 1 ? vldrhq_z_s32(x, rest) : vldrhq_gather_shifted_offset_z_s32(x, offsets, rest);
+    const uint32x4_t apart = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)s->x_lane);
+    int32_t line, left;
+    plane += s->pad_line * s->length + s->pad_lane;
+    for (line = 0; line < s->in_lines; line++) {
+        const int8_t *from = x + line * s->x_line;
+        int16_t *to = plane + line * s->length;
+        for (left = s->in_lanes; left >= 4; left -= 4, from += 4 * s->x_lane, to += 4)
+            vstrhq_s32(to, vldrbq_gather_offset_s32(from, apart));
+        if (left > 0) {
+            const mve_pred16_t rest = vctp32q((uint32_t)left);
+            vstrhq_p_s32(to, vldrbq_gather_offset_z_s32(from, apart, rest), rest);
+        }
+    }
+}
+
+/* Four values of the plane, one after the other where `single` */
+static inline int32x4_t depthwise_conv_2d_load(const int16_t *x, uint32x4_t apart, int32_t single)
+{
+    return single ? vldrhq_s32(x) : vldrhq_gather_shifted_offset_s32(x, apart);
+}
+
+/* The sums of four outputs, plus `sum`. What lies behind the plane may be read: six bytes for each step of a lane. */
+static inline int32x4_t depthwise_conv_2d_sum(const struct lines *s, const int16_t *x, const int8_t *w,
+                                              uint32x4_t apart, int32_t single, int32_t three, int32x4_t sum)
+{
+    int32_t i, j;
+    if (three) { /* 3 x 3 without dilation */
+        for (i = 0; i < 3; i++, x += s->length, w += 3) {
+            sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(x, apart, single), w[0]);
+            sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(x + 1, apart, single), w[1]);
+            sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(x + 2, apart, single), w[2]);
+        }
+        return sum;
+    }
+    for (i = 0; i < s->kernel_lines; i++, x += s->dilation_line * s->length) {
+        for (j = 0; j < s->kernel_lanes; j++)
+            sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(x + j * s->dilation_lane, apart, single),
+                              w[i * s->w_line + j * s->w_lane]);
+    }
+    return sum;
 }
 
 /* One channel of the output from its plane */
-static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output, int8_t *y)
+static inline void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const struct lines *l,
+                                           const int16_t *plane, int32_t output, int8_t *y, int32_t single,
+                                           int32_t three)
 {
-    const int32_t m = s->multiplier[output], shift = s->shift[output], stride = s->stride_width;
-    const int8_t *const weights = s->weights + output * s->kernel_height * s->kernel_width;
-    const uint32x4_t lanes = vidupq_n_u32(0, 1);
-    const uint32x4_t from = vmulq_n_u32(lanes, (uint32_t)stride), to = vmulq_n_u32(lanes, (uint32_t)s->outputs);
-    int32_t row, column, i, j;
-    y += output;
-    for (row = 0; row < s->out_height; row++) {
-        const int16_t *x = plane + row * s->stride_height * s->plane_width;
-        for (column = 0; column < s->out_width; column += 4, x += 4 * stride) {
-            const int32_t left = s->out_width - column;
-            const mve_pred16_t rest = vctp32q((uint32_t)left);
-            const int16_t *line = x;
-            const int8_t *w = weights;
-            int32x4_t sum = vdupq_n_s32(s->bias[output]);
-            for (i = 0; i < s->kernel_height; i++, line += s->dilation_height * s->plane_width) {
-                for (j = 0; j < s->kernel_width; j++)
-                    sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(line + j * s->dilation_width, from, stride, rest),
-                                      *w++);
-            }
+    const int32_t m = s->multiplier[output], shift = s->shift[output], zero = s->out_zero;
+    const uint32x4_t lanes = vidupq_n_u32(0, 1), apart = vmulq_n_u32(lanes, (uint32_t)l->stride_lane);
+    const uint32x4_t to = vmulq_n_u32(lanes, (uint32_t)l->y_lane);
+    const int32x4_t right = vdupq_n_s32(-shift), low = vdupq_n_s32(s->low), high = vdupq_n_s32(s->high);
+    const int32_t bias = s->bias[output];
+    const int8_t *w = s->weights + output * s->kernel_height * s->kernel_width;
+    int8_t turned[9];
+    int32_t line, left, i;
+    if (three) {
+        for (i = 0; i < 9; i++)
+            turned[i] = w[i / 3 * l->w_line + i % 3 * l->w_lane];
+        w = turned;
+    }
+    for (line = 0; line < l->out_lines; line++) {
+        const int16_t *x = plane + line * l->stride_line * l->length;
+        int8_t *out = y + line * l->y_line;
+        for (left = l->out_lanes; left > 0; left -= 4, x += 4 * l->stride_lane, out += 4 * l->y_lane) {
+            int32x4_t sum = depthwise_conv_2d_sum(l, x, w, apart, single, three, vdupq_n_s32(bias));
             if (shift >= 0) {
-                sum = vaddq_n_s32(requantize_4(sum, vdupq_n_s32(m), vdupq_n_s32(shift)), s->out_zero);
-                vstrbq_scatter_offset_p_s32(y, to, clamp_4(sum, s->low, s->high), rest);
+                sum = vaddq_n_s32(requantize_4(vqrdmulhq_n_s32(sum, m), right), zero);
+                sum = vminq_s32(vmaxq_s32(sum, low), high);
+                if (left >= 4)
+                    vstrbq_scatter_offset_s32(out, to, sum);
+                else
+                    vstrbq_scatter_offset_p_s32(out, to, sum, vctp32q((uint32_t)left));
             } else {
                 int32_t sums[4];
                 vstrwq_s32(sums, sum);
                 for (i = 0; i < 4 && i < left; i++)
-                    y[i * s->outputs] = clamp(requantize(sums[i], m, shift) + s->out_zero, s->low, s->high);
+                    out[i * l->y_lane] = clamp(requantize(sums[i], m, shift, zero), s->low, s->high);
             }
-            y += (left < 4 ? left : 4) * s->outputs;
         }
     }
 }
@@ -212,20 +269,32 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
     const int32_t below = s->plane_height - s->pad_top, beside = s->plane_width - s->pad_left;
     const int32_t height = below < s->in_height ? below : s->in_height;
     const int32_t width = beside < s->in_width ? beside : s->in_width;
-    const uint32x4_t apart = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)s->channels);
-    int32_t channel, row, column, i;
+    const struct lines rows = {height, width, s->in_width * s->channels, s->channels,
+                               s->pad_top, s->pad_left, s->plane_width,
+                               s->out_height, s->out_width, s->out_width * s->outputs, s->outputs,
+                               s->kernel_height, s->kernel_width, s->kernel_width, 1,
+                               s->stride_height, s->stride_width, s->dilation_height, s->dilation_width};
+    const struct lines columns = {width, height, s->channels, s->in_width * s->channels,
+                                  s->pad_left, s->pad_top, s->plane_height,
+                                  s->out_width, s->out_height, s->outputs, s->out_width * s->outputs,
+                                  s->kernel_width, s->kernel_height, 1, s->kernel_width,
+                                  s->stride_width, s->stride_height, s->dilation_width, s->dilation_height};
+    const int32_t upright = s->out_width * ((s->out_height + 3) >> 2) < s->out_height * ((s->out_width + 3) >> 2);
+    const struct lines *const l = upright ? &columns : &rows;
+    const int32_t three = l->kernel_lines == 3 && l->kernel_lanes == 3 && l->dilation_lane == 1 &&
+                          l->dilation_line == 1;
+    int32_t channel, i;
     fill_16((int16_t)s->in_zero, s->plane_height * s->plane_width, plane);
     for (channel = 0; channel < s->channels; channel++) {
-        for (row = 0; row < height; row++) {
-            const int8_t *from = x + row * s->in_width * s->channels + channel;
-            int16_t *to = plane + (row + s->pad_top) * s->plane_width + s->pad_left;
-            for (column = 0; column < width; column += 4, from += 4 * s->channels) {
-                const mve_pred16_t rest = vctp32q((uint32_t)(width - column));
-                vstrhq_p_s32(to + column, vldrbq_gather_offset_z_s32(from, apart, rest), rest);
-            }
+        depthwise_conv_2d_fill(l, x + channel, plane);
+        for (i = channel * multiplier; i < (channel + 1) * multiplier; i++) {
+            if (three && l->stride_lane == 1)
+                depthwise_conv_2d_plane(s, l, plane, i, y + i, 1, 1);
+            else if (three)
+                depthwise_conv_2d_plane(s, l, plane, i, y + i, 0, 1);
+            else
+                depthwise_conv_2d_plane(s, l, plane, i, y + i, 0, 0);
         }
-        for (i = 0; i < multiplier; i++)
-            depthwise_conv_2d_plane(s, plane, channel * multiplier + i, y);
     }
 }
 //@ fully_connected: fully_connected_settings rows

@@ -20,6 +20,9 @@ _PURPOSE = "written as C"
 _MAX_RANK = 4
 _MAX_ELEMENTS = 2**31 - 1
 _IN_FOURS = (0, 2, 1, 3)
+# the Helium kernels load vectors of 16 bytes or 4 inputs, and so up to these beyond the last
+_HELIUM_BYTES, _HELIUM_LANES = 12, 3
+_INT8 = (-128, 127)
 
 
 class Constant(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +52,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     scratch: int = 0
     overlaps: tuple[Overlap | None, ...] = ()
     wide: bool = False
+    full: bool = True
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +211,7 @@ class _Lowering:
         scratch: int = 0,
         overlaps: Sequence[Overlap | None] | None = None,
         wide: bool = False,
+        full: bool = True,
     ) -> None:
         """A layer that calls ``call``; in it @0, @1, … are the inputs ``sources``, which may be constants."""
         output = operator.outputs[0]
@@ -243,6 +248,7 @@ class _Lowering:
                 scratch=scratch,
                 overlaps=tuple(free),
                 wide=wide,
+                full=full,
             )
         )
 
@@ -373,7 +379,7 @@ class _Lowering:
                      zip(out, stride, kernel, dilation, strict=True)]  # fmt: skip
             plane[1] += plane[1] % 2
             fields |= {"plane_height": plane[0], "plane_width": plane[1]}
-            scratch = 2 * plane[0] * plane[1]
+            scratch = 2 * (plane[0] * plane[1] + _HELIUM_LANES * max(stride))
             overlap = (
                 Overlap(distance=0, exact=True) if outputs == channels and math.prod(out) <= height * width else None
             )
@@ -393,7 +399,7 @@ class _Lowering:
             Constant(
                 name=f"layer_{operator.position}_{operator.kind.lower()}_weights",
                 type="int8_t",
-                values=packed.reshape(-1),
+                values=packed.reshape(-1) if depthwise else _padded(packed),
             ),
         )
         kind = operator.kind.lower()
@@ -407,6 +413,7 @@ class _Lowering:
             scratch=scratch,
             overlaps=[overlap],
             wide=wide,
+            full=(low, high) == _INT8,
         )
 
     def dense(self, operator: Operator) -> None:
@@ -436,7 +443,7 @@ class _Lowering:
         constants, wide = self.channels(operator, weights.data, self.factors(operator, outputs))
         low, high = _range(operator, output)
         name = f"layer_{operator.position}_fully_connected"
-        constants.insert(0, Constant(name=f"{name}_weights", type="int8_t", values=data.reshape(-1)))
+        constants.insert(0, Constant(name=f"{name}_weights", type="int8_t", values=_padded(data)))
         fields = {
             "rows": rows, "taps": taps, "outputs": outputs,
             "out_zero": int(output.zero_point[0]), "low": low, "high": high,
@@ -450,6 +457,7 @@ class _Lowering:
             struct=_struct("fully_connected", ("weights", "bias", "multiplier", "shift"), fields),
             overlaps=[None],
             wide=wide,
+            full=(low, high) == _INT8,
         )
 
     # Pooling and means
@@ -474,7 +482,7 @@ class _Lowering:
         overlap = Overlap(distance=_distance(shape, (*out, channels), stride, pad, 1), exact=False)
         self.add(
             operator, operator.inputs[:1], f"{kind}(&s, @0, y)", [kind], struct=_struct("pool", (), fields),
-            overlaps=[overlap],
+            overlaps=[overlap], full=(low, high) == _INT8,
         )  # fmt: skip
 
     def mean(self, operator: Operator) -> None:
@@ -540,19 +548,26 @@ class _Lowering:
             largest = 2 * max(scales[:2])
             for key, scale in (("a", scales[0]), ("b", scales[1])):
                 multiplier, shift = numerics.quantize_multiplier(scale / largest)
-                fields |= {f"multiplier_{key}": multiplier, f"shift_{key}": _shift(operator, shift, 255 << 20)}
+                left = 20
+                if (multiplier, shift) == (2**30, 0):  # exactly a half: the same, in the range of the fast path
+                    left, shift = 21, -1
+                fields |= {
+                    f"left_{key}": left, f"multiplier_{key}": multiplier,
+                    f"shift_{key}": _shift(operator, shift, 255 << left),
+                }  # fmt: skip
             multiplier, shift = numerics.quantize_multiplier(largest / (2**20 * scales[2]))
             if shift > 0:
                 raise UnsupportedError(f"{operator}: its output's scale is too small for those of its inputs")
             shift = _shift(operator, shift, 255 << 20)
             call, kernel = f"add(&s, @0, @1, y, {-1 if operator.kind == 'SUB' else 1})", "add"
         fields |= {"multiplier": multiplier, "shift": shift}
+        wide = min(shift, fields.get("shift_a", 1), fields.get("shift_b", 1)) < 0
         same = [
             Overlap(distance=0, exact=False) if shape == made or math.prod(shape) == math.prod(made) else None
             for shape in shapes
         ]
         self.add(operator, operator.inputs[:2], call, [kernel], struct=_struct("binary", (), fields),
-                 overlaps=same, wide=shift < 0)  # fmt: skip
+                 overlaps=same, wide=wide, full=(low, high) == _INT8)  # fmt: skip
 
     def unary(self, operator: Operator) -> None:
         """A function of single values: all its 256 results stand in a table."""
@@ -778,6 +793,10 @@ def in_fours(rows: NDArray[np.int8]) -> NDArray[np.int8]:
     return padded.reshape(len(rows), -1, 4)[:, :, _IN_FOURS].reshape(padded.shape)
 
 
+def _padded(rows: NDArray[np.int8]) -> NDArray[np.int8]:
+    return np.concatenate([rows.reshape(-1), np.zeros(_HELIUM_BYTES, np.int8)])
+
+
 def printable(text: str) -> str:
     """A name from a file, fit for a comment in C."""
     return re.sub(r"[^A-Za-z0-9_./:;,()\[\] -]", "_", text)[:80]
@@ -812,7 +831,7 @@ def _shift(operator: Operator, shift: int, bound: int) -> int:
     """How a shift stands in the code: places to the right, or -64 - places to the left for the kernel's wide path."""
     if shift > 30:
         raise UnsupportedError(f"{operator}: its scales are too far apart")
-    return -shift if -31 <= shift <= 0 and bound < 2**30 else -64 - shift
+    return -shift if -22 <= shift <= -1 and bound < 2**30 else -64 - shift
 
 
 def _range(operator: Operator, output: Tensor, activation: int | None = None) -> tuple[int, int]:
