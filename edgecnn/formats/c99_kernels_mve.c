@@ -50,6 +50,8 @@ static void rows_times(const struct rows *s, const int8_t *x, int8_t *y)
 {
     const int32_t blocks = s->taps >> 4, rest = s->taps & 15, stride = s->stride, outputs = s->outputs;
     const int32_t zero = s->out_zero;
+    const int8_t *weights = s->weights, *shift = s->shift;
+    const int32_t *bias = s->bias, *multiplier = s->multiplier;
     const int32x4_t low = vdupq_n_s32(s->low), high = vdupq_n_s32(s->high);
     const int8x16_t last = vldrbq_z_s8(x + 16 * blocks, vctp8q((uint32_t)rest));
     int32_t output;
@@ -62,7 +64,7 @@ static void rows_times(const struct rows *s, const int8_t *x, int8_t *y)
         int32_t a = 0, b = 0, c = 0, d = 0;
         int32x4_t value;
         output = output + 4 <= outputs ? output : outputs - 4;
-        w0 = s->weights + output * stride;
+        w0 = weights + output * stride;
         w1 = w0 + stride;
         w2 = w1 + stride;
         w3 = w2 + stride;
@@ -93,9 +95,9 @@ static void rows_times(const struct rows *s, const int8_t *x, int8_t *y)
                 "vmov %q0[3], %q0[1], %2, %4"
                 : "=&w"(value)
                 : "r"(a), "r"(b), "r"(c), "r"(d));
-        value = vaddq_s32(value, vldrwq_s32(s->bias + output));
-        value = vqrdmulhq_s32(value, vldrwq_s32(s->multiplier + output));
-        value = vaddq_n_s32(requantize_4(value, vnegq_s32(vldrbq_s32(s->shift + output))), zero);
+        value = vaddq_s32(value, vldrwq_s32(bias + output));
+        value = vqrdmulhq_s32(value, vldrwq_s32(multiplier + output));
+        value = vaddq_n_s32(requantize_4(value, vnegq_s32(vldrbq_s32(shift + output))), zero);
         vstrbq_s32(y + output, vminq_s32(vmaxq_s32(value, low), high));
     }
 }
@@ -195,69 +197,75 @@ static void depthwise_conv_2d_fill(const struct lines *s, const int8_t *x, int16
     }
 }
 
-/* Four values of the plane, one after the other where `single` */
-static inline int32x4_t depthwise_conv_2d_load(const int16_t *x, uint32x4_t apart, int32_t single)
-{
-    return single ? vldrhq_s32(x) : vldrhq_gather_shifted_offset_s32(x, apart);
-}
-
-/* The sums of four outputs, plus `sum`. What lies behind the plane may be read: six bytes for each step of a lane. */
-static inline int32x4_t depthwise_conv_2d_sum(const struct lines *s, const int16_t *x, const int8_t *w,
-                                              uint32x4_t apart, int32_t single, int32_t three, int32x4_t sum)
-{
-    int32_t i, j;
-    if (three) { /* 3 x 3 without dilation */
-        for (i = 0; i < 3; i++, x += s->length, w += 3) {
-            sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(x, apart, single), w[0]);
-            sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(x + 1, apart, single), w[1]);
-            sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(x + 2, apart, single), w[2]);
-        }
-        return sum;
-    }
-    for (i = 0; i < s->kernel_lines; i++, x += s->dilation_line * s->length) {
-        for (j = 0; j < s->kernel_lanes; j++)
-            sum = vmlaq_n_s32(sum, depthwise_conv_2d_load(x + j * s->dilation_lane, apart, single),
-                              w[i * s->w_line + j * s->w_lane]);
-    }
-    return sum;
-}
-
-/* One channel of the output from its plane */
-static inline void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const struct lines *l,
-                                           const int16_t *plane, int32_t output, int8_t *y, int32_t single,
-                                           int32_t three)
+/* One channel of the output from its plane. What lies behind the plane may be read: six bytes for each step of a lane */
+static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const struct lines *l, const int16_t *plane,
+                                    int32_t output, int8_t *y)
 {
     const int32_t m = s->multiplier[output], shift = s->shift[output], zero = s->out_zero;
     const uint32x4_t lanes = vidupq_n_u32(0, 1), apart = vmulq_n_u32(lanes, (uint32_t)l->stride_lane);
     const uint32x4_t to = vmulq_n_u32(lanes, (uint32_t)l->y_lane);
-    const int32x4_t right = vdupq_n_s32(-shift), low = vdupq_n_s32(s->low), high = vdupq_n_s32(s->high);
-    const int32_t bias = s->bias[output];
-    const int8_t *w = s->weights + output * s->kernel_height * s->kernel_width;
-    int8_t turned[9];
-    int32_t line, left, i;
-    if (three) {
-        for (i = 0; i < 9; i++)
-            turned[i] = w[i / 3 * l->w_line + i % 3 * l->w_lane];
-        w = turned;
-    }
+    const int8_t *const weights = s->weights + output * s->kernel_height * s->kernel_width;
+    int32_t line, left, i, j;
     for (line = 0; line < l->out_lines; line++) {
-        const int16_t *x = plane + line * l->stride_line * l->length;
+        const int16_t *first = plane + line * l->stride_line * l->length;
         int8_t *out = y + line * l->y_line;
-        for (left = l->out_lanes; left > 0; left -= 4, x += 4 * l->stride_lane, out += 4 * l->y_lane) {
-            int32x4_t sum = depthwise_conv_2d_sum(l, x, w, apart, single, three, vdupq_n_s32(bias));
+        for (left = l->out_lanes; left > 0; left -= 4, first += 4 * l->stride_lane, out += 4 * l->y_lane) {
+            const int16_t *x = first;
+            int32x4_t sum = vdupq_n_s32(s->bias[output]);
+            for (i = 0; i < l->kernel_lines; i++, x += l->dilation_line * l->length) {
+                const int8_t *w = weights + i * l->w_line;
+                const int16_t *from = x;
+                for (j = l->kernel_lanes; j > 0; j--, from += l->dilation_lane, w += l->w_lane)
+                    sum = vmlaq_n_s32(sum, vldrhq_gather_shifted_offset_s32(from, apart), *w);
+            }
             if (shift >= 0) {
-                sum = vaddq_n_s32(requantize_4(vqrdmulhq_n_s32(sum, m), right), zero);
-                sum = vminq_s32(vmaxq_s32(sum, low), high);
-                if (left >= 4)
-                    vstrbq_scatter_offset_s32(out, to, sum);
-                else
-                    vstrbq_scatter_offset_p_s32(out, to, sum, vctp32q((uint32_t)left));
+                sum = requantize_4(vqrdmulhq_n_s32(sum, m), vdupq_n_s32(-shift));
+                sum = vmaxq_s32(vaddq_n_s32(sum, zero), vdupq_n_s32(s->low));
+                sum = vminq_s32(sum, vdupq_n_s32(s->high));
+                vstrbq_scatter_offset_p_s32(out, to, sum, vctp32q((uint32_t)left));
             } else {
                 int32_t sums[4];
                 vstrwq_s32(sums, sum);
                 for (i = 0; i < 4 && i < left; i++)
                     out[i * l->y_lane] = clamp(requantize(sums[i], m, shift, zero), s->low, s->high);
             }
+        }
+    }
+}
+
+/* The same for 3 x 3 taps, lane by lane, and a shift of 0 to 31 */
+static void depthwise_conv_2d_3x3(const struct depthwise_conv_2d *s, const struct lines *l, const int16_t *plane,
+                                  int32_t output, int8_t *y)
+{
+    const int32_t m = s->multiplier[output], zero = s->out_zero, bias = s->bias[output];
+    const int32_t length = l->length, step = l->stride_line * length, out_lanes = l->out_lanes, next = 4 * l->y_lane;
+    const int32_t y_line = l->y_line;
+    const uint32x4_t to = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)l->y_lane);
+    const int32x4_t right = vdupq_n_s32(-s->shift[output]), low = vdupq_n_s32(s->low), high = vdupq_n_s32(s->high);
+    const int8_t *const weights = s->weights + output * 9;
+    int32_t w[9], line, left, i;
+    for (i = 0; i < 9; i++)
+        w[i] = weights[i / 3 * l->w_line + i % 3 * l->w_lane];
+    for (line = l->out_lines; line > 0; line--, plane += step, y += y_line) {
+        const int16_t *x0 = plane, *x1 = plane + length, *x2 = x1 + length;
+        int8_t *out = y;
+        for (left = out_lanes; left > 0; left -= 4, x0 += 4, x1 += 4, x2 += 4, out += next) {
+            int32x4_t sum = vdupq_n_s32(bias);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x0), w[0]);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x0 + 1), w[1]);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x0 + 2), w[2]);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x1), w[3]);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x1 + 1), w[4]);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x1 + 2), w[5]);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x2), w[6]);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x2 + 1), w[7]);
+            sum = vmlaq_n_s32(sum, vldrhq_s32(x2 + 2), w[8]);
+            sum = vaddq_n_s32(requantize_4(vqrdmulhq_n_s32(sum, m), right), zero);
+            sum = vminq_s32(vmaxq_s32(sum, low), high);
+            if (left >= 4)
+                vstrbq_scatter_offset_s32(out, to, sum);
+            else
+                vstrbq_scatter_offset_p_s32(out, to, sum, vctp32q((uint32_t)left));
         }
     }
 }
@@ -281,19 +289,17 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
                                   s->stride_width, s->stride_height, s->dilation_width, s->dilation_height};
     const int32_t upright = s->out_width * ((s->out_height + 3) >> 2) < s->out_height * ((s->out_width + 3) >> 2);
     const struct lines *const l = upright ? &columns : &rows;
-    const int32_t three = l->kernel_lines == 3 && l->kernel_lanes == 3 && l->dilation_lane == 1 &&
-                          l->dilation_line == 1;
+    const int32_t three = l->kernel_lines == 3 && l->kernel_lanes == 3 && l->stride_lane == 1 &&
+                          l->dilation_lane == 1 && l->dilation_line == 1;
     int32_t channel, i;
     fill_16((int16_t)s->in_zero, s->plane_height * s->plane_width, plane);
     for (channel = 0; channel < s->channels; channel++) {
         depthwise_conv_2d_fill(l, x + channel, plane);
         for (i = channel * multiplier; i < (channel + 1) * multiplier; i++) {
-            if (three && l->stride_lane == 1)
-                depthwise_conv_2d_plane(s, l, plane, i, y + i, 1, 1);
-            else if (three)
-                depthwise_conv_2d_plane(s, l, plane, i, y + i, 0, 1);
+            if (three && s->shift[i] >= 0)
+                depthwise_conv_2d_3x3(s, l, plane, i, y + i);
             else
-                depthwise_conv_2d_plane(s, l, plane, i, y + i, 0, 0);
+                depthwise_conv_2d_plane(s, l, plane, i, y + i);
         }
     }
 }
