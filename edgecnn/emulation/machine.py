@@ -4,7 +4,6 @@ How a target is built and emulated stands in one place, ``kit/Makefile``, which 
 kit without edgecnn. Here it is called, and what it prints becomes records.
 """
 
-import math
 import re
 import shutil
 import subprocess
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from edgecnn.errors import EmulationError, FitError, UnknownNameError
 from edgecnn.formats import c99
 from edgecnn.formats.tflite_graph import Graph
-from edgecnn.records import TensorSpec
 
 Int8 = NDArray[np.int8]
 
@@ -104,12 +102,12 @@ def generate(graph: Graph, name: str) -> Sources:
         ConfigError, UnsupportedError, ArtifactError: as :func:`edgecnn.formats.c99.to_c`.
     """
     generated = c99.to_c(graph, name)
-    said = c99.read_embedded(generated.source.encode(), name)
+    sizes = dict(re.findall(r"_(INPUT|OUTPUT)_SIZE (\d+)", generated.header))
     return Sources(
         name=name,
         files={f"{name}.h": generated.header.encode(), f"{name}.c": generated.source.encode()},
-        input_size=_elements(said.input),
-        output_size=_elements(said.output),
+        input_size=int(sizes["INPUT"]),
+        output_size=int(sizes["OUTPUT"]),
     )
 
 
@@ -201,10 +199,6 @@ def count(firmware: Firmware, image: Int8, limit_s: float = 300.0) -> Cost:
     differences = {name: two[name] - one[name] for name in two if not _ours(name)}
     functions = {name: difference for name, difference in differences.items() if difference}
     return Cost(instructions=sum(functions.values()), functions=functions, stack=stack)
-
-
-def _elements(spec: TensorSpec) -> int:
-    return math.prod(size or 1 for size in spec.shape)
 
 
 def _ours(function: str) -> bool:

@@ -119,14 +119,14 @@ struct conv_2d {
 //@ conv_2d: conv_2d_settings requantize clamp
 /* The inputs under the kernel for two pixels are two columns, pair by pair: taps 0 and 1 of the first, then of the
    second, taps 2 and 3 of the first, and so on. This writes n taps from number k on; it returns the next number. */
-static inline int32_t column_fill(int16_t value, int32_t n, int16_t *to, int32_t k)
+static inline uint32_t column_fill(int16_t value, int32_t n, int16_t *to, uint32_t k)
 {
     for (; n > 0; n--, k++)
         to[2 * k - (k & 1)] = value;
     return k;
 }
 
-static inline int32_t column_copy(const int8_t *x, int32_t n, int16_t *to, int32_t k)
+static inline uint32_t column_copy(const int8_t *x, int32_t n, int16_t *to, uint32_t k)
 {
 #ifdef DUAL_MAC
     if (n >= 5) {
@@ -161,7 +161,8 @@ static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row
     const int32_t step = s->dilation_width, width = s->kernel_width, channels = s->channels;
     const int16_t zero = (int16_t)s->in_zero;
     int32_t first = 0, last = width; /* the taps from first up to last lie inside */
-    int32_t i, j, k = 0;
+    uint32_t k = 0;
+    int32_t i, j;
     if (column < 0)
         first = (step - 1 - column) / step;
     if (column + (width - 1) * step >= s->in_width)
@@ -517,25 +518,6 @@ static void mean(const struct mean *s, const int8_t *x, int8_t *y)
             for (i = 0; i < s->reduced; i++, from += s->inner)
                 sum += *from;
             *y++ = clamp(requantize(sum, s->multiplier, s->shift, s->out_zero), -128, 127);
-        }
-    }
-}
-//@ mean_same: base
-/* Between equal scales and zero points: the plain integer mean, rounded towards zero */
-struct mean_same {
-    int32_t outer, reduced, inner;
-};
-
-static void mean_same(const struct mean_same *s, const int8_t *x, int8_t *y)
-{
-    int32_t outer, inner, i;
-    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->inner) {
-        for (inner = 0; inner < s->inner; inner++) {
-            const int8_t *from = x + inner;
-            int32_t sum = 0;
-            for (i = 0; i < s->reduced; i++, from += s->inner)
-                sum += *from;
-            *y++ = (int8_t)(sum / s->reduced);
         }
     }
 }

@@ -503,11 +503,6 @@ class _Lowering:
         fields = {
             "outer": math.prod(shape[: axes[0]]), "reduced": count, "inner": math.prod(shape[axes[-1] + 1 :]),
         }  # fmt: skip
-        special = len(shape) == 4 and axes == [1, 2] and keep
-        if _equally_quantized(source, output) and not special:
-            self.add(operator, operator.inputs[:1], "mean_same(&s, @0, y)", ["mean_same"],
-                     struct=_struct("mean_same", (), fields))  # fmt: skip
-            return
         multiplier, shift = numerics.quantize_multiplier(float(source.scale[0]) / float(output.scale[0]))
         down = min(count.bit_length() - 1, 32, 31 + shift)
         multiplier = (multiplier << down) // count

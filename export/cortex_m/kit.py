@@ -13,6 +13,7 @@ from edgecnn.files import make_folder, write_atomic
 from edgecnn.formats import c99
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.records import TensorSpec
+from edgecnn.runtimes.c99 import read_generated
 from edgecnn.runtimes.quantized_io import to_input
 
 CORES = tuple(target.removeprefix("cortex-") for target in emulation.TARGETS if target.startswith("cortex-"))
@@ -38,9 +39,10 @@ def build(model: Path, core: str, data: str | None, out: Path) -> tuple[Path, ..
     if model.suffix != ".tflite" or not model.is_file():
         raise ArtifactError(f"{model} is no .tflite file; export an int8 one with: edgecnn export")
     sources = emulation.generate(read_graph(model.read_bytes(), model.name), c99.identifier(model.stem))
-    inputs = _inputs(sources, data, model)
     with TemporaryDirectory() as folder:
-        outputs = emulation.run(emulation.build(sources, "host", Path(folder)), inputs)
+        firmware = emulation.build(sources, "host", Path(folder))
+        inputs = _inputs(read_generated(Path(folder, f"{sources.name}.c")).input, data, model)
+        outputs = emulation.run(firmware, inputs)
     content = {
         **emulation.kit_files(sources, inputs, outputs, f"cortex-{core}"),
         "README.md": (_HERE / "README.md").read_bytes(),
@@ -52,18 +54,18 @@ def build(model: Path, core: str, data: str | None, out: Path) -> tuple[Path, ..
     return tuple(out / name for name in content)
 
 
-def _inputs(sources: emulation.Sources, data: str | None, model: Path) -> Int8:
-    said: TensorSpec = c99.read_embedded(sources.files[f"{sources.name}.c"], model.name).input
+def _inputs(said: TensorSpec, data: str | None, model: Path) -> Int8:
     if data is None:
-        inputs = np.random.default_rng(0).integers(-128, 128, (_IMAGES, sources.input_size), np.int8)
+        inputs = np.random.default_rng(0).integers(-128, 128, (_IMAGES, *(said.shape[1:])), np.int8)
         inputs[0], inputs[1] = -128, 127
-        return inputs
-    loaded = load(data)
-    images = loaded.inputs(loaded.test.images[:_IMAGES])
-    if images.shape[1:] != said.shape[1:]:
-        raise ArtifactError(f"{model} takes {said.shape[1:]}, the images of {data} are {images.shape[1:]}; see --data")
-    inputs = to_input(images, said).reshape(len(images), -1).view(np.int8)
-    return inputs
+    else:
+        loaded = load(data)
+        images = loaded.inputs(loaded.test.images[:_IMAGES])
+        if images.shape[1:] != said.shape[1:]:
+            wanted, found = said.shape[1:], images.shape[1:]
+            raise ArtifactError(f"{model} takes {wanted}, the images of {data} are {found}; see --data")
+        inputs = to_input(images, said).view(np.int8)
+    return inputs.reshape(len(inputs), -1)
 
 
 def _check_own(out: Path, names: set[str]) -> None:
