@@ -1,4 +1,4 @@
-"""The suite ``microcontroller``: what does the generated C99 cost on a Cortex-M, and does it answer as TFLite Micro does?
+"""The suite ``microcontroller``: what does the generated C cost on a Cortex-M, and does it answer as TFLite Micro does?
 
 Executed instructions are counted in QEMU, where they are the same each time. They are no times: QEMU models neither
 pipelines nor memories. What TFLite Micro needs is not measured here; the figures beside are references (see

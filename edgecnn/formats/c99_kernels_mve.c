@@ -46,7 +46,7 @@ static void rows_times_one(const struct rows *s, const int8_t *x, int8_t *y)
 
 /* All outputs of the inputs x, four at a time; where their number is no multiple of four, the last four overlap those
    before. */
-static void rows_times(const struct rows *s, const int8_t *x, int8_t *y)
+__attribute__((noinline)) static void rows_times(const struct rows *s, const int8_t *x, int8_t *y)
 {
     const int32_t blocks = s->taps >> 4, rest = s->taps & 15, stride = s->stride, outputs = s->outputs;
     const int32_t zero = s->out_zero;
