@@ -65,7 +65,7 @@ def workspace(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Works
     provenance = provenance_of("digits", sha256_file(model_file), data)
     artifacts = {
         (format.name, scheme.name): export(source, format=format, scheme=scheme, provenance=provenance, folder=folder)
-        for format, scheme in pairs(tuple(FORMATS.values()), tuple(SCHEMES.values()))
+        for format, scheme in pairs([*FORMATS.values()], [*SCHEMES.values()])
         if (format.name, scheme.name) != ("onnx", "int16x8")
     }
     return Workspace(folder, data_file, data, model, model_file, quantized, qat_file, artifacts)

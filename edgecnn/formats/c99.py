@@ -392,5 +392,6 @@ def _utf16(char: str) -> list[int]:
 def _escaped(text: str) -> str:
     """Text inside a C string literal: UTF-8, what is not plain ASCII in octal."""
     return "".join(
-        chr(byte) if chr(byte).isalnum() or chr(byte) in " .,:;-_+()/" else f"\\{byte:03o}" for byte in text.encode()
+        chr(byte) if byte < 128 and (chr(byte).isalnum() or byte in b" .,:;-_+()/") else f"\\{byte:03o}"
+        for byte in text.encode()
     )

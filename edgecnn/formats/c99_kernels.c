@@ -285,7 +285,7 @@ struct depthwise_conv_2d {
 };
 //@ depthwise_conv_2d: depthwise_conv_2d_settings requantize clamp fill_16
 #ifdef DUAL_MAC
-/* A row of two outputs three taps wide: weights 0 and 1 in w01, 1 and 2 in w12 */
+/* sum + low(a) * high(b) */
 static inline uint32_t mac_low_high(uint32_t a, uint32_t b, uint32_t sum)
 {
     uint32_t result;
@@ -293,6 +293,7 @@ static inline uint32_t mac_low_high(uint32_t a, uint32_t b, uint32_t sum)
     return result;
 }
 
+/* sum + high(a) * low(b) */
 static inline uint32_t mac_high_low(uint32_t a, uint32_t b, uint32_t sum)
 {
     uint32_t result;
@@ -301,62 +302,65 @@ static inline uint32_t mac_high_low(uint32_t a, uint32_t b, uint32_t sum)
 }
 #endif
 
+#ifdef DUAL_MAC
+/* Kernels of 3 x 3. The weights 0 and 1, and 1 and 2 of each row stand in one register. */
+static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output, int8_t *y)
+{
+    const int8_t *w = s->weights + 9 * output;
+    const int32_t m = s->multiplier[output], shift = s->shift[output], outputs = s->outputs, bias = s->bias[output];
+    const int32_t zero = s->out_zero, low = s->low, high = s->high, width = s->out_width;
+    const int32_t words = s->plane_width / 2, pairs = s->stride_width == 1;
+    const word *line = (const word *)(const void *)plane, *const end = line + s->out_height * s->stride_height * words;
+#define WEIGHT_PAIR(i) ((uint32_t)(w[i] & 0xffff) | (uint32_t)w[(i) + 1] << 16)
+    const uint32_t p01 = WEIGHT_PAIR(0), p12 = WEIGHT_PAIR(1), q01 = WEIGHT_PAIR(3), q12 = WEIGHT_PAIR(4);
+    const uint32_t r01 = WEIGHT_PAIR(6), r12 = WEIGHT_PAIR(7);
+    const int32_t step = s->stride_height * words;
+    y += output;
+    for (; line != end; line += step) {
+        const word *x = line;
+        int32_t left = width;
+        do {
+            uint32_t a, b, sum, next;
+            a = x[0], b = x[1];
+            sum = mac_low_high(b, p12, mac_2(a, p01, (uint32_t)bias));
+            next = mac_high_low(a, p01, mac_2(b, p12, (uint32_t)bias));
+            a = x[words], b = x[words + 1];
+            sum = mac_low_high(b, q12, mac_2(a, q01, sum));
+            next = mac_high_low(a, q01, mac_2(b, q12, next));
+            a = x[2 * words], b = x[2 * words + 1];
+            sum = mac_low_high(b, r12, mac_2(a, r01, sum));
+            next = mac_high_low(a, r01, mac_2(b, r12, next));
+            x++;
+            *y = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
+            y += outputs;
+            if (pairs && --left > 0) { /* the output between, where the stride is 1 */
+                *y = clamp(requantize((int32_t)next, m, shift, zero), low, high);
+                y += outputs;
+            }
+        } while (--left > 0);
+    }
+}
+#endif
+
 /* One channel of the output from its plane */
 static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output, int8_t *y)
 {
     const int32_t m = s->multiplier[output], shift = s->shift[output], outputs = s->outputs;
     const int8_t *weights = s->weights + output * s->kernel_height * s->kernel_width;
-    const uint32_t bias = (uint32_t)s->bias[output];
-    const int32_t zero = s->out_zero, low = s->low, high = s->high;
+    const int32_t zero = s->out_zero, low = s->low, high = s->high, bias = s->bias[output];
+    const int32_t height = s->kernel_height, width = s->kernel_width, apart = s->dilation_width;
+    const int32_t down = s->dilation_height * s->plane_width, out_width = s->out_width, stride = s->stride_width;
     int32_t row, column, i, j;
     y += output;
-#ifdef DUAL_MAC
-    if (s->kernel_height == 3 && s->kernel_width == 3 && s->dilation_height == 1 && s->dilation_width == 1 &&
-        s->stride_width <= 2) {
-        const int32_t words = s->plane_width / 2, single = s->stride_width == 1;
-        uint32_t w01[3], w12[3];
-        for (i = 0; i < 3; i++) {
-            w01[i] = (uint32_t)(weights[3 * i] & 0xffff) | (uint32_t)weights[3 * i + 1] << 16;
-            w12[i] = (uint32_t)(weights[3 * i + 1] & 0xffff) | (uint32_t)weights[3 * i + 2] << 16;
-        }
-        for (row = 0; row < s->out_height; row++) {
-            const word *x = (const word *)(const void *)(plane + row * s->stride_height * s->plane_width);
-            for (column = 0; column < s->out_width; column += 1 + single, x++) {
-                const uint32_t p0 = x[0], p1 = x[1], q0 = x[words], q1 = x[words + 1];
-                const uint32_t r0 = x[2 * words], r1 = x[2 * words + 1];
-                uint32_t sum = mac_2(p0, w01[0], bias);
-                sum = mac_low_high(p1, w12[0], sum);
-                sum = mac_2(q0, w01[1], sum);
-                sum = mac_low_high(q1, w12[1], sum);
-                sum = mac_2(r0, w01[2], sum);
-                sum = mac_low_high(r1, w12[2], sum);
-                *y = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
-                y += outputs;
-                if (single && column + 1 < s->out_width) {
-                    sum = mac_high_low(p0, w01[0], bias);
-                    sum = mac_2(p1, w12[0], sum);
-                    sum = mac_high_low(q0, w01[1], sum);
-                    sum = mac_2(q1, w12[1], sum);
-                    sum = mac_high_low(r0, w01[2], sum);
-                    sum = mac_2(r1, w12[2], sum);
-                    *y = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
-                    y += outputs;
-                }
-            }
-        }
-        return;
-    }
-#endif
     for (row = 0; row < s->out_height; row++) {
-        for (column = 0; column < s->out_width; column++) {
-            const int16_t *x = plane + row * s->stride_height * s->plane_width + column * s->stride_width;
+        const int16_t *from = plane + row * s->stride_height * s->plane_width;
+        for (column = 0; column < out_width; column++, from += stride) {
+            const int16_t *x = from;
             const int8_t *w = weights;
-            uint32_t sum = bias;
-            for (i = 0; i < s->kernel_height; i++) {
-                for (j = 0; j < s->kernel_width; j++)
-                    sum += (uint32_t)(x[j * s->dilation_width] * w[j]);
-                w += s->kernel_width;
-                x += s->dilation_height * s->plane_width;
+            uint32_t sum = (uint32_t)bias;
+            for (i = 0; i < height; i++, x += down) {
+                for (j = 0; j < width; j++)
+                    sum += (uint32_t)(x[j * apart] * *w++);
             }
             *y = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
             y += outputs;
@@ -367,21 +371,27 @@ static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const int
 /* Channel by channel, so that y may be x where both have as many channels. plane: room for one channel. */
 static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x, int8_t *y, int16_t *plane)
 {
-    const int32_t multiplier = s->outputs / s->channels;
+    const int32_t channels = s->channels, multiplier = s->outputs / channels;
     const int32_t below = s->plane_height - s->pad_top, beside = s->plane_width - s->pad_left;
     const int32_t height = below < s->in_height ? below : s->in_height;
     const int32_t width = beside < s->in_width ? beside : s->in_width;
+    void (*make)(const struct depthwise_conv_2d *, const int16_t *, int32_t, int8_t *) = depthwise_conv_2d_plane;
     int32_t channel, row, column, i;
+#ifdef DUAL_MAC
+    if (s->kernel_height == 3 && s->kernel_width == 3 && s->dilation_height == 1 && s->dilation_width == 1 &&
+        s->stride_width <= 2)
+        make = depthwise_conv_2d_plane_3x3;
+#endif
     fill_16((int16_t)s->in_zero, s->plane_height * s->plane_width, plane);
-    for (channel = 0; channel < s->channels; channel++) {
+    for (channel = 0; channel < channels; channel++) {
         for (row = 0; row < height; row++) {
-            const int8_t *from = x + row * s->in_width * s->channels + channel;
+            const int8_t *from = x + row * s->in_width * channels + channel;
             int16_t *to = plane + (row + s->pad_top) * s->plane_width + s->pad_left;
-            for (column = 0; column < width; column++, from += s->channels)
+            for (column = 0; column < width; column++, from += channels)
                 *to++ = *from;
         }
         for (i = 0; i < multiplier; i++)
-            depthwise_conv_2d_plane(s, plane, channel * multiplier + i, y);
+            make(s, plane, channel * multiplier + i, y);
     }
 }
 //@ fully_connected_settings: base

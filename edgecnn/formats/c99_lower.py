@@ -193,6 +193,10 @@ class _Lowering:
         self.values[tensor.index] = tensor.index
         return tensor
 
+    def name(self, operator: Operator) -> str:
+        """What the layer to be added is called."""
+        return f"layer_{len(self.layers)}_{operator.kind.lower()}"
+
     def integers(self, operator: Operator, position: int) -> list[int]:
         tensor = self.tensor(operator.inputs[position])
         if tensor.data is None or tensor.dtype not in ("int32", "int64"):
@@ -215,7 +219,7 @@ class _Lowering:
     ) -> None:
         """A layer that calls ``call``; in it @0, @1, … are the inputs ``sources``, which may be constants."""
         output = operator.outputs[0]
-        name = f"layer_{operator.position}_{operator.kind.lower()}"
+        name = self.name(operator)
         values: list[int] = []
         parameters: list[str] = []
         arrays = list(constants)
@@ -302,7 +306,7 @@ class _Lowering:
         The bias takes the input's zero point in. A channel whose sum may leave ±2³⁰, or whose factor is not below 1,
         gets the shift of the kernel's wide path.
         """
-        name = f"layer_{operator.position}_{operator.kind.lower()}"
+        name = self.name(operator)
         zero = int(self.tensor(operator.inputs[0]).zero_point[0])
         bias = self.bias(operator, len(rows))
         wide_rows = rows.astype(np.int64)
@@ -397,7 +401,7 @@ class _Lowering:
         constants.insert(
             0,
             Constant(
-                name=f"layer_{operator.position}_{operator.kind.lower()}_weights",
+                name=f"{self.name(operator)}_weights",
                 type="int8_t",
                 values=packed.reshape(-1) if depthwise else _padded(packed),
             ),
@@ -442,7 +446,7 @@ class _Lowering:
         data[:, :taps] = weights.data
         constants, wide = self.channels(operator, weights.data, self.factors(operator, outputs))
         low, high = _range(operator, output)
-        name = f"layer_{operator.position}_fully_connected"
+        name = self.name(operator)
         constants.insert(0, Constant(name=f"{name}_weights", type="int8_t", values=_padded(data)))
         fields = {
             "rows": rows, "taps": taps, "outputs": outputs,
@@ -572,7 +576,7 @@ class _Lowering:
         )
         shape = self.shape(operator)
         self.make(operator, shape)
-        name = f"layer_{operator.position}_{operator.kind.lower()}"
+        name = self.name(operator)
         values = numerics.table(_FUNCTIONS[operator.kind](operator, source, output), source.dtype)
         self.add(
             operator, operator.inputs[:1], f"lookup({name}_table, @0, y, {math.prod(shape)})", ["lookup"],
@@ -594,7 +598,7 @@ class _Lowering:
                 f"{operator}: a softmax over {shape[-1]} values may overflow; at most 4095 are written"
             )
         values = numerics.softmax_table(float(source.scale[0]), beta)
-        name = f"layer_{operator.position}_softmax"
+        name = self.name(operator)
         self.add(
             operator, operator.inputs[:1],
             f"softmax({name}_table, {len(values)}, @0, y, {math.prod(shape[:-1])}, {shape[-1]})", ["softmax"],
@@ -709,7 +713,7 @@ class _Lowering:
             for size, new in zip((height, width), target, strict=True)
         )
         kind = operator.kind.lower()
-        name = f"layer_{operator.position}_{kind}"
+        name = self.name(operator)
         fields = {"in_width": width, "channels": channels, "out_height": target[0], "out_width": target[1]}
         self.add(
             operator, operator.inputs[:1], f"{kind}(&s, @0, y)", [kind],

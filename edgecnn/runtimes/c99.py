@@ -37,17 +37,14 @@ class C99Session:
         self._said = read_generated(path)
         self.batch = batch
         self.input, self.output = self._said.input, self._said.output
-        self._folder = tempfile.TemporaryDirectory()
-        # each session has a library, and so an arena, of its own
-        self._library = ctypes.CDLL(str(_compiled(path, Path(self._folder.name))))
+        with tempfile.TemporaryDirectory() as folder:  # each session has a library, and so an arena, of its own
+            self._library = ctypes.CDLL(str(_compiled(path, Path(folder))))
         self._invoke = getattr(self._library, f"{self._said.name}_invoke")
         self._invoke.restype = None
         self._out = np.zeros([size or 1 for size in self.output.shape], self.output.dtype)
         self._arena = np.zeros(self._said.memory.arena_bytes // 4 + 1, np.int32)
-        self._after = [ctypes.c_void_p(array.ctypes.data) for array in self._arrays()]
-
-    def _arrays(self) -> list[np.typing.NDArray[np.generic]]:
-        return [self._out, self._arena] if self._said.caller_arena else [self._out]
+        arrays = [self._out, self._arena] if self._said.caller_arena else [self._out]
+        self._after = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
 
     def encode(self, images: Float) -> None:
         """Quantise ``images`` as the code's input asks."""
@@ -67,9 +64,8 @@ class C99Session:
         return to_json(self._said.provenance) if self._said.provenance else None
 
     def close(self) -> None:
-        """Unload the library and remove it."""
+        """Unload the library."""
         _ctypes.dlclose(self._library._handle)
-        self._folder.cleanup()
 
 
 def header_of(path: Path) -> Path:
