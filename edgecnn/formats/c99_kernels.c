@@ -13,14 +13,14 @@ typedef uint32_t __attribute__((may_alias)) word;
 typedef uint32_t __attribute__((may_alias, aligned(1))) unaligned_word;
 
 /* bytes 0 and 2, or 1 and 3, as two int16 */
-static inline uint32_t even_bytes(uint32_t value)
+__attribute__((unused)) static inline uint32_t even_bytes(uint32_t value)
 {
     uint32_t result;
     __asm__("sxtb16 %0, %1" : "=r"(result) : "r"(value));
     return result;
 }
 
-static inline uint32_t odd_bytes(uint32_t value)
+__attribute__((unused)) static inline uint32_t odd_bytes(uint32_t value)
 {
     uint32_t result;
     __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(value));
@@ -28,7 +28,7 @@ static inline uint32_t odd_bytes(uint32_t value)
 }
 
 /* sum + low(a) * low(b) + high(a) * high(b) of int16 halves */
-static inline uint32_t mac_2(uint32_t a, uint32_t b, uint32_t sum)
+__attribute__((unused)) static inline uint32_t mac_2(uint32_t a, uint32_t b, uint32_t sum)
 {
     uint32_t result;
     __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));

@@ -4,14 +4,14 @@
 #include <arm_mve.h>
 
 /* requantize() of four values without its zero point; `right` is minus the shift */
-static inline int32x4_t requantize_4(int32x4_t high, int32x4_t right)
+__attribute__((unused)) static inline int32x4_t requantize_4(int32x4_t high, int32x4_t right)
 {
     const int32x4_t away = vshrq_n_s32(vandq_s32(high, right), 31); /* -1 where both are negative */
     return vrshlq_s32(vaddq_s32(high, away), right);
 }
 
 /* Whether requantize_4() may be used for all n of these shifts */
-static inline int32_t plain_shifts(const int8_t *shift, int32_t n)
+__attribute__((unused)) static inline int32_t plain_shifts(const int8_t *shift, int32_t n)
 {
     while (n > 0 && *shift >= 0) {
         n--;
