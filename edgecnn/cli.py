@@ -402,9 +402,9 @@ def bench(
     """Measure the latency of model FILES.
 
     FILES end in .tflite, .onnx, .c (edgecnn's own) or .keras. They are measured in turns, each in processes of its
-    own; one that cannot be is named with the reason, and the exit status is 1. A batch that a file cannot have is named too, and is
-    no error if it can have another of --batch. Interrupted with Ctrl-C, the command leaves what it has measured in
-    --out, and the same command goes on.
+    own; one that cannot be is named with the reason, and the exit status is 1. A batch that a file cannot have is
+    named too, and is no error if it can have another of --batch. Interrupted with Ctrl-C, the command leaves what it
+    has measured in --out, and the same command goes on.
 
     Instead of them, a bundle.zip brings the files of a run and its test images; with --ssh or --adb it is measured on
     a device, where edgecnn is installed for it.

@@ -3,6 +3,7 @@
 ``EDGECNN_FUZZ=2000`` tries ten times as many.
 """
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ from generated import (
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from edgecnn import emulation
+from edgecnn.formats.tflite_graph import read_graph
+
 pytestmark = needs_tflm
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -47,6 +51,9 @@ def examples(count: int) -> Any:
     count = count * int(os.environ.get("EDGECNN_FUZZ", "200")) // 200
     suppressed = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
     return settings(max_examples=count, deadline=None, suppress_health_check=suppressed)
+
+
+helium_lacks = functools.cache(lambda: emulation.missing_tools("cortex-m55"))
 
 
 class Folders:
@@ -69,7 +76,7 @@ def folders(tmp_path: Path) -> Folders:
 
 
 def agree(model: bytes, folders: Folders, tflm: Tflm, dual_mac: bool = False) -> None:
-    """The generated code, on this machine and maybe with ARM's dual MAC, gives what TFLite Micro gives."""
+    """The generated code gives TFLite Micro's bytes: on this machine, with Arm's dual MAC, and with Helium."""
     folder = folders.new()
     images = random_inputs(model, 4)
     wanted = tflm(model, images)
@@ -77,6 +84,10 @@ def agree(model: bytes, folders: Folders, tflm: Tflm, dual_mac: bool = False) ->
     np.testing.assert_array_equal(run(compiled(folder, "m", "cc", "-O0"), model, images), wanted)
     if dual_mac and dual_mac_tools():
         np.testing.assert_array_equal(run_program(folder, model, images, DUAL_MAC, "qemu-arm"), wanted)
+    if dual_mac and not helium_lacks():
+        firmware = emulation.build(emulation.generate(read_graph(model, "m"), "m"), "cortex-m55", folder / "helium")
+        outputs = emulation.run(firmware, images.reshape(len(images), -1).view(np.int8))
+        np.testing.assert_array_equal(outputs.view(wanted.dtype).reshape(wanted.shape), wanted)
 
 
 def out_size(size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:
