@@ -41,6 +41,7 @@ _PACKAGES = (
     "edgecnn",
     "numpy",
     "ai-edge-litert",
+    "tflite-micro",
     "onnxruntime",
     "keras",
     "tensorflow",

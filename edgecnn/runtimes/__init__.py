@@ -67,6 +67,13 @@ RUNTIMES: dict[str, Runtime] = {
             session="LitertSession",
         ),
         Runtime(
+            name="tflm",
+            format="tflite",
+            package="tflite_micro",
+            module="edgecnn.runtimes.tflm",
+            session="TflmSession",
+        ),
+        Runtime(
             name="onnxruntime",
             format="onnx",
             package="onnxruntime",
