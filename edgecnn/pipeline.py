@@ -23,6 +23,7 @@ from edgecnn.errors import (
     EdgecnnError,
     MissingExtraError,
     RecordError,
+    SessionError,
     UnknownNameError,
     UnsupportedError,
 )
@@ -59,9 +60,12 @@ from edgecnn.verify import (
     FLOAT,
     accuracy_of,
     fake_quantized_outputs,
+    in_tflm,
     judge,
     outputs_of,
     reference_of,
+    runs_in_tflm,
+    tflm_outputs_of,
 )
 
 log = logging.getLogger("edgecnn")
@@ -454,12 +458,15 @@ class _Run:
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
         parities: list[Parity] = []
         outputs: dict[str, Float] = {}
+        micro: dict[str, Float] = {}
         with progress("verify", len(exported)) as advance:
             for artifact in exported:
                 advance(0, artifact.file)
                 try:
                     outputs[artifact.sha256] = self.outputs(artifact)
-                    parities += judge(artifact, exported, outputs, references, self.data.test.labels)
+                    if runs_in_tflm(artifact):
+                        micro.update(self.tflm_outputs(artifact))
+                    parities += judge(artifact, exported, outputs, references, self.data.test.labels, micro)
                 except EdgecnnError as error:
                     self.fail("verify", artifact.file, error)
                 advance()
@@ -490,6 +497,18 @@ class _Run:
         inputs = {**self.data_inputs, "artifact": artifact.sha256}
         path = self.artifacts / artifact.file
         return self.kept(artifact.file, inputs, lambda: outputs_of(path, self.test_images))
+
+    def tflm_outputs(self, artifact: Artifact) -> dict[str, Float]:
+        """Those of an int8 .tflite in TFLM by its hash, for the first test images; none where TFLM does not run it."""
+        path = self.artifacts / artifact.file
+        try:
+            version = require("tflite_micro").__version__
+            inputs = {**self.data_inputs, "artifact": artifact.sha256, "tflm": version}
+            kept = self.kept(in_tflm(artifact), inputs, lambda: tflm_outputs_of(path, self.test_images))
+        except (MissingExtraError, SessionError) as error:
+            log.warning("%s is not compared with TFLM: %s", artifact.file, error)
+            return {}
+        return {artifact.sha256: kept}
 
     def kept(self, name: str, inputs: dict[str, object], compute: Callable[[], Float]) -> Float:
         """Outputs ``(images, classes)`` that are a stage of their own, kept as .npy."""

@@ -124,7 +124,8 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
     for runtime in RUNTIMES.values():
         if path.suffix == f".{runtime.format}":
             return runtime
-    endings = ", ".join(f".{runtime.format}" for runtime in RUNTIMES.values() if runtime.name != "fake")
+    formats = dict.fromkeys(runtime.format for runtime in RUNTIMES.values() if runtime.name != "fake")
+    endings = ", ".join(f".{format}" for format in formats)
     raise ArtifactError(f"{path} has no known ending; give a file ending in {endings}")
 
 
