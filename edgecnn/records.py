@@ -113,8 +113,39 @@ class Provenance(Record, frozen=True):
     tuning: Tuning | None = None
 
 
+class MemoryBlock(Record, frozen=True):
+    """A value, or a layer's scratch memory, in the arena of generated C: ``bytes`` from ``offset`` on.
+
+    It is needed from layer ``first`` to layer ``last``, both included; blocks needed at the same time share bytes
+    only where a layer writes its output over an input it has read.
+    """
+
+    name: str
+    offset: int
+    bytes: int
+    first: int
+    last: int
+
+
+class MemoryPlan(Record, frozen=True):
+    """The arena of generated C, in bytes, and what lies in it; input and output are the caller's."""
+
+    arena_bytes: int
+    blocks: tuple[MemoryBlock, ...]
+
+
+class Companion(Record, frozen=True):
+    """A file that belongs to an artifact and stands beside it, such as the header of a .c file."""
+
+    file: str
+    sha256: str
+
+
 class Artifact(Record, frozen=True):
-    """One model file: what is in it, where it comes from, and its hash. ``file`` stands beside the sidecar."""
+    """One model file: what is in it, where it comes from, and its hash. ``file`` stands beside the sidecar.
+
+    ``memory`` is known of generated C only.
+    """
 
     file: str
     format: str
@@ -124,6 +155,8 @@ class Artifact(Record, frozen=True):
     sha256: str
     size_bytes: int
     provenance: Provenance | None = None
+    companions: tuple[Companion, ...] = ()
+    memory: MemoryPlan | None = None
 
     @property
     def name(self) -> str:
