@@ -8,8 +8,10 @@ import functools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
 from edgecnn.formats.tflite_graph import Graph, Tensor, read_graph
@@ -91,6 +93,17 @@ class TflmSession:
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``."""
         return from_output(self._interpreter.get_output(0), self.output)
+
+    def integers(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Input as the file stores it, ``(batch, …)`` of its own type, to output as the file stores it.
+
+        Raises:
+            SessionError: a kernel failed.
+        """
+        self._interpreter.set_input(values, 0)
+        self.invoke()
+        output: NDArray[Any] = self._interpreter.get_output(0)
+        return output
 
     def provenance(self) -> bytes | None:
         """The metadata buffer "edgecnn"."""
