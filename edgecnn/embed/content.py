@@ -141,10 +141,10 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
 def golden_header(name: str, found: Golden) -> bytes:
     """The file golden.h: arrays ``golden_inputs`` and ``golden_outputs``, static and constant."""
     inputs, outputs = _array("golden_inputs", found.inputs), _array("golden_outputs", found.outputs)
+    about = f"golden inputs ({_printable(found.kind)}) and what TensorFlow Lite Micro gives for them"
     text = (
-        f"/* {name}: golden inputs ({_printable(found.kind)}) and what TensorFlow Lite Micro gives for them; generated, do not "
-        f"edit. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n#define GOLDEN_COUNT "
-        f"{len(found.inputs)}\n\n{inputs}\n{outputs}\n#endif\n"
+        f"/* {name}: {about}; generated, do not edit. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n"
+        f"#define GOLDEN_COUNT {len(found.inputs)}\n\n{inputs}\n{outputs}\n#endif\n"
     )
     return text.encode()
 
