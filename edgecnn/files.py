@@ -69,6 +69,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OutputError: the disk is full, or the place does not allow writing.
     """
+    path = path.resolve()
     make_folder(path.parent)
     partial, old = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "old"))
     try:

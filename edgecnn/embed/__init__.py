@@ -82,22 +82,23 @@ def _check_former(out: Path) -> None:
         return
     if not out.is_dir():
         raise OutputError(f"output folder {out} is a file; name a folder, or remove the file")
-    found = {
-        path.relative_to(out).as_posix(): path
-        for path in out.rglob("*")
-        if path.is_file() and path.relative_to(out).parts[0] != _BUILD
-    }
-    if not found:
+    there = sorted(path.name for path in out.iterdir() if path.name != _BUILD)
+    if not there:
         return
     advice = "name a new or empty folder"
     try:
-        kit = from_json(found.pop(KIT_FILE).read_bytes(), Kit, out / KIT_FILE)
-    except (KeyError, RecordError) as error:
-        raise OutputError(f"{out} is not a kit: it holds {min(found, default=KIT_FILE)}; {advice}") from error
+        kit = from_json((out / KIT_FILE).read_bytes(), Kit, out / KIT_FILE)
+    except (OSError, RecordError) as error:
+        raise OutputError(f"{out} is not a kit: it holds {there[0]}; {advice}") from error
+    found = {
+        path.relative_to(out).as_posix(): path
+        for path in out.rglob("*")
+        if (path.is_symlink() or not path.is_dir()) and path.relative_to(out).parts[0] not in (_BUILD, KIT_FILE)
+    }
     for name, path in sorted(found.items()):
         if name not in kit.files:
             raise OutputError(f"{out} is a kit with something else in it: {name}; {advice}, or move that away")
-        if sha256_file(path) != kit.files[name]:
+        if path.is_symlink() or sha256_file(path) != kit.files[name]:
             raise OutputError(f"{out} is a kit in which {name} was changed; {advice}, or move that away")
 
 

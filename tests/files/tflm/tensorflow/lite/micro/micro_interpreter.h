@@ -46,21 +46,42 @@ class MicroOpResolver {
     virtual ~MicroOpResolver() {}
 };
 
+enum class MemoryPlannerType { kGreedy, kLinear };
+
+class MicroAllocator {
+  public:
+    static MicroAllocator *Create(uint8_t *arena, size_t size, MemoryPlannerType type);
+    size_t used_bytes() const;
+};
+
 class MicroInterpreter {
   public:
-    MicroInterpreter(const Model *model, const MicroOpResolver &resolver, uint8_t *arena, size_t size,
-                     MicroResourceVariables *variables = nullptr, MicroProfilerInterface *profiler = nullptr,
-                     bool preserve_all_tensors = false);
+    MicroInterpreter(const Model *model, const MicroOpResolver &resolver, MicroAllocator *allocator,
+                     MicroResourceVariables *variables = nullptr, MicroProfilerInterface *profiler = nullptr);
+    /* TFLM has such a constructor; here the allocator is kept, because the place of the real member is not known */
+    MicroInterpreter(const Model *model, const MicroOpResolver &resolver, uint8_t *arena, size_t size)
+        : MicroInterpreter(model, resolver, made(arena, size))
+    {
+        allocator_ = made(nullptr, 0);
+    }
     ~MicroInterpreter();
     TfLiteStatus AllocateTensors();
     TfLiteStatus Invoke();
     TfLiteTensor *input(size_t index);
     TfLiteTensor *output(size_t index);
-    /* inline in the real header, from a member whose place is not known here */
-    size_t arena_used_bytes() const { return 0; }
+    size_t arena_used_bytes() const { return allocator_->used_bytes(); }
 
   private:
+    static MicroAllocator *made(uint8_t *arena, size_t size)
+    {
+        static MicroAllocator *last;
+        if (arena != nullptr)
+            last = MicroAllocator::Create(arena, size, MemoryPlannerType::kGreedy);
+        return last;
+    }
+
     alignas(16) unsigned char storage_[8192];
+    MicroAllocator *allocator_;
 };
 
 }  // namespace micro
