@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Repeated here because the registries import numpy, and --help must not wait for it; a test compares them.
 SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
-FORMATS = ("tflite", "onnx")
+FORMATS = ("tflite", "onnx", "c99")
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2")
 EMBED_TARGETS = ("c99", "tflm", "arduino", "linux")
 
@@ -270,7 +270,7 @@ def export(
     """
     from edgecnn.files import make_folder, sha256_file
     from edgecnn.formats import export as export_artifact
-    from edgecnn.formats import format_named, provenance_of
+    from edgecnn.formats import format_named, pairs, provenance_of
     from edgecnn.formats.source import Source
     from edgecnn.quantization.schemes import scheme_named
 
@@ -291,17 +291,16 @@ def export(
     provenance = provenance_of(model.stem, sha256_file(model), loaded)
     written: list[Record] = []
     failed = False
-    for format in map(format_named, formats):
-        for scheme in map(scheme_named, schemes):
-            try:
-                artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
-            except EdgecnnError as error:
-                failed = failed or not _is_expected(error)
-                click.echo(f"edgecnn: {scheme.name} .{format.name}: {error}", err=True)
-            else:
-                written.append(artifact)
-                if not as_json:
-                    click.echo(f"{out / artifact.file}  {artifact.size_bytes} bytes")
+    for format, scheme in pairs([*map(format_named, formats)], [*map(scheme_named, schemes)]):
+        try:
+            artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
+        except EdgecnnError as error:
+            failed = failed or not _is_expected(error)
+            click.echo(f"edgecnn: {scheme.name} .{format.ending}: {error}", err=True)
+        else:
+            written.append(artifact)
+            if not as_json:
+                click.echo(f"{out / artifact.file}  {artifact.size_bytes} bytes")
     if as_json:
         _print_array(written)
     sys.exit(1 if failed else 0)
@@ -376,8 +375,8 @@ def bench(
 ) -> None:
     """Measure the latency of model FILES.
 
-    FILES end in .tflite, .onnx or .keras. They are measured in turns, each in a process of its own; one that
-    cannot be is named with the reason, and the exit status is 1.
+    FILES end in .tflite, .onnx, .c (edgecnn's own) or .keras. They are measured in turns, each in a process of its
+    own; one that cannot be is named with the reason, and the exit status is 1.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic

@@ -28,7 +28,7 @@ from edgecnn.errors import (
     UnsupportedError,
 )
 from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, Format, export, format_named, provenance_of
+from edgecnn.formats import FORMATS, Format, export, file_name, format_named, pairs, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
@@ -423,13 +423,13 @@ class _Run:
         """Every scheme in every format; one that makes no sense, or fails, becomes a Failure."""
         config = self.config
         model_sha256 = sha256_file(self.model)
-        wanted = [(format_named(f), scheme_named(s)) for f in config.formats for s in config.schemes]
+        wanted = pairs([*map(format_named, config.formats)], [*map(scheme_named, config.schemes)])
         with progress("export", len(wanted)) as advance:
             for format, scheme in wanted:
-                advance(note=f"{scheme.name}.{format.name}")
+                advance(note=f"{scheme.name}.{format.ending}")
                 if scheme.method == "qat" and not self.qat_weights.is_file():
                     continue  # its failure is a row already
-                path = self.artifacts / f"{self.name}-{scheme.name}.{format.name}"
+                path = self.artifacts / file_name(self.name, scheme, format)
                 inputs = self.export_inputs(scheme)
                 if format.name == "onnx" and scheme.name in self.tunings:
                     inputs["tuning"] = to_json(self.tunings[scheme.name]).decode()
@@ -445,7 +445,8 @@ class _Run:
                     )
 
                 try:
-                    self.stage(f"export-{path.name}", inputs, [path, artifacts.sidecar(path)], make)
+                    outputs = [path.with_suffix(f".{ending}") for ending in format.companions]
+                    self.stage(f"export-{path.name}", inputs, [path, artifacts.sidecar(path), *outputs], make)
                     yield artifacts.load(path)
                 except EdgecnnError as error:
                     self.fail("export", path.name, error)

@@ -141,6 +141,20 @@ class Companion(Record, frozen=True):
     sha256: str
 
 
+class GeneratedC(Record, frozen=True):
+    """What a generated .c file says of itself. ``name`` begins its functions' names.
+
+    ``caller_arena`` says that its invoke function takes the arena as a third argument.
+    """
+
+    name: str
+    input: TensorSpec
+    output: TensorSpec
+    memory: MemoryPlan
+    caller_arena: bool
+    provenance: Provenance | None = None
+
+
 class Artifact(Record, frozen=True):
     """One model file: what is in it, where it comes from, and its hash. ``file`` stands beside the sidecar.
 

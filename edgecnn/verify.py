@@ -59,8 +59,9 @@ def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
     """Compare the model files at ``paths`` with the Keras model at ``model``, on all test images of ``data``.
 
     An int8-qat file is compared with the fake-quantised model that ``qat_weights`` (from ``edgecnn quantize``)
-    make of it; an int8 .onnx also with the .tflite of the same scheme, if that is among ``paths``; an int8 .tflite
-    also with what TensorFlow Lite for Microcontrollers makes of it, where that is installed and takes the file.
+    make of it; an int8 .onnx or .c also with the .tflite of the same scheme, if that is among ``paths``. An int8
+    .tflite and the .c of it are compared with what TensorFlow Lite for Microcontrollers makes of the .tflite too, where
+    that is installed and takes the file; the .c in every byte.
 
     Raises:
         ArtifactError: a file is missing, or its hash does not match its sidecar.
@@ -129,16 +130,17 @@ def judge(
                     against=twin.file,
                     tolerance=SAME_WEIGHTS if _has_float_operators(artifact) else SAME_INTEGERS,
                 )
-    if runs_in_tflm(artifact) and artifact.sha256 in micro:
-        expected = micro[artifact.sha256]
-        yield compare(
-            artifact,
-            outputs[artifact.sha256][: len(expected)],
-            expected,
-            labels[: len(expected)],
-            against=in_tflm(artifact),
-            tolerance=SAME_INTEGERS,
-        )
+    for twin in (artifact,) if artifact.format == "tflite" else exported if artifact.format == "c" else ():
+        if runs_in_tflm(twin) and twin.scheme == scheme.name and twin.sha256 in micro:
+            expected = micro[twin.sha256]
+            yield compare(
+                artifact,
+                outputs[artifact.sha256][: len(expected)],
+                expected,
+                labels[: len(expected)],
+                against=in_tflm(twin),
+                tolerance=SAME_BYTES if artifact.format == "c" else SAME_INTEGERS,
+            )
 
 
 def runs_in_tflm(artifact: Artifact) -> bool:

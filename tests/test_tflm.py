@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +180,32 @@ def test_litert_is_compared_with_tflm(workspace: Any) -> None:
         assert parity.tolerance == SAME_INTEGERS
         assert parity.violations == ()
         assert parity.difference.images == len(workspace.data.test.labels)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-qat"])
+def test_generated_c_gives_the_same_bytes_and_one_weight_off_does_not(
+    workspace: Any, scheme: str, tmp_path: Path
+) -> None:
+    tflite, code = workspace.path("tflite", scheme), workspace.path("c99", scheme)
+    qat = workspace.qat_file
+
+    def bytes_of(path: Path) -> Any:
+        found = verify([tflite, path], workspace.data, model=workspace.model_file, qat_weights=qat)
+        (parity,) = [one for one in found if one.artifact == path.name and one.reference.endswith("in TFLM")]
+        assert parity.tolerance == SAME_BYTES
+        assert parity.difference.images == len(workspace.data.test.labels)
+        return parity
+
+    assert bytes_of(code).violations == ()
+    damaged = tmp_path / code.name
+    text = code.read_text()
+    found = re.search(r"_weights\[\d+\] = \{\s*(-?\d+)", text)
+    assert found is not None
+    value = int(found[1])
+    damaged.write_text(text[: found.start(1)] + str(value + (1 if value < 0 else -1)) + text[found.end(1) :])
+    shutil.copy(code.with_suffix(".h"), tmp_path)
+    parity = bytes_of(damaged)
+    assert any("largest difference" in violation for violation in parity.violations)
 
 
 def test_images_are_as_many_as_tflm_can_do(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:

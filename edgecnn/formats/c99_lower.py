@@ -20,6 +20,7 @@ _PURPOSE = "written as C"
 _MAX_RANK = 4
 _MAX_ELEMENTS = 2**31 - 1
 _IN_FOURS = (0, 2, 1, 3)
+_INT8 = (-128, 127)
 
 
 class Constant(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     scratch: int = 0
     overlaps: tuple[Overlap | None, ...] = ()
     wide: bool = False
+    full: bool = True
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,6 +226,10 @@ class _Lowering:
         self.values[tensor.index] = tensor.index
         return tensor
 
+    def name(self, operator: Operator) -> str:
+        """What the layer to be added is called."""
+        return f"layer_{len(self.layers)}_{operator.kind.lower()}"
+
     def integers(self, operator: Operator, position: int) -> list[int]:
         tensor = self.tensor(operator.inputs[position])
         if tensor.data is None or tensor.dtype not in ("int32", "int64"):
@@ -242,10 +248,11 @@ class _Lowering:
         scratch: int = 0,
         overlaps: Sequence[Overlap | None] | None = None,
         wide: bool = False,
+        full: bool = True,
     ) -> None:
         """A layer that calls ``call``; in it @0, @1, … are the inputs ``sources``, which may be constants."""
         output = operator.outputs[0]
-        name = f"layer_{operator.position}_{operator.kind.lower()}"
+        name = self.name(operator)
         values: list[int] = []
         parameters: list[str] = []
         arrays = list(constants)
@@ -278,6 +285,7 @@ class _Lowering:
                 scratch=scratch,
                 overlaps=tuple(free),
                 wide=wide,
+                full=full,
             )
         )
 
@@ -331,7 +339,7 @@ class _Lowering:
         The bias takes the input's zero point in. A channel whose sum may leave ±2³⁰, or whose factor is not below 1,
         gets the shift of the kernel's wide path.
         """
-        name = f"layer_{operator.position}_{operator.kind.lower()}"
+        name = self.name(operator)
         zero = int(self.tensor(operator.inputs[0]).zero_point[0])
         bias = self.bias(operator, len(rows))
         wide_rows = rows.astype(np.int64)
@@ -426,7 +434,7 @@ class _Lowering:
         constants.insert(
             0,
             Constant(
-                name=f"layer_{operator.position}_{operator.kind.lower()}_weights",
+                name=f"{self.name(operator)}_weights",
                 type="int8_t",
                 values=packed.reshape(-1),
             ),
@@ -442,6 +450,7 @@ class _Lowering:
             scratch=scratch,
             overlaps=[overlap],
             wide=wide,
+            full=(low, high) == _INT8,
         )
 
     def dense(self, operator: Operator) -> None:
@@ -470,7 +479,7 @@ class _Lowering:
         data[:, :taps] = weights.data
         constants, wide = self.channels(operator, weights.data, self.factors(operator, outputs))
         low, high = _range(operator, output)
-        name = f"layer_{operator.position}_fully_connected"
+        name = self.name(operator)
         constants.insert(0, Constant(name=f"{name}_weights", type="int8_t", values=data.reshape(-1)))
         fields = {
             "rows": rows, "taps": taps, "outputs": outputs,
@@ -485,6 +494,7 @@ class _Lowering:
             struct=_struct("fully_connected", ("weights", "bias", "multiplier", "shift"), fields),
             overlaps=[None],
             wide=wide,
+            full=(low, high) == _INT8,
         )
 
     # Pooling and means
@@ -509,7 +519,7 @@ class _Lowering:
         overlap = Overlap(distance=_distance(shape, (*out, channels), stride, pad, 1), exact=False)
         self.add(
             operator, operator.inputs[:1], f"{kind}(&s, @0, y)", [kind], struct=_struct("pool", (), fields),
-            overlaps=[overlap],
+            overlaps=[overlap], full=(low, high) == _INT8,
         )  # fmt: skip
 
     def mean(self, operator: Operator) -> None:
@@ -530,11 +540,6 @@ class _Lowering:
         fields = {
             "outer": math.prod(shape[: axes[0]]), "reduced": count, "inner": math.prod(shape[axes[-1] + 1 :]),
         }  # fmt: skip
-        special = len(shape) == 4 and axes == [1, 2] and keep
-        if _equally_quantized(source, output) and not special:
-            self.add(operator, operator.inputs[:1], "mean_same(&s, @0, y)", ["mean_same"],
-                     struct=_struct("mean_same", (), fields))  # fmt: skip
-            return
         multiplier, shift = numerics.quantize_multiplier(float(source.scale[0]) / float(output.scale[0]))
         down = min(count.bit_length() - 1, 32, 31 + shift)
         multiplier = (multiplier << down) // count
@@ -575,19 +580,26 @@ class _Lowering:
             largest = 2 * max(scales[:2])
             for key, scale in (("a", scales[0]), ("b", scales[1])):
                 multiplier, shift = numerics.quantize_multiplier(scale / largest)
-                fields |= {f"multiplier_{key}": multiplier, f"shift_{key}": _shift(operator, shift, 255 << 20)}
+                left = 20
+                if (multiplier, shift) == (2**30, 0):  # exactly a half: the same, in the range of the fast path
+                    left, shift = 21, -1
+                fields |= {
+                    f"left_{key}": left, f"multiplier_{key}": multiplier,
+                    f"shift_{key}": _shift(operator, shift, 255 << left),
+                }  # fmt: skip
             multiplier, shift = numerics.quantize_multiplier(largest / (2**20 * scales[2]))
             if shift > 0:
                 raise UnsupportedError(f"{operator}: its output's scale is too small for those of its inputs")
             shift = _shift(operator, shift, 255 << 20)
             call, kernel = f"add(&s, @0, @1, y, {-1 if operator.kind == 'SUB' else 1})", "add"
         fields |= {"multiplier": multiplier, "shift": shift}
+        wide = min(shift, fields.get("shift_a", 1), fields.get("shift_b", 1)) < 0
         same = [
             Overlap(distance=0, exact=False) if shape == made or math.prod(shape) == math.prod(made) else None
             for shape in shapes
         ]
         self.add(operator, operator.inputs[:2], call, [kernel], struct=_struct("binary", (), fields),
-                 overlaps=same, wide=shift < 0)  # fmt: skip
+                 overlaps=same, wide=wide, full=(low, high) == _INT8)  # fmt: skip
 
     def unary(self, operator: Operator) -> None:
         """A function of single values: all its 256 results stand in a table."""
@@ -597,7 +609,7 @@ class _Lowering:
         )
         shape = self.shape(operator)
         self.make(operator, shape)
-        name = f"layer_{operator.position}_{operator.kind.lower()}"
+        name = self.name(operator)
         values = numerics.table(_FUNCTIONS[operator.kind](operator, source, output), source.dtype)
         self.add(
             operator, operator.inputs[:1], f"lookup({name}_table, @0, y, {math.prod(shape)})", ["lookup"],
@@ -619,7 +631,7 @@ class _Lowering:
                 f"{operator}: a softmax over {shape[-1]} values may overflow; at most 4095 are written"
             )
         values = numerics.softmax_table(float(source.scale[0]), beta)
-        name = f"layer_{operator.position}_softmax"
+        name = self.name(operator)
         self.add(
             operator, operator.inputs[:1],
             f"softmax({name}_table, {len(values)}, @0, y, {math.prod(shape[:-1])}, {shape[-1]})", ["softmax"],
@@ -734,7 +746,7 @@ class _Lowering:
             for size, new in zip((height, width), target, strict=True)
         )
         kind = operator.kind.lower()
-        name = f"layer_{operator.position}_{kind}"
+        name = self.name(operator)
         fields = {"in_width": width, "channels": channels, "out_height": target[0], "out_width": target[1]}
         self.add(
             operator, operator.inputs[:1], f"{kind}(&s, @0, y)", [kind],
@@ -847,7 +859,7 @@ def _shift(operator: Operator, shift: int, bound: int) -> int:
     """How a shift stands in the code: places to the right, or -64 - places to the left for the kernel's wide path."""
     if shift > 30:
         raise UnsupportedError(f"{operator}: its scales are too far apart")
-    return -shift if -31 <= shift <= 0 and bound < 2**30 else -64 - shift
+    return -shift if -22 <= shift <= -1 and bound < 2**30 else -64 - shift
 
 
 def _range(operator: Operator, output: Tensor, activation: int | None = None) -> tuple[int, int]:

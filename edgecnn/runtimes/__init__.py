@@ -81,6 +81,13 @@ RUNTIMES: dict[str, Runtime] = {
             session="OrtSession",
         ),
         Runtime(
+            name="c99",
+            format="c",
+            package="edgecnn",
+            module="edgecnn.runtimes.c99",
+            session="C99Session",
+        ),
+        Runtime(
             name="keras",
             format="keras",
             package="keras",
