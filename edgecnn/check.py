@@ -146,8 +146,8 @@ def _tflm(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
                 )
     if _per_channel_dense(graph):
         found.notes.append(
-            "dense layers have a scale per channel: TFLM from September 2024 on computes them, from May 2024 on it "
-            "refuses them, older ones give wrong results (tflite-micro pull requests 2673 and 2602)"
+            "dense layers have a scale per channel: TFLM computes them since autumn 2024, from May 2024 on it "
+            "refused them, older versions give wrong results (tflite-micro pull requests 2673 and 2602)"
         )
     try:
         found.arena_bytes = arena_bytes(model)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_models import source_of, write_tflite
+from tools import need
 
 from edgecnn import check as check_module
 from edgecnn.check import COMPILER, CORES, check
@@ -21,7 +21,11 @@ from edgecnn.models import MODELS
 from edgecnn.optional import require
 from edgecnn.records import TargetCheck, from_json
 
-needs_compiler = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"{COMPILER} is not installed")
+
+@pytest.fixture
+def compiler() -> None:
+    """The cross compiler is there."""
+    need(COMPILER)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +161,7 @@ def test_float_models_are_not_written_as_c(schemes: dict[str, Path]) -> None:
         assert check(schemes[scheme], "cortex-m4:flash=1m").reasons == reasons
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("core", CORES)
 def test_every_core_is_compiled_for(core: str, schemes: dict[str, Path]) -> None:
     found = check(schemes["int8"], core)
@@ -171,7 +175,7 @@ def test_every_core_is_compiled_for(core: str, schemes: dict[str, Path]) -> None
     assert any(note.startswith(f"flash and RAM of the model as compiled by {COMPILER}") for note in found.notes)
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_budgets_hold_to_the_byte(schemes: dict[str, Path]) -> None:
     free = check(schemes["int8"], "cortex-m4")
     flash, ram = free.flash_bytes, free.ram_bytes

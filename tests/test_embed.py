@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_models import source_of, write_tflite
+from tools import need
 
 from edgecnn import cli
 from edgecnn.embed import KIT_FILE, TARGETS, embed
@@ -128,8 +129,7 @@ def test_golden_inputs_are_the_data_sets(target: str, kits: dict[str, Path], wor
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_c99_kit_passes_its_self_test(compiler: str, own: dict[str, Path]) -> None:
-    if shutil.which(compiler) is None:
-        pytest.skip(f"{compiler} is not installed")
+    need(compiler)
     done = make_c99(own["c99"], f"CC={compiler}", f"CFLAGS={C_FLAGS} -fsanitize=address,undefined")
     assert done.returncode == 0, done.stderr
     assert "ok: 4 golden inputs, every output byte as in TensorFlow Lite Micro" in done.stdout
@@ -267,8 +267,7 @@ def compile_sketch(kit: Path, compiler: str, *flags: str) -> "list[subprocess.Co
 
 
 def test_arduino_library_compiles_for_a_board(own: dict[str, Path]) -> None:
-    if shutil.which("arm-none-eabi-g++") is None:
-        pytest.skip("arm-none-eabi-g++ is not installed")
+    need("arm-none-eabi-g++")
     for done in compile_sketch(own["arduino"], "arm-none-eabi-g++", "-mcpu=cortex-m4", "-mthumb"):
         assert done.returncode == 0, done.stderr
 
