@@ -29,6 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
 FORMATS = ("tflite", "onnx", "c99")
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2")
+EMBED_TARGETS = ("c99", "tflm", "arduino", "linux")
 
 _FILE = click.Path(path_type=Path)
 
@@ -530,6 +531,58 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
             kind = node.kernel if node.position is None else f"{node.kind} {node.position}"
             click.echo(f"edgecnn: {file}: {kind} ({node.name}) computes in {node.precision}", err=True)
         sys.exit(1 if found.not_int8 else 0)
+
+
+@cli.command()
+@click.argument("model", type=_FILE)
+@click.option("--target", required=True, help="tflm, c99, edgetpu, or a core: cortex-m4:flash=256k,ram=64k.")
+@_json
+def check(model: Path, target: str, as_json: bool) -> None:
+    """Say whether MODEL fits a target and runs there.
+
+    MODEL is a .tflite file that any tool made. Its operators, types, scales and sizes are held against what the target
+    takes, by rules and, where they are here, by its own tools: TFLM itself, a cross compiler. The output says by which.
+    The exit status is 1 if anything speaks against it; every reason is given at once. Cores are cortex-m0, -m0plus,
+    -m3, -m4, -m7, -m33 and -m55; budgets of flash and RAM are in bytes, with k or m.
+    """
+    from edgecnn.check import check as check_file
+
+    found = check_file(model, target)
+    if as_json:
+        _print(found, True, "")
+    else:
+        click.echo(f"{found.file} on {found.target}: {'fits' if found.fits else 'does not fit'}")
+        for kind, size in (("arena", found.arena_bytes), ("flash", found.flash_bytes), ("RAM", found.ram_bytes)):
+            if size is not None:
+                click.echo(f"  {kind:5}  {size:,} bytes")
+        for note in found.notes:
+            click.echo(f"  {note}")
+    for reason in found.reasons:
+        click.echo(f"edgecnn: {model}: {reason}", err=True)
+    sys.exit(0 if found.fits else 1)
+
+
+@cli.command()
+@click.argument("model", type=_FILE)
+@click.option("--target", type=click.Choice(EMBED_TARGETS), required=True, help="Where MODEL is to run.")
+@click.option("--data", help="Take golden inputs from this data set; by default noise, for linux the data of MODEL.")
+@click.option("--out", type=_FILE, required=True, help="The folder to write.")
+@_json
+def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) -> None:
+    """Put MODEL into a folder that is ready to copy to a device.
+
+    MODEL is a .tflite with int8 input and output; for linux any exported .tflite or .onnx. c99: C without a library.
+    tflm: the model, the operators and the arena for TensorFlow Lite Micro. arduino: a library around the C. linux: a
+    program that needs Python and one runtime. Each has golden answers, a test that compares with them, and a README.
+    A former kit in the folder is replaced, anything else is not.
+    """
+    from edgecnn.embed import embed as embed_model
+
+    kit = embed_model(model, target, out, data)
+    arena = "" if kit.arena_bytes is None else f", arena {kit.arena_bytes:,} bytes"
+    if kit.arena_measured_bytes is not None:
+        arena += f" ({kit.arena_measured_bytes:,} measured here)"
+    _print(kit, as_json, f"wrote {out}: {len(kit.files) + 1} files{arena}; read {out / 'README.md'}")
 
 
 @cli.command()

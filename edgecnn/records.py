@@ -617,6 +617,47 @@ class LayerErrors(Record, frozen=True):
     layers: tuple[LayerError, ...]
 
 
+class TargetCheck(Record, frozen=True):
+    """Whether a .tflite fits and runs on a target; ``reasons`` say why not, ``notes`` how that is known.
+
+    ``arena_bytes`` is the memory for activations, ``flash_bytes`` and ``ram_bytes`` what the model takes of a
+    microcontroller; ``None`` where nothing was measured.
+    """
+
+    schema_version: int
+    file: str
+    sha256: str
+    target: str
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    arena_bytes: int | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.reasons
+
+
+class Kit(Record, frozen=True):
+    """What ``edgecnn embed`` wrote into a folder; it is ``kit.json`` there. ``files`` are the others by SHA-256.
+
+    ``arena_bytes`` is what the code in the kit sets aside for activations; ``arena_measured_bytes`` what TFLM took on
+    the machine that made the kit, ``None`` where the code needs no interpreter.
+    """
+
+    schema_version: int
+    target: str
+    name: str
+    model: str
+    model_sha256: str
+    files: dict[str, str]
+    versions: dict[str, str]
+    arena_bytes: int | None = None
+    arena_measured_bytes: int | None = None
+
+
 class Report(Record, frozen=True):
     """A run in one record: what was made, how it was verified, how fast it is, what failed.
 
