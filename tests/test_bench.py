@@ -358,6 +358,28 @@ def test_a_failure_is_a_row_with_its_reason_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("no_leftovers")
+def test_where_the_system_starts_no_more_processes_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, made = os.memfd_create, 0
+
+    def few(name: str) -> int:
+        nonlocal made
+        made += 1
+        if made == 2:
+            raise OSError(24, "Too many open files")
+        return create(name)
+
+    monkeypatch.setattr(os, "memfd_create", few)
+    candidates = [fake(tmp_path / "a.fake"), fake(tmp_path / "b.fake")]
+    rows = bench(candidates, image=IMAGE, seconds=0.1, blocks=4, processes=2).rows
+    (failure,) = [row for row in rows if isinstance(row, Failure)]
+    assert failure.reason == "no process can be started for it: Too many open files"
+    (good,) = [row for row in rows if isinstance(row, Result)]
+    assert len(good.measurement.blocks) == 4
+
+
+@pytest.mark.usefixtures("no_leftovers")
 def test_a_worker_that_does_not_open_in_time_is_killed(tmp_path: Path) -> None:
     (row,) = bench([fake(tmp_path / "a.fake")], image=IMAGE, timeouts=Timeouts(open_s=0.001)).rows
     assert isinstance(row, Failure)
@@ -831,6 +853,8 @@ def test_two_modes_are_two() -> None:
     assert found.upper / found.lower == pytest.approx(1.3, abs=0.02)
     assert two_modes(np.where(np.arange(1000) % 4, 1, 1.02) * generator.normal(1, 0.001, 1000)) is None  # 2 % apart
     assert two_modes(np.ones(100)) is None
+    # as measured: two steps of the clock 1 % apart, and a few times that are far off
+    assert two_modes(np.concatenate([np.full(600, 1.0), np.full(390, 1.01), np.full(10, 70.0)])) is None
 
 
 # ---- environment

@@ -198,6 +198,7 @@ class _Run:
         self.block_s = block_s
         self.failure = earlier if isinstance(earlier, Failure) else None
         self._image = image
+        self._worker: Worker | None = None
         self._timeouts = timeouts
         measured = earlier.measurement if isinstance(earlier, Result) else None
         self._runtime = measured.runtime if measured else ""
@@ -219,15 +220,16 @@ class _Run:
             try:
                 step()
             except WorkerError as error:
-                self._worker.stop()
+                if self._worker is not None:
+                    self._worker.stop()
                 self.failure = Failure(
                     subject=self.candidate.subject, stage="bench", error=error.error, reason=error.reason
                 )
 
     def start(self, stack: ExitStack) -> None:
         """Open the file in a fresh process that ``stack`` ends, warm up, settle how many invocations fit in a block."""
-        self._worker = stack.enter_context(Worker())
-        call, timeouts = self._worker.call, self._timeouts
+        self._worker = worker = stack.enter_context(Worker())
+        call, timeouts = worker.call, self._timeouts
         opened = call("opening the file", timeouts.open_s, Workbench.open, self.candidate, self._image)
         self._runtime = opened.runtime
         self._cold_starts.append(opened.cold_start)
@@ -244,6 +246,7 @@ class _Run:
         """Measure one block."""
         lead, whole = max(1, self._count // 10), max(1, self._count // _INVOKE_PER_END_TO_END)
         limit_s = self._timeouts.block_s
+        assert self._worker is not None
         block = self._worker.call("running a block", limit_s, Workbench.block, lead, self._count, whole)
         self._warmup += block.lead
         self._end_to_end.append(tuple(block.end_to_end))
@@ -256,6 +259,7 @@ class _Run:
 
     def finish(self) -> None:
         """Note what the process has taken at most, and end it."""
+        assert self._worker is not None
         memory = self._worker.call("saying what memory it took", self._timeouts.block_s, Workbench.memory)
         if memory is not None and (self._memory is None or _grown(memory) > _grown(self._memory)):
             self._memory = memory

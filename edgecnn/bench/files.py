@@ -245,8 +245,7 @@ class _Loader:
         try:
             return self._load(path, runtime, batches)
         except WorkerError as error:
-            assert self._worker is not None
-            if not used or self._worker.alive or error.error == "TimeoutError":
+            if not used or self._worker is None or self._worker.alive or error.error == "TimeoutError":
                 raise
         return self._load(path, runtime, batches)
 

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 _Array = NDArray[np.float64]
 
-# A second mode with about a tenth of the samples, whose times are 5 % apart from the first's.
+# A second mode with about a tenth of the samples.
 _SMALLEST_DIP = 0.03
-_SMALLEST_STEP = 1.05
+_SMALLEST_SHARE = 0.05
+# Share by which times are blurred: what lies closer together is no other mode.
+_BLUR = 0.05
 _CHANCE = 0.5
 _POINTS = 200
 
@@ -29,18 +31,22 @@ class Modes(NamedTuple):
 
 
 def two_modes(samples: _Array) -> Modes | None:
-    """The two modes of ``samples`` in seconds, or ``None`` where one explains them or they differ by less than 5 %."""
-    if dip(samples) < max(_SMALLEST_DIP, _CHANCE / math.sqrt(len(samples))):
+    """The two modes of ``samples`` in seconds, or ``None`` where one explains them.
+
+    Times are blurred by 5 % first, so the steps of the clock, and modes closer together than that, are not seen.
+    """
+    blur = np.random.default_rng(0).uniform(-_BLUR / 2, _BLUR / 2, len(samples))
+    ordered = np.sort(np.log(np.maximum(samples, 1e-9)) + blur)
+    if dip(ordered) < max(_SMALLEST_DIP, _CHANCE / math.sqrt(len(samples))):
         return None
-    ordered = np.sort(samples)
-    below = np.cumsum(ordered)[:-1]
+    sums = np.cumsum(ordered)
     counts = np.arange(1, len(ordered))
     # Otsu's threshold (1979): where the means of the two sides lie furthest apart for their sizes
-    apart = below / counts - (below[-1] + ordered[-1] - below) / counts[::-1]
-    split = int(np.argmax(counts * counts[::-1] * apart**2)) + 1
-    lower, upper = float(np.median(ordered[:split])), float(np.median(ordered[split:]))
-    share = 1 - split / len(ordered)
-    return Modes(lower, upper, share) if upper > _SMALLEST_STEP * lower else None
+    apart = sums[:-1] / counts - (sums[-1] - sums[:-1]) / counts[::-1]
+    smaller = np.minimum(counts, counts[::-1]) / len(ordered)
+    split = int(np.argmax(np.where(smaller < _SMALLEST_SHARE, 0, counts * counts[::-1] * apart**2))) + 1
+    lower, upper = np.exp(np.median(ordered[:split])), np.exp(np.median(ordered[split:]))
+    return Modes(float(lower), float(upper), 1 - split / len(ordered))
 
 
 def dip(samples: _Array) -> float:

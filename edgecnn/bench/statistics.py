@@ -136,7 +136,7 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
     elif modes is not None:
         found.append(
             f"the times have two modes, {modes.share:.0%} of them around {modes.upper / modes.lower:.2f} times the "
-            "others: the median may be that of either"
+            "others: the median speaks of one of them only"
         )
     elif p90 > _SPREAD * middle:
         found.append(f"p90 is {p90 / middle:.1f} times the median: the machine was not left alone")

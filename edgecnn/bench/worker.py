@@ -204,12 +204,26 @@ class Workbench:
 
 
 class Worker:
-    """A fresh process with a :class:`Workbench`, for use in a ``with`` statement, which ends it."""
+    """A fresh process with a :class:`Workbench`, for use in a ``with`` statement, which ends it.
+
+    Raises:
+        WorkerError: on entering, the system starts no more processes.
+    """
 
     def __enter__(self) -> Self:
+        try:
+            return self._started()
+        except OSError as error:  # too many processes, or too many open files
+            raise WorkerError(type(error).__name__, f"no process can be started for it: {error.strerror}") from error
+
+    def _started(self) -> Self:
         self._log = os.memfd_create("edgecnn-worker")  # in memory: a full disk stops no worker
         self._kills = counters.out_of_memory_kills()
-        self._connection, inside = get_context("spawn").Pipe()
+        try:
+            self._connection, inside = get_context("spawn").Pipe()
+        except OSError:
+            os.close(self._log)
+            raise
         try:
             self._process = get_context("spawn").Process(target=_serve, args=(inside, _Log(self._log)), daemon=True)
             with _sheltered():
