@@ -96,6 +96,7 @@ class RunConfig(Record, frozen=True):
         tune_seconds: how long that may take for each int8 .onnx.
         threads: numbers of threads to measure with.
         seconds: how long each candidate is measured.
+        cold: in how many fresh processes, one after the other, that is done: as many cold starts.
         baselines: JSON files written by ``edgecnn baseline``.
     """
 
@@ -118,6 +119,7 @@ class RunConfig(Record, frozen=True):
     tune_seconds: float = DEFAULT_SECONDS
     threads: tuple[int, ...] = (1,)
     seconds: float = 2.0
+    cold: int = 5
     baselines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -140,6 +142,7 @@ class RunConfig(Record, frozen=True):
             "qat_epochs",
             "calibration_images",
             "seconds",
+            "cold",
             "tune_seconds",
             "learning_rate",
             "qat_learning_rate",
@@ -552,11 +555,18 @@ class _Run:
             "devices": devices,
             "threads": config.threads,
             "seconds": config.seconds,
+            "cold": config.cold,
             "seed": config.seed,
         }
 
         def make() -> None:
-            results = bench(candidates, image=self.test_images[0], seconds=config.seconds, seed=config.seed)
+            results = bench(
+                candidates,
+                image=self.test_images[0],
+                seconds=config.seconds,
+                processes=config.cold,
+                seed=config.seed,
+            )
             write_atomic(path, to_json(results))
 
         self.stage("bench", inputs, [path], make)

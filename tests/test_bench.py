@@ -161,7 +161,7 @@ def test_bench_keeps_every_sample_in_the_order_of_the_candidates(tmp_path: Path)
         fake(tmp_path / "quick.fake", delay_s=0.002),
         fake(tmp_path / "instant.fake", delay_s=0.0),
     ]
-    results = bench(candidates, image=IMAGE, seconds=0.4, blocks=10, seed=3)
+    results = bench(candidates, image=IMAGE, seconds=0.4, blocks=10, processes=2, seed=3)
     assert [row.artifact.file for row in results.rows if isinstance(row, Result)] == [
         "slow.fake",
         "quick.fake",
@@ -474,7 +474,7 @@ def test_where_memory_runs_out_the_worker_is_the_first_to_go() -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
 sys.path.insert(0, sys.argv[1])
 from test_bench import IMAGE, candidate_of
 from edgecnn.bench import bench
@@ -984,7 +984,11 @@ def test_importing_bench_loads_no_runtime() -> None:
 # ---- real runtimes
 
 
-def test_a_real_runtime_is_measured_and_its_import_is_no_load_time(tmp_path: Path) -> None:
+def test_a_real_runtime_is_measured_its_import_is_no_load_time_and_it_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     path = tmp_path / "sum.onnx"
     helper = onnx.helper
     graph = helper.make_graph(
@@ -1000,6 +1004,10 @@ def test_a_real_runtime_is_measured_and_its_import_is_no_load_time(tmp_path: Pat
     assert isinstance(row, Result), row
     assert (row.measurement.runtime, row.measurement.batch) == ("onnxruntime", 3)
     assert row.measurement.load_s > 0
+    assert min(start.import_s for start in row.measurement.cold_starts) > 0.001
+    assert row.measurement.memory is not None
+    assert row.measurement.memory.peak_bytes - row.measurement.memory.empty_bytes > 2**20
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 # ---- baseline

@@ -48,7 +48,7 @@ def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(digits: Path) -> RunConfig:
-    return RunConfig(data=str(digits), epochs=2, qat_epochs=1, schemes=SCHEMES, tune=False, seconds=0.05)
+    return RunConfig(data=str(digits), epochs=2, qat_epochs=1, schemes=SCHEMES, tune=False, seconds=0.05, cold=2)
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,7 @@ def command(config: RunConfig, out: Path) -> list[str]:
         schemes = {list(config.schemes)}
         tune = {str(config.tune).lower()}
         seconds = {config.seconds}
+        cold = {config.cold}
     """
     file = out.with_suffix(".toml")
     file.write_text(text)
@@ -296,6 +297,7 @@ def test_own_model_goes_through_with_qat(clothes: Path, tmp_path: Path) -> None:
         learning_rate=0.01,
         tune=False,
         seconds=0.05,
+        cold=1,
         schemes=SCHEMES,
     )
     report = run(settings, out)
@@ -318,7 +320,7 @@ def test_model_that_qat_cannot_take_gives_all_other_rows(
     model = keras.Sequential([*inputs, layers.UnitNormalization(name="the_odd_one"), layers.Dense(10, name="last")])
     model.save(own)
     schemes = ("float32", "float16", "int8-qat")
-    settings = RunConfig(model=str(own), data=str(clothes), schemes=schemes, formats=("tflite",), seconds=0.05)
+    settings = RunConfig(model=str(own), data=str(clothes), schemes=schemes, formats=("tflite",), seconds=0.05, cold=1)
     with caplog.at_level(logging.WARNING, "edgecnn"):
         report = run(settings, out)
     (failure,) = failures(report)
@@ -430,6 +432,7 @@ def test_package_that_is_not_there(tmp_path: Path, digits: Path, monkeypatch: py
         {"threads": ()},
         {"threads": (0,)},
         {"seconds": float("inf")},
+        {"cold": 0},
     ],
 )
 def test_senseless_settings(wrong: dict[str, Any]) -> None:
