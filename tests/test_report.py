@@ -653,6 +653,19 @@ def test_what_was_never_measured_has_no_column() -> None:
     assert [one.title for one in content.resources.columns][3:] == ["load, ms"]
 
 
+def test_a_column_that_would_be_empty_is_named_with_the_reason() -> None:
+    results = page(a_report([a_result(INT8, 5e-5), a_result(ONNX_INT8, 5e-5, blocks=5)])).results
+    assert [one.key for one in results.columns if one.key] == ["number", "artifact", "runtime", "size", "p50", "p99"]
+    left_out = dict(results.left_out)
+    assert left_out["accuracy, % [95 %]"] == "accuracy was not counted"
+    assert left_out["parity"] == "not verified on litert; not verified on onnxruntime"
+    marks = [mark for mark, _ in results.notes]
+    assert marks == ["a", "b", "c"][: len(marks)], "letters without gaps"
+    used = {mark for row in results.rows for cell in row for mark in cell.marks}
+    assert used == set(marks)
+    assert "- no column “parity”: not verified on litert" in markdown_of(a_report([a_result(INT8, 5e-5)]))
+
+
 def test_a_row_beside_several_baselines() -> None:
     content = page(a_rich_report())
     names = ["mnist.keras (jax) on Example GPU 80GB", "mnist.keras (torch) on Example GPU 80GB"]

@@ -61,6 +61,7 @@ def _grid(grid: Grid) -> str:
     rule = "|" + "|".join("---:" if column.numeric else "---" for column in grid.columns) + "|"
     rows = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in grid.rows]
     notes = [f"- ({mark}) {_escaped(text)}" for mark, text in grid.notes]
+    notes += [f"- no column “{_escaped(title)}”: {_escaped(why)}" for title, why in grid.left_out]
     text = "\n".join([_escaped(grid.caption), "", head, rule, *rows])
     return "\n".join([text, "", *notes]) if notes else text
 

@@ -52,12 +52,16 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
-    """A table: every row has one cell for each column; ``notes`` are (mark, text)."""
+    """A table: every row has one cell for each column; ``notes`` are (mark, text).
+
+    ``left_out`` are columns that would be empty: (title, why).
+    """
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: Pairs = ()
+    left_out: Pairs = ()
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +124,7 @@ class Notes:
             kind = text if of is None else _NUMBER.sub("#", text)
             marks.append(self._marks.setdefault(kind, _letters(len(self._marks))))
             self._texts.setdefault(kind, {}).setdefault(text, []).extend([] if of is None else [of])
-        return tuple(marks)
+        return tuple(sorted(set(marks), key=lambda mark: (len(mark), mark)))
 
     def all(self) -> Pairs:
         """Every note as (mark, text)."""
@@ -258,7 +262,7 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
     if found.outside:
         sentences.append(f"Outside tolerance: {_listed(_outside(row) for row in found.outside)}.")
     if found.unverified:
-        names = _listed(label(row) for row in found.unverified)
+        names = _listed(dict.fromkeys(label(row) for row in found.unverified))
         sentences.append(f"Not verified, so not considered above: {names}.")
     if found.failed:
         names = _listed(f"{failure.subject} ({failure.stage})" for failure in found.failed)
@@ -341,15 +345,15 @@ def _results(rows: tuple[Row, ...], unit: Unit) -> Grid:
         Column("scheme"),
         Column("runtime [setting]", key="runtime"),
         Column("size, KiB", numeric=True, key="size"),
-        Column("size ÷ float32 (same format)", numeric=True),
+        Column("size ÷ float32 (same format)", numeric=True, key="size_ratio"),
         Column("accuracy, % [95 %]", numeric=True, key="accuracy"),
-        Column("points to float Keras", numeric=True),
+        Column("points to float Keras", numeric=True, key="points"),
         Column(f"p50, {unit.name} [95 %]", numeric=True, key="p50"),
         Column("time ÷ float32 (same runtime)", numeric=True, key="to_float32"),
         Column("time ÷ float baseline", numeric=True, key="to_baseline"),
         Column("parity", key="parity"),
         Column(f"p90, {unit.name} [95 %]", numeric=True),
-        Column(f"p99, {unit.name} [95 %]", numeric=True),
+        Column(f"p99, {unit.name} [95 %]", numeric=True, key="p99"),
         Column(f"end to end, {unit.name} [95 %]", numeric=True, key="end_to_end"),
         Column("images/s", numeric=True),
     )
@@ -359,20 +363,39 @@ def _results(rows: tuple[Row, ...], unit: Unit) -> Grid:
         rows=tuple(_result(row, unit, notes) for row in rows),
         notes=notes.all(),
     )
-    return _without_empty(grid, "end_to_end")
+    return _without_empty(
+        grid, "size_ratio", "accuracy", "points", "to_float32", "to_baseline", "parity", "p99", "end_to_end"
+    )
 
 
 def _without_empty(grid: Grid, *keys: str) -> Grid:
-    """``grid`` without those of the columns called ``keys`` that say nothing in any row."""
-    kept = [
+    """``grid`` without those of the columns called ``keys`` that say nothing in any row; marks are given anew."""
+    empty = [
         place
         for place, column in enumerate(grid.columns)
-        if column.key not in keys or any(row[place].text != format.ABSENT for row in grid.rows)
+        if column.key in keys and all(row[place].text == format.ABSENT for row in grid.rows)
     ]
+    kept = [place for place in range(len(grid.columns)) if place not in empty]
+    texts = dict(grid.notes)
+    old = dict.fromkeys(mark for row in grid.rows for place in kept for mark in row[place].marks)
+    new = {mark: _letters(number) for number, mark in enumerate(sorted(old, key=list(texts).index))}
+    left_out = []
+    for place in empty:
+        why = dict.fromkeys(texts[mark] for row in grid.rows for mark in row[place].marks)
+        if why:
+            left_out.append((grid.columns[place].title, "; ".join(why)))
     return msgspec.structs.replace(
         grid,
         columns=tuple(grid.columns[place] for place in kept),
-        rows=tuple(tuple(row[place] for place in kept) for row in grid.rows),
+        rows=tuple(
+            tuple(
+                msgspec.structs.replace(row[place], marks=tuple(new[mark] for mark in row[place].marks))
+                for place in kept
+            )
+            for row in grid.rows
+        ),
+        notes=tuple((new[mark], text) for mark, text in grid.notes if mark in new),
+        left_out=tuple(left_out),
     )
 
 
