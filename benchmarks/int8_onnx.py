@@ -214,24 +214,31 @@ def _compared(name: str, data: DataSet, out: Path) -> list[Parity]:
 
 def _source(name: str, suite: Suite) -> tuple[Source, DataSet]:
     """The model, its fake-quantised twin and its data."""
-    data = load("mnist")
-    if name != REFERENCE:
-        data = _resized(data, MODELS[name](), suite)
-    model = build_model(name, data, suite.seed)
+    model, data = trained(name, suite.seed, suite.train_images, suite.epochs, suite.test_images)
     images = data.calibration(suite.images)
     if name == UNTRAINED:
-        _let_the_first_class_win(model)
-        _settle(model, data.calibration(_SETTLING))
         quantized = qat.fake_quantized(model, data)
         qat.calibrate_ranges(quantized, images)
     else:
-        model, _ = train(model, data, epochs=1 if name == REFERENCE else suite.epochs, seed=suite.seed)
-        _settle(model, data.calibration(_SETTLING))
         quantized, _ = qat.train_quantized(model, data, epochs=1, seed=suite.seed)
     return Source(model, quantized, images, "int8", 1), data
 
 
-def _resized(data: DataSet, model: Any, suite: Suite) -> DataSet:
+def trained(name: str, seed: int, train_images: int, epochs: int, test_images: int) -> tuple[Any, DataSet]:
+    """The model called ``name``, trained as :class:`Suite` says, and its data."""
+    data = load("mnist")
+    if name != REFERENCE:
+        data = _resized(data, MODELS[name](), train_images, test_images)
+    model = build_model(name, data, seed)
+    if name == UNTRAINED:
+        _let_the_first_class_win(model)
+    else:
+        model, _ = train(model, data, epochs=1 if name == REFERENCE else epochs, seed=seed)
+    _settle(model, data.calibration(_SETTLING))
+    return model, data
+
+
+def _resized(data: DataSet, model: Any, train_images: int, test_images: int) -> DataSet:
     """The first images of ``data`` at the size of ``model``; more digits than it has classes are folded onto them."""
     height, width, channels = model.input_shape[1:]
     classes = min(len(data.class_names), model.output_shape[-1])
@@ -242,7 +249,7 @@ def _resized(data: DataSet, model: Any, suite: Suite) -> DataSet:
         return images, split.labels[:count] % classes
 
     names = [str(number) for number in range(model.output_shape[-1])]
-    parts = brought(data.train, suite.train_images), brought(data.test, suite.test_images)
+    parts = brought(data.train, train_images), brought(data.test, test_images)
     return make_dataset(f"mnist for {model.name}", "mnist", *parts, names, (0.0, 1.0))
 
 

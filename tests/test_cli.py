@@ -102,7 +102,18 @@ def test_command_and_each_of_its_options_have_help(name: str) -> None:
 
 
 def test_commands() -> None:
-    assert set(COMMANDS) >= {"baseline", "bench", "export", "quantize", "report", "run", "train", "verify"}
+    assert set(COMMANDS) >= {
+        "baseline",
+        "bench",
+        "check",
+        "embed",
+        "export",
+        "quantize",
+        "report",
+        "run",
+        "train",
+        "verify",
+    }
 
 
 def test_choices_repeated_for_quick_help_are_those_of_the_registries() -> None:

@@ -115,7 +115,7 @@ def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
         assert row.accuracy is not None
         assert row.accuracy.total == 500
         assert row.accuracy.value > 0.7
-    assert len(report.parities) == len(files) + 2  # int8 and int8-qat .onnx with their .tflite, too
+    assert len(report.parities) == len(files) + 2 + 2  # int8 and int8-qat: .onnx with .tflite, .tflite in TFLM
     assert not any(parity.violations for parity in report.parities)
     assert len(from_json((out / "history.json").read_bytes(), History, "history").epochs) == 2
     assert from_json((out / "report.json").read_bytes(), Report, "report") == report
@@ -127,7 +127,7 @@ def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
     report = run(config, finished)
     assert redone(report) == set()
-    assert len(report.stages) == 1 + 2 + 6 + 8 + 2 + 1
+    assert len(report.stages) == 1 + 2 + 6 + 8 + 2 + 2 + 1
     assert [errors.artifact for errors in report.layers] == ["mnist_cnn-int8.tflite", "mnist_cnn-int8-qat.tflite"]
     assert all("CONV_2D" in {layer.operator for layer in errors.layers} for errors in report.layers)
     assert kept_files(finished) == before
@@ -142,7 +142,8 @@ def test_other_threads_only_measure_again(finished: Path, config: RunConfig) -> 
 def test_other_io_exports_verifies_and_measures_again(finished: Path, config: RunConfig) -> None:
     schemes = {"schemes": ("int8-qat",), "formats": ("tflite",)}
     report = run(config.replace(io="uint8", **schemes), finished)
-    assert redone(report) == {*named("export", "outputs", "layers", file="int8-qat.tflite"), "bench"}
+    in_tflm = "outputs-mnist_cnn-int8-qat.tflite-in-TFLM"
+    assert redone(report) == {*named("export", "outputs", "layers", file="int8-qat.tflite"), in_tflm, "bench"}
     assert results(report)[1].artifact.input.dtype == "uint8"
 
 
