@@ -52,7 +52,8 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.report import csvfile, format, markdown, merge, read, show, write
-from edgecnn.report.page import Notes, Page, page
+from edgecnn.report.grid import Notes
+from edgecnn.report.page import Page, page
 from edgecnn.report.rows import Setting, findings, table
 
 HOSTILE = "<script>alert(1)</script>|x"

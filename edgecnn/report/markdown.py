@@ -2,7 +2,8 @@
 
 import re
 
-from edgecnn.report.page import COMMAND, Cell, Grid, Page, Pairs, heading, machine, marks_of, titled
+from edgecnn.report.grid import COMMAND, Cell, Grid, Pairs, machine, marks_of
+from edgecnn.report.page import Page, heading, titled
 
 # What Markdown obeys inside a line. Brackets mean nothing without a round or square one behind them, and an
 # underscore nothing inside a word.

@@ -11,7 +11,8 @@ from rich.text import Text
 from edgecnn.records import Report
 from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
 from edgecnn.report.format import ABSENT, plain
-from edgecnn.report.page import Cell, Grid, Page, machine, marks_of, page, setting, shared_model, titled
+from edgecnn.report.grid import Cell, Grid, machine, marks_of, setting
+from edgecnn.report.page import Page, page, shared_model, titled
 from edgecnn.report.rows import Setting
 
 WIDTH = 100
