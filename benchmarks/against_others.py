@@ -38,7 +38,7 @@ from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import SCHEMA_VERSION, Artifact, Measurement, Record, Report, Result, TensorSpec
 from edgecnn.report import format
-from edgecnn.report.page import machine
+from edgecnn.report.grid import machine
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import to_input
 

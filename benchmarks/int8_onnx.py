@@ -46,7 +46,7 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.report import format
-from edgecnn.report.page import Notes, machine
+from edgecnn.report.grid import Notes, machine
 from edgecnn.training import train
 from edgecnn.verify import SAME_INTEGERS, SAME_WEIGHTS, compare, outputs_of
 

@@ -28,7 +28,7 @@ from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Environment, Record
 from edgecnn.report import format
-from edgecnn.report.page import machine
+from edgecnn.report.grid import machine
 
 M4, M55, LEVEL = "cortex-m4", "cortex-m55", "-O2"
 

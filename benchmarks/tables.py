@@ -13,7 +13,7 @@ from benchmarks import against_others, int8_onnx, microcontroller
 from edgecnn.errors import ConfigError
 from edgecnn.records import Report, from_json
 from edgecnn.report import format, read, rows
-from edgecnn.report.page import Cell, Notes, machine, marks_of, setting
+from edgecnn.report.grid import Cell, Notes, machine, marks_of, setting
 from edgecnn.report.rows import Row
 
 _RESULTS = Path(__file__).parent / "results"

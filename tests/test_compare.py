@@ -315,6 +315,20 @@ def test_wrong_usage_and_files_that_are_none(
     assert re.fullmatch(r"edgecnn: cannot read report .*absent\.json: No such file or directory\n", err)
 
 
+def test_a_failed_row_is_told_once(ended: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """On stdout, where the report is; on stderr only where stdout holds the record."""
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(b"no model")
+    status, out, err = ended("bench", damaged, "--seconds", "0.05")
+    assert status == 1
+    assert out.count("✗ damaged.tflite") == 1
+    assert err.splitlines()[-1] == "edgecnn: 1 problem, told above"
+    assert "damaged.tflite (bench)" not in err
+    status, out, err = ended("bench", damaged, "--seconds", "0.05", "--json")
+    assert status == 1
+    assert err.splitlines()[-1].startswith("edgecnn: damaged.tflite (bench): ")
+
+
 # The workflow
 
 
@@ -391,7 +405,9 @@ def test_the_workflow_runs(checkout: Path) -> None:
         script = step.get("run", "")
         if "edgecnn " not in script or "pip install" in script:
             continue
-        script = script.replace("edgecnn bench", "edgecnn bench --seconds 0.05").replace("ratio 1.10", "ratio 100")
+        script = script.replace("edgecnn bench", "edgecnn bench --seconds 0.05 --cold 1").replace(
+            "ratio 1.10", "ratio 100"
+        )
         done = subprocess.run(
             ["bash", "-e", "-c", script], cwd=checkout, env=environment, capture_output=True, text=True, check=False
         )
@@ -401,9 +417,8 @@ def test_the_workflow_runs(checkout: Path) -> None:
     assert (checkout / "report" / "report.html").is_file()
 
     (checkout / "models" / "tiny-int8.onnx").write_bytes(b"damaged")
-    measured = (
-        "edgecnn bench models/*.tflite models/*.onnx --data tests/digits.npz --seconds 0.05 --out new.json || true"
-    )
+    models = "models/tiny-int8.tflite models/tiny-int8.onnx"
+    measured = f"edgecnn bench {models} --data tests/digits.npz --seconds 0.05 --cold 1 --out new.json || true"
     compared = "edgecnn compare old.json new.json --max-latency-ratio 100"
     done = subprocess.run(
         ["bash", "-e", "-c", f"{measured}\n{compared}"], cwd=checkout, env=environment, capture_output=True, text=True

@@ -52,7 +52,8 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.report import csvfile, format, markdown, merge, read, show, write
-from edgecnn.report.page import Notes, Page, page
+from edgecnn.report.grid import Notes
+from edgecnn.report.page import Page, page
 from edgecnn.report.rows import Setting, findings, table
 
 HOSTILE = "<script>alert(1)</script>|x"
@@ -644,13 +645,26 @@ def test_end_to_end_starts_memory_and_energy_reach_every_output() -> None:
     text = markdown_of(report)
     assert "## Start, memory and energy" in text
     assert "medians of 3 fresh processes" in text
-    assert "end to end" in shown(report)
+    assert " e2e" in shown(report)
 
 
 def test_what_was_never_measured_has_no_column() -> None:
     content = page(exact_report())
     assert not [one for one in content.results.columns if one.title.startswith("end to end")]
     assert [one.title for one in content.resources.columns][3:] == ["load, ms"]
+
+
+def test_a_column_that_would_be_empty_is_named_with_the_reason() -> None:
+    results = page(a_report([a_result(INT8, 5e-5), a_result(ONNX_INT8, 5e-5, blocks=5)])).results
+    assert [one.key for one in results.columns if one.key] == ["number", "artifact", "runtime", "size", "p50", "p99"]
+    left_out = dict(results.left_out)
+    assert left_out["accuracy, % [95 %]"] == "accuracy was not counted"
+    assert left_out["parity"] == "not verified on litert; not verified on onnxruntime"
+    marks = [mark for mark, _ in results.notes]
+    assert marks == ["a", "b", "c"][: len(marks)], "letters without gaps"
+    used = {mark for row in results.rows for cell in row for mark in cell.marks}
+    assert used == set(marks)
+    assert "- no column “parity”: not verified on litert" in markdown_of(a_report([a_result(INT8, 5e-5)]))
 
 
 def test_a_row_beside_several_baselines() -> None:
@@ -994,6 +1008,8 @@ def shown(report: Report) -> str:
 
 
 def test_the_terminal_output_fits_in_100_columns_when_piped() -> None:
+    for report in (a_rich_report(), merged(), hostile_report()):
+        assert max(len(line) for line in shown(report).splitlines()) <= 100
     text = shown(a_full_report())
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "Fastest within tolerance" in text
@@ -1267,12 +1283,15 @@ SORT = """
 
 
 def test_a_table_is_sorted_up_down_and_back(page_path: Path, tmp_path: Path) -> None:
-    rows = [row for row in table(a_full_report()) if row.timing is not None]
+    """The baseline of another machine is never sorted in among the rows."""
+    *rows, baseline = table(a_full_report())
     up, down, back, states = asked(page_path, SORT % ("results", "p50"), tmp_path)
     by_median = [str(row.number) for row in sorted(rows, key=lambda row: row.timing.median)]  # type: ignore[union-attr]
-    assert up == ["ascending", by_median, "Sorted by p50, µs [95 %], ascending."]
-    assert down == ["descending", by_median[::-1], "Sorted by p50, µs [95 %], descending."]
-    assert back == ["none", [str(row.number) for row in rows], "Rows are in their first order."]
+    assert not baseline.here
+    last = [str(baseline.number)]
+    assert up == ["ascending", by_median + last, "Sorted by p50, µs [95 %], ascending."]
+    assert down == ["descending", by_median[::-1] + last, "Sorted by p50, µs [95 %], descending."]
+    assert back == ["none", [str(row.number) for row in rows] + last, "Rows are in their first order."]
     assert set(states) == {"none"}
 
 

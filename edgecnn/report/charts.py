@@ -21,8 +21,10 @@ from edgecnn.optional import require
 from edgecnn.records import LayerErrors
 from edgecnn.report import format
 from edgecnn.report.format import Unit, plain
-from edgecnn.report.page import Page, cold_total, label, setting, shared_model
+from edgecnn.report.grid import label, setting
+from edgecnn.report.page import Page, shared_model
 from edgecnn.report.rows import Row, Versus
+from edgecnn.report.tables import cold_total
 
 # Okabe and Ito's colours: they can be told apart with any colour vision, on white and on black.
 _COLOURS = {

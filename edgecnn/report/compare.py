@@ -22,7 +22,7 @@ from edgecnn.errors import ConfigError, RecordError
 from edgecnn.records import SCHEMA_VERSION, Failure, Record, Report, Result
 from edgecnn.report import format
 from edgecnn.report.format import plain
-from edgecnn.report.page import setting
+from edgecnn.report.grid import setting
 from edgecnn.report.rows import Setting, same_machine
 
 Verdict = Literal["kept", "broken", "cannot tell"]

@@ -6,8 +6,9 @@ import io
 from edgecnn.bench.comparison import AccuracyDifference
 from edgecnn.bench.statistics import Estimate, Summary
 from edgecnn.records import Failure, Measurement
-from edgecnn.report.page import Page, cold_total
+from edgecnn.report.page import Page
 from edgecnn.report.rows import Row, Versus
+from edgecnn.report.tables import cold_total
 
 COLUMNS = (
     "report",

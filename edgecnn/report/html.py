@@ -11,7 +11,8 @@ from typing import Any
 
 from edgecnn.optional import require
 from edgecnn.report import charts
-from edgecnn.report.page import COMMAND, Page, heading, machine, titled
+from edgecnn.report.grid import COMMAND, machine
+from edgecnn.report.page import Page, heading, titled
 
 _TEMPLATE = Path(__file__).with_name("template.html.j2")
 _SCRIPT = Path(__file__).with_name("page.js")

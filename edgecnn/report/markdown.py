@@ -2,7 +2,8 @@
 
 import re
 
-from edgecnn.report.page import COMMAND, Cell, Grid, Page, Pairs, heading, machine, marks_of, titled
+from edgecnn.report.grid import COMMAND, Cell, Grid, Pairs, machine, marks_of
+from edgecnn.report.page import Page, heading, titled
 
 # What Markdown obeys inside a line. Brackets mean nothing without a round or square one behind them, and an
 # underscore nothing inside a word.
@@ -61,6 +62,7 @@ def _grid(grid: Grid) -> str:
     rule = "|" + "|".join("---:" if column.numeric else "---" for column in grid.columns) + "|"
     rows = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in grid.rows]
     notes = [f"- ({mark}) {_escaped(text)}" for mark, text in grid.notes]
+    notes += [f"- no column “{_escaped(title)}”: {_escaped(why)}" for title, why in grid.left_out]
     text = "\n".join([_escaped(grid.caption), "", head, rule, *rows])
     return "\n".join([text, "", *notes]) if notes else text
 

@@ -26,6 +26,8 @@ function sort(table, column) {
   const rows = [...table.tBodies[0].rows].sort((one, other) => {
     const first = Number(one.dataset.place) - Number(other.dataset.place);
     if (order === "none") return first;
+    // float baselines take part in no ranking, most being of other machines
+    if (one.dataset.apart !== other.dataset.apart) return one.dataset.apart ? 1 : -1;
     const values = [valueOf(one, column), valueOf(other, column)];
     // what has no value stays at the end, whichever way the others stand
     if (values.includes(null)) return (values[0] === null) - (values[1] === null) || first;

@@ -11,7 +11,8 @@ from rich.text import Text
 from edgecnn.records import Report
 from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
 from edgecnn.report.format import ABSENT, plain
-from edgecnn.report.page import Cell, Grid, Page, machine, marks_of, page, setting, shared_model, titled
+from edgecnn.report.grid import Cell, Grid, machine, marks_of, setting
+from edgecnn.report.page import Page, page, shared_model, titled
 from edgecnn.report.rows import Setting
 
 WIDTH = 100
@@ -24,9 +25,9 @@ _COLUMNS = {
     "size": "KiB",
     "accuracy": "acc. %",
     "p50": "p50",
-    "end_to_end": "end to end",
+    "end_to_end": "e2e",
     "to_float32": "÷ float32 [95 %]",
-    "to_baseline": "÷ baseline",
+    "to_baseline": "÷ base",
     "parity": "parity",
 }
 _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
@@ -95,7 +96,7 @@ def _show_part(content: Page, console: Console) -> None:
     marks: set[str] = set()
     for where, numbers in _groups(content).items():
         console.print()
-        console.print(Text(f"{where}. Times in {content.unit.name}; below 1 in a ÷ column is faster.", style="italic"))
+        console.print(Text(f"{where}. Times in {content.unit.name}; {_legend(content)}.", style="italic"))
         console.print(_table(content, numbers, marks))
     console.print()
     for row in content.rows:
@@ -120,6 +121,11 @@ def _side_by_side(grid: Grid) -> Table:
     return table
 
 
+def _legend(content: Page) -> str:
+    whole = "; e2e: encode, invoke and decode" if any(row.end_to_end for row in content.rows) else ""
+    return f"below 1 in a ÷ column is faster{whole}"
+
+
 def _groups(content: Page) -> dict[str, list[int]]:
     """The numbers of the rows measured in each setting, other machines apart."""
     groups: dict[str, list[int]] = {}
@@ -134,33 +140,37 @@ def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
     """The rows with these numbers; adds to ``marks`` the marks of the notes they use."""
     model = shared_model(content)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
-    places = []
+    shown_rows = [cells for row, cells in zip(content.rows, content.results.rows, strict=True) if row.number in numbers]
+    places, shared = [], set()
     for place, column in enumerate(content.results.columns):
-        shown_rows = [
-            cells for row, cells in zip(content.rows, content.results.rows, strict=True) if row.number in numbers
-        ]
-        if column.key in _COLUMNS and any(cells[place].text != ABSENT for cells in shown_rows):
-            places.append(place)
-            table.add_column(
-                _COLUMNS[column.key],
-                justify="right" if column.numeric else "left",
-                no_wrap=column.numeric,
-                overflow="fold",
-            )
+        if column.key not in _COLUMNS or all(cells[place].text == ABSENT for cells in shown_rows):
+            continue
+        places.append(place)
+        heading = _COLUMNS[column.key]
+        if column.key == "to_baseline" and len({cells[place].marks for cells in shown_rows}) == 1:
+            shared.add(place)  # what is true of the whole column stands in its heading, once
+            heading += marks_of(shown_rows[0][place])
+        table.add_column(
+            heading,
+            justify="right" if column.numeric else "left",
+            no_wrap=column.numeric,
+            overflow="fold",
+        )
     for row, cells in zip(content.rows, content.results.rows, strict=True):
         if row.number in numbers:
             shown = []
             for place in places:
                 cell, key = cells[place], content.results.columns[place].key
-                shown.append(_text(cell, key, cell.text.removeprefix(model) if key == "artifact" else cell.text))
-                marks.update(cells[place].marks)
+                name = cell.text.removeprefix(model) if key == "artifact" else cell.text
+                shown.append(_text(cell, key, name, "" if place in shared else marks_of(cell)))
+                marks.update(cell.marks)
             table.add_row(*shown)
     return table
 
 
-def _text(cell: Cell, key: str, text: str) -> Text:
+def _text(cell: Cell, key: str, text: str, marks: str) -> Text:
     text = text if key == "to_float32" else text.partition(" [")[0]
-    return Text(text + marks_of(cell), style=_STYLES[cell.tone])
+    return Text(text + marks, style=_STYLES[cell.tone])
 
 
 def _item(bullet: str, text: str) -> Text:
