@@ -5,8 +5,9 @@ from pathlib import Path
 
 from edgecnn.errors import ArtifactError
 from edgecnn.files import sha256_file
-from edgecnn.records import Artifact, Provenance, from_json
+from edgecnn.records import Artifact, Companion, Provenance, from_json
 from edgecnn.runtimes import open_session
+from edgecnn.runtimes.c99 import header_of, read_generated
 
 
 def sidecar(path: Path) -> Path:
@@ -14,11 +15,11 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def load(path: Path) -> Artifact:
-    """What is known of the model file at ``path``: its sidecar, or the file itself where there is none.
+def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
+    """What is known of the model file at ``path``: its sidecar, or the file itself where there is none (``describe``).
 
     Raises:
-        ArtifactError: no such file, or its hash is not the one in its sidecar.
+        ArtifactError: no such file, or its hash, or that of a companion, is not the one in its sidecar.
         RecordError: the sidecar is damaged.
         SessionError: there is no sidecar and the runtime refuses the file.
     """
@@ -26,29 +27,43 @@ def load(path: Path) -> Artifact:
         raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
     beside = sidecar(path)
     if not beside.is_file():
-        return describe(path)
+        return describe(path, runtime=runtime, batch=batch)
     artifact = from_json(beside.read_bytes(), Artifact, beside)
-    found = sha256_file(path)
-    if found != artifact.sha256:
-        raise ArtifactError(
-            f"{path} has changed since it was exported: its SHA-256 is {found[:12]}…, its sidecar {beside.name} says "
-            f"{artifact.sha256[:12]}…; export it again, or remove the sidecar to take the file as it is"
-        )
+    _check_hash(path, artifact.sha256, beside)
+    for companion in artifact.companions:
+        if Path(companion.file).name != companion.file:
+            raise ArtifactError(f"{beside} names {companion.file!r}, which is not beside it")
+        _check_hash(path.with_name(companion.file), companion.sha256, beside)
     return artifact
 
 
-def describe(path: Path) -> Artifact:
-    """The record of a model file, read from the file itself through its runtime.
+def _check_hash(path: Path, wanted: str, beside: Path) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing, which its sidecar {beside.name} names; export it again")
+    found = sha256_file(path)
+    if found != wanted:
+        raise ArtifactError(
+            f"{path} has changed since it was exported: its SHA-256 is {found[:12]}…, its sidecar {beside.name} says "
+            f"{wanted[:12]}…; export it again, or remove the sidecar to take the file as it is"
+        )
+
+
+def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
+    """The record of a model file, read from the file itself through its runtime, or the one called ``runtime``.
 
     Raises:
         ArtifactError: no such file, or of no known format.
         SessionError: the runtime refuses the file.
     """
-    with contextlib.closing(open_session(path, threads=0)) as session:  # as the runtime likes
+    with contextlib.closing(
+        open_session(path, runtime=runtime, threads=0, batch=batch)
+    ) as session:  # as the runtime likes
         stored = session.provenance()
         provenance = None
         if stored is not None:
             provenance = from_json(stored, Provenance, f"metadata 'edgecnn' in {path.name}")
+        generated = read_generated(path) if path.suffix == ".c" else None
+        header = header_of(path)
         return Artifact(
             file=path.name,
             format=path.suffix[1:],
@@ -58,4 +73,6 @@ def describe(path: Path) -> Artifact:
             sha256=sha256_file(path),
             size_bytes=path.stat().st_size,
             provenance=provenance,
+            companions=(Companion(file=header.name, sha256=sha256_file(header)),) if generated else (),
+            memory=generated.memory if generated else None,
         )

@@ -15,6 +15,8 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 ├── BundleError              a bundle that cannot be made, or that is damaged or not what its manifest says
 ├── DeviceError              a device that cannot be reached, or cannot do what was asked of it
 ├── SessionError             a runtime that cannot load or run an artifact
+├── EmulationError           generated code that cannot be built for, or run on, an emulated machine
+│   └── FitError             a board with too little flash or RAM
 └── BenchError               a measurement that cannot be made
 """
 
@@ -85,6 +87,14 @@ class DeviceError(EdgecnnError):
 
 class SessionError(EdgecnnError):
     """A runtime that cannot load or run an artifact."""
+
+
+class EmulationError(EdgecnnError):
+    """Generated code that cannot be built for, or run on, an emulated machine."""
+
+
+class FitError(EmulationError):
+    """A board with too little flash or RAM for the program; says by how much."""
 
 
 class BenchError(EdgecnnError):

@@ -9,7 +9,7 @@ import pytest
 
 from edgecnn.data import DataSet, load
 from edgecnn.files import sha256_file
-from edgecnn.formats import FORMATS, export, provenance_of
+from edgecnn.formats import FORMATS, export, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.models import build_model, save_model
 from edgecnn.pipeline import RunConfig, run
@@ -66,8 +66,7 @@ def workspace(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Works
     provenance = provenance_of("digits", sha256_file(model_file), data)
     artifacts = {
         (format.name, scheme.name): export(source, format=format, scheme=scheme, provenance=provenance, folder=folder)
-        for format in FORMATS.values()
-        for scheme in SCHEMES.values()
+        for format, scheme in pairs([*FORMATS.values()], [*SCHEMES.values()])
         if (format.name, scheme.name) != ("onnx", "int16x8")
     }
     return Workspace(folder, data_file, data, model, model_file, quantized, qat_file, artifacts)

@@ -1,6 +1,7 @@
 """Optional packages are named with their extra."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -48,7 +49,7 @@ def test_every_named_extra_brings_its_package() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     for module, extra in optional._EXTRAS.items():
         wanted = {"PIL": "pillow"}.get(module, module.replace("_", "-"))
-        names = [requirement.partition(">")[0] for requirement in project["optional-dependencies"][extra]]
+        names = [re.split("[=>]", requirement)[0] for requirement in project["optional-dependencies"][extra]]
         assert wanted in names, f"{module} is not in the extra {extra}"
 
 
