@@ -418,6 +418,8 @@ def bench(
         _check_target(out, ".json")
     names = tuple(runtimes.split(",")) if runtimes else ()
     if aa:
+        if host is not None or serial is not None:
+            raise ConfigError("--aa measures a file on this machine; leave out --ssh and --adb")
         _show_itself(files, threads, batches, names, seconds, processes, seed, out, as_json)
         return
     with ExitStack() as stack:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FinishedRun
+from tools import need
 
 from edgecnn import cli, device
 from edgecnn.bundle import make_bundle
@@ -90,8 +91,9 @@ class Machine:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A sshd of its own on a free port of the loopback, with its own keys; first in PATH, an ssh that knows it."""
-    if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("needs ssh and sshd: apt install openssh-client openssh-server")
+    need("ssh")
+    if SSHD is None:
+        need("sshd")
     folder = tmp_path_factory.mktemp("sshd")
     machine = Machine(folder)
     for name in ("host", "user", "stranger"):
@@ -118,7 +120,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     script(folder / "desk" / "ssh", f'exec {shutil.which("ssh")} -F {folder}/client "$@"')
     Path("/run/sshd").mkdir(exist_ok=True) if os.getuid() == 0 else None
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "config")], stderr=log)
+        server = subprocess.Popen([SSHD or "sshd", "-D", "-e", "-f", str(folder / "config")], stderr=log)
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{folder / 'desk'}:{before}"
     try:
@@ -232,7 +234,7 @@ def test_failed_rows_are_results(measured: Measured, bundle: Path, tmp_path: Pat
 def test_wrong_options_are_told_by_the_device(measured: Measured, machine: Machine, bundle: Path) -> None:
     done = command(bundle, "--ssh", "device", "--seconds", "-1")
     assert done.returncode == 1
-    assert "seconds and blocks must be positive" in done.stderr
+    assert "must be positive, got -1" in done.stderr
     assert "edgecnn bench ended on device with exit status 2; see above" in done.stderr
     assert machine.runs() == []
 
@@ -500,6 +502,7 @@ def test_senseless_command_lines(bundle: Path, tmp_path: Path) -> None:
         return done.stderr
 
     assert "two ways to a device; give one" in refused(bundle, "--ssh", "a", "--adb")
+    assert "--aa measures a file on this machine" in refused(bundle, "--ssh", "a", "--aa")
     assert "a bundle is measured alone" in refused(bundle, bundle)
     assert "a bundle is measured alone" in refused("model.tflite", bundle)
     assert "brings its own test images" in refused(bundle, "--data", "mnist")
@@ -521,8 +524,9 @@ def test_options_of_measuring_go_along() -> None:
             return cli._forwarded()
 
     assert forwarded("b.zip", "--ssh", "pi", "--out", "r.json", "--json", "--baseline", "b.json") == []
-    given = ("--threads", "1,2", "--seconds", "0.5", "--seed", "3")
-    assert forwarded("b.zip", *given, "--adb") == list(given)
+    given = ["--threads", "1,2", "--batch", "1,8", "--runtimes", "litert,onnxruntime", "--seconds", "0.5"]
+    given += ["--cold", "2", "--seed", "3"]
+    assert forwarded("b.zip", *given, "--adb") == given
 
 
 @pytest.mark.parametrize("status", [0, 3])
