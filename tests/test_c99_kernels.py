@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from generated import (
     DUAL_MAC,
+    DUAL_MAC_TOOLS,
     Model,
     Tflm,
     compiled,
     convolution_weights,
     dual_mac_tools,
     generate,
+    need,
     needs_tflm,
     random_inputs,
     run,
@@ -77,6 +79,11 @@ def agree(model: bytes, folders: Folders, tflm: Tflm, dual_mac: bool = False) ->
     np.testing.assert_array_equal(run(compiled(folder, "m", "cc", "-O0"), model, images), wanted)
     if dual_mac and dual_mac_tools():
         np.testing.assert_array_equal(run_program(folder, model, images, DUAL_MAC, "qemu-arm"), wanted)
+
+
+def test_the_tools_for_the_dual_mac_are_here() -> None:
+    """Without them the tests below say nothing of ARM's DSP instructions."""
+    need(*DUAL_MAC_TOOLS)
 
 
 def out_size(size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:
