@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Workspace
-from emulated import need
+from emulated import need, need_program
 
 from edgecnn import emulation
 from edgecnn.emulation import Firmware, Sources
@@ -140,6 +140,26 @@ def test_fast_kernels_are_used(firmware: dict[tuple[str, str], Firmware], inputs
     )
     assert dual < 0.75 * slow
     assert helium < 0.5 * dual
+
+
+@pytest.mark.parametrize("level", ["-O0", "-Og", "-O3 -fno-omit-frame-pointer", "-Os -fPIC"])
+@pytest.mark.parametrize("core", ["cortex-m0", "cortex-m4", "cortex-m55"])
+def test_compilers_take_the_code_at_every_level(core: str, level: str, digits: Sources, tmp_path: Path) -> None:
+    """Inline assembler wants registers, of which some options leave fewer."""
+    need(core)
+    for name, content in digits.files.items():
+        (tmp_path / name).write_bytes(content)
+    compilers = [
+        ["arm-none-eabi-gcc"],
+        ["clang", "--target=arm-none-eabi", "-isystem", "/usr/lib/arm-none-eabi/include"],
+    ]
+    floats = [] if core == "cortex-m0" else ["-mfloat-abi=hard"]
+    warnings = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+    for compiler in compilers:
+        need_program(compiler[0])
+        command = [*compiler, f"-mcpu={core}", "-mthumb", *floats, *warnings, *level.split(), "-c", "digits.c"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
 # The kit
