@@ -762,8 +762,11 @@ def _tanh(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int],
 
 
 def _hard_swish(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    if float(source.scale[0]) / 128 >= float(output.scale[0]):
+    finest = float(source.scale[0]) / 128
+    if finest >= float(output.scale[0]):
         raise UnsupportedError(f"{operator}: its output's scale is too small for that of its input")
+    if min(finest / float(output.scale[0]), finest / (3 / 32768)) < 2**-15:  # the kernel shifts 16 bits
+        raise UnsupportedError(f"{operator}: its input's scale is too small")
     return numerics.hard_swish(source.scale[0], int(source.zero_point[0]), output.scale[0], int(output.zero_point[0]))
 
 
