@@ -15,7 +15,7 @@ from benchmarks import int8_onnx, microcontroller
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.models import MODELS
 from edgecnn.pipeline import read_config
-from edgecnn.records import Failure, Parity, Report, Result, to_json
+from edgecnn.records import Failure, Parity, Report, Result, from_json, to_json
 from edgecnn.report import read
 
 ROOT = Path(__file__).parents[1]

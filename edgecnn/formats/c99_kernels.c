@@ -191,7 +191,7 @@ static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row
 static inline void conv_2d_dot(const int8_t *w, int32_t stride, const int16_t *x, int32_t taps, uint32_t *sum)
 {
     uint32_t a0 = sum[0], a1 = sum[1], b0 = sum[2], b1 = sum[3];
-#ifdef DUAL_MAC
+#if defined(DUAL_MAC) && defined(__OPTIMIZE__) /* -O0 keeps one of the registers that this needs */
     const int8_t *end = w + taps;
     uint32_t u, v, p, q, t;
 #ifdef __thumb2__
