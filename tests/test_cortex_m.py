@@ -142,7 +142,7 @@ def test_fast_kernels_are_used(firmware: dict[tuple[str, str], Firmware], inputs
     assert helium < 0.5 * dual
 
 
-@pytest.mark.parametrize("level", ["-O0", "-Og", "-O3 -fno-omit-frame-pointer", "-Os -fPIC"])
+@pytest.mark.parametrize("level", ["-O0", "-O3 -fno-omit-frame-pointer -fPIC"])
 @pytest.mark.parametrize("core", ["cortex-m0", "cortex-m4", "cortex-m55"])
 def test_compilers_take_the_code_at_every_level(core: str, level: str, digits: Sources, tmp_path: Path) -> None:
     """Inline assembler wants registers, of which some options leave fewer."""
