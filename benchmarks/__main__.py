@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import figure, int8_onnx, microcontroller, tables
+from benchmarks import against_others, figure, int8_onnx, microcontroller, tables
 from edgecnn.errors import EdgecnnError, UnknownNameError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.records import to_json
@@ -14,6 +14,7 @@ from edgecnn.report import read, show
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
 _SUITES = {path.stem: path for path in sorted((_HERE / "suites").glob("*.toml"))}
+_OWN = {"int8-onnx": int8_onnx.run, "against-others": against_others.run}
 _PICTURE = _ROOT / "docs" / "mnist.svg"
 _PAGES = (_ROOT / "README.md", _HERE / "README.md")
 
@@ -39,8 +40,8 @@ def run(suite: str, out: Path | None) -> None:
         write_atomic(path, to_json(counts))
         click.echo(microcontroller.table(counts, f"benchmarks/results/{path.name}"))
     else:
-        if suite == "int8-onnx":
-            report = int8_onnx.run(_SUITES[suite], folder)
+        if suite in _OWN:
+            report = _OWN[suite](_SUITES[suite], folder)
         else:
             report = pipeline.run(pipeline.read_config(_SUITES[suite]), folder)
         write_atomic(path, to_json(report))

@@ -12,6 +12,8 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 ├── ExportError              a conversion that failed or gave something else than asked for
 │   └── UnsupportedError     a combination that makes no sense, with the reason
 ├── ArtifactError            an exported file that is missing, damaged or not what its sidecar says
+├── BundleError              a bundle that cannot be made, or that is damaged or not what its manifest says
+├── DeviceError              a device that cannot be reached, or cannot do what was asked of it
 ├── SessionError             a runtime that cannot load or run an artifact
 ├── EmulationError           generated code that cannot be built for, or run on, an emulated machine
 │   └── FitError             a board with too little flash or RAM
@@ -73,6 +75,14 @@ class UnsupportedError(ExportError):
 
 class ArtifactError(EdgecnnError):
     """An exported file that is missing, damaged or not what its sidecar says."""
+
+
+class BundleError(EdgecnnError):
+    """A bundle that cannot be made, or one that is damaged or not what its manifest says."""
+
+
+class DeviceError(EdgecnnError):
+    """A device that cannot be reached, or cannot do what was asked of it."""
 
 
 class SessionError(EdgecnnError):

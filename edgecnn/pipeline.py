@@ -17,6 +17,7 @@ import numpy as np
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline
+from edgecnn.bench.comparison import answers_of
 from edgecnn.data import DataSet, load
 from edgecnn.diagnosis.layers import layers
 from edgecnn.errors import (
@@ -24,6 +25,7 @@ from edgecnn.errors import (
     EdgecnnError,
     MissingExtraError,
     RecordError,
+    SessionError,
     UnknownNameError,
     UnsupportedError,
 )
@@ -38,6 +40,7 @@ from edgecnn.quantization import qat
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
 from edgecnn.records import (
     SCHEMA_VERSION,
+    Answers,
     Artifact,
     BenchResults,
     Failure,
@@ -61,9 +64,12 @@ from edgecnn.verify import (
     FLOAT,
     accuracy_of,
     fake_quantized_outputs,
+    in_tflm,
     judge,
     outputs_of,
     reference_of,
+    runs_in_tflm,
+    tflm_outputs_of,
 )
 
 log = logging.getLogger("edgecnn")
@@ -94,6 +100,7 @@ class RunConfig(Record, frozen=True):
         tune_seconds: how long that may take for each int8 .onnx.
         threads: numbers of threads to measure with.
         seconds: how long each candidate is measured.
+        cold: in how many fresh processes, one after the other, that is done: as many cold starts.
         baselines: JSON files written by ``edgecnn baseline``.
     """
 
@@ -116,6 +123,7 @@ class RunConfig(Record, frozen=True):
     tune_seconds: float = DEFAULT_SECONDS
     threads: tuple[int, ...] = (1,)
     seconds: float = 2.0
+    cold: int = 5
     baselines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -138,6 +146,7 @@ class RunConfig(Record, frozen=True):
             "qat_epochs",
             "calibration_images",
             "seconds",
+            "cold",
             "tune_seconds",
             "learning_rate",
             "qat_learning_rate",
@@ -218,6 +227,7 @@ class _Run:
         self.times: list[StageTime] = []
         self.failures: list[Failure] = []
         self.tunings: dict[str, Tuning] = {}
+        self.answers: dict[str, Answers] = {}  # by the file's hash
         for partial in self.out.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
             partial.unlink()
         self.tools = {tool: _version(tool) for tool in _TOOLS}
@@ -263,7 +273,7 @@ class _Run:
             test_images=len(self.data.test.labels),
             environment=measured.environment,
             seed=self.config.seed,
-            rows=(*_with_accuracy(measured.rows, parities), *self.failures),
+            rows=(*_with_accuracy(measured.rows, parities, self.answers), *self.failures),
             parities=tuple(parities),
             baselines=self.baselines,
             stages=tuple(self.times),
@@ -454,16 +464,21 @@ class _Run:
         """Every artifact against the model it came from, and int8 .onnx against its .tflite."""
         references = {FLOAT: self.reference(FLOAT)}
         self.warn_if_guessing(references[FLOAT])
+        self.answers[sha256_file(self.model)] = answers_of(references[FLOAT].argmax(axis=1), self.data.test)
         if any(scheme_named(artifact.scheme).method == "qat" for artifact in exported):
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
         parities: list[Parity] = []
         outputs: dict[str, Float] = {}
+        micro: dict[str, Float] = {}
         with progress("verify", len(exported)) as advance:
             for artifact in exported:
                 advance(0, artifact.file)
                 try:
                     outputs[artifact.sha256] = self.outputs(artifact)
-                    parities += judge(artifact, exported, outputs, references, self.data.test.labels)
+                    if runs_in_tflm(artifact):
+                        micro.update(self.tflm_outputs(artifact))
+                    parities += judge(artifact, exported, outputs, references, self.data.test.labels, micro)
+                    self.answers[artifact.sha256] = answers_of(outputs[artifact.sha256].argmax(axis=1), self.data.test)
                 except EdgecnnError as error:
                     self.fail("verify", artifact.file, error)
                 advance()
@@ -494,6 +509,18 @@ class _Run:
         inputs = {**self.data_inputs, "artifact": artifact.sha256}
         path = self.artifacts / artifact.file
         return self.kept(artifact.file, inputs, lambda: outputs_of(path, self.test_images))
+
+    def tflm_outputs(self, artifact: Artifact) -> dict[str, Float]:
+        """Those of an int8 .tflite in TFLM by its hash, for the first test images; none where TFLM does not run it."""
+        path = self.artifacts / artifact.file
+        try:
+            version = require("tflite_micro").__version__
+            inputs = {**self.data_inputs, "artifact": artifact.sha256, "tflm": version}
+            kept = self.kept(in_tflm(artifact), inputs, lambda: tflm_outputs_of(path, self.test_images))
+        except (MissingExtraError, SessionError) as error:
+            log.warning("%s is not compared with TFLM: %s", artifact.file, error)
+            return {}
+        return {artifact.sha256: kept}
 
     def kept(self, name: str, inputs: dict[str, object], compute: Callable[[], Float]) -> Float:
         """Outputs ``(images, classes)`` that are a stage of their own, kept as .npy."""
@@ -548,11 +575,18 @@ class _Run:
             "devices": devices,
             "threads": config.threads,
             "seconds": config.seconds,
+            "cold": config.cold,
             "seed": config.seed,
         }
 
         def make() -> None:
-            results = bench(candidates, image=self.test_images[0], seconds=config.seconds, seed=config.seed)
+            results = bench(
+                candidates,
+                image=self.test_images[0],
+                seconds=config.seconds,
+                processes=config.cold,
+                seed=config.seed,
+            )
             write_atomic(path, to_json(results))
 
         self.stage("bench", inputs, [path], make)
@@ -570,14 +604,19 @@ class _Run:
         )
 
 
-def _with_accuracy(rows: tuple[Result | Failure, ...], parities: list[Parity]) -> Iterator[Result | Failure]:
+def _with_accuracy(
+    rows: tuple[Result | Failure, ...], parities: list[Parity], answers: dict[str, Answers]
+) -> Iterator[Result | Failure]:
     """Rows with the accuracy counted in verification; the Keras model's is that of every float reference."""
-    counted = {parity.artifact_sha256: parity.accuracy for parity in parities}
+    # against TFLM the images may be fewer
+    whole = [parity for parity in parities if parity.reference in (FLOAT, FAKE_QUANTIZED)]
+    counted = {parity.artifact_sha256: parity.accuracy for parity in whole}
     floats = [parity.reference_accuracy for parity in parities if parity.reference == FLOAT]
     for row in rows:
         if isinstance(row, Result):
             keras = floats[0] if floats and row.artifact.format == "keras" else None
-            yield row.replace(accuracy=counted.get(row.artifact.sha256, keras))
+            sha256 = row.artifact.sha256
+            yield row.replace(accuracy=counted.get(sha256, keras), answers=answers.get(sha256))
         else:
             yield row
 

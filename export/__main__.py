@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
+from edgecnn.embed import KIT_FILE, embed
 from edgecnn.errors import EdgecnnError
 from export.cortex_m import kit as cortex_m_kit
-from export.linux import kit
 
 _PATH = click.Path(path_type=Path)
 
@@ -19,15 +19,15 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("model", type=_PATH)
-@click.option("--data", default="mnist", show_default=True, help="The data set MODEL was made from.")
+@click.option("--data", help="The data set MODEL was made from; needed if it is your own.")
 @click.option("--out", type=_PATH, required=True, help="The folder to write.")
-def linux(model: Path, data: str, out: Path) -> None:
+def linux(model: Path, data: str | None, out: Path) -> None:
     """Linux with Python and one runtime.
 
     MODEL (.tflite or .onnx) comes with a program that runs it and answers to check it with.
     """
-    for path in kit.build(model, data, out):
-        click.echo(path)
+    for name in (*embed(model, "linux", out, data).files, KIT_FILE):
+        click.echo(out / name)
 
 
 @cli.command()

@@ -81,6 +81,7 @@ def test_stages_of_both_schemes(workspace: Workspace) -> None:
     names = [[step.name for step in path.steps] for path in found]
     assert names == [[FLOAT, REFERENCE, XNNPACK, ORT], [FLOAT, FAKE_QUANTIZED, REFERENCE, XNNPACK, ORT]]
     parities = verify(paths, workspace.data, model=workspace.model_file, qat_weights=workspace.qat_file)
+    parities = [parity for parity in parities if not parity.reference.endswith("in TFLM")]
     assert [parity for path in found for parity in path.parities] == parities
     counted = {(parity.artifact, parity.reference): parity for parity in parities}
     for path in found:

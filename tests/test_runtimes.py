@@ -44,7 +44,9 @@ def file_for(runtime: str, workspace: Any, folder: Path) -> Path:
 def test_runtime_is_found_by_name_and_by_ending(name: str) -> None:
     runtime = RUNTIMES[name]
     assert runtime_named(name) is runtime
-    assert runtime_for(Path(f"x.{runtime.format}")) is runtime
+    path = Path(f"x.{runtime.format}")
+    assert runtime_for(path, name) is runtime
+    assert runtime_for(path).name == {"tflm": "litert"}.get(name, name)
     assert isinstance(getattr(importlib.import_module(runtime.module), runtime.session), type)
 
 
@@ -57,7 +59,7 @@ def test_unknown_names_list_the_choices() -> None:
         UnknownNameError, match="unknown runtime 'tensorrt'; choose from: c99, fake, keras, litert, onnx"
     ):
         runtime_named("tensorrt")
-    with pytest.raises(ArtifactError, match=r"give a file ending in \.tflite, \.onnx, \.c, \.keras"):
+    with pytest.raises(ArtifactError, match=r"give a file ending in \.tflite, \.onnx, \.c, \.keras$"):
         runtime_for(Path("model.pt"))
 
 
@@ -65,7 +67,7 @@ def test_unknown_names_list_the_choices() -> None:
 def test_session_answers_per_image_and_forgets_the_one_before(name: str, workspace: Any, tmp_path: Path) -> None:
     path = file_for(name, workspace, tmp_path)
     images = workspace.data.inputs(workspace.data.test.images[:6])
-    with contextlib.closing(open_session(path, threads=THREADS[name])) as session:
+    with contextlib.closing(open_session(path, threads=THREADS[name], runtime=name)) as session:
         assert session.batch == 1
         assert session.input.dtype == session.output.dtype == ("int8" if name == "c99" else "float32")
         forward = predict(session, images)
@@ -80,7 +82,9 @@ def test_session_answers_per_image_and_forgets_the_one_before(name: str, workspa
 def test_outputs_are_those_of_the_keras_model(name: str, workspace: Any, tmp_path: Path) -> None:
     images = workspace.data.inputs(workspace.data.test.images[:50])
     expected = np.asarray(workspace.model(images, training=False))
-    with contextlib.closing(open_session(file_for(name, workspace, tmp_path), threads=THREADS[name])) as session:
+    with contextlib.closing(
+        open_session(file_for(name, workspace, tmp_path), threads=THREADS[name], runtime=name)
+    ) as session:
         np.testing.assert_allclose(predict(session, images), expected, atol=1e-5)
 
 
@@ -97,7 +101,7 @@ def test_every_artifact_recognises_digits(key: tuple[str, str], workspace: Any) 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_an_unknown_device_is_refused(name: str, workspace: Any, tmp_path: Path) -> None:
     with pytest.raises((EdgecnnError, ValueError)) as caught:
-        open_session(file_for(name, workspace, tmp_path), device="gpu")
+        open_session(file_for(name, workspace, tmp_path), device="gpu", runtime=name)
     assert isinstance(caught.value, SessionError)
     assert "\n" not in str(caught.value)
 

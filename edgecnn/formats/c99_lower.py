@@ -83,6 +83,24 @@ def lower(graph: Graph) -> Program:
     return _Lowering(_without_float_ends(graph)).program()
 
 
+def problems(graph: Graph) -> tuple[str, ...]:
+    """Everything that keeps an int8 graph from being written as C, each with its place; nothing if it can be.
+
+    Raises:
+        ArtifactError: as ``lower`` does.
+    """
+    try:
+        check(graph, _WRITERS, _PURPOSE)
+    except UnsupportedError as error:
+        return (str(error),)
+    lowering = _Lowering(_without_float_ends(graph))
+    try:
+        lowering.program()
+    except UnsupportedError as error:
+        return tuple(lowering.problems) or (str(error),)
+    return ()
+
+
 def _without_float_ends(graph: Graph) -> Graph:
     first, last = graph.operators[:1], graph.operators[-1:]
     operators, inputs, outputs = graph.operators, graph.inputs, graph.outputs
@@ -100,6 +118,7 @@ class _Lowering:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.layers: list[Layer] = []
+        self.problems: list[str] = []
         self.values: dict[int, int] = {graph.inputs[0]: graph.inputs[0]}  # tensor -> the value it is stored as
         source = graph.tensors[graph.inputs[0]]
         self.shapes: dict[int, Shape] = {source.index: tuple(max(size, 1) for size in source.shape)}
@@ -109,25 +128,16 @@ class _Lowering:
         source, target = (graph.tensors[indices[0]] for indices in (graph.inputs, graph.outputs))
         for kind, tensor in (("input", source), ("output", target)):
             if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
-                raise UnsupportedError(
+                self.problems.append(
                     f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
                     "holds int8 only, convert the model with full int8 quantisation"
                 )
         skipped = shape_computations(graph)
         for operator in graph.operators:
-            if operator.position in skipped:
-                continue
-            write = _WRITERS.get(operator.kind)
-            if write is None:
-                raise UnsupportedError(
-                    f"{operator} is not written as C by edgecnn; known are: {', '.join(sorted(_WRITERS))}"
-                )
-            try:
-                write(self, operator)
-            except KeyError as error:
-                raise ArtifactError(f"{operator} is damaged: its option {error} is missing") from error
-            except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-                raise ArtifactError(f"{operator} is damaged: {one_line(error)}") from error
+            if operator.position not in skipped:
+                self._write(operator)
+        if self.problems:
+            raise UnsupportedError(self.problems[0])
         if target.index not in self.values:
             raise ArtifactError(f"the graph's output {target.name!r} is made by no operator")
         if self.values[target.index] == source.index:  # only reshaped
@@ -145,6 +155,31 @@ class _Lowering:
             sizes={value: math.prod(self.shapes[value]) for value in used},
             names={value: printable(graph.tensors[value].name) for value in used},
         )
+
+    def _write(self, operator: Operator) -> None:
+        """Add the operator's layers. One that is not written as C is a problem; the next are looked at all the same."""
+        try:
+            write = _WRITERS.get(operator.kind)
+            if write is None:
+                raise UnsupportedError(
+                    f"{operator} is not written as C by edgecnn; known are: {', '.join(sorted(_WRITERS))}"
+                )
+            try:
+                write(self, operator)
+            except KeyError as error:
+                raise ArtifactError(f"{operator} is damaged: its option {error} is missing") from error
+            except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+                raise ArtifactError(f"{operator} is damaged: {one_line(error)}") from error
+        except UnsupportedError as error:
+            self.problems.append(str(error))
+        except ArtifactError:
+            if not self.problems:  # what follows one need not fit together
+                raise
+        else:
+            return
+        for index in operator.outputs:
+            self.values[index] = index
+            self.shapes[index] = tuple(max(size, 1) for size in self.graph.tensors[index].shape)
 
     def _needed(self, value: int) -> tuple[Layer, ...]:
         """The layers that the output depends on."""

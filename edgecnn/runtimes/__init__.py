@@ -17,7 +17,8 @@ Float = NDArray[np.float32]
 class Session(Protocol):
     """An artifact loaded into a runtime.
 
-    The three steps are apart so that latency can time ``invoke`` alone while verification uses all of them.
+    The three steps are apart so that latency can time ``invoke`` alone while verification uses all of them. A session
+    whose runtime tells how many bytes activations take has that as ``arena_bytes``; the others have no such attribute.
     """
 
     input: TensorSpec
@@ -65,6 +66,13 @@ RUNTIMES: dict[str, Runtime] = {
             package="ai_edge_litert.interpreter",
             module="edgecnn.runtimes.litert",
             session="LitertSession",
+        ),
+        Runtime(
+            name="tflm",
+            format="tflite",
+            package="tflite_micro",
+            module="edgecnn.runtimes.tflm",
+            session="TflmSession",
         ),
         Runtime(
             name="onnxruntime",
@@ -124,7 +132,8 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
     for runtime in RUNTIMES.values():
         if path.suffix == f".{runtime.format}":
             return runtime
-    endings = ", ".join(f".{runtime.format}" for runtime in RUNTIMES.values() if runtime.name != "fake")
+    formats = dict.fromkeys(runtime.format for runtime in RUNTIMES.values() if runtime.name != "fake")
+    endings = ", ".join(f".{format}" for format in formats)
     raise ArtifactError(f"{path} has no known ending; give a file ending in {endings}")
 
 
