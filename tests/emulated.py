@@ -1,10 +1,7 @@
 """What the tests on emulated machines share: a model written by hand, and what to do where a tool is missing."""
 
-import os
-import shutil
-
 import numpy as np
-import pytest
+import tools
 
 from edgecnn.emulation import Sources, missing_tools
 from edgecnn.emulation.machine import Int8
@@ -48,18 +45,6 @@ def tiny_answers(inputs: Int8) -> Int8:
 
 
 def need(target: str) -> None:
-    """Skip where a tool of ``target`` is missing, or fail where CI=true."""
-    if missing := missing_tools(target):
-        _without(f"{target} needs {', '.join(missing)}")
-
-
-def need_program(name: str) -> None:
-    """The same for a program."""
-    if shutil.which(name) is None:
-        _without(f"needs {name}")
-
-
-def _without(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    """Skip where a tool of ``target`` is missing; fail in CI."""
+    for tool in missing_tools(target):
+        tools.need(tool)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tools
 from conftest import Workspace
-from emulated import need, need_program
+from emulated import need
 
 from edgecnn import emulation
 from edgecnn.emulation import Firmware, Sources
@@ -156,7 +157,7 @@ def test_compilers_take_the_code_at_every_level(core: str, level: str, digits: S
     floats = [] if core == "cortex-m0" else ["-mfloat-abi=hard"]
     warnings = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
     for compiler in compilers:
-        need_program(compiler[0])
+        tools.need(compiler[0])
         command = [*compiler, f"-mcpu={core}", "-mthumb", *floats, *warnings, *level.split(), "-c", "digits.c"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
