@@ -1,7 +1,7 @@
 /* The kernels of the generated code. Sections begin with a line "//@ name: what it needs"; the generator copies
    those that a model uses. All arithmetic is that of TFLite Micro's reference kernels, see docs/c99.md. */
 //@ base:
-#if defined(__ARM_FEATURE_MVE) && defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN)
+#if defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
 #define HELIUM 1 /* Cortex-M55, M85 and the like: vectors of sixteen bytes */
 #endif
 #if defined(__GNUC__)
@@ -194,7 +194,7 @@ static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row
 static inline void conv_2d_dot(const int8_t *w, int32_t stride, const int16_t *x, int32_t taps, uint32_t *sum)
 {
     uint32_t a0 = sum[0], a1 = sum[1], b0 = sum[2], b1 = sum[3];
-#if defined(DUAL_MAC) && defined(__OPTIMIZE__) /* -O0 keeps one of the registers that this needs */
+#ifdef DUAL_MAC
     const int8_t *end = w + taps;
     uint32_t u, v, p, q, t;
 #ifdef __thumb2__
