@@ -5,7 +5,6 @@ pipelines nor memories. What TFLite Micro needs is not measured here; the figure
 ``REFERENCE``).
 """
 
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +15,7 @@ from benchmarks import int8_onnx
 from edgecnn import emulation
 from edgecnn.bench.environment import environment
 from edgecnn.data import Images
-from edgecnn.emulation.machine import Int8
+from edgecnn.emulation.machine import Int8, tool_versions
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.formats import c99, tflite
@@ -145,7 +144,11 @@ def run(path: Path, out: Path) -> Counts:
         write_atomic(out / f"{name}-int8.tflite", content)
         rows += _counted(name, content, data.inputs(data.test.images[: suite.test_images]), suite)
     return Counts(
-        schema_version=SCHEMA_VERSION, seed=suite.seed, tools=_tools(), environment=environment(), rows=tuple(rows)
+        schema_version=SCHEMA_VERSION,
+        seed=suite.seed,
+        tools=tool_versions(M4),
+        environment=environment(),
+        rows=tuple(rows),
     )
 
 
@@ -194,14 +197,6 @@ def _by_tflite_micro(model: bytes, images: Images) -> tuple[Int8, Int8]:
         interpreter.invoke()
         outputs.append(interpreter.get_output(0).reshape(-1).copy())
     return inputs.reshape(len(inputs), -1), np.stack(outputs)
-
-
-def _tools() -> dict[str, str]:
-    found = {}
-    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
-        said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
-        found[tool] = said.splitlines()[0]
-    return found
 
 
 # The table

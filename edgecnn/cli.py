@@ -382,6 +382,7 @@ def verify(
     metavar="[SERIAL]",
     help="Measure a bundle on a device with adb; put it last if there is only one device.",
 )
+@click.option("--target", help="Count instructions on an emulated processor instead, such as cortex-m4.")
 @_json
 def bench(
     files: tuple[Path, ...],
@@ -398,6 +399,7 @@ def bench(
     aa: bool,
     host: str | None,
     serial: str | None,
+    target: str | None,
     as_json: bool,
 ) -> None:
     """Measure the latency of model FILES.
@@ -409,6 +411,10 @@ def bench(
 
     Instead of them, a bundle.zip brings the files of a run and its test images; with --ssh or --adb it is measured on
     a device, where edgecnn is installed for it.
+
+    With --target, int8 .tflite FILES are built as C for a processor that QEMU emulates: cortex-m0, -m3, -m4, -m7,
+    -m33, -m55 or riscv32. The instructions of one inference are counted, and flash, RAM and stack measured. These are
+    no times.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic
@@ -416,6 +422,11 @@ def bench(
 
     if out is not None:
         _check_target(out, ".json")
+    if target is not None:
+        if aa or data is not None or baselines or host is not None or serial is not None:
+            raise ConfigError("--target measures no time: leave out --data, --baseline, --aa, --ssh and --adb")
+        _show_costs(files, target, out, as_json)
+        return
     names = tuple(runtimes.split(",")) if runtimes else ()
     if aa:
         if host is not None or serial is not None:
@@ -787,6 +798,29 @@ def _show_itself(
     interval = ratio_interval(found.ratio.value, found.ratio.low, found.ratio.high)
     said = "no difference" if found.difference == "none" else f"{found.difference}, which is a false alarm"
     _print(found, as_json, f"{files[0].name} against itself: time ratio {interval}: {said}")
+
+
+def _show_costs(files: "Sequence[Path]", target: str, out: Path | None, as_json: bool) -> None:
+    from edgecnn.emulation import costs
+    from edgecnn.files import write_atomic
+    from edgecnn.records import TargetCost, to_json
+
+    found = costs(files, target)
+    if out is not None:
+        write_atomic(out, to_json(found))
+    lines = [
+        f"{row.file} on {target}: {row.instructions:,} instructions, flash {row.flash_bytes:,} bytes "
+        f"(code {row.code_bytes:,}), RAM {row.ram_bytes:,} bytes and {row.stack_bytes:,} of stack"
+        for row in found.rows
+        if isinstance(row, TargetCost)
+    ]
+    if as_json or lines:
+        _print(found, as_json, "\n".join(lines))
+    failures = [row for row in found.rows if not isinstance(row, TargetCost)]
+    for row in failures:
+        click.echo(f"edgecnn: {row.subject}: {row.reason}", err=True)
+    if failures:
+        sys.exit(1)
 
 
 def _epoch(history: Any) -> str:

@@ -640,6 +640,33 @@ class TargetCheck(Record, frozen=True):
         return not self.reasons
 
 
+class TargetCost(Record, frozen=True, tag="cost"):
+    """What an int8 .tflite costs as C on an emulated processor: instructions of one inference, which are no time.
+
+    Bytes are those of the model alone: ``code``, ``flash`` with its constants too, static ``ram``, and at most
+    ``stack`` on top of it. Input and output arrays are the caller's.
+    """
+
+    file: str
+    sha256: str
+    instructions: int
+    functions: dict[str, int]
+    code_bytes: int
+    flash_bytes: int
+    ram_bytes: int
+    stack_bytes: int
+
+
+class TargetCosts(Record, frozen=True):
+    """What files cost on one target, built with the optimisation ``opt``; ``tools`` says by which compiler and QEMU."""
+
+    schema_version: int
+    target: str
+    opt: str
+    tools: dict[str, str]
+    rows: tuple[TargetCost | Failure, ...]
+
+
 class Kit(Record, frozen=True):
     """What ``edgecnn embed`` wrote into a folder; it is ``kit.json`` there. ``files`` are the others by SHA-256.
 

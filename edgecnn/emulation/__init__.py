@@ -1,5 +1,6 @@
 """Machines in QEMU that generated code is built for and run on: what it answers, and what it costs."""
 
+from edgecnn.emulation.costs import costs
 from edgecnn.emulation.machine import (
     LEVELS,
     TARGETS,
@@ -21,6 +22,7 @@ __all__ = [
     "Firmware",
     "Sources",
     "build",
+    "costs",
     "count",
     "generate",
     "kit_files",

@@ -89,10 +89,29 @@ def missing_tools(target: str) -> tuple[str, ...]:
     """The programs that ``target`` needs and this machine does not have."""
     if shutil.which("make") is None:
         return ("make",)
+    return tuple(tool for tool in _tools(target) if shutil.which(tool) is None)
+
+
+def _tools(target: str) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), {**_kit(), "model.mk": b"MODEL := none\n"})
-        tools = _make(Path(folder), _known(target), LEVELS[0], "tools").split()
-    return tuple(dict.fromkeys(tool for tool in tools if shutil.which(tool) is None))
+        return tuple(dict.fromkeys(_make(Path(folder), _known(target), LEVELS[0], "tools").split()))
+
+
+def tool_versions(target: str) -> dict[str, str]:
+    """What the compiler and the emulator of ``target`` say of themselves.
+
+    Raises:
+        UnknownNameError: no such target.
+        EmulationError: a tool is missing.
+    """
+    _need_tools(target)
+    found = {}
+    for tool in _tools(target):
+        if tool.endswith("gcc") or tool.startswith("qemu"):
+            said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
+            found[tool] = said.splitlines()[0]
+    return found
 
 
 def generate(graph: Graph, name: str) -> Sources:

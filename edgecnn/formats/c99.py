@@ -365,7 +365,7 @@ def _kernels(wanted: set[str], variants: dict[str, str]) -> str:
 
 
 def _for_helium(code: str, otherwise: str = "") -> str:
-    return f"#ifdef __ARM_FEATURE_MVE\n{code}{otherwise}#endif\n"
+    return f"#ifdef HELIUM\n{code}{otherwise}#endif\n"
 
 
 def _sections(file: str) -> dict[str, tuple[list[str], str]]:

@@ -1,6 +1,9 @@
 /* The kernels of the generated code. Sections begin with a line "//@ name: what it needs"; the generator copies
    those that a model uses. All arithmetic is that of TFLite Micro's reference kernels, see docs/c99.md. */
 //@ base:
+#if defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
+#define HELIUM 1 /* Cortex-M55, M85 and the like: vectors of sixteen bytes */
+#endif
 #if defined(__GNUC__)
 #define ALIGNED __attribute__((aligned(4)))
 #else

@@ -339,3 +339,43 @@ static void max_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
         }
     }
 }
+//@ add: binary mve
+/* Four values at a time, which lie side by side or are one and the same */
+static inline int32x4_t add_operand(const int8_t *x, int32_t stride, mve_pred16_t rest, int32_t zero, int32_t unit,
+                                    int32_t multiplier, int32_t shift)
+{
+    const int32x4_t value = stride ? vldrbq_z_s32(x, rest) : vdupq_n_s32(*x);
+    const int32x4_t scaled = vmulq_n_s32(vsubq_n_s32(value, zero), unit);
+    return requantize_4(vqrdmulhq_n_s32(scaled, multiplier), vdupq_n_s32(-shift));
+}
+
+/* Both operands go, 20 bits to the left, to twice the larger of their scales. */
+static void add(const struct binary *s, const int8_t *a, const int8_t *b, int8_t *y, int32_t sign)
+{
+    const int32_t zero = s->out_zero, low = s->low, high = s->high, stride_a = s->stride_a[3], stride_b = s->stride_b[3];
+    const int32_t unit_a = (int32_t)1 << s->left_a, unit_b = sign * ((int32_t)1 << s->left_b);
+    const int32_t fours = stride_a <= 1 && stride_b <= 1 && s->shift_a >= 0 && s->shift_b >= 0 && s->shift >= 0;
+    int32_t i, j, k, l;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int8_t *p = a + i * s->stride_a[0] + j * s->stride_a[1] + k * s->stride_a[2];
+                const int8_t *q = b + i * s->stride_b[0] + j * s->stride_b[1] + k * s->stride_b[2];
+                for (l = s->size[3]; fours && l > 0; l -= 4, p += 4 * stride_a, q += 4 * stride_b) {
+                    const mve_pred16_t rest = vctp32q((uint32_t)l);
+                    const int32x4_t u = add_operand(p, stride_a, rest, s->zero_a, unit_a, s->multiplier_a, s->shift_a);
+                    const int32x4_t v = add_operand(q, stride_b, rest, s->zero_b, unit_b, s->multiplier_b, s->shift_b);
+                    int32x4_t sum = vqrdmulhq_n_s32(vaddq_s32(u, v), s->multiplier);
+                    sum = vaddq_n_s32(requantize_4(sum, vdupq_n_s32(-s->shift)), zero);
+                    vstrbq_p_s32(y, vminq_s32(vmaxq_s32(sum, vdupq_n_s32(low)), vdupq_n_s32(high)), rest);
+                    y += l < 4 ? l : 4;
+                }
+                for (; l > 0; l--, p += stride_a, q += stride_b) {
+                    const int32_t u = requantize((*p - s->zero_a) * unit_a, s->multiplier_a, s->shift_a, 0);
+                    const int32_t v = requantize((*q - s->zero_b) * unit_b, s->multiplier_b, s->shift_b, 0);
+                    *y++ = clamp(requantize(u + v, s->multiplier, s->shift, zero), low, high);
+                }
+            }
+        }
+    }
+}
