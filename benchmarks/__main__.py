@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import figure, int8_onnx, tables
+from benchmarks import against_others, figure, int8_onnx, microcontroller, tables
 from edgecnn.errors import EdgecnnError, UnknownNameError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.records import to_json
@@ -14,6 +14,7 @@ from edgecnn.report import read, show
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
 _SUITES = {path.stem: path for path in sorted((_HERE / "suites").glob("*.toml"))}
+_OWN = {"int8-onnx": int8_onnx.run, "against-others": against_others.run}
 _PICTURE = _ROOT / "docs" / "mnist.svg"
 _PAGES = (_ROOT / "README.md", _HERE / "README.md")
 
@@ -32,15 +33,19 @@ def run(suite: str, out: Path | None) -> None:
 
     if suite not in _SUITES:
         raise UnknownNameError("suite", suite, _SUITES)
-    folder = out or Path("runs") / suite
-    if suite == "int8-onnx":
-        report = int8_onnx.run(_SUITES[suite], folder)
-    else:
-        report = pipeline.run(pipeline.read_config(_SUITES[suite]), folder)
-    path = tables.result_file(suite)
+    folder, path = out or Path("runs") / suite, tables.result_file(suite)
     make_folder(path.parent)
-    write_atomic(path, to_json(report))
-    show(report)
+    if suite == "microcontroller":
+        counts = microcontroller.run(_SUITES[suite], folder)
+        write_atomic(path, to_json(counts))
+        click.echo(microcontroller.table(counts, f"benchmarks/results/{path.name}"))
+    else:
+        if suite in _OWN:
+            report = _OWN[suite](_SUITES[suite], folder)
+        else:
+            report = pipeline.run(pipeline.read_config(_SUITES[suite]), folder)
+        write_atomic(path, to_json(report))
+        show(report)
     click.echo(f"\nwrote {path}; now: python -m benchmarks table")
 
 

@@ -9,9 +9,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-from benchmarks import int8_onnx
+from benchmarks import against_others, int8_onnx, microcontroller
 from edgecnn.errors import ConfigError
-from edgecnn.records import Report
+from edgecnn.records import Report, from_json
 from edgecnn.report import format, read, rows
 from edgecnn.report.page import Cell, Notes, machine, marks_of, setting
 from edgecnn.report.rows import Row
@@ -52,8 +52,11 @@ def _table(suite: str, where: object) -> str:
 @cache  # two pages have the same tables, and intervals take seconds to compute
 def _rendered(suite: str) -> str:
     path = result_file(suite)
-    render = int8_onnx.table if suite == "int8-onnx" else table
-    return render(read(path), f"benchmarks/results/{path.name}")
+    source = f"benchmarks/results/{path.name}"
+    if suite == "microcontroller":
+        return microcontroller.table(from_json(path.read_bytes(), microcontroller.Counts, path), source)
+    render = {"int8-onnx": int8_onnx.table, "against-others": against_others.table}.get(suite, table)
+    return render(read(path), source)
 
 
 def table(report: Report, source: str) -> str:
@@ -86,7 +89,10 @@ def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
         Cell(row.runtime or format.ABSENT),
         Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes)),
         Cell(format.ABSENT if row.accuracy is None else format.accuracy(row.accuracy)),
-        Cell(format.ABSENT if row.timing is None else format.time(row.timing.median, unit), notes.mark(*row.warnings)),
+        Cell(
+            format.ABSENT if row.timing is None else format.time(row.timing.median, unit),
+            notes.mark(*row.warnings, of=row.name),
+        ),
         Cell(format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)),
     )
 

@@ -15,8 +15,8 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def load(path: Path) -> Artifact:
-    """What is known of the model file at ``path``: its sidecar, or the file itself where there is none.
+def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
+    """What is known of the model file at ``path``: its sidecar, or the file itself where there is none (``describe``).
 
     Raises:
         ArtifactError: no such file, or its hash, or that of a companion, is not the one in its sidecar.
@@ -27,7 +27,7 @@ def load(path: Path) -> Artifact:
         raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
     beside = sidecar(path)
     if not beside.is_file():
-        return describe(path)
+        return describe(path, runtime=runtime, batch=batch)
     artifact = from_json(beside.read_bytes(), Artifact, beside)
     _check_hash(path, artifact.sha256, beside)
     for companion in artifact.companions:
@@ -48,14 +48,16 @@ def _check_hash(path: Path, wanted: str, beside: Path) -> None:
         )
 
 
-def describe(path: Path) -> Artifact:
-    """The record of a model file, read from the file itself through its runtime.
+def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
+    """The record of a model file, read from the file itself through its runtime, or the one called ``runtime``.
 
     Raises:
         ArtifactError: no such file, or of no known format.
         SessionError: the runtime refuses the file.
     """
-    with contextlib.closing(open_session(path, threads=0)) as session:  # as the runtime likes
+    with contextlib.closing(
+        open_session(path, runtime=runtime, threads=0, batch=batch)
+    ) as session:  # as the runtime likes
         stored = session.provenance()
         provenance = None
         if stored is not None:

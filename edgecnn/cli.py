@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -21,7 +21,7 @@ from edgecnn.errors import ConfigError, EdgecnnError
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
-    from edgecnn.records import Parity, Record, Report
+    from edgecnn.records import Baseline, Parity, Record, Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -166,6 +166,7 @@ def cli(verbose: bool) -> None:
 @click.option("--tune-seconds", type=float, help="Measuring that for each int8 .onnx may take.  [default: 20]")
 @click.option("--threads", type=_Numbers(int, "1,2"), help="To measure with.  [default: 1]")
 @click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
+@click.option("--cold", type=int, help="Fresh processes in which that is done: as many cold starts.  [default: 5]")
 @click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline; may be repeated.")
 @_json
 def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
@@ -191,7 +192,7 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
     _show_report(report, as_json)
     if not as_json:
         click.echo(f"\nThe whole report: {out / 'report.html'}")
-    sys.exit(_status(report))
+    _status(report, as_json)
 
 
 @cli.command()
@@ -357,26 +358,57 @@ def verify(
 @click.option("--data", help="Count accuracy on these test images too (as for edgecnn run).")
 @_input_range
 @_threads
+@click.option("--batch", "batches", type=_Numbers(int, "1,8"), default="1", show_default=True, help="Batches to try.")
+@click.option("--runtimes", default="", help="Comma-separated.  [default: the first that takes a file]")
 @_seconds
+@click.option(
+    "--cold",
+    "processes",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Fresh processes that each is measured in, one after the other: as many cold starts.",
+)
 @_seed
 @click.option("--out", type=_FILE, help="JSON file to write, with every sample.")
 @click.option("--baseline", "baselines", type=_FILE, multiple=True, help="JSON from edgecnn baseline.")
+@click.option("--aa", is_flag=True, help="Measure one file against itself instead: a difference is a false alarm.")
+@click.option("--ssh", "host", metavar="[USER@]HOST", help="Measure a bundle there, over the system's ssh.")
+@click.option(
+    "--adb",
+    "serial",
+    is_flag=False,
+    flag_value="",
+    metavar="[SERIAL]",
+    help="Measure a bundle on a device with adb; put it last if there is only one device.",
+)
 @_json
 def bench(
     files: tuple[Path, ...],
     data: str | None,
     input_range: Any,
     threads: tuple[int, ...],
+    batches: tuple[int, ...],
+    runtimes: str,
     seconds: float,
+    processes: int,
     seed: int,
     out: Path | None,
     baselines: tuple[Path, ...],
+    aa: bool,
+    host: str | None,
+    serial: str | None,
     as_json: bool,
 ) -> None:
     """Measure the latency of model FILES.
 
-    FILES end in .tflite, .onnx, .c (edgecnn's own) or .keras. They are measured in turns, each in a process of its
-    own; one that cannot be is named with the reason, and the exit status is 1.
+    FILES end in .tflite, .onnx, .c (edgecnn's own) or .keras. They are measured in turns, each in processes of its
+    own; one that cannot be is named with the reason, and the exit status is 1. A batch that a file cannot have is
+    named too, and is no error if it can have another of --batch. Interrupted with Ctrl-C, the command leaves what it
+    has measured in --out, and the same command goes on.
+
+    Instead of them, a bundle.zip brings the files of a run and its test images; with --ssh or --adb it is measured on
+    a device, where edgecnn is installed for it.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic
@@ -384,17 +416,67 @@ def bench(
 
     if out is not None:
         _check_target(out, ".json")
-    loaded = None if data is None else _load(data, input_range)
-    report = bench_files(files, data=loaded, threads=threads, seconds=seconds, seed=seed, baselines=baselines)
-    if out is not None:
-        write_atomic(out, to_json(report))
-    _show_report(report, as_json)
-    sys.exit(_status(report))
+    names = tuple(runtimes.split(",")) if runtimes else ()
+    if aa:
+        _show_itself(files, threads, batches, names, seconds, processes, seed, out, as_json)
+        return
+    with ExitStack() as stack:
+        if host is not None or serial is not None:
+            report = _bench_on_device(files, host, serial, baselines)
+        else:
+            loaded = None if data is None else _load(data, input_range)
+            if any(path.suffix == ".zip" for path in files):
+                files, loaded = stack.enter_context(_bundle(files))
+            report = bench_files(
+                files,
+                data=loaded,
+                threads=threads,
+                batches=batches,
+                runtimes=names,
+                seconds=seconds,
+                processes=processes,
+                seed=seed,
+                baselines=baselines,
+                keep=out,
+            )
+    try:
+        if out is not None:
+            write_atomic(out, to_json(report))
+    finally:  # a full disk loses the file, not the rows
+        _show_report(report, as_json)
+    _status(report, as_json)
+
+
+@cli.command()
+@click.argument("run", type=_FILE)
+@click.option("--data", help="Where the data of the run are, if they are your own.")
+@click.option("--images", type=click.IntRange(1), default=1000, show_default=True, help="Test images to take along.")
+@click.option("--out", type=_FILE, required=True, help="The .zip file to write.")
+@_json
+def bundle(run: Path, data: str | None, images: int, out: Path, as_json: bool) -> None:
+    """Pack the files of a run for a device.
+
+    RUN is the folder that edgecnn run wrote. The bundle holds its .tflite and .onnx files with what is known of them,
+    test images, and a manifest with the SHA-256 of each; edgecnn bench measures it, there or from here.
+    """
+    from edgecnn.bundle import make_bundle
+
+    _check_target(out, ".zip")
+    made = make_bundle(run, out, data=data, images=images)
+    models = sum(not file.name.endswith((".json", ".npz")) for file in made.files)
+    _print(made, as_json, f"wrote {out}: {models} files, {made.test.images} of {made.test.of} test images")
 
 
 @cli.command()
 @click.argument("model", type=_FILE)
 @_data
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "tensorflow", "jax", "torch"]),
+    default="auto",
+    show_default=True,
+    help="Of Keras; auto takes $KERAS_BACKEND, else one that sees a GPU, else one that is installed.",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "gpu"]),
@@ -402,21 +484,26 @@ def bench(
     show_default=True,
     help="Where to run the model; auto takes the GPU if there is one.",
 )
+@_seconds
 @click.option("--out", type=_FILE, required=True, help="JSON file to write.")
 @_json
-def baseline(model: Path, data: str, input_range: Any, device: str, out: Path, as_json: bool) -> None:
+def baseline(
+    model: Path, data: str, input_range: Any, backend: str, device: str, seconds: float, out: Path, as_json: bool
+) -> None:
     """Measure the float MODEL on this machine, best on a GPU.
 
-    MODEL is a .keras file; the record serves run and bench as --baseline, there or elsewhere.
+    MODEL is a .keras file; the record serves run and bench as --baseline, there or elsewhere. Measured are the latency
+    of one image and the throughput of rising batches, on the device and with the copies to and from it, and the
+    accuracy on all test images. Needs Keras and one back end, nothing else.
     """
     from edgecnn.bench.baseline import record_baseline
     from edgecnn.files import write_atomic
     from edgecnn.records import to_json
 
     _check_target(out, ".json")
-    record = record_baseline(model, _load(data, input_range), device)
+    record = record_baseline(model, _load(data, input_range), device, backend=backend, seconds=seconds)
     write_atomic(out, to_json(record))
-    _print(record, as_json, f"wrote {out}: {record.backend} on {record.device}")
+    _print(record, as_json, f"wrote {out}: {_recorded(record)}")
 
 
 @cli.command()
@@ -499,20 +586,50 @@ def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) 
 
 
 @cli.command()
-@click.argument("file", type=_FILE)
+@click.argument("files", type=_FILE, nargs=-1, required=True)
 @click.option("--out", type=_FILE, help="Folder to write report.md, .html, .csv and .json to.")
 @_json
-def report(file: Path, out: Path | None, as_json: bool) -> None:
-    """Show the report in FILE, and write it out again.
+def report(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Show the reports in FILES, and write them out as one.
 
-    FILE is the report.json of a run, or what bench wrote with --out.
+    FILES are report.json of runs, or what bench wrote with --out, on one machine or several. Each report keeps its own
+    verdict; nothing is ranked across them.
     """
-    from edgecnn.report import read, write
+    from edgecnn.report import merge, write
 
-    found = read(file)
+    found = merge(files)
     if out is not None:
         write(found, out)
     _show_report(found, as_json)
+
+
+@cli.command()
+@click.argument("old", type=_FILE)
+@click.argument("new", type=_FILE)
+@click.option("--max-accuracy-drop", type=float, default=0.1, show_default=True, help="In percentage points.")
+@click.option("--max-latency-ratio", type=float, default=1.1, show_default=True, help="New median ÷ old median.")
+@_json
+def compare(old: Path, new: Path, max_accuracy_drop: float, max_latency_ratio: float, as_json: bool) -> None:
+    """Find what got worse from the report OLD to NEW.
+
+    Rows are matched by artifact name, runtime, device, threads and batch. The exit status is 1 if a limit is broken by
+    the whole 95 % interval, or if a row of OLD is missing in NEW; where the interval straddles a limit, it cannot be
+    told. Latency is compared on one machine alone, accuracy on the same test images alone.
+    """
+    from edgecnn.report import read, show_gate
+    from edgecnn.report.compare import compare as compare_reports
+
+    gate = compare_reports(
+        read(old).replace(title=str(old)),
+        read(new).replace(title=str(new)),
+        max_accuracy_drop=max_accuracy_drop,
+        max_latency_ratio=max_latency_ratio,
+    )
+    if as_json:
+        _print(gate, True, "")
+    else:
+        show_gate(gate)
+    _end(gate.regressions, "regression", as_json)
 
 
 def _load(data: str, input_range: tuple[float, ...]) -> "DataSet":
@@ -521,6 +638,53 @@ def _load(data: str, input_range: tuple[float, ...]) -> "DataSet":
     if len(input_range) != 2:
         raise ConfigError(f"--input-range takes two numbers such as 0,1; got {len(input_range)}")
     return load(data, (input_range[0], input_range[1]))
+
+
+def _bundle(files: "Sequence[Path]") -> "AbstractContextManager[tuple[tuple[Path, ...], DataSet]]":
+    """The model files and test images of the one bundle in ``files``, unpacked as long as it is open."""
+    from edgecnn.bundle import opened
+
+    if _is_given("data") or _is_given("input_range"):
+        raise ConfigError("a bundle brings its own test images; leave out --data and --input-range")
+    if len(files) > 1:
+        raise ConfigError("a bundle is measured alone: give one .zip file and no other")
+    return opened(files[0])
+
+
+def _bench_on_device(
+    files: "Sequence[Path]", host: str | None, serial: str | None, baselines: "Sequence[Path]"
+) -> "Report":
+    """Measure a bundle on a device with the options of this command line, beside the baselines that are here."""
+    from edgecnn.bench.baseline import load_baseline
+    from edgecnn.device import Adb, Ssh, bench_on
+
+    if host is not None and serial is not None:
+        raise ConfigError("--ssh and --adb are two ways to a device; give one of them")
+    if not any(path.suffix == ".zip" for path in files):
+        raise ConfigError("a device measures a bundle: give a .zip file that edgecnn bundle made")
+    recorded = tuple(load_baseline(path) for path in baselines)
+    with _bundle(files):  # looked at here before it is copied there
+        transport = Ssh(host) if host is not None else Adb(serial)
+        return bench_on(transport, files[0], _forwarded()).replace(baselines=recorded)
+
+
+def _forwarded() -> list[str]:
+    """The options given on the command line that concern measuring, for the same command on a device."""
+    here = ("host", "serial", "out", "baselines", "as_json")
+    context = click.get_current_context()
+    options: list[str] = []
+    for parameter in context.command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in here and _is_given(str(parameter.name)):
+            value = context.params[str(parameter.name)]
+            options.append(parameter.opts[0])
+            if not parameter.is_flag:
+                options.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return options
+
+
+def _is_given(parameter: str) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _check_target(path: Path, suffix: str) -> None:
@@ -589,10 +753,61 @@ def _show_report(report: "Report", as_json: bool) -> None:
         show(report)
 
 
+def _show_itself(
+    files: "Sequence[Path]",
+    threads: "Sequence[int]",
+    batches: "Sequence[int]",
+    runtimes: "Sequence[str]",
+    seconds: float,
+    processes: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from edgecnn.bench.files import bench_against_itself
+    from edgecnn.files import write_atomic
+    from edgecnn.records import to_json
+    from edgecnn.report.format import ratio_interval
+
+    if max(len(files), len(threads), len(batches), len(runtimes)) > 1:
+        raise ConfigError("--aa measures one file, on one runtime, with one number of threads and one batch")
+    found = bench_against_itself(
+        files[0],
+        threads=threads[0],
+        batch=batches[0],
+        runtime=runtimes[0] if runtimes else None,
+        seconds=seconds,
+        processes=processes,
+        seed=seed,
+    )
+    if out is not None:
+        write_atomic(out, to_json(found))
+    interval = ratio_interval(found.ratio.value, found.ratio.low, found.ratio.high)
+    said = "no difference" if found.difference == "none" else f"{found.difference}, which is a false alarm"
+    _print(found, as_json, f"{files[0].name} against itself: time ratio {interval}: {said}")
+
+
 def _epoch(history: Any) -> str:
     last = history.epochs[-1]
     held_out = "" if last.val_accuracy is None else f", held-out accuracy {last.val_accuracy:.2%}"
     return f"{len(history.epochs)} epochs, loss {last.loss:.4f}, accuracy {last.accuracy:.2%}{held_out}"
+
+
+def _recorded(baseline: "Baseline") -> str:
+    """The figures of a baseline in one line."""
+    from statistics import median
+
+    from edgecnn.bench.comparison import best_batch, images_per_s
+    from edgecnn.report import format
+
+    measured, best = baseline.measurement, best_batch(baseline)
+    with_copies = median(sample for block in measured.end_to_end for sample in block)
+    accuracy = "" if baseline.accuracy is None else f", accuracy {format.percent(baseline.accuracy.value)}%"
+    return (
+        f"{baseline.backend} on {baseline.device}, compiled with {baseline.compiled_with}; one image "
+        f"{format.duration(median(measured.samples))}, {format.duration(with_copies)} with copies; at best "
+        f"{format.rate(images_per_s(best))} images/s, in batches of {best.batch}{accuracy}"
+    )
 
 
 def _is_expected(error: EdgecnnError) -> bool:
@@ -601,8 +816,8 @@ def _is_expected(error: EdgecnnError) -> bool:
     return isinstance(error, UnsupportedError)
 
 
-def _status(report: "Report") -> int:
-    """1 if an artifact is out of tolerance or a row failed that should not have; says which on stderr."""
+def _status(report: "Report", as_json: bool) -> NoReturn:
+    """End with 1 if an artifact is out of tolerance or a row failed that should not have."""
     from edgecnn.records import Failure
 
     broken = [f"{p.artifact} against {p.reference}: {line}" for p in report.parities for line in p.violations]
@@ -611,9 +826,18 @@ def _status(report: "Report") -> int:
         for row in report.rows
         if isinstance(row, Failure) and not row.expected
     ]
-    for line in broken:
-        click.echo(f"edgecnn: {line}", err=True)
-    return 1 if broken else 0
+    _end(broken, "problem", as_json)
+
+
+def _end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:
+    """End with 1 if there are reasons to. Where stdout has told them already, stderr tells their number alone."""
+    if as_json:
+        for reason in reasons:
+            click.echo(f"edgecnn: {reason}", err=True)
+    elif reasons:
+        number = f"1 {noun}" if len(reasons) == 1 else f"{len(reasons)} {noun}s"
+        click.echo(f"edgecnn: {number}, told above", err=True)
+    sys.exit(1 if reasons else 0)
 
 
 @contextmanager

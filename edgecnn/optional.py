@@ -31,6 +31,8 @@ def require(module: str) -> Any:
     """
     top = module.partition(".")[0]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is first imported
+    # ONNX Runtime from 1.32 on would report how it is used, and leave a file ".ses" among the temporary ones
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         with quiet_stderr():
             return importlib.import_module(module)

@@ -17,7 +17,9 @@ import numpy as np
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline
+from edgecnn.bench.comparison import answers_of
 from edgecnn.data import DataSet, load
+from edgecnn.diagnosis.layers import layers
 from edgecnn.errors import (
     ConfigError,
     EdgecnnError,
@@ -28,7 +30,7 @@ from edgecnn.errors import (
     UnsupportedError,
 )
 from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, Format, export, file_name, format_named, pairs, provenance_of
+from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
@@ -38,10 +40,12 @@ from edgecnn.quantization import qat
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
 from edgecnn.records import (
     SCHEMA_VERSION,
+    Answers,
     Artifact,
     BenchResults,
     Failure,
     Io,
+    LayerErrors,
     Parity,
     Record,
     Report,
@@ -70,8 +74,7 @@ from edgecnn.verify import (
 
 log = logging.getLogger("edgecnn")
 
-_TOOLS = ("edgecnn", "numpy", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx",
-          "onnx", "onnxruntime", "ai-edge-litert")  # fmt: skip
+_TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
 
 
 class RunConfig(Record, frozen=True):
@@ -97,6 +100,7 @@ class RunConfig(Record, frozen=True):
         tune_seconds: how long that may take for each int8 .onnx.
         threads: numbers of threads to measure with.
         seconds: how long each candidate is measured.
+        cold: in how many fresh processes, one after the other, that is done: as many cold starts.
         baselines: JSON files written by ``edgecnn baseline``.
     """
 
@@ -119,6 +123,7 @@ class RunConfig(Record, frozen=True):
     tune_seconds: float = DEFAULT_SECONDS
     threads: tuple[int, ...] = (1,)
     seconds: float = 2.0
+    cold: int = 5
     baselines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -141,6 +146,7 @@ class RunConfig(Record, frozen=True):
             "qat_epochs",
             "calibration_images",
             "seconds",
+            "cold",
             "tune_seconds",
             "learning_rate",
             "qat_learning_rate",
@@ -221,6 +227,7 @@ class _Run:
         self.times: list[StageTime] = []
         self.failures: list[Failure] = []
         self.tunings: dict[str, Tuning] = {}
+        self.answers: dict[str, Answers] = {}  # by the file's hash
         for partial in self.out.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
             partial.unlink()
         self.tools = {tool: _version(tool) for tool in _TOOLS}
@@ -256,6 +263,7 @@ class _Run:
         self.tune()
         exported = list(self.export())
         parities = self.verify(exported)
+        layers = tuple(self.layers(exported))
         measured = self.bench(exported)
         report = Report(
             schema_version=SCHEMA_VERSION,
@@ -265,10 +273,11 @@ class _Run:
             test_images=len(self.data.test.labels),
             environment=measured.environment,
             seed=self.config.seed,
-            rows=(*_with_accuracy(measured.rows, parities), *self.failures),
+            rows=(*_with_accuracy(measured.rows, parities, self.answers), *self.failures),
             parities=tuple(parities),
             baselines=self.baselines,
             stages=tuple(self.times),
+            layers=layers,
         )
         write(report, self.out)
         return report
@@ -455,6 +464,7 @@ class _Run:
         """Every artifact against the model it came from, and int8 .onnx against its .tflite."""
         references = {FLOAT: self.reference(FLOAT)}
         self.warn_if_guessing(references[FLOAT])
+        self.answers[sha256_file(self.model)] = answers_of(references[FLOAT].argmax(axis=1), self.data.test)
         if any(scheme_named(artifact.scheme).method == "qat" for artifact in exported):
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
         parities: list[Parity] = []
@@ -468,6 +478,7 @@ class _Run:
                     if runs_in_tflm(artifact):
                         micro.update(self.tflm_outputs(artifact))
                     parities += judge(artifact, exported, outputs, references, self.data.test.labels, micro)
+                    self.answers[artifact.sha256] = answers_of(outputs[artifact.sha256].argmax(axis=1), self.data.test)
                 except EdgecnnError as error:
                     self.fail("verify", artifact.file, error)
                 advance()
@@ -524,6 +535,26 @@ class _Run:
         outputs: Float = np.load(path, allow_pickle=False)
         return outputs
 
+    def layers(self, exported: list[Artifact]) -> Iterator[LayerErrors]:
+        """work/layers-….json: the error of every int8 tensor inside the int8 .tflite files."""
+        for artifact in exported:
+            scheme = scheme_named(artifact.scheme)
+            if artifact.format != "tflite" or not is_static_int8(scheme):
+                continue
+            file, path = self.artifacts / artifact.file, self.work / f"layers-{artifact.file}.json"
+            weights = self.qat_weights if scheme.method == "qat" else None
+
+            def make(file: Path = file, path: Path = path, weights: Path | None = weights) -> None:
+                (errors,) = layers([file], self.data, model=self.model, qat_weights=weights)
+                write_atomic(path, to_json(errors))
+
+            inputs = {**self.export_inputs(scheme), "artifact": artifact.sha256}
+            try:
+                self.stage(f"layers-{artifact.file}", inputs, [path], make)
+                yield from_json(path.read_bytes(), LayerErrors, path)
+            except EdgecnnError as error:
+                self.fail("layers", artifact.file, error)
+
     def bench(self, exported: list[Artifact]) -> BenchResults:
         """bench.json: the Keras model and every artifact, interleaved."""
         config = self.config
@@ -544,11 +575,18 @@ class _Run:
             "devices": devices,
             "threads": config.threads,
             "seconds": config.seconds,
+            "cold": config.cold,
             "seed": config.seed,
         }
 
         def make() -> None:
-            results = bench(candidates, image=self.test_images[0], seconds=config.seconds, seed=config.seed)
+            results = bench(
+                candidates,
+                image=self.test_images[0],
+                seconds=config.seconds,
+                processes=config.cold,
+                seed=config.seed,
+            )
             write_atomic(path, to_json(results))
 
         self.stage("bench", inputs, [path], make)
@@ -566,7 +604,9 @@ class _Run:
         )
 
 
-def _with_accuracy(rows: tuple[Result | Failure, ...], parities: list[Parity]) -> Iterator[Result | Failure]:
+def _with_accuracy(
+    rows: tuple[Result | Failure, ...], parities: list[Parity], answers: dict[str, Answers]
+) -> Iterator[Result | Failure]:
     """Rows with the accuracy counted in verification; the Keras model's is that of every float reference."""
     # against TFLM the images may be fewer
     whole = [parity for parity in parities if parity.reference in (FLOAT, FAKE_QUANTIZED)]
@@ -575,7 +615,8 @@ def _with_accuracy(rows: tuple[Result | Failure, ...], parities: list[Parity]) -
     for row in rows:
         if isinstance(row, Result):
             keras = floats[0] if floats and row.artifact.format == "keras" else None
-            yield row.replace(accuracy=counted.get(row.artifact.sha256, keras))
+            sha256 = row.artifact.sha256
+            yield row.replace(accuracy=counted.get(sha256, keras), answers=answers.get(sha256))
         else:
             yield row
 

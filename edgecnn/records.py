@@ -210,6 +210,19 @@ class Accuracy(Record, frozen=True):
         return wilson(self.correct, self.total)
 
 
+class Answers(Record, frozen=True):
+    """Which test images were classified right, image by image, so that two countings can be paired.
+
+    ``right`` is base64 of one bit per image, in the order of the images, the first one in the highest bit of the first
+    byte; the last byte is filled up with zeros. ``images_sha256`` covers the test images and their labels: where it is
+    equal, the images are the same, in the same order.
+    """
+
+    total: int
+    right: str
+    images_sha256: str
+
+
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a binomial proportion (E. B. Wilson, JASA 22, 1927)."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -276,7 +289,8 @@ class Environment(Record, frozen=True):
     """The machine and software a number was measured on. Unknown values are ``None``, never guessed.
 
     ``affinity`` lists the cores this process may use; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are those of
-    a container; ``frequency_hz`` is the range the governor may choose from.
+    a container; ``frequency_hz`` is the range the governor may choose from. ``timer_s`` is the shortest time that the
+    clock tells from nothing: its resolution, or what reading it costs, whichever is more.
     """
 
     machine: str
@@ -295,6 +309,7 @@ class Environment(Record, frozen=True):
     cpu_quota: float | None = None
     memory_limit_bytes: int | None = None
     frequency_hz: tuple[int, int] | None = None
+    timer_s: float | None = None
 
 
 class ColdStart(Record, frozen=True):
@@ -335,6 +350,8 @@ class Measurement(Record, frozen=True):
     they take no part in any statistic; ``steady`` says whether the first warm-up ended because the times had settled.
     ``load_s`` is the time to open the session, model file to ready, in a fresh process. ``threads`` 0 leaves the
     number to the runtime. ``others_busy`` is, for each block, the share (0…1) of all cores that other processes took.
+    ``processes`` is the number of blocks that each of the worker processes measured, one after the other; none where
+    all come from one process.
     """
 
     artifact: str
@@ -352,6 +369,7 @@ class Measurement(Record, frozen=True):
     cold_starts: tuple[ColdStart, ...] = ()
     memory: Memory | None = None
     energy: Energy | None = None
+    processes: tuple[int, ...] = ()
 
     @property
     def samples(self) -> tuple[float, ...]:
@@ -365,6 +383,7 @@ class Result(Record, frozen=True, tag="result"):
     artifact: Artifact
     measurement: Measurement
     accuracy: Accuracy | None = None
+    answers: Answers | None = None
 
 
 class Failure(Record, frozen=True, tag="failure"):
@@ -378,20 +397,28 @@ class Failure(Record, frozen=True, tag="failure"):
 
 
 class BenchResults(Record, frozen=True):
-    """What one call of ``bench`` measured, on one machine."""
+    """What one call of ``bench`` measured, on one machine.
+
+    ``unfinished`` is there where the call was interrupted: a hash of what it was to measure and how. The same call
+    goes on with it.
+    """
 
     schema_version: int
     environment: Environment
     seed: int
     rows: tuple[Result | Failure, ...]
+    unfinished: str | None = None
 
 
 class Baseline(Record, frozen=True):
     """The float Keras model on one device, recorded with ``edgecnn baseline``.
 
     ``measurement`` has batch 1: its blocks time the model with input and output on the device, its ``end_to_end``
-    with the copies from and to the host. ``throughput`` holds one measurement for each larger batch.
-    ``peak_device_bytes`` is the device's memory in use at most, where the back end tells.
+    with the copies from and to the host. ``throughput`` holds one measurement for each larger batch, and
+    ``throughput_end`` says why there is no larger one still. ``peak_device_bytes`` is the device's memory in use at
+    most, in any of these measurements, where the back end tells. ``compiled_with`` names what compiled the model, or
+    says why it was not compiled. ``tensor_float_32`` says whether the back end's settings let a GPU round factors to
+    TensorFloat-32 (10 bits of mantissa); ``None`` on a CPU, which does not.
     """
 
     schema_version: int
@@ -402,8 +429,12 @@ class Baseline(Record, frozen=True):
     environment: Environment
     measurement: Measurement
     accuracy: Accuracy | None
+    answers: Answers | None = None
     throughput: tuple[Measurement, ...] = ()
+    throughput_end: str | None = None
     peak_device_bytes: int | None = None
+    compiled_with: str | None = None
+    tensor_float_32: bool | None = None
 
 
 class StageTime(Record, frozen=True):
@@ -632,6 +663,7 @@ class Report(Record, frozen=True):
 
     ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
     ``others`` are reports of other machines shown beside this one; none of their rows is ranked against its own.
+    ``unfinished`` is that of ``BenchResults``.
     """
 
     schema_version: int
@@ -647,3 +679,38 @@ class Report(Record, frozen=True):
     stages: tuple[StageTime, ...] = ()
     layers: tuple[LayerErrors, ...] = ()
     others: "tuple[Report, ...]" = ()
+    unfinished: str | None = None
+
+
+class BundledFile(Record, frozen=True):
+    """A file of a bundle: its path inside, with ``/``, and what it must be."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class BundledImages(Record, frozen=True):
+    """The test images of a bundle: ``images`` of the ``of`` that the data set ``data`` has, as it has them.
+
+    ``shape`` is that of one image (height, width, channels), ``data_sha256`` the whole data set's.
+    """
+
+    data: str
+    data_sha256: str
+    images: int
+    of: int
+    shape: tuple[int, int, int]
+    dtype: Literal["uint8", "float32"]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+class Bundle(Record, frozen=True):
+    """The manifest of a bundle: what a device needs to measure the artifacts of a run. ``files`` names all others."""
+
+    schema_version: int
+    model: str
+    model_sha256: str
+    test: BundledImages
+    files: tuple[BundledFile, ...]

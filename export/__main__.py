@@ -7,6 +7,7 @@ import click
 
 from edgecnn.embed import KIT_FILE, embed
 from edgecnn.errors import EdgecnnError
+from export.cortex_m import kit as cortex_m_kit
 
 _PATH = click.Path(path_type=Path)
 
@@ -27,6 +28,21 @@ def linux(model: Path, data: str | None, out: Path) -> None:
     """
     for name in (*embed(model, "linux", out, data).files, KIT_FILE):
         click.echo(out / name)
+
+
+@cli.command()
+@click.argument("model", type=_PATH)
+@click.option("--core", type=click.Choice(cortex_m_kit.CORES), default="m4", show_default=True, help="The core.")
+@click.option("--data", help="A data set whose test images the kit is tried with; by default they are random.")
+@click.option("--out", type=_PATH, required=True, help="The folder to write.")
+def cortex_m(model: Path, core: str, data: str | None, out: Path) -> None:
+    """Cortex-M without an operating system.
+
+    MODEL (an int8 .tflite) becomes C99, with a Makefile that builds it, runs it on an emulated board and compares
+    every byte it answers.
+    """
+    for path in cortex_m_kit.build(model, core, data, out):
+        click.echo(path)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import importlib.util
-import math
 import shutil
 import struct
 import subprocess
@@ -176,7 +175,7 @@ def dual_mac_tools() -> bool:
     return all(shutil.which(tool) for tool in ("arm-linux-gnueabihf-gcc", "qemu-arm"))
 
 
-DUAL_MAC = ["arm-linux-gnueabihf-gcc", "-static", "-O2", "-march=armv7-a", "-mfpu=neon-vfpv4", "-mthumb"]
+DUAL_MAC = ["arm-linux-gnueabihf-gcc", "-static", "-O1", "-march=armv7-a", "-mfpu=neon-vfpv4", "-mthumb"]
 
 _WORKER = """
 import struct, sys
@@ -266,7 +265,3 @@ def convolution_weights(draw_seed: int, shape: Sequence[int], channels: int, sca
     size = 2 ** random.integers(4, 31)
     bias = random.integers(-size, size, channels).astype(np.int32)
     return weights, scale, bias
-
-
-def product(shape: Sequence[int]) -> int:
-    return math.prod(shape)

@@ -1,17 +1,24 @@
 """``bench_files``: a row for every model file, whatever state it is in."""
 
-from collections.abc import Callable
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from conftest import Workspace
+from test_bench import workers
 
+from edgecnn import artifacts, runtimes
+from edgecnn.bench import files
 from edgecnn.bench.files import bench_files
+from edgecnn.bench.worker import Workbench, WorkerError
 from edgecnn.data import load
-from edgecnn.errors import ConfigError, RecordError
-from edgecnn.records import Failure, Report, Result, to_json
+from edgecnn.errors import ArtifactError, ConfigError, RecordError, UnknownNameError
+from edgecnn.records import Artifact, Failure, Report, Result, to_json
 from edgecnn.runtimes.fake import FakeModel
 
 QUICK = 0.05
@@ -94,6 +101,105 @@ def test_damage_in_the_middle_never_ends_the_tool(workspace: Workspace, tmp_path
     assert len(report.rows) == 1  # weights hold any bytes, so it may even run
 
 
+def _damage(content: bytes, generator: np.random.Generator) -> bytes:
+    """Cut off, shifted, or with wrong bytes: anywhere, all in one place, or near the front, where the structure is."""
+    kind, place = generator.integers(5), int(generator.integers(len(content)))
+    changed = bytearray(content)
+    if kind == 0:
+        del changed[place:]
+    elif kind == 1:
+        del changed[place : place + 4]
+    elif kind == 2:
+        changed[place : place + 200] = generator.bytes(len(changed[place : place + 200]))
+    else:
+        for place in generator.integers(0, len(changed) if kind == 3 else 2000, 30):
+            changed[place] = generator.integers(256)
+    return bytes(changed)
+
+
+def test_many_damaged_files_in_one_call_are_as_many_rows_and_leave_nothing(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 by hand: EDGECNN_FUZZ=200."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    generator = np.random.default_rng(0)
+    contents = {format: workspace.path(format, "int8").read_bytes() for format in ("tflite", "onnx")}
+    paths = []
+    for number in range(int(os.environ.get("EDGECNN_FUZZ", "30"))):
+        format = ("tflite", "onnx")[number % 2]
+        paths.append(tmp_path / f"damaged-{number:03}.{format}")
+        paths[-1].write_bytes(_damage(contents[format], generator))
+    before = sorted(tmp_path.iterdir())
+    report = bench_files(paths, seconds=0.01, processes=1)
+    assert len(report.rows) == len(paths)
+    subjects = Counter(
+        row.artifact.file if isinstance(row, Result) else row.subject.partition(",")[0] for row in report.rows
+    )
+    assert subjects == Counter(path.name for path in paths)
+    assert len(failures(report)) >= len(paths) / 2
+    assert all(failure.reason and not failure.expected for failure in failures(report))
+    assert multiprocessing.active_children() == []
+    assert workers(os.getpid()) == []
+    assert sorted(tmp_path.iterdir()) == before
+    assert list(temporary.iterdir()) == []
+
+
+def _load_or_crash(workbench: Workbench, path: Path, runtime: str | None, batches: Sequence[int]) -> Artifact:
+    """Aborts at a file that is called so, and at the next one too, once."""
+    if getattr(workbench, "broken", False) or "crash" in path.name:
+        os.abort()
+    workbench.broken = "breaks" in path.name  # type: ignore[attr-defined]
+    return artifacts.load(path)
+
+
+def test_a_file_that_ends_the_loading_process_is_a_row_and_no_other_pays_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_load", _load_or_crash)
+    names = ("a", "crash", "b", "breaks-the-process", "c", "crash-too")
+    report = bench_files([fake(tmp_path / f"{name}.fake") for name in names], seconds=QUICK, processes=1)
+    assert [row.artifact.file for row in results(report)] == [
+        "a.fake",
+        "b.fake",
+        "breaks-the-process.fake",
+        "c.fake",
+    ]
+    assert [(failure.subject, failure.error) for failure in failures(report)] == [
+        ("crash.fake", "ChildProcessError"),
+        ("crash-too.fake", "ChildProcessError"),
+    ]
+    assert all(failure.reason == "killed by SIGABRT while loading the file" for failure in failures(report))
+    assert workers(os.getpid()) == []
+
+
+def test_one_process_loads_all_files_that_leave_it_alone(tmp_path: Path) -> None:
+    good, bad = fake(tmp_path / "a.fake"), tmp_path / "bad.fake"
+    bad.write_text("{}")
+    with files._Loader() as loader:
+        loader.load(good, None, (1,))
+        process = loader._worker
+        for _ in range(3):
+            with pytest.raises(WorkerError):
+                loader.load(bad, None, (1,))
+        assert loader.load(good, None, (1,)).file == "a.fake"
+        assert loader._worker is process
+    assert workers(os.getpid()) == []
+
+
+def test_every_registered_runtime_for_a_format_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = runtimes.Runtime(name="other", format="fake", package="none", module="none", session="None")
+    monkeypatch.setitem(runtimes.RUNTIMES, "other", other)
+    path = tmp_path / "a.fake"
+    assert files._suitable(path, ()) == (None,)
+    assert files._suitable(path, ("litert", "other", "fake")) == ["other", "fake"]
+    with pytest.raises(ArtifactError, match=r"litert cannot run \.fake files"):
+        files._suitable(path, ("litert",))
+    with pytest.raises(UnknownNameError, match="unknown runtime 'abacus'"):
+        bench_files([path], runtimes=("abacus",))
+
+
 def test_file_that_is_not_the_one_in_its_sidecar(workspace: Workspace, tmp_path: Path) -> None:
     source = workspace.path("tflite", "float32")
     changed, sidecar = tmp_path / source.name, tmp_path / f"{source.name}.json"
@@ -172,6 +278,11 @@ def test_noise_fits_all_models_or_none(tmp_path: Path) -> None:
 def test_senseless_threads(tmp_path: Path, threads: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="threads must be one or more positive numbers"):
         bench_files([fake(tmp_path / "m.fake")], threads=threads)
+
+
+def test_senseless_batches(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batches must be one or more positive numbers"):
+        bench_files([fake(tmp_path / "m.fake")], batches=(0,))
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])

@@ -14,7 +14,7 @@ from benchmarks import int8_onnx
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.models import MODELS
 from edgecnn.pipeline import read_config
-from edgecnn.records import Failure, Report, Result, to_json
+from edgecnn.records import Failure, Parity, Report, Result, to_json
 from edgecnn.report import read
 
 ROOT = Path(__file__).parents[1]
@@ -200,6 +200,12 @@ def test_int8_result_meets_the_bars(int8_report: Report) -> None:
     assert max(ratios.values()) <= 1.0
     mean = prod(ratios.values()) ** (1 / len(ratios))
     assert mean <= 0.72
+    answers = {parity.artifact: parity for parity in int8_report.parities}
+    untuned, tuned = (answers[f"mnist_cnn-int8-qat{kind}.onnx"] for kind in ("", "-tuned"))
+    assert untuned.difference.images == 10_000
+    assert untuned.difference.agree >= 9_990
+    assert (untuned.difference.within_one_lsb or 0) >= 0.999
+    assert abs(tuned.accuracy.correct - tuned.reference_accuracy.correct) <= 5
     assert int8_onnx.geometric_mean(int8_report) == pytest.approx(mean)
     assert int8_onnx.missed(int8_report) == ()
     assert "All are met." in int8_onnx.table(int8_report, "x")
@@ -212,6 +218,20 @@ def test_missed_bars_are_named(int8_report: Report) -> None:
     assert last.startswith("geometric mean of the time of tuned ÷ float32 is")
     assert f"Missed: {first}; {last}." in int8_onnx.table(slow, "x")
     assert int8_onnx.missed(slowed(int8_report, "ds_cnn-float32.onnx", 0.5))[0].startswith("ds_cnn: time of")
+
+
+def test_answers_that_differ_are_named(int8_report: Report) -> None:
+    def worse(parity: Parity) -> Parity:
+        apart = parity.difference
+        less = parity.accuracy.replace(correct=parity.reference_accuracy.correct - 6)
+        return parity.replace(accuracy=less, difference=apart.replace(agree=9_989, within_one_lsb=0.998))
+
+    report = int8_report.replace(parities=tuple(map(worse, int8_report.parities)))
+    assert [reason.partition(" is ")[0] for reason in int8_onnx.missed(report)] == [
+        "untuned: share of images with another top class",
+        "untuned: share of outputs further than 1 LSB",
+        "tuned: difference in accuracy",
+    ]
 
 
 def test_what_another_tool_cannot_make_is_a_note(int8_report: Report) -> None:
@@ -263,7 +283,9 @@ def test_a_small_int8_suite_runs(tmp_path: Path) -> None:
     """One model, briefly: every file is made, measured, and in the table."""
     suite = tmp_path / "suite.toml"
     suite.write_text(
-        'models = ["ds_cnn"]\nseed = 1\nimages = 4\ntune_seconds = 0.5\nseconds = 0.05\nblocks = 3\n', encoding="utf-8"
+        'models = ["ds_cnn"]\nseed = 1\nimages = 4\ntrain_images = 200\nepochs = 1\ntest_images = 50\n'
+        "tune_seconds = 0.5\nseconds = 0.05\nblocks = 3\n",
+        encoding="utf-8",
     )
     report = int8_onnx.run(suite, tmp_path / "out")
     assert [row.artifact.file for row in report.rows if isinstance(row, Result)] == [

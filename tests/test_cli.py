@@ -146,7 +146,7 @@ def test_defaults_told_by_run_are_those_of_the_settings() -> None:
         for option in COMMANDS["run"].params
         if isinstance(option, click.Option)
     }
-    for field in ("model", "data", "qat_epochs", "seed", "io", "batch", "calibration_images"):
+    for field in ("model", "data", "qat_epochs", "seed", "io", "batch", "calibration_images", "cold"):
         assert told[field] == [str(getattr(RunConfig(), field))]
     assert told["seconds"] == [f"{RunConfig().seconds:g}"]
     assert told["threads"] == [",".join(map(str, RunConfig().threads))]
@@ -193,6 +193,7 @@ def test_wrong_usage(edgecnn: Command, arguments: list[str], says: str) -> None:
         (["run", "--epochs", "-1"], "epochs must be 0 or more, got -1"),
         (["run", "--qat-epochs", "0"], "qat_epochs must be positive, got 0"),
         (["run", "--seconds", "nan"], "seconds must be positive, got nan"),
+        (["run", "--cold", "0"], "cold must be positive, got 0"),
         (["run", "--threads", "0"], "threads must be one or more positive numbers"),
         (["train", "--out", "model.h5"], "--out model.h5 must end in .keras"),
         (["train", "--out", "m.keras", "--input-range", "1"], "--input-range takes two numbers such as 0,1; got 1"),

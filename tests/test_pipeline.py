@@ -48,7 +48,7 @@ def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(digits: Path) -> RunConfig:
-    return RunConfig(data=str(digits), epochs=2, qat_epochs=1, schemes=SCHEMES, tune=False, seconds=0.05)
+    return RunConfig(data=str(digits), epochs=2, qat_epochs=1, schemes=SCHEMES, tune=False, seconds=0.05, cold=2)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,9 @@ def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
     report = run(config, finished)
     assert redone(report) == set()
-    assert len(report.stages) == 1 + 2 + 6 + 8 + 2 + 1
+    assert len(report.stages) == 1 + 2 + 6 + 8 + 2 + 2 + 1
+    assert [errors.artifact for errors in report.layers] == ["mnist_cnn-int8.tflite", "mnist_cnn-int8-qat.tflite"]
+    assert all("CONV_2D" in {layer.operator for layer in errors.layers} for errors in report.layers)
     assert kept_files(finished) == before
     files = {path: modified for path, modified in times.items() if path.is_file()}
     assert {path: path.stat().st_mtime_ns for path in files} == files
@@ -141,7 +143,7 @@ def test_other_io_exports_verifies_and_measures_again(finished: Path, config: Ru
     schemes = {"schemes": ("int8-qat",), "formats": ("tflite",)}
     report = run(config.replace(io="uint8", **schemes), finished)
     in_tflm = "outputs-mnist_cnn-int8-qat.tflite-in-TFLM"
-    assert redone(report) == {*named("export", "outputs", file="int8-qat.tflite"), in_tflm, "bench"}
+    assert redone(report) == {*named("export", "outputs", "layers", file="int8-qat.tflite"), in_tflm, "bench"}
     assert results(report)[1].artifact.input.dtype == "uint8"
 
 
@@ -199,6 +201,7 @@ def command(config: RunConfig, out: Path) -> list[str]:
         schemes = {list(config.schemes)}
         tune = {str(config.tune).lower()}
         seconds = {config.seconds}
+        cold = {config.cold}
     """
     file = out.with_suffix(".toml")
     file.write_text(text)
@@ -295,6 +298,7 @@ def test_own_model_goes_through_with_qat(clothes: Path, tmp_path: Path) -> None:
         learning_rate=0.01,
         tune=False,
         seconds=0.05,
+        cold=1,
         schemes=SCHEMES,
     )
     report = run(settings, out)
@@ -317,7 +321,7 @@ def test_model_that_qat_cannot_take_gives_all_other_rows(
     model = keras.Sequential([*inputs, layers.UnitNormalization(name="the_odd_one"), layers.Dense(10, name="last")])
     model.save(own)
     schemes = ("float32", "float16", "int8-qat")
-    settings = RunConfig(model=str(own), data=str(clothes), schemes=schemes, formats=("tflite",), seconds=0.05)
+    settings = RunConfig(model=str(own), data=str(clothes), schemes=schemes, formats=("tflite",), seconds=0.05, cold=1)
     with caplog.at_level(logging.WARNING, "edgecnn"):
         report = run(settings, out)
     (failure,) = failures(report)
@@ -429,6 +433,7 @@ def test_package_that_is_not_there(tmp_path: Path, digits: Path, monkeypatch: py
         {"threads": ()},
         {"threads": (0,)},
         {"seconds": float("inf")},
+        {"cold": 0},
     ],
 )
 def test_senseless_settings(wrong: dict[str, Any]) -> None:

@@ -176,7 +176,7 @@ def test_onnx_has_no_int16_and_says_why(workspace: Any, tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_lists_the_known() -> None:
-    with pytest.raises(UnknownNameError, match="unknown format 'pb'; choose from: onnx, tflite"):
+    with pytest.raises(UnknownNameError, match="unknown format 'pb'; choose from: c99, onnx, tflite"):
         format_named("pb")
 
 

@@ -1,30 +1,53 @@
-"""Latency of model files: every candidate in a process of its own, measured in turns, every sample kept.
+"""Latency of model files: every candidate in processes of its own, measured in turns, every sample kept.
 
     results = bench([Candidate(path=path, artifact=artifact)], image=image)
     for row in results.rows: ...        # Result or Failure, in the order of the candidates
 
 Only one candidate runs at a time. Each is warmed up, then measured in short blocks; every round visits all
-candidates in a random order, so that heat, frequency and other load fall on all of them alike.
+candidates in a random order, so that heat, frequency and other load fall on all of them alike. A run has several
+parts, and in each every candidate has a fresh process: its start is timed, and what the luck of one process does to
+the times (where its memory lies, say) is seen and counted in the intervals.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
 from statistics import median
+
+import msgspec
+import numpy as np
 
 from edgecnn.bench import environment
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.worker import Candidate, Workbench, Worker, WorkerError
 from edgecnn.errors import ConfigError
-from edgecnn.progress import progress
-from edgecnn.records import SCHEMA_VERSION, BenchResults, Failure, Measurement, Record, Result
+from edgecnn.progress import Advance, progress
+from edgecnn.records import (
+    SCHEMA_VERSION,
+    BenchResults,
+    ColdStart,
+    Energy,
+    Environment,
+    Failure,
+    Measurement,
+    Memory,
+    Record,
+    Result,
+)
 from edgecnn.runtimes import Float
 
-__all__ = ["Candidate", "Timeouts", "bench"]
+__all__ = ["Candidate", "Interrupted", "Timeouts", "bench", "settings_of"]
 
 _WARM_UP_S = 2.0
 # More say little about a block, and every sample is stored.
 _MOST_PER_BLOCK = 200
+# Samples of invoke for one from end to end.
+_INVOKE_PER_END_TO_END = 4
+# What the start of a process takes in the progress bar, besides what is measured; about right for LiteRT.
+_START_S = 0.6
 
 
 class Timeouts(Record, frozen=True):
@@ -35,14 +58,24 @@ class Timeouts(Record, frozen=True):
     block_s: float = 60.0
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C when at least one round was finished; ``results`` has the finished rounds of every candidate."""
+
+    def __init__(self, results: BenchResults) -> None:
+        super().__init__("the finished rounds are kept")
+        self.results = results
+
+
 def bench(
     candidates: Sequence[Candidate],
     *,
     image: Float,
     seconds: float = 2.0,
     blocks: int = 50,
+    processes: int = 5,
     seed: int = 0,
     timeouts: Timeouts | None = None,
+    earlier: BenchResults | None = None,
 ) -> BenchResults:
     """Measure the latency of ``candidates``: one row for each, in their order, a failed one with its reason.
 
@@ -52,91 +85,217 @@ def bench(
         seconds: how long to measure each, split evenly over its blocks. A block has as many invocations as
             fit, at least 1 and at most 200, so a slow model takes longer and a very quick one less.
         blocks: how many blocks of each.
+        processes: in how many fresh processes, one after the other, the blocks of each are measured; as many cold
+            starts are timed.
         seed: of the order of the blocks.
         timeouts: when to give up on a worker.
+        earlier: what an interrupted call with the same arguments measured (``Interrupted.results``): go on with it.
 
-    Each is first warmed up until its times are steady, at most 2 s (see ``Workbench.warm_up``). Before the
-    counted invocations of a block come a tenth as many, at least one, to refill the caches after another
-    candidate ran. Both are kept in ``warmup``.
+    In each process a candidate is first warmed up until its times are steady (see ``Workbench.warm_up``), for about
+    2 s at most. Before the counted invocations of a block come a tenth as many, at least one, to refill the caches
+    after another candidate ran. Both are kept in ``warmup``. After them, a quarter as many inferences are timed from
+    end to end: encode, invoke and decode.
 
     Raises:
-        ConfigError: no candidates, not one image, or ``seconds`` or ``blocks`` not positive.
+        ConfigError: no candidates, not one image, ``seconds``, ``blocks`` or ``processes`` not positive, or
+            ``earlier`` comes from a call with other arguments.
+        Interrupted: Ctrl-C, once a round was finished.
     """
     if not candidates:
         raise ConfigError("there is nothing to measure; give at least one model file")
     if image.ndim != 3:
         raise ConfigError(f"image must be one image (height, width, channels), got shape {image.shape}")
-    if not 0 < seconds < math.inf or blocks < 1:
-        raise ConfigError(f"seconds and blocks must be positive, got {seconds:g} and {blocks}")
+    if not 0 < seconds < math.inf or blocks < 1 or processes < 1:
+        raise ConfigError(f"seconds, blocks and processes must be positive, got {seconds:g}, {blocks} and {processes}")
     before = environment.environment()  # its load average must not be ours
+    settings = settings_of(
+        candidates, image=image, seconds=seconds, blocks=blocks, processes=processes, seed=seed, machine=before
+    )
+    if earlier is not None and earlier.unfinished != settings:
+        raise ConfigError("the earlier results come from a call with other candidates or settings")
     timeouts = timeouts or Timeouts()
-    steps = len(candidates) * (1 + blocks)
-    with ExitStack() as stack, progress("measuring", steps) as advance:
-        runs = []
-        for candidate in candidates:
-            run = _Run(candidate, stack.enter_context(Worker()), image, seconds / blocks, timeouts)
-            run.attempt(run.open)
-            runs.append(run)
-            advance(note=candidate.artifact.name)
-        for order in rounds(len(runs), blocks, seed):
-            for index in order:
+    runs = [
+        _Run(candidate, image, seconds / blocks, timeouts, None if earlier is None else earlier.rows[index])
+        for index, candidate in enumerate(candidates)
+    ]
+    done = max((len(run.blocks) for run in runs), default=0)
+
+    def results(finished: int) -> BenchResults:
+        return BenchResults(
+            schema_version=SCHEMA_VERSION,
+            environment=earlier.environment if earlier is not None else before,
+            seed=seed,
+            rows=tuple(run.row(finished) for run in runs),
+            unfinished=settings if finished < blocks else None,
+        )
+
+    order = rounds(len(runs), blocks, seed)
+    try:
+        with progress("measuring", len(runs) * (processes * _START_S + seconds)) as advance:
+            ends = [round(part * blocks / processes) for part in range(processes + 1)]
+            for start, end in pairwise(ends):
+                if done < end:
+                    _part(runs, order[max(start, done) : end], advance)
+                    done = end
+                else:
+                    advance(len(runs) * (_START_S + seconds * (end - start) / blocks))
+    except KeyboardInterrupt as interrupt:
+        living = [len(run.blocks) for run in runs if run.failure is None]
+        finished = min(living, default=0)
+        if not finished:
+            raise
+        raise Interrupted(results(finished)) from interrupt
+    return results(blocks)
+
+
+def settings_of(
+    candidates: Sequence[Candidate],
+    *,
+    image: Float,
+    seconds: float,
+    blocks: int,
+    processes: int,
+    seed: int,
+    machine: Environment,
+) -> str:
+    """A hash of what a call of ``bench`` is to measure, how, on which machine and with which versions."""
+    wanted = [
+        *[(one.artifact.sha256, one.subject) for one in candidates],
+        hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest(),
+        [seconds, blocks, processes, seed],
+        [machine.machine, machine.versions, machine.affinity],
+    ]
+    return hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()
+
+
+def _part(runs: "Sequence[_Run]", order: Sequence[tuple[int, ...]], advance: Advance) -> None:
+    """Rounds in ``order``, in one fresh process for each of ``runs``."""
+    with ExitStack() as stack:
+        for index in order[0]:
+            run = runs[index]
+            run.attempt(partial(run.start, stack))
+            advance(_START_S, note=run.candidate.artifact.name)
+        for visited in order:
+            for index in visited:
                 runs[index].attempt(runs[index].block)
-                advance(note=runs[index].candidate.artifact.name)
-    rows = tuple(run.row() for run in runs)
-    return BenchResults(schema_version=SCHEMA_VERSION, environment=before, seed=seed, rows=rows)
+                advance(runs[index].block_s, note=runs[index].candidate.artifact.name)
+        for run in runs:
+            run.attempt(run.finish)
 
 
 class _Run:
     """A candidate on its way to a row."""
 
-    def __init__(self, candidate: Candidate, worker: Worker, image: Float, block_s: float, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        image: Float,
+        block_s: float,
+        timeouts: Timeouts,
+        earlier: Result | Failure | None,
+    ) -> None:
         self.candidate = candidate
-        self._worker = worker
+        self.block_s = block_s
+        self.failure = earlier if isinstance(earlier, Failure) else None
         self._image = image
-        self._block_s = block_s
         self._timeouts = timeouts
-        self._blocks: list[tuple[float, ...]] = []
-        self._failure: Failure | None = None
+        measured = earlier.measurement if isinstance(earlier, Result) else None
+        self._runtime = measured.runtime if measured else ""
+        self._load_s = measured.load_s if measured else 0.0
+        self._steady = measured is None or measured.steady
+        self._warmup = list(measured.warmup) if measured else []
+        self.blocks = list(measured.blocks) if measured else []
+        self._end_to_end = list(measured.end_to_end) if measured else []
+        self._others_busy: list[float] = list(measured.others_busy) if measured else []
+        self._cold_starts: list[ColdStart] = list(measured.cold_starts) if measured else []
+        self._processes = list(measured.processes) if measured else []
+        self._memory = measured.memory if measured else None
+        self._energy = measured.energy if measured else None
+        self._count = len(self.blocks[0]) if self.blocks else 0
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Do ``step`` and keep its failure; after one, do nothing."""
-        if self._failure is None:
+        if self.failure is None:
             try:
                 step()
             except WorkerError as error:
-                self._failure = Failure(
+                self._worker.stop()
+                self.failure = Failure(
                     subject=self.candidate.subject, stage="bench", error=error.error, reason=error.reason
                 )
 
-    def open(self) -> None:
-        """Open the file, warm up, and settle how many invocations fit in a block."""
+    def start(self, stack: ExitStack) -> None:
+        """Open the file in a fresh process that ``stack`` ends, warm up, settle how many invocations fit in a block."""
+        self._worker = stack.enter_context(Worker())
         call, timeouts = self._worker.call, self._timeouts
-        self._opened = call("opening the file", timeouts.open_s, Workbench.open, self.candidate, self._image)
-        self._warmup = call("warming up", timeouts.warm_up_s, Workbench.warm_up, _WARM_UP_S)
-        fitting = int(self._block_s / max(median(self._warmup[-10:]), 1e-9))
-        self._count = min(max(1, fitting), _MOST_PER_BLOCK)
+        opened = call("opening the file", timeouts.open_s, Workbench.open, self.candidate, self._image)
+        self._runtime = opened.runtime
+        self._cold_starts.append(opened.cold_start)
+        warmth = call("warming up", timeouts.warm_up_s, Workbench.warm_up, _WARM_UP_S)
+        self._warmup += warmth.samples
+        self._steady = self._steady and warmth.steady
+        if not self._count:
+            self._load_s = opened.cold_start.load_s
+            fitting = int(self.block_s / max(median(warmth.samples[-10:]), 1e-9))
+            self._count = min(max(1, fitting), _MOST_PER_BLOCK)
+        self._processes.append(0)
 
     def block(self) -> None:
         """Measure one block."""
-        lead = max(1, self._count // 10)
-        samples = self._worker.call("running a block", self._timeouts.block_s, Workbench.run, lead + self._count)
-        self._warmup += samples[:lead]
-        self._blocks.append(tuple(samples[lead:]))
+        lead, whole = max(1, self._count // 10), max(1, self._count // _INVOKE_PER_END_TO_END)
+        limit_s = self._timeouts.block_s
+        block = self._worker.call("running a block", limit_s, Workbench.block, lead, self._count, whole)
+        self._warmup += block.lead
+        self._end_to_end.append(tuple(block.end_to_end))
+        self._processes[-1] += 1
+        if block.others_busy is not None:
+            self._others_busy.append(block.others_busy)
+        if block.energy is not None:
+            self._energy = block.energy if self._energy is None else _sum(self._energy, block.energy)
+        self.blocks.append(tuple(block.samples))  # last: an interrupted block is none
 
-    def row(self) -> Result | Failure:
-        """What became of it."""
-        if self._failure is not None:
-            return self._failure
+    def finish(self) -> None:
+        """Note what the process has taken at most, and end it."""
+        memory = self._worker.call("saying what memory it took", self._timeouts.block_s, Workbench.memory)
+        if memory is not None and (self._memory is None or _grown(memory) > _grown(self._memory)):
+            self._memory = memory
+        self._worker.stop()
+
+    def row(self, rounds: int) -> Result | Failure:
+        """What became of it in the first ``rounds`` rounds."""
+        if self.failure is not None:
+            return self.failure
         candidate = self.candidate
         measurement = Measurement(
             artifact=candidate.artifact.name,
             artifact_sha256=candidate.artifact.sha256,
-            runtime=self._opened.runtime,
+            runtime=self._runtime,
             device=candidate.device,
             threads=candidate.threads,
             batch=candidate.batch,
-            load_s=self._opened.load_s,
+            load_s=self._load_s,
             warmup=tuple(self._warmup),
-            blocks=tuple(self._blocks),
+            blocks=tuple(self.blocks[:rounds]),
+            end_to_end=tuple(self._end_to_end[:rounds]),
+            steady=self._steady,
+            others_busy=tuple(self._others_busy[:rounds]),
+            cold_starts=tuple(self._cold_starts),
+            memory=self._memory,
+            energy=self._energy,
+            processes=_first(self._processes, rounds),
         )
         return Result(artifact=candidate.artifact, measurement=measurement)
+
+
+def _grown(memory: Memory) -> int:
+    return memory.peak_bytes - memory.empty_bytes
+
+
+def _sum(one: Energy, other: Energy) -> Energy:
+    return one.replace(joules=one.joules + other.joules, inferences=one.inferences + other.inferences)
+
+
+def _first(processes: Sequence[int], rounds: int) -> tuple[int, ...]:
+    """How many of the first ``rounds`` blocks each process has measured; those with none are left out."""
+    ends = np.minimum(np.cumsum((0, *processes)), rounds)
+    return tuple(int(count) for count in np.diff(ends) if count)

@@ -1,104 +1,227 @@
-"""The float Keras 3 model on this machine's CPU or GPU: what every exported artifact is compared with."""
+"""The float Keras 3 model on this machine's CPU or GPU: what every exported artifact is compared with.
 
+Nothing here, nor in what it imports, needs TensorFlow or a runtime of exported files: Keras and one back end will do.
+"""
+
+import importlib.util
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.bench import Candidate, bench
+from edgecnn.bench.comparison import answers_of, best_batch, images_per_s
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
-from edgecnn.errors import BenchError, ConfigError, RecordError
+from edgecnn.errors import BenchError, ConfigError, MissingExtraError, RecordError, UnknownNameError
 from edgecnn.files import sha256_file
 from edgecnn.optional import require
+from edgecnn.progress import progress
 from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,
     Artifact,
     Baseline,
+    Environment,
+    Failure,
+    Measurement,
     Record,
-    Result,
     TensorSpec,
     from_json,
 )
-from edgecnn.runtimes import Float, open_session, predict
+from edgecnn.runtimes import Float, predict
+from edgecnn.runtimes.keras import KerasSession
 
-_BATCH = 256
+BACKENDS = ("tensorflow", "jax", "torch")
+"""In the order in which ``auto`` looks for a GPU."""
+
+BATCHES = tuple(2**power for power in range(3, 15))
+"""That throughput is measured with, until it gains no more."""
+
+_INSTALL = "pip install keras and one back end: 'jax[cuda12]', torch, or 'tensorflow[and-cuda]'"
+_GPU_PACKAGES = ("jax", "nvidia-", "triton")  # how the names of packages start that run a model on a GPU
+_CLASSIFIED_AT_ONCE = 256
 # height and width of the image where the model leaves them open and there are no data
 _FREE_SIZE = 32
-_OPEN_S = 300.0
-_CLASSIFY_S = 1800.0
+_PROCESSES, _SWEEP_BLOCKS = 3, 10
+_GAIN = 1.02  # of throughput, below which a batch is no faster than a smaller one
+_OPEN_S, _STEP_S = 300.0, 300.0
 
 
 class _Model(Record, frozen=True):
     """What is known of the model once it is open."""
 
-    backend: str
-    device: str
     gpu: str | None
+    device: str
+    compiled_with: str
+    tensor_float_32: bool | None
     input: TensorSpec
     output: TensorSpec
 
 
-def record_baseline(path: Path, data: DataSet | None, device: str = "auto") -> Baseline:
-    """Measure the float Keras 3 model at ``path`` with the back end Keras is set to (``KERAS_BACKEND``).
+def record_baseline(
+    path: Path,
+    data: DataSet | None,
+    device: str = "auto",
+    *,
+    backend: str = "auto",
+    seconds: float = 2.0,
+    batches: Sequence[int] = BATCHES,
+) -> Baseline:
+    """Measure the float Keras 3 model at ``path``: latency of one image, throughput of batches, accuracy.
 
-    Latency is that of one image, with as many threads as the back end likes (``threads`` 0); accuracy is
-    counted on all test images of ``data``. Without ``data`` the accuracy is ``None`` and the image all zeros.
-    Needs Keras and one back end, no other runtime. The work is done in processes of their own, one after the
-    other, so that none finds the GPU's memory taken.
+    The back end compiles the model, and the clock stops when the device has finished. Each is timed with input and
+    output on the device and with the copies from and to the host, in turns, as ``bench`` does it; with as many threads
+    as the back end likes (``threads`` 0). Accuracy is counted on all test images of ``data``. Without ``data`` it is
+    ``None`` and the model is fed noise. Needs Keras and one back end, no other runtime. The work is done in processes
+    of their own, one after the other, so that none finds the GPU's memory taken.
 
     Args:
         path: a ``.keras`` file.
         data: the data set the model was trained on, or ``None``.
         device: "cpu", "gpu", or "auto" for the GPU if the back end sees one.
+        backend: "tensorflow", "jax" or "torch"; "auto" takes what ``KERAS_BACKEND`` names, else the first one
+            installed that sees a GPU, else the first one installed.
+        seconds: how long the latency of one image is measured, in three fresh processes; each batch takes half of it,
+            in one process.
+        batches: to measure throughput with, rising. Two that gain less than 2 % on the best before, or one that does
+            not fit into memory, end it; the reason is kept.
 
     Raises:
-        ConfigError: another device, or a file that does not end in ``.keras``.
-        BenchError: the model cannot be opened or run there; the message has the reason.
+        ConfigError: an unknown device or back end, ``seconds`` not positive, a file that does not end in ``.keras``.
+        MissingExtraError: Keras or the back end is not installed; the message says what is.
+        BenchError: the model cannot be opened or run there, or takes other images; the message has the reason.
     """
     if device not in ("auto", "cpu", "gpu"):
         raise ConfigError(f"unknown device {device!r}; choose from: auto, cpu, gpu")
     if path.suffix != ".keras":
         raise ConfigError(f"the baseline is measured with a Keras 3 model; {path} does not end in .keras")
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"seconds must be positive, got {seconds:g}")
     try:
-        with Worker() as worker:
-            model = worker.call("opening the model", _OPEN_S, _open, path, device)
-            accuracy = None
-            if data is not None:
-                images = data.inputs(data.test.images)
-                top = worker.call("classifying the test images", _CLASSIFY_S, _top_classes, images)
-                accuracy = Accuracy(correct=int((top == data.test.labels).sum()), total=len(top))
+        backend = _backend(backend, device)
+        with _keras_on(backend):
+            return _recorded(path, data, device, backend, seconds, batches)
     except WorkerError as error:
         raise BenchError(f"no baseline of {path.name}: {error.reason}") from error
-    artifact = Artifact(
-        file=path.name,
-        format="keras",
-        scheme="float32",
-        input=model.input,
-        output=model.output,
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
+    except BenchError as error:
+        raise BenchError(f"no baseline of {path.name}: {error}") from error
+
+
+def _recorded(
+    path: Path, data: DataSet | None, device: str, backend: str, seconds: float, batches: Sequence[int]
+) -> Baseline:
+    with Worker() as worker:
+        model = worker.call("opening the model", _OPEN_S, _open, path, backend, device)
+        accuracy = answers = None
+        if data is not None:
+            _check(model, data)
+            top = _classified(worker, data)
+            accuracy = Accuracy(correct=int((top == data.test.labels).sum()), total=len(top))
+            answers = answers_of(top, data.test)
+    candidate = Candidate(
+        path=path,
+        artifact=Artifact(
+            file=path.name,
+            format="keras",
+            scheme="float32",
+            input=model.input,
+            output=model.output,
+            sha256=sha256_file(path),
+            size_bytes=path.stat().st_size,
+        ),
+        threads=0,
+        device=model.device,
     )
     if data is not None:
-        image = images[0]
+        image = data.inputs(data.test.images[:1])[0]
     else:
-        image = np.zeros([size or _FREE_SIZE for size in model.input.shape[1:]], np.float32)
-    candidate = Candidate(path=path, artifact=artifact, threads=0, device=model.device)
-    results = bench([candidate], image=image)
+        image = np.random.default_rng(0).random([size or _FREE_SIZE for size in model.input.shape[1:]], np.float32)
+    results = bench([candidate], image=image, seconds=seconds, processes=_PROCESSES)
     (row,) = results.rows
-    if not isinstance(row, Result):
-        raise BenchError(f"no baseline of {path.name}: {row.reason}")
-    return Baseline(
+    if isinstance(row, Failure):
+        raise BenchError(row.reason)
+    throughput, end = _sweep(candidate, image, seconds / 2, batches)
+    baseline = Baseline(
         schema_version=SCHEMA_VERSION,
         model=path.name,
-        model_sha256=artifact.sha256,
-        backend=model.backend,
+        model_sha256=candidate.artifact.sha256,
+        backend=backend,
         device=f"gpu: {model.gpu}" if model.device == "gpu" else "cpu",
-        environment=results.environment.replace(gpu=results.environment.gpu or model.gpu),
+        environment=_with_gpu(results.environment, model),
         measurement=row.measurement,
         accuracy=accuracy,
+        answers=answers,
+        throughput=throughput,
+        throughput_end=end,
+        compiled_with=model.compiled_with,
+        tensor_float_32=model.tensor_float_32,
     )
+    if model.device != "gpu":
+        return baseline
+    best = msgspec.structs.replace(candidate, batch=best_batch(baseline).batch)
+    with Worker() as worker:
+        worker.call("opening the model", _OPEN_S, Workbench.open, best, image)
+        return baseline.replace(peak_device_bytes=worker.call("reading the GPU's memory", _STEP_S, _peak))
+
+
+def _sweep(
+    candidate: Candidate, image: Float, seconds: float, batches: Sequence[int]
+) -> tuple[tuple[Measurement, ...], str]:
+    """Measurements of one batch after the other, and why they ended."""
+    found: list[Measurement] = []
+    best, slower = 0.0, list[int]()
+    for batch in batches:
+        one = msgspec.structs.replace(candidate, batch=batch)
+        (row,) = bench([one], image=image, seconds=seconds, blocks=_SWEEP_BLOCKS, processes=1).rows
+        if isinstance(row, Failure):
+            return tuple(found), f"batch {batch} could not be measured: {row.error}: {row.reason}"
+        found.append(row.measurement)
+        reached = images_per_s(row.measurement)
+        slower = [*slower, batch] if reached < _GAIN * best else []
+        best = max(best, reached)
+        if len(slower) == 2:
+            return tuple(found), f"batches {slower[0]} and {slower[1]} gained less than 2 % on smaller ones"
+    return tuple(found), "no larger batch was tried"
+
+
+def _classified(worker: Worker, data: DataSet) -> NDArray[np.intp]:
+    """Top classes ``(n,)`` of all test images."""
+    images, top = data.test.images, []
+    with progress("accuracy", len(images)) as advance:
+        for start in range(0, len(images), _CLASSIFIED_AT_ONCE):
+            part = data.inputs(images[start : start + _CLASSIFIED_AT_ONCE])
+            top.append(worker.call("classifying the test images", _STEP_S, _top_classes, part))
+            advance(len(part))
+    return np.concatenate(top)
+
+
+def _check(model: _Model, data: DataSet) -> None:
+    """Check that ``model`` classifies the images of ``data``.
+
+    Raises:
+        BenchError: it does not.
+    """
+    wanted, classes = (None, *data.input_shape), len(data.class_names)
+    pairs = zip(model.input.shape, wanted, strict=False)
+    if len(model.input.shape) != 4 or any(size not in (None, one) for size, one in pairs):
+        raise BenchError(
+            f"it takes {model.input.shape}, the images of {data.name} give {wanted}; "
+            "pass the data that the model was trained on"
+        )
+    if model.output.shape != (None, classes):
+        raise BenchError(
+            f"it gives {model.output.shape}, {data.name} has {classes} classes; "
+            "pass the data that the model was trained on"
+        )
 
 
 def load_baseline(path: Path) -> Baseline:
@@ -120,17 +243,75 @@ def load_baseline(path: Path) -> Baseline:
     return baseline
 
 
-def _open(workbench: Workbench, path: Path, device: str) -> _Model:
-    backend = require("keras").config.backend()
-    gpu = _gpu(backend)
-    if device == "auto":
-        device = "gpu" if gpu else "cpu"
-    workbench.session = session = open_session(path, threads=0, batch=_BATCH, device=device)
-    return _Model(backend=backend, device=device, gpu=gpu, input=session.input, output=session.output)
+# Which back end
 
 
-def _gpu(backend: str) -> str | None:
-    """Model of the first GPU that the back end can use."""
+def _backend(wanted: str, device: str) -> str:
+    """The back end to use: the one wanted, or for ``auto`` the best there is.
+
+    Raises:
+        UnknownNameError, MissingExtraError: there is no such back end, or it is not installed.
+        BenchError: ``KERAS_BACKEND`` names none; or the device is "gpu" and no back end sees one.
+        WorkerError: a back end cannot be imported.
+    """
+    installed = [name for name in BACKENDS if _is_installed(name)]
+    if not _is_installed("keras") or not installed:
+        missing = "none of its back ends is" if _is_installed("keras") else "Keras is not"
+        raise MissingExtraError(f"a baseline needs Keras and one back end, and {missing} installed; {_INSTALL}")
+    if wanted == "auto":
+        wanted = os.environ.get("KERAS_BACKEND", "auto")
+    elif wanted not in BACKENDS:
+        raise UnknownNameError("back end", wanted, ("auto", *BACKENDS))
+    if wanted == "auto":
+        return _best(installed, device)
+    if wanted not in BACKENDS:
+        raise BenchError(f"KERAS_BACKEND is {wanted!r}, which runs no baseline; set it to one of {', '.join(BACKENDS)}")
+    if wanted not in installed:
+        raise MissingExtraError(
+            f"the back end {wanted!r} is not installed; installed are: {', '.join(installed)}; "
+            f"choose one with --backend, or {_INSTALL}"
+        )
+    return wanted
+
+
+def _best(installed: Sequence[str], device: str) -> str:
+    if device == "cpu":
+        return installed[0]
+    for backend in installed:
+        with Worker() as worker:
+            if worker.call(f"looking for a GPU with {backend}", _OPEN_S, _sees_gpu, backend) is not None:
+                return backend
+    if device == "gpu":
+        raise BenchError(
+            f"no GPU that Keras can use: none is seen by what is installed, {', '.join(installed)}; check that the "
+            f"driver works (nvidia-smi) and that a back end is built for CUDA: {_INSTALL}"
+        )
+    return installed[0]
+
+
+@contextmanager
+def _keras_on(backend: str) -> Iterator[None]:
+    """Keras has this back end in every process that starts meanwhile; it reads the variable when it is imported."""
+    before = os.environ.get("KERAS_BACKEND")
+    os.environ["KERAS_BACKEND"] = backend
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["KERAS_BACKEND"]
+        else:
+            os.environ["KERAS_BACKEND"] = before
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+# In the worker
+
+
+def _sees_gpu(workbench: Workbench, backend: str) -> str | None:
+    """Model of the first GPU that ``backend`` can use."""
     if backend == "tensorflow":
         config = require("tensorflow").config
         for gpu in config.list_physical_devices("GPU"):
@@ -146,6 +327,59 @@ def _gpu(backend: str) -> str | None:
     return None
 
 
+def _open(workbench: Workbench, path: Path, backend: str, device: str) -> _Model:
+    gpu = _sees_gpu(workbench, backend)
+    if device == "auto":
+        device = "gpu" if gpu else "cpu"
+    # not through open_session, whose Session knows nothing of compilers
+    workbench.session = session = KerasSession(path, 0, _CLASSIFIED_AT_ONCE, device)
+    return _Model(
+        gpu=gpu,
+        device=device,
+        compiled_with=session.compiled_with,
+        tensor_float_32=session.tensor_float_32,
+        input=session.input,
+        output=session.output,
+    )
+
+
 def _top_classes(workbench: Workbench, images: Float) -> NDArray[np.intp]:
     top: NDArray[np.intp] = predict(workbench.session, images).argmax(axis=1)
     return top
+
+
+def _peak(workbench: Workbench) -> int | None:
+    session = workbench.session
+    return session.peak_device_bytes() if isinstance(session, KerasSession) else None
+
+
+# The machine
+
+
+def _with_gpu(machine: Environment, model: _Model) -> Environment:
+    """``machine`` with the GPU, its driver, and the packages that bring CUDA, if the model ran there."""
+    if model.device != "gpu":
+        return machine
+    found = {
+        name: package.version
+        for package in metadata.distributions()
+        if (name := package.metadata["Name"].lower()).startswith(_GPU_PACKAGES)
+    }
+    driver = _driver()
+    return machine.replace(
+        gpu=machine.gpu or model.gpu,
+        versions={**machine.versions, **dict(sorted(found.items())), **({"NVIDIA driver": driver} if driver else {})},
+    )
+
+
+def _driver() -> str | None:
+    """Version of the NVIDIA driver, where its tool tells."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):  # the tool is there and the driver is not
+        return None
+    return answer.stdout.split("\n")[0].strip() or None

@@ -10,6 +10,8 @@ import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edgecnn.bench.counters import read
+from edgecnn.bench.timing import timer_s
 from edgecnn.records import Environment
 
 # CPU features that change which int8 and float kernels a runtime picks: x86 first, then Arm.
@@ -20,6 +22,7 @@ _FEATURES = (
     "fma",
     "avx2",
     "avx_vnni",
+    "avx_vnni_int8",
     "avx512f",
     "avx512_vnni",
     "avx512_bf16",
@@ -37,12 +40,16 @@ _FEATURES = (
     "sme",
 )
 
+# Version 1 says "no limit" with the largest multiple of a page that fits in 63 bits.
+_NO_LIMIT = 2**62
+
 _PACKAGES = (
     "edgecnn",
     "numpy",
     "ai-edge-litert",
     "tflite-micro",
     "onnxruntime",
+    "tflite-micro",
     "keras",
     "tensorflow",
     "jax",
@@ -60,22 +67,29 @@ def environment() -> Environment:
     ``machine`` is a hash that stays the same on one machine and tells neither its name nor its user. Unknown
     values are ``None``. ``usable_cores`` heeds the affinity of this process and a container's CPU quota.
     """
-    cpu, features = parse_cpuinfo(_read(Path("/proc/cpuinfo")) or "")
+    cpu, features = parse_cpuinfo(read(Path("/proc/cpuinfo")) or "")
     cpu = cpu or platform.processor() or None
     cores = os.cpu_count() or 1
+    allowed, quota = affinity(), cpu_quota()
+    usable = len(allowed) or cores
     return Environment(
         machine=_fingerprint(cpu, cores),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=cpu,
         cpu_features=features,
         cores=cores,
-        usable_cores=_usable_cores(cores),
+        usable_cores=usable if quota is None else max(1, min(usable, int(quota))),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         governor=_governor(),
         load_1min=os.getloadavg()[0],
         python=platform.python_version(),
         versions=_versions(),
         gpu=_gpu(),
+        affinity=allowed,
+        cpu_quota=quota,
+        memory_limit_bytes=memory_limit(),
+        frequency_hz=frequency_hz(),
+        timer_s=timer_s(),
     )
 
 
@@ -95,15 +109,8 @@ def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...]]:
     return name, tuple(feature for feature in _FEATURES if feature in present)
 
 
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:  # not this system, or not allowed: unknown
-        return None
-
-
 def _fingerprint(cpu: str | None, cores: int) -> str:
-    identity = _read(Path("/etc/machine-id")) or _read(Path("/var/lib/dbus/machine-id"))
+    identity = read(Path("/etc/machine-id")) or read(Path("/var/lib/dbus/machine-id"))
     if not identity:
         address = uuid.getnode()
         # uuid makes up an address with the multicast bit set, another each time, where it finds no real one
@@ -111,16 +118,60 @@ def _fingerprint(cpu: str | None, cores: int) -> str:
     return hashlib.sha256(f"edgecnn|{identity}|{cpu}|{cores}".encode()).hexdigest()[:12]
 
 
-def _usable_cores(cores: int) -> int:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    quota, _, period = (_read(Path("/sys/fs/cgroup/cpu.max")) or "max 1").partition(" ")
-    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+def affinity() -> tuple[int, ...]:
+    """The cores that this process may use, none where the system does not tell."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Cores' worth of time that this process's control groups (version 2 or 1) may take, ``None`` without a limit."""
+    quotas = []
+    for group in _groups(root, "cpu"):
+        limit = (read(group / "cpu.max") or "").split()  # version 2: "quota period"
+        limit = limit or [read(group / f"cpu.cfs_{what}_us") or "" for what in ("quota", "period")]
+        if limit[0].isdigit() and limit[1].isdigit():  # "max" or "-1" is no limit
+            quotas.append(int(limit[0]) / int(limit[1]))
+    return min(quotas, default=None)
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that this process's control groups (version 2 or 1) may take, ``None`` without a limit."""
+    limits = []
+    for group in _groups(root, "memory"):
+        limit = read(group / "memory.max") or read(group / "memory.limit_in_bytes") or ""
+        if limit.isdigit() and int(limit) < _NO_LIMIT:
+            limits.append(int(limit))
+    return min(limits, default=None)
+
+
+def _groups(root: Path, controller: str) -> list[Path]:
+    """Folders of the control groups this process is in, from its own up to the top: each may have a limit."""
+    found = []
+    for line in (read(root / "proc/self/cgroup") or "").split("\n"):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and controller not in controllers.split(","):
+            continue
+        for mount in (controllers, controller) if controllers else ("", "unified"):
+            top = root / "sys/fs/cgroup" / mount
+            group = top / path.lstrip("/")
+            found += [group, *(parent for parent in group.parents if parent == top or top in parent.parents)]
+    return found
 
 
 def _governor() -> str | None:
     """The frequency governor, or all of them where cores differ."""
     paths = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    return ", ".join(sorted({name for path in paths if (name := _read(path))})) or None
+    return ", ".join(sorted({name for path in paths if (name := read(path))})) or None
+
+
+def frequency_hz(cpus: Path = Path("/sys/devices/system/cpu")) -> tuple[int, int] | None:
+    """The lowest and highest frequency that a governor may choose for any core."""
+    lowest, highest = (
+        [int(text) * 1000 for path in cpus.glob(f"cpu[0-9]*/cpufreq/scaling_{end}_freq") if (text := read(path))]
+        for end in ("min", "max")
+    )
+    return (min(lowest), max(highest)) if lowest and highest else None
 
 
 def _versions() -> dict[str, str]:

@@ -1,23 +1,57 @@
-"""``edgecnn bench``: model files, with or without a sidecar, as one report."""
+"""``edgecnn bench``: model files, with or without a sidecar, as one report; or one file against itself."""
 
+import logging
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
 
 import numpy as np
 
 from edgecnn import artifacts
-from edgecnn.bench import Candidate, bench
+from edgecnn.bench import Candidate, Interrupted, bench, settings_of, statistics
 from edgecnn.bench.baseline import load_baseline
+from edgecnn.bench.comparison import answers_of
 from edgecnn.bench.environment import environment
+from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
-from edgecnn.errors import ArtifactError, ConfigError
-from edgecnn.records import SCHEMA_VERSION, Accuracy, Artifact, Failure, Report, Result
-from edgecnn.runtimes import Float
-from edgecnn.verify import accuracy_of, outputs_of
+from edgecnn.errors import ArtifactError, BenchError, ConfigError, RecordError, SessionError
+from edgecnn.files import write_atomic
+from edgecnn.records import (
+    SCHEMA_VERSION,
+    Accuracy,
+    Answers,
+    Artifact,
+    BenchResults,
+    Environment,
+    Failure,
+    Record,
+    Report,
+    Result,
+    from_json,
+    to_json,
+)
+from edgecnn.runtimes import RUNTIMES, Float, open_session, runtime_named
+from edgecnn.verify import accuracy_of, outputs_in, reference_of
+
+log = logging.getLogger(__name__)
 
 _LOAD_S = 180.0
 _CLASSIFY_S = 3600.0
+_BLOCKS = 50
+
+
+class AgainstItself(Record, frozen=True):
+    """A file measured against itself, as two candidates: the ratio of their times is 1 but for chance."""
+
+    schema_version: int
+    environment: Environment
+    seed: int
+    rows: tuple[Result, Result]
+    ratio: Estimate
+    difference: Literal["faster", "slower", "none"]
 
 
 def bench_files(
@@ -25,65 +59,274 @@ def bench_files(
     *,
     data: DataSet | None = None,
     threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+    runtimes: Sequence[str] = (),
     seconds: float = 2.0,
+    processes: int = 5,
     seed: int = 0,
     baselines: Sequence[Path] = (),
+    keep: Path | None = None,
 ) -> Report:
     """Measure the model files at ``paths``; one that cannot be loaded or run becomes a ``Failure`` row.
 
+    Each is measured with every number of ``threads``, in every one of ``batches``, on every one of ``runtimes`` that
+    takes its format, or on the first there is. A batch that a file cannot have is an expected ``Failure``, unless
+    it can have none of ``batches``.
+
     With ``data``, the accuracy is counted on all its test images and the first of them is what the models are
-    fed while their latency is taken; without, that is noise from ``seed``.
+    fed while their latency is taken; without, that is noise from ``seed``. Files are loaded in another process, which
+    serves until a file ends it.
+
+    Args:
+        paths: model files.
+        data: the data set the models were trained on, or ``None``.
+        threads: numbers of threads.
+        batches: numbers of images in one inference.
+        runtimes: names of runtimes; none: the first for each file.
+        seconds: as in ``bench``.
+        processes: as in ``bench``.
+        seed: of the order of the blocks, and of the noise.
+        baselines: files from ``edgecnn baseline`` to show beside.
+        keep: the JSON file in which an interrupted call leaves the report of its finished rounds. The same call goes
+            on with them. One with other settings starts anew, and moves the file aside.
 
     Raises:
         ConfigError: the files take images of different sizes and there are no data, or senseless arguments.
         RecordError: a baseline cannot be read.
     """
-    if not threads or min(threads) < 1:
-        raise ConfigError(f"threads must be one or more positive numbers, got {list(threads)}")
+    for name, numbers in (("threads", threads), ("batches", batches)):
+        if not numbers or min(numbers) < 1:
+            raise ConfigError(f"{name} must be one or more positive numbers, got {list(numbers)}")
+    for name in runtimes:
+        runtime_named(name)
     recorded = tuple(load_baseline(path) for path in baselines)
     images = None if data is None else data.inputs(data.test.images)
     candidates: list[Candidate] = []
     failures: list[Failure] = []
-    accuracies: dict[str, Accuracy] = {}
-    for path in paths:
-        try:
-            with Worker() as worker:
-                artifact = worker.call("loading the file", _LOAD_S, _load, path)
-                _check(artifact, data)
-                if images is not None and data is not None:
-                    outputs = worker.call("classifying the test images", _CLASSIFY_S, _outputs, path, images)
-                    accuracies[artifact.sha256] = accuracy_of(outputs, data.test.labels)
-        except WorkerError as error:
-            failures.append(Failure(subject=path.name, stage="bench", error=error.error, reason=error.reason))
-        except ArtifactError as error:
-            failures.append(Failure(subject=path.name, stage="bench", error="ArtifactError", reason=str(error)))
-        else:
-            candidates += [Candidate(path=path, artifact=artifact, threads=number) for number in threads]
+    counted: dict[tuple[str, str | None], tuple[Accuracy, Answers]] = {}
+    with _Loader() as loader:
+        for path in paths:
+            try:
+                for runtime in _suitable(path, runtimes):
+                    artifact = loader.load(path, runtime, batches)
+                    _check(artifact, data)
+                    if images is not None and data is not None:
+                        outputs = _classified(path, runtime, artifact.input.shape[0] or 1, images)
+                        answers = answers_of(outputs.argmax(axis=1), data.test)
+                        counted[artifact.sha256, runtime] = accuracy_of(outputs, data.test.labels), answers
+                    of_file, impossible = _swept(path, artifact, runtime, threads, batches)
+                    candidates += of_file
+                    failures += impossible
+            except WorkerError as error:
+                failures.append(Failure(subject=path.name, stage="bench", error=error.error, reason=error.reason))
+            except ArtifactError as error:
+                failures.append(Failure(subject=path.name, stage="bench", error="ArtifactError", reason=str(error)))
+    machine = environment()
+
+    def report(rows: Sequence[Result | Failure], environment: Environment, unfinished: str | None) -> Report:
+        measured = []
+        for row, candidate in zip(rows, candidates, strict=True):
+            key = candidate.artifact.sha256, candidate.runtime
+            if isinstance(row, Result) and key in counted:
+                accuracy, answers = counted[key]
+                row = row.replace(accuracy=accuracy, answers=answers)
+            measured.append(row)
+        return Report(
+            schema_version=SCHEMA_VERSION,
+            title="Benchmark of model files",
+            data=None if data is None else data.name,
+            data_sha256=None if data is None else data.sha256,
+            test_images=0 if data is None else len(data.test.labels),
+            environment=environment,
+            seed=seed,
+            rows=(*measured, *failures),
+            parities=(),
+            baselines=recorded,
+            unfinished=unfinished,
+        )
+
     if not candidates:
-        rows: tuple[Result | Failure, ...] = ()
-        machine = environment()
-    else:
-        image = _noise([candidate.artifact for candidate in candidates], seed) if images is None else images[0]
-        results = bench(candidates, image=image, seconds=seconds, seed=seed)
-        rows, machine = results.rows, results.environment
-    return Report(
-        schema_version=SCHEMA_VERSION,
-        title="Benchmark of model files",
-        data=None if data is None else data.name,
-        data_sha256=None if data is None else data.sha256,
-        test_images=0 if data is None else len(data.test.labels),
-        environment=machine,
-        seed=seed,
-        rows=(
-            *(
-                row.replace(accuracy=accuracies.get(row.artifact.sha256)) if isinstance(row, Result) else row
-                for row in rows
-            ),
-            *failures,
-        ),
-        parities=(),
-        baselines=recorded,
+        return report((), machine, None)
+    image = _noise([candidate.artifact for candidate in candidates], seed) if images is None else images[0]
+    settings = settings_of(
+        candidates, image=image, seconds=seconds, blocks=_BLOCKS, processes=processes, seed=seed, machine=machine
     )
+    earlier = None if keep is None else _earlier(keep, settings, len(candidates))
+    try:
+        results = bench(
+            candidates,
+            image=image,
+            seconds=seconds,
+            blocks=_BLOCKS,
+            processes=processes,
+            seed=seed,
+            earlier=earlier,
+        )
+    except Interrupted as stopped:
+        if keep is None:
+            raise
+        results = stopped.results
+        write_atomic(keep, to_json(report(results.rows, results.environment, results.unfinished)))
+        raise KeyboardInterrupt(f"{keep} has the finished rounds, and the same command goes on") from None
+    return report(results.rows, results.environment, None)
+
+
+def bench_against_itself(
+    path: Path,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    runtime: str | None = None,
+    seconds: float = 2.0,
+    processes: int = 5,
+    seed: int = 0,
+) -> AgainstItself:
+    """Measure the model file at ``path`` as two candidates: a difference between them is a false alarm.
+
+    Raises:
+        BenchError: it cannot be loaded or run; the message has the reason.
+        ConfigError: senseless arguments.
+    """
+    try:
+        with _Loader() as loader:
+            artifact = loader.load(path, runtime, (batch,))
+        _check(artifact, None)
+    except WorkerError as error:
+        raise BenchError(f"{path.name} cannot be loaded: {error.reason}") from error
+    candidate = Candidate(path=path, artifact=artifact, runtime=runtime, threads=threads, batch=batch)
+    results = bench(
+        [candidate, candidate],
+        image=_noise([artifact], seed),
+        seconds=seconds,
+        blocks=_BLOCKS,
+        processes=processes,
+        seed=seed,
+    )
+    one, other = results.rows
+    for row in (one, other):
+        if isinstance(row, Failure):
+            raise BenchError(f"{row.subject}: {row.reason}")
+    assert isinstance(one, Result)
+    assert isinstance(other, Result)
+    ratio = statistics.ratio(one.measurement, other.measurement)
+    return AgainstItself(
+        schema_version=SCHEMA_VERSION,
+        environment=results.environment,
+        seed=seed,
+        rows=(one, other),
+        ratio=ratio,
+        difference=statistics.difference(ratio),
+    )
+
+
+class _Loader:
+    """Reads model files in a process that serves until a file ends it; for use in a ``with`` statement."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._worker is not None:
+            self._worker.stop(patience_s=0.0)
+
+    def load(self, path: Path, runtime: str | None, batches: Sequence[int]) -> Artifact:
+        """What is known of the file at ``path``.
+
+        Raises:
+            WorkerError: it cannot be loaded, or it ended the process. Where the process had loaded other files before,
+                which may have damaged it, that was tried again in a new one.
+        """
+        used = self._worker is not None and self._worker.alive
+        try:
+            return self._load(path, runtime, batches)
+        except WorkerError as error:
+            assert self._worker is not None
+            if not used or self._worker.alive or error.error == "TimeoutError":
+                raise
+        return self._load(path, runtime, batches)
+
+    def _load(self, path: Path, runtime: str | None, batches: Sequence[int]) -> Artifact:
+        if self._worker is None or not self._worker.alive:
+            self._worker = Worker().__enter__()
+        return self._worker.call("loading the file", _LOAD_S, _load, path, runtime, batches)
+
+
+def _suitable(path: Path, runtimes: Sequence[str]) -> Sequence[str | None]:
+    """Those of ``runtimes`` that take the file at ``path``; where none is named, whichever is the first (``None``).
+
+    Raises:
+        ArtifactError: some are named and none of them takes it.
+    """
+    if not runtimes:
+        return (None,)
+    suitable = [name for name in runtimes if path.suffix == f".{RUNTIMES[name].format}"]
+    if not suitable:
+        raise ArtifactError(f"{', '.join(runtimes)} cannot run {path.suffix or 'such'} files; name another runtime")
+    return suitable
+
+
+def _swept(
+    path: Path, artifact: Artifact, runtime: str | None, threads: Sequence[int], batches: Sequence[int]
+) -> tuple[list[Candidate], list[Failure]]:
+    """A candidate for each batch the file can have and each number of threads, a failure for the other batches."""
+    candidates: list[Candidate] = []
+    impossible = []
+    fixed = artifact.input.shape[0]
+    for batch in batches:
+        if fixed in (None, batch):
+            candidates += [
+                Candidate(path=path, artifact=artifact, runtime=runtime, threads=number, batch=batch)
+                for number in threads
+            ]
+        else:
+            reason = f"{path.name} was exported for a fixed batch of {fixed}; export it with --batch dynamic"
+            impossible.append(
+                Failure(
+                    subject=f"{path.name}, batch {batch}",
+                    stage="bench",
+                    error="SessionError",
+                    reason=reason,
+                    expected=fixed in batches,
+                )
+            )
+    return candidates, impossible
+
+
+def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> Float:
+    with Worker() as worker:  # of its own, which no other file has damaged
+        return worker.call("classifying the test images", _CLASSIFY_S, _outputs, path, runtime, batch, images)
+
+
+def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
+    """What an interrupted call with the same ``settings`` left in ``keep``; of one with others, the file is moved."""
+    try:
+        report = from_json(keep.read_bytes(), Report, keep)
+    except (OSError, RecordError):  # none, or something else, which the finished report replaces
+        return None
+    if report.unfinished is None:
+        return None
+    if report.unfinished == settings:
+        log.info("going on with the finished rounds in %s", keep)
+        return BenchResults(
+            schema_version=report.schema_version,
+            environment=report.environment,
+            seed=report.seed,
+            rows=report.rows[:candidates],
+            unfinished=settings,
+        )
+    aside = next(
+        path
+        for number in count(1)
+        if not (path := keep.with_name(f"{keep.stem}.interrupted-{number}{keep.suffix}")).exists()
+    )
+    keep.rename(aside)
+    log.warning("%s held an interrupted measurement of other files or settings: now %s; starting anew", keep, aside)
+    return None
 
 
 def _check(artifact: Artifact, data: DataSet | None) -> None:
@@ -114,12 +357,20 @@ def _check(artifact: Artifact, data: DataSet | None) -> None:
         )
 
 
-def _load(workbench: Workbench, path: Path) -> Artifact:
-    return artifacts.load(path)
+def _load(workbench: Workbench, path: Path, runtime: str | None, batches: Sequence[int]) -> Artifact:
+    """The file's record; one without a sidecar may take only one of ``batches``."""
+    for batch in batches[:-1]:
+        try:
+            return artifacts.load(path, runtime=runtime, batch=batch)
+        except SessionError:
+            continue
+    return artifacts.load(path, runtime=runtime, batch=batches[-1])
 
 
-def _outputs(workbench: Workbench, path: Path, images: Float) -> Float:
-    return outputs_of(path, images)
+def _outputs(workbench: Workbench, path: Path, runtime: str | None, batch: int, images: Float) -> Float:
+    if path.suffix == ".keras":  # back ends are neither imported nor told their threads by several sessions at once
+        return reference_of(path, images)
+    return outputs_in(lambda: open_session(path, runtime=runtime, batch=batch), images)
 
 
 def _noise(models: Sequence[Artifact], seed: int) -> Float:

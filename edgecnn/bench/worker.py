@@ -1,23 +1,24 @@
 """A process of its own for each candidate: what runs inside it, and how the parent steers it.
 
 The parent sends one step at a time, a method of :class:`Workbench` with its arguments, and waits for the
-answer with a time limit. Between steps the worker sleeps. A crash or a hang ends this one candidate only, and
-the end of the parent ends the worker.
+answer with a time limit. Between steps the worker sleeps. A crash, a hang or a lack of memory ends this one candidate
+only, and the end of the parent ends the worker.
 """
 
-import gc
+import contextlib
 import importlib
 import math
 import os
+import re
 import resource
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from statistics import median
 from types import ModuleType, TracebackType
@@ -26,19 +27,26 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 import msgspec
 import numpy as np
 
+from edgecnn.bench import counters
+from edgecnn.bench.timing import time_calls
 from edgecnn.errors import ArtifactError
 from edgecnn.files import sha256_file
 from edgecnn.optional import require
-from edgecnn.records import Artifact
+from edgecnn.records import Artifact, ColdStart, Energy, Memory
 from edgecnn.runtimes import Float, Session, open_session, runtime_for, tflm
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WINDOW = 10
+_WINDOW = 3
 _WINDOW_S = 0.02
 _STEADY = 0.05
 _GOODBYE_S = 5.0
+_LOG_TAIL = 65536
+# How C++, LiteRT, ONNX Runtime, TensorFlow and the system say that there is no memory left.
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|bad allocation|(?:failed|unable|cannot) to? ?allocate|out of memory|resource_exhausted", re.IGNORECASE
+)
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,14 +65,36 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def subject(self) -> str:
         """What failures call it."""
-        return f"{self.artifact.name}, threads {self.threads}, batch {self.batch}, {self.device}"
+        on = "" if self.runtime is None else f" on {self.runtime}"
+        return f"{self.artifact.name}{on}, threads {self.threads}, batch {self.batch}, {self.device}"
 
 
 class Opened(NamedTuple):
-    """The name of the runtime, and the seconds from model file to ready session."""
+    """The name of the runtime, and what the process took until its first answer."""
 
     runtime: str
-    load_s: float
+    cold_start: ColdStart
+
+
+class Warmth(NamedTuple):
+    """The times of a warm-up in seconds, and whether they had settled by its end."""
+
+    samples: list[float]
+    steady: bool
+
+
+class Block(NamedTuple):
+    """One block: seconds of each ``invoke`` and of each way from end to end, and those to refill the caches before.
+
+    ``others_busy`` is the share (0…1) of all cores that other processes took, ``energy`` what the packages spent on
+    ``lead`` and ``samples``; ``None`` where the system does not tell.
+    """
+
+    lead: list[float]
+    samples: list[float]
+    end_to_end: list[float]
+    others_busy: float | None
+    energy: Energy | None
 
 
 class WorkerError(Exception):
@@ -77,15 +107,18 @@ class WorkerError(Exception):
 
 
 class Workbench:
-    """What a worker does with its candidate. Times are in seconds, of ``session.invoke`` alone."""
+    """What a worker does with its candidate. Times are in seconds."""
 
     def __init__(self) -> None:
         self.session: Session
+        self._images: Float
+        self._empty_bytes: int | None = None
 
     def open(self, candidate: Candidate, image: Float) -> Opened:
-        """Open the candidate's file and encode ``image`` ``(height, width, channels)``, once per batch entry.
+        """Open the candidate's file and classify ``image`` ``(height, width, channels)``, once per batch entry.
 
-        The file is read before, for its hash, so loading times hold for a file in the system's cache.
+        The file is read before, for its hash, so loading times hold for a file in the system's cache. The first
+        inference is timed from end to end.
 
         Raises:
             ArtifactError: no such file, or another than the artifact describes.
@@ -94,11 +127,14 @@ class Workbench:
         """
         path, artifact = candidate.path, candidate.artifact
         runtime = runtime_for(path, candidate.runtime)
-        importlib.import_module(runtime.module)
-        require(runtime.package)  # beforehand, so that it takes no part in load_s
+        self._empty_bytes = counters.resident_bytes()
+        start = time.perf_counter()
+        require(runtime.package)
+        import_s = time.perf_counter() - start
+        importlib.import_module(runtime.module)  # ours: it takes no part in load_s
         if path.is_file() and sha256_file(path) != artifact.sha256:
             raise ArtifactError(f"{path} is not the file its artifact record describes; export it again")
-        start = time.perf_counter_ns()
+        start = time.perf_counter()
         self.session = open_session(
             path,
             runtime=runtime.name,
@@ -106,57 +142,84 @@ class Workbench:
             batch=candidate.batch,
             device=candidate.device,
         )
-        load_s = (time.perf_counter_ns() - start) / 1e9
-        self.session.encode(np.repeat(image[np.newaxis], candidate.batch, axis=0))
-        return Opened(runtime.name, load_s)
+        load_s = time.perf_counter() - start
+        self._images = np.repeat(image[np.newaxis], candidate.batch, axis=0)
+        (first_s,) = time_calls(self._end_to_end, 1)
+        return Opened(runtime.name, ColdStart(import_s=import_s, load_s=load_s, first_s=first_s))
 
-    def warm_up(self, limit_s: float) -> list[float]:
-        """Invoke until the times are steady, or ``limit_s`` have passed, and return them all.
+    def warm_up(self, limit_s: float) -> Warmth:
+        """Invoke until the times are steady, or ``limit_s`` have passed.
 
-        The first invocation, which may compile, is not held against the limit. The others are looked at in
-        windows of 10 invocations and 20 ms, whichever is longer: two windows in a row whose medians differ by
-        at most 5 % are steady.
+        The times are looked at in windows of 3 invocations and 20 ms, whichever is longer: two windows in a row whose
+        medians differ by at most 5 % are steady. Two windows there are at least, however long they take.
         """
-        samples = self.run(1)
+        samples: list[float] = []
         end = time.perf_counter() + limit_s
         before = math.inf
-        while time.perf_counter() < end:
-            window_end = min(end, time.perf_counter() + _WINDOW_S)
-            window = self.run(1)
-            while time.perf_counter() < window_end or (len(window) < _WINDOW and time.perf_counter() < end):
-                window += self.run(1)
+        while True:
+            window_end = time.perf_counter() + _WINDOW_S
+            window = time_calls(self.session.invoke, _WINDOW)
+            while time.perf_counter() < window_end:
+                window += time_calls(self.session.invoke, 1)
             samples += window
             now = median(window)
             if abs(now - before) <= _STEADY * before < math.inf:
-                break
+                return Warmth(samples, True)
+            if time.perf_counter() > end and before < math.inf:
+                return Warmth(samples, False)
             before = now
-        return samples
 
-    def run(self, count: int) -> list[float]:
-        """Invoke ``count`` times with the garbage collector off, and return each time."""
-        clock, invoke = time.perf_counter_ns, self.session.invoke
-        samples = []
-        gc.disable()
-        try:
-            for _ in range(count):
-                start = clock()
-                invoke()
-                samples.append((clock() - start) / 1e9)
-        finally:
-            gc.enable()
-        return samples
+    def block(self, lead: int, count: int, end_to_end: int) -> Block:
+        """Invoke ``lead`` and then ``count`` times, then go ``end_to_end`` times from encode to decode.
+
+        Before the latter, a tenth as many are done that are not kept.
+        """
+        start, busy, own = time.perf_counter(), counters.busy_s(), time.process_time()
+        joules = counters.joules()
+        leading = time_calls(self.session.invoke, lead)
+        samples = time_calls(self.session.invoke, count)
+        energy = None
+        if joules is not None and (spent := counters.joules()) is not None:
+            energy = Energy(counter=spent.counter, joules=spent.since(joules), inferences=lead + count)
+        time_calls(self._end_to_end, end_to_end // 10)
+        whole = time_calls(self._end_to_end, end_to_end)
+        own, wall, busy_now = time.process_time() - own, time.perf_counter() - start, counters.busy_s()
+        others = None
+        if busy is not None and busy_now is not None:
+            others = min(1.0, max(0.0, busy_now - busy - own) / (wall * (os.cpu_count() or 1)))
+        return Block(leading, samples, whole, others, energy)
+
+    def memory(self) -> Memory | None:
+        """What the process has taken so far, ``None`` where the system does not tell."""
+        peak = counters.resident_bytes(peak=True)
+        if peak is None or self._empty_bytes is None:
+            return None
+        arena = getattr(self.session, "arena_bytes", None)
+        return Memory(empty_bytes=self._empty_bytes, peak_bytes=peak, arena_bytes=arena)
+
+    def _end_to_end(self) -> None:
+        self.session.encode(self._images)
+        self.session.invoke()
+        self.session.decode()
 
 
 class Worker:
     """A fresh process with a :class:`Workbench`, for use in a ``with`` statement, which ends it."""
 
     def __enter__(self) -> Self:
-        self._log = tempfile.NamedTemporaryFile()
+        self._log = os.memfd_create("edgecnn-worker")  # in memory: a full disk stops no worker
+        self._kills = counters.out_of_memory_kills()
         self._connection, inside = get_context("spawn").Pipe()
-        self._process = get_context("spawn").Process(target=_serve, args=(inside, self._log.name), daemon=True)
-        with _sheltered():
-            self._process.start()
-        inside.close()  # so that the pipe ends when the worker does
+        try:
+            self._process = get_context("spawn").Process(target=_serve, args=(inside, _Log(self._log)), daemon=True)
+            with _sheltered():
+                self._process.start()
+        except BaseException:
+            os.close(self._log)
+            self._connection.close()
+            raise
+        finally:
+            inside.close()  # so that the pipe ends when the worker does
         return self
 
     def __exit__(
@@ -175,8 +238,8 @@ class Worker:
         """Run ``step`` in the worker and return its answer; ``doing`` says in errors what it was about.
 
         Raises:
-            WorkerError: the step raised, gave no answer within ``limit_s`` seconds, or ended the process. The
-                process is gone afterwards in all three cases.
+            WorkerError: the step raised, gave no answer within ``limit_s`` seconds, or ended the process. In the last
+                two cases the process is gone afterwards (see ``alive``).
         """
         try:
             self._connection.send((step, args, kwargs))
@@ -186,31 +249,39 @@ class Worker:
             answer = self._connection.recv()
         except (EOFError, ConnectionError) as error:
             self._process.join(_GOODBYE_S)
-            death = self._death()
+            kind, death = self._death()
             self.stop()
-            raise WorkerError("ChildProcessError", f"{death} while {doing}") from error
+            raise WorkerError(kind, f"{death} while {doing}") from error
         if isinstance(answer, WorkerError):
-            self.stop()
             raise answer
         result: T = answer
         return result
+
+    @property
+    def alive(self) -> bool:
+        """Whether it answers steps; once it was ended, for whatever reason, it does not."""
+        return not self._connection.closed
 
     def stop(self, patience_s: float = _GOODBYE_S) -> None:
         """End the process: hang up, which it understands, and kill it after ``patience_s`` seconds.
 
         May be called again.
         """
+        if not self.alive:
+            return
         try:
             self._connection.close()
             self._process.join(patience_s)
         finally:
             self._process.kill()
             self._process.join()
-            self._log.close()
+            self._process.close()
+            os.close(self._log)
 
-    def _death(self) -> str:
-        """How the process ended, with the last line it wrote."""
+    def _death(self) -> tuple[str, str]:
+        """The type of error that the end of the process is, and how it ended, with the last line it wrote."""
         code = self._process.exitcode
+        kind = "ChildProcessError"
         if code is None:
             how = "stopped answering"
         elif code < 0:
@@ -218,10 +289,18 @@ class Worker:
         else:
             how = f"ended with exit status {code}"
         if code == -signal.SIGKILL:
-            how += ", as happens when memory runs out,"
-        lines = self._log.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"{how} (its last line: {last})" if last else how
+            if counters.out_of_memory_kills() > self._kills:
+                kind = "MemoryError"
+                how += ": the kernel had no memory left,"
+            else:
+                how += ", as happens when memory runs out,"
+        size = os.fstat(self._log).st_size
+        tail = os.pread(self._log, _LOG_TAIL, max(0, size - _LOG_TAIL)).decode(errors="replace")
+        last = next((line.strip() for line in reversed(tail.split("\n")) if line.strip()), "")
+        if _OUT_OF_MEMORY.search(tail):
+            kind = "MemoryError"
+            how += ", out of memory"
+        return kind, f"{how} (its last line: {last})" if last else how
 
 
 def _signal_name(number: int) -> str:
@@ -247,12 +326,27 @@ def _sheltered() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _serve(connection: "Connection[Any, Any]", log: str) -> None:
-    """Answer steps until the parent hangs up. Everything printed goes to the file ``log``."""
-    with Path(log).open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+class _Log:
+    """A file descriptor that finds its way into a new process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __getstate__(self) -> Any:
+        return DupFd(self.descriptor)
+
+    def __setstate__(self, passed: Any) -> None:
+        self.descriptor = passed.detach()
+
+
+def _serve(connection: "Connection[Any, Any]", log: _Log) -> None:
+    """Answer steps until the parent hangs up. Everything printed goes to ``log``."""
+    os.dup2(log.descriptor, 1)
+    os.dup2(log.descriptor, 2)
+    os.close(log.descriptor)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is an answer here: leave no core file
+    with contextlib.suppress(OSError):  # where memory runs out, the kernel shall end this process and no other
+        Path("/proc/self/oom_score_adj").write_text("1000")
     # so that several workers share a GPU, where TensorFlow and JAX would each take it all
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -266,5 +360,12 @@ def _serve(connection: "Connection[Any, Any]", log: str) -> None:
         try:
             answer = step(workbench, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the reason of its row
-            answer = WorkerError(type(error).__name__, " ".join(str(error).split()) or "it gave no reason")
+            answer = _reason(error)
         connection.send(answer)
+
+
+def _reason(error: Exception) -> WorkerError:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
+        return WorkerError("MemoryError", f"out of memory: {text}" if text else "out of memory")
+    return WorkerError(type(error).__name__, text or "it gave no reason")

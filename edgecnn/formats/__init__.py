@@ -16,7 +16,8 @@ from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.records import Artifact, Provenance, Scheme, to_json
 
-_TOOLS = ("edgecnn", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx")
+TOOLS = ("edgecnn", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx")
+"""What a converted file depends on."""
 
 
 class Format(msgspec.Struct, frozen=True):
@@ -120,5 +121,5 @@ def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
         data=data.name,
         data_sha256=data.sha256,
         calibration_images=None,
-        versions={tool: metadata.version(tool) for tool in _TOOLS},
+        versions={tool: metadata.version(tool) for tool in TOOLS},
     )

@@ -342,11 +342,8 @@ def _variants(program: Program) -> dict[str, str]:
 
 
 def _kernels(wanted: set[str], variants: dict[str, str]) -> str:
-    """The sections of the kernels' file that ``wanted`` need, in its order."""
-    text = resources.files("edgecnn.formats").joinpath("c99_kernels.c").read_text()
-    sections: dict[str, tuple[list[str], str]] = {}
-    for found in re.finditer(r"^//@ (\w+):(.*)\n((?:(?!//@).*\n)*)", text, re.MULTILINE):
-        sections[found[1]] = (found[2].split(), found[3])
+    """The sections that ``wanted`` need, in the order of the files; those for Helium replace their namesakes."""
+    portable, helium = _sections("c99_kernels.c"), _sections("c99_kernels_mve.c")
     needed: set[str] = set()
     waiting = ["base", *wanted]
     while waiting:
@@ -354,8 +351,28 @@ def _kernels(wanted: set[str], variants: dict[str, str]) -> str:
         section = variants.get(section, section)
         if section not in needed:
             needed.add(section)
-            waiting += sections[section][0]
-    return "\n".join(content for section, (_, content) in sections.items() if section in needed)
+            for sections in (portable, helium):
+                waiting += sections[section][0] if section in sections else []
+    replaced = [section for section in portable if section in helium]
+    parts = []
+    for section in portable:
+        if section == replaced[0]:  # the first to build upon what only Helium has
+            parts += [_for_helium(helium[own][1]) for own in helium if own in needed and own not in portable]
+        if section in needed:
+            code = portable[section][1]
+            parts.append(_for_helium(helium[section][1], f"#else\n{code}") if section in helium else code)
+    return "\n".join(parts)
+
+
+def _for_helium(code: str, otherwise: str = "") -> str:
+    return f"#ifdef __ARM_FEATURE_MVE\n{code}{otherwise}#endif\n"
+
+
+def _sections(file: str) -> dict[str, tuple[list[str], str]]:
+    """For each section of a file of kernels, the sections it needs and its code."""
+    text = resources.files("edgecnn.formats").joinpath(file).read_text()
+    found = re.finditer(r"^//@ (\w+):(.*)\n((?:(?!//@).*\n)*)", text, re.MULTILINE)
+    return {section[1]: (section[2].split(), section[3]) for section in found}
 
 
 def _ascii_json(record: Record) -> str:

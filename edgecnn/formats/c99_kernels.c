@@ -13,14 +13,14 @@ typedef uint32_t __attribute__((may_alias)) word;
 typedef uint32_t __attribute__((may_alias, aligned(1))) unaligned_word;
 
 /* bytes 0 and 2, or 1 and 3, as two int16 */
-static inline uint32_t even_bytes(uint32_t value)
+__attribute__((unused)) static inline uint32_t even_bytes(uint32_t value)
 {
     uint32_t result;
     __asm__("sxtb16 %0, %1" : "=r"(result) : "r"(value));
     return result;
 }
 
-static inline uint32_t odd_bytes(uint32_t value)
+__attribute__((unused)) static inline uint32_t odd_bytes(uint32_t value)
 {
     uint32_t result;
     __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(value));
@@ -28,7 +28,7 @@ static inline uint32_t odd_bytes(uint32_t value)
 }
 
 /* sum + low(a) * low(b) + high(a) * high(b) of int16 halves */
-static inline uint32_t mac_2(uint32_t a, uint32_t b, uint32_t sum)
+__attribute__((unused)) static inline uint32_t mac_2(uint32_t a, uint32_t b, uint32_t sum)
 {
     uint32_t result;
     __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
@@ -102,7 +102,7 @@ static void fill_16(int16_t value, int32_t n, int16_t *to)
     for (; n > 0; n--)
         *to++ = value;
 }
-//@ conv_2d: requantize clamp
+//@ conv_2d_settings: base
 struct conv_2d {
     const int8_t *weights;     /* for each output its taps, in fours in the order 0 2 1 3, filled up with zeros */
     const int32_t *bias;       /* for each output, minus the input's zero point times the sum of its weights */
@@ -116,7 +116,7 @@ struct conv_2d {
     int32_t pad_top, pad_left;
     int32_t in_zero, out_zero, low, high;
 };
-
+//@ conv_2d: conv_2d_settings requantize clamp
 /* The inputs under the kernel for two pixels are two columns, pair by pair: taps 0 and 1 of the first, then of the
    second, taps 2 and 3 of the first, and so on. This writes n taps from number k on; it returns the next number. */
 static inline uint32_t column_fill(int16_t value, int32_t n, int16_t *to, uint32_t k)
@@ -269,7 +269,7 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
         y += outputs - (outputs & 1); /* two pixels of outputs in all */
     }
 }
-//@ depthwise_conv_2d: requantize clamp fill_16
+//@ depthwise_conv_2d_settings: base
 struct depthwise_conv_2d {
     const int8_t *weights; /* for each output its taps */
     const int32_t *bias, *multiplier;
@@ -283,7 +283,7 @@ struct depthwise_conv_2d {
     int32_t plane_height, plane_width; /* one channel with its padding; the width is even */
     int32_t in_zero, out_zero, low, high;
 };
-
+//@ depthwise_conv_2d: depthwise_conv_2d_settings requantize clamp fill_16
 #ifdef DUAL_MAC
 /* sum + low(a) * high(b) */
 static inline uint32_t mac_low_high(uint32_t a, uint32_t b, uint32_t sum)
@@ -394,7 +394,7 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
             make(s, plane, channel * multiplier + i, y);
     }
 }
-//@ fully_connected: requantize clamp
+//@ fully_connected_settings: base
 struct fully_connected {
     const int8_t *weights; /* for each output its taps, filled up with zeros to a multiple of 4 */
     const int32_t *bias, *multiplier;
@@ -402,7 +402,7 @@ struct fully_connected {
     int32_t rows, taps, outputs;
     int32_t out_zero, low, high;
 };
-
+//@ fully_connected: fully_connected_settings requantize clamp
 static void fully_connected(const struct fully_connected *s, const int8_t *x, int8_t *y)
 {
     const int32_t stride = (s->taps + 3) & ~(int32_t)3;

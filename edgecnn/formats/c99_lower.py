@@ -20,6 +20,8 @@ _PURPOSE = "written as C"
 _MAX_RANK = 4
 _MAX_ELEMENTS = 2**31 - 1
 _IN_FOURS = (0, 2, 1, 3)
+# the Helium kernels load vectors of 16 bytes or 4 inputs, and so up to these beyond the last
+_HELIUM_BYTES, _HELIUM_LANES = 12, 3
 _INT8 = (-128, 127)
 
 
@@ -416,7 +418,7 @@ class _Lowering:
                      zip(out, stride, kernel, dilation, strict=True)]  # fmt: skip
             plane[1] += plane[1] % 2
             fields |= {"plane_height": plane[0], "plane_width": plane[1]}
-            scratch = 2 * plane[0] * plane[1]
+            scratch = 2 * (plane[0] * plane[1] + _HELIUM_LANES * max(stride))
             overlap = (
                 Overlap(distance=0, exact=True) if outputs == channels and math.prod(out) <= height * width else None
             )
@@ -436,7 +438,7 @@ class _Lowering:
             Constant(
                 name=f"{self.name(operator)}_weights",
                 type="int8_t",
-                values=packed.reshape(-1),
+                values=packed.reshape(-1) if depthwise else _padded(packed),
             ),
         )
         kind = operator.kind.lower()
@@ -480,7 +482,7 @@ class _Lowering:
         constants, wide = self.channels(operator, weights.data, self.factors(operator, outputs))
         low, high = _range(operator, output)
         name = self.name(operator)
-        constants.insert(0, Constant(name=f"{name}_weights", type="int8_t", values=data.reshape(-1)))
+        constants.insert(0, Constant(name=f"{name}_weights", type="int8_t", values=_padded(data)))
         fields = {
             "rows": rows, "taps": taps, "outputs": outputs,
             "out_zero": int(output.zero_point[0]), "low": low, "high": high,
@@ -795,8 +797,11 @@ def _tanh(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int],
 
 
 def _hard_swish(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    if float(source.scale[0]) / 128 >= float(output.scale[0]):
+    finest = float(source.scale[0]) / 128
+    if finest >= float(output.scale[0]):
         raise UnsupportedError(f"{operator}: its output's scale is too small for that of its input")
+    if min(finest / float(output.scale[0]), finest / (3 / 32768)) < 2**-15:  # the kernel shifts 16 bits
+        raise UnsupportedError(f"{operator}: its input's scale is too small")
     return numerics.hard_swish(source.scale[0], int(source.zero_point[0]), output.scale[0], int(output.zero_point[0]))
 
 
@@ -823,6 +828,10 @@ def in_fours(rows: NDArray[np.int8]) -> NDArray[np.int8]:
     padded = np.zeros((len(rows), -(-rows.shape[1] // 4) * 4), np.int8)
     padded[:, : rows.shape[1]] = rows
     return padded.reshape(len(rows), -1, 4)[:, :, _IN_FOURS].reshape(padded.shape)
+
+
+def _padded(rows: NDArray[np.int8]) -> NDArray[np.int8]:
+    return np.concatenate([rows.reshape(-1), np.zeros(_HELIUM_BYTES, np.int8)])
 
 
 def printable(text: str) -> str:

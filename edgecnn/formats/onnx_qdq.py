@@ -41,11 +41,12 @@ _INTEGER = ("int8", "uint8")
 _MOVED = 3
 
 
-def to_onnx(graph: Graph, name: str, in_float: Collection[int] = (), unsigned: bool = False) -> Any:
+def to_onnx(graph: Graph, name: str, in_float: Collection[int] = (), unsigned: bool = True) -> Any:
     """The int8 ``graph`` as an onnx ``ModelProto``; ``name`` becomes the graph's name.
 
     ``in_float`` are the positions of operators to compute in float. ``unsigned`` stores int8 activations as uint8,
-    128 higher like their zero points, which some kernels prefer; input and output keep their type.
+    128 higher like their zero points; input and output keep their type. On x86 ONNX Runtime has no integer kernels for
+    int8 activations and computes most operators in float; on Arm it has both.
 
     Raises:
         UnsupportedError: an operator or tensor type without counterpart, named with its place.
@@ -164,8 +165,10 @@ class _Writer:
             self.constant(f"{self.name(tensor)}/zero_point", zero_point),
         ]
 
-    def _as_unsigned(self, tensor: Tensor, real: str) -> str:
-        """The int8 input as uint8, because ONNX Runtime fuses no operator between the two types."""
+    def _as_unsigned(self, tensor: Tensor, real: str, operator: Operator) -> str:
+        """An int8 input or output as uint8 where ``operator`` is, because runtimes fuse none between the two types."""
+        if not self.unsigned or operator.position in self.in_float or tensor.dtype != "int8":
+            return real
         quantization = [
             self.constant(f"{self.name(tensor)}/scale", tensor.scale[0]),
             self.constant(f"{self.name(tensor)}/unsigned", np.array(int(tensor.zero_point[0]) + 128, np.uint8)),
@@ -197,8 +200,8 @@ class _Writer:
         else:
             name = f"{self.name(tensor)}/real"
             self.node("DequantizeLinear", [self.name(tensor), *self._quantization(tensor, operator)], name)
-            if self.unsigned and index in self.graph.inputs and operator.position not in self.in_float:
-                name = self._as_unsigned(tensor, name)
+            if index in self.graph.inputs:
+                name = self._as_unsigned(tensor, name, operator)
         self.floats[index] = name
         return name
 
@@ -226,6 +229,8 @@ class _Writer:
             return
         if low is not None and not (integer and self._saturates(tensor, low, high)):
             real = self._clip(real, low, high)
+        if index in self.graph.outputs:
+            real = self._as_unsigned(tensor, real, operator)
         if integer:
             self.node("QuantizeLinear", [real, *self._quantization(tensor, operator)], self.name(tensor))
         else:
@@ -408,6 +413,9 @@ class _Writer:
         four = len(source.shape) == 4
         if four and not keep and axes != [1, 2]:
             raise UnsupportedError(f"{operator}: a mean over axes {axes} without keeping them is not written to ONNX")
+        if four and axes == [1, 2]:
+            self._global_average(operator, keep)
+            return
         real = self.node(
             "ReduceMean",
             [self.read(operator.inputs[0], operator)],
@@ -415,6 +423,18 @@ class _Writer:
             axes=[_AXIS[axis] if four else axis for axis in axes],
             keepdims=int(keep),
         )
+        self.write(operator.outputs[0], real, operator)
+
+    def _global_average(self, operator: Operator, keep: bool) -> None:
+        """A mean over height and width, quantised before it loses these axes: so runtimes have an integer kernel."""
+        output = self.tensor(operator.outputs[0])
+        real = self.node("GlobalAveragePool", [self.read(operator.inputs[0], operator)], self._real(operator))
+        if not keep:
+            if operator.position not in self.in_float and output.dtype in _INTEGER:
+                quantization = self._quantization(output, operator)
+                stored = self.node("QuantizeLinear", [real, *quantization], f"{real}/quantised")
+                real = self.node("DequantizeLinear", [stored, *quantization], f"{stored}/real")
+            real = self.node("Flatten", [real], f"{real}/flat", axis=1)
         self.write(operator.outputs[0], real, operator)
 
     def binary(self, operator: Operator) -> None:

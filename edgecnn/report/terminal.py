@@ -1,6 +1,7 @@
 """A report in the terminal: the verdict and the numbers that decide, in 100 columns."""
 
 import textwrap
+from collections.abc import Callable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -8,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecnn.records import Report
-from edgecnn.report.format import ABSENT
-from edgecnn.report.page import Cell, Page, machine, marks_of, page, setting
+from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
+from edgecnn.report.format import ABSENT, plain
+from edgecnn.report.page import Cell, Grid, Page, machine, marks_of, page, setting, shared_model, titled
+from edgecnn.report.rows import Setting
 
 WIDTH = 100
 
@@ -21,6 +24,7 @@ _COLUMNS = {
     "size": "KiB",
     "accuracy": "acc. %",
     "p50": "p50",
+    "end_to_end": "end to end",
     "to_float32": "÷ float32 [95 %]",
     "to_baseline": "÷ baseline",
     "parity": "parity",
@@ -31,14 +35,61 @@ _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
 def show(report: Report, console: Console | None = None) -> None:
     """Print the verdict and the tables of ``report``, to stdout unless ``console`` says otherwise.
 
-    There is one table for each setting and machine: times in different tables are not to be compared. Where the
-    output is not a terminal, it is ``WIDTH`` columns wide.
+    There is one table for each setting and machine: times in different tables are not to be compared. Several reports
+    follow one another. Where the output is not a terminal, it is ``WIDTH`` columns wide.
     """
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
     content = page(report)
-    console.print(Text(content.title, style="bold"))
+    for part in content.parts:
+        _show_part(part, console)
+        if part is not content.parts[-1]:
+            console.print()
+    if content.side_by_side is not None:
+        console.print()
+        console.print(Text("Side by side", style="bold"))
+        console.print(_item("•", plain(content.side_by_side.caption)))
+        console.print(_side_by_side(content.side_by_side))
+        for mark, text in content.side_by_side.notes:
+            console.print(_item(f"({mark})", text))
+
+
+def show_gate(gate: Gate, console: Console | None = None) -> None:
+    """Print what became of every row, then each reason, to stdout unless ``console`` says otherwise."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(Text(plain(f"{gate.new}, against {gate.old}"), style="bold"))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for title in ("artifact", "runtime [setting]", "time ÷ old [95 %]", "points lost [95 %]"):
+        table.add_column(title, justify="right" if "95" in title else "left", overflow="fold")
+    for row in gate.rows:
+        where = setting(Setting(row.device, row.threads, row.batch))
+        table.add_row(
+            Text(plain(row.artifact)),
+            Text(plain(f"{row.runtime} [{where}]")),
+            _change(row.latency, latency_text),
+            _change(row.accuracy, accuracy_text),
+        )
+    if gate.rows:
+        console.print(table)
+    for bullet, texts in (("✗", gate.regressions), ("?", gate.undecided), ("•", gate.notes)):
+        for text in texts:
+            console.print(_item(bullet, f"cannot tell: {text}" if bullet == "?" else text))
+    if not gate.regressions:
+        console.print(Text("✓ no regression", style="green"))
+
+
+def _change(change: Change | None, text: Callable[[Change], str]) -> Text:
+    styles = {"kept": "green", "broken": "bold red", "cannot tell": "yellow"}
+    return Text(ABSENT) if change is None else Text(text(change), style=styles[change.verdict])
+
+
+def _show_part(content: Page, console: Console) -> None:
+    console.print(Text(titled(content), style="bold"))
+    if content.letter:
+        console.print(Text(machine(content.environment), style="italic"))
     for sentence in content.verdict:
         console.print(_item("•", sentence))
     marks: set[str] = set()
@@ -53,9 +104,20 @@ def show(report: Report, console: Console | None = None) -> None:
     for mark, text in content.results.notes:
         if mark in marks:
             console.print(_item(f"({mark})", text))
+    for caution in content.cautions:
+        console.print(_item("!", caution))
     for failure in content.failed.rows:
         what, stage, error, reason = (cell.text for cell in failure)
         console.print(_item("✗", f"{what}, {stage}: {error}: {reason}"))
+
+
+def _side_by_side(grid: Grid) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in grid.columns:
+        table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*(Text(cell.text + marks_of(cell)) for cell in row))
+    return table
 
 
 def _groups(content: Page) -> dict[str, list[int]]:
@@ -70,7 +132,7 @@ def _groups(content: Page) -> dict[str, list[int]]:
 
 def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
     """The rows with these numbers; adds to ``marks`` the marks of the notes they use."""
-    model = _shared_model(content)
+    model = shared_model(content)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     places = []
     for place, column in enumerate(content.results.columns):
@@ -94,16 +156,6 @@ def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
                 marks.update(cells[place].marks)
             table.add_row(*shown)
     return table
-
-
-def _shared_model(content: Page) -> str:
-    """The name of the model that all exported files begin with, and the dash; empty if there are several."""
-    models = {
-        row.name.removesuffix(f"{row.scheme}.{row.format}")
-        for row in content.rows
-        if row.kind == "result" and row.format != "keras"
-    }
-    return models.pop() if len(models) == 1 else ""
 
 
 def _text(cell: Cell, key: str, text: str) -> Text:

@@ -17,7 +17,8 @@ Float = NDArray[np.float32]
 class Session(Protocol):
     """An artifact loaded into a runtime.
 
-    The three steps are apart so that latency can time ``invoke`` alone while verification uses all of them.
+    The three steps are apart so that latency can time ``invoke`` alone while verification uses all of them. A session
+    whose runtime tells how many bytes activations take has that as ``arena_bytes``; the others have no such attribute.
     """
 
     input: TensorSpec

@@ -19,9 +19,10 @@ from edgecnn.runtimes import Float
 class FakeModel(Record, frozen=True):
     """What a ``.fake`` file holds.
 
-    An invocation sleeps ``delay_s`` plus a random share of ``jitter_s``, both in seconds. The ``…_after``
-    fields make the model misbehave once that many invocations have gone well (0: at the first one): die of
-    SIGSEGV, never come back, or raise RuntimeError.
+    An invocation sleeps ``delay_s`` plus a random share of ``jitter_s``, both in seconds; without them it does
+    nothing, so that its time is the cost of timing it. The ``…_after`` fields make the model misbehave once that many
+    invocations have gone well (0: at the first one): die of SIGSEGV, never come back, raise RuntimeError, or take
+    memory until there is none. ``fixed_batch`` is the only one that it takes.
     """
 
     input_shape: tuple[int, int, int]
@@ -31,6 +32,8 @@ class FakeModel(Record, frozen=True):
     crash_after: int | None = None
     hang_after: int | None = None
     raise_after: int | None = None
+    gorge_after: int | None = None
+    fixed_batch: int | None = None
 
 
 class FakeSession:
@@ -44,15 +47,18 @@ class FakeSession:
     def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
         if device != "cpu":
             raise SessionError(f"the fake runtime has no device {device!r}; use cpu")
-        self._model = from_json(path.read_bytes(), FakeModel, path)
+        self._model = model = from_json(path.read_bytes(), FakeModel, path)
+        if model.fixed_batch not in (None, batch):
+            raise SessionError(f"{path.name} takes a batch of {model.fixed_batch} only, {batch} was asked for")
         self._jitter = random.Random(0)
         self._invocations = 0
+        faults = (model.crash_after, model.hang_after, model.raise_after, model.gorge_after)
+        self._empty = not model.delay_s and not model.jitter_s and set(faults) == {None}
         self.batch = batch
-        shape, classes = self._model.input_shape, self._model.classes
-        self.input = TensorSpec(name="input", shape=(None, *shape), dtype="float32", layout="NHWC")
-        self.output = TensorSpec(name="output", shape=(None, classes), dtype="float32", layout="NC")
+        shape, classes = model.input_shape, model.classes
+        self.input = TensorSpec(name="input", shape=(model.fixed_batch, *shape), dtype="float32", layout="NHWC")
+        self.output = TensorSpec(name="output", shape=(model.fixed_batch, classes), dtype="float32", layout="NC")
         self._images: Float = np.zeros((batch, *shape), np.float32)
-        self._output: Float = np.zeros((batch, classes), np.float32)
 
     def encode(self, images: Float) -> None:
         """Take float32 images ``(batch, height, width, channels)``.
@@ -66,6 +72,8 @@ class FakeSession:
 
     def invoke(self) -> None:
         """Wait as the model says, or misbehave."""
+        if self._empty:
+            return
         if self._invocations == self._model.crash_after:
             os.kill(os.getpid(), signal.SIGSEGV)
         if self._invocations == self._model.hang_after:
@@ -73,16 +81,18 @@ class FakeSession:
                 time.sleep(60)
         if self._invocations == self._model.raise_after:
             raise RuntimeError(f"failed as asked after {self._invocations} invocations")
+        if self._invocations == self._model.gorge_after:
+            hoard = []
+            while True:
+                hoard.append(np.ones(2**24, np.uint8))
         self._invocations += 1
-        wait_s = self._model.delay_s + self._model.jitter_s * self._jitter.random()
-        if wait_s:
-            time.sleep(wait_s)
-        top = np.round(self._images.sum(axis=(1, 2, 3))).astype(int) % self._model.classes
-        self._output = np.eye(self._model.classes, dtype=np.float32)[top]
+        time.sleep(self._model.delay_s + self._model.jitter_s * self._jitter.random())
 
     def decode(self) -> Float:
         """Float32 ``(batch, classes)``, 1 at the top class and 0 elsewhere."""
-        return self._output
+        top = np.round(self._images.sum(axis=(1, 2, 3))).astype(int) % self._model.classes
+        output: Float = np.eye(self._model.classes, dtype=np.float32)[top]
+        return output
 
     def provenance(self) -> bytes | None:
         """Nothing: a fake is not exported."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,22 +12,39 @@ from edgecnn.optional import require
 from edgecnn.records import TensorSpec
 from edgecnn.runtimes import Float
 
-# the model; images -> tensor on the device; tensor -> finished output on the device; output -> array
-_Compiled = tuple[Any, Callable[[Float], Any], Callable[[Any], Any], Callable[[Any], Any]]
+
+class _Compiled(NamedTuple):
+    """A model on a device: images → tensor there; tensor → finished output there; output → array.
+
+    ``compiled_with`` and ``tensor_float_32`` are as in a ``Baseline``; ``peak`` gives the most bytes in use on a GPU.
+    """
+
+    model: Any
+    put: Callable[[Float], Any]
+    call: Callable[[Any], Any]
+    get: Callable[[Any], Any]
+    compiled_with: str
+    tensor_float_32: bool
+    peak: Callable[[], int | None]
 
 
 class KerasSession:
     """A .keras file, compiled, on CPU or GPU, with the TensorFlow, JAX or PyTorch back end.
 
     ``threads`` 0 leaves the number to the back end. TensorFlow takes another number only before it has
-    run anything in this process; JAX takes none.
+    run anything in this process; JAX takes none. ``compiled_with`` names what compiled the model, or says why nothing
+    did; ``tensor_float_32`` says whether a GPU may round factors to TensorFloat-32, and is ``None`` on a CPU.
     """
 
     def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
         backend = require("keras").backend.backend()
         if backend not in _COMPILE:
             raise SessionError(f"Keras runs on back end {backend!r}; edgecnn knows {', '.join(_COMPILE)}")
-        model, self._put, self._call, self._get = _COMPILE[backend](path, threads, device)
+        compiled = _COMPILE[backend](path, threads, batch, device)
+        model, self._put, self._call, self._get = compiled.model, compiled.put, compiled.call, compiled.get
+        self._peak = compiled.peak if device == "gpu" else None
+        self.compiled_with = compiled.compiled_with
+        self.tensor_float_32 = compiled.tensor_float_32 if device == "gpu" else None
         self.batch = batch
         self.input = TensorSpec(
             name=model.inputs[0].name, shape=(None, *model.input_shape[1:]), dtype="float32", layout="NHWC"
@@ -48,6 +65,10 @@ class KerasSession:
         """The output as float32 ``(batch, classes)``."""
         return np.asarray(self._get(self._result), dtype=np.float32)
 
+    def peak_device_bytes(self) -> int | None:
+        """The most of the GPU's memory that was in use in this process; ``None`` on a CPU, or if not told."""
+        return None if self._peak is None else self._peak()
+
     def provenance(self) -> bytes | None:
         """None: a .keras file is where provenance begins."""
         return None
@@ -61,7 +82,7 @@ def _no_gpu(backend: str) -> SessionError:
     return SessionError(f"no GPU that Keras with the {backend} back end can use on this machine")
 
 
-def _tensorflow(path: Path, threads: int, device: str) -> _Compiled:
+def _tensorflow(path: Path, threads: int, batch: int, device: str) -> _Compiled:
     tf = require("tensorflow")
     if device == "gpu" and not tf.config.list_physical_devices("GPU"):
         raise _no_gpu("tensorflow")
@@ -87,10 +108,19 @@ def _tensorflow(path: Path, threads: int, device: str) -> _Compiled:
             tf.test.experimental.sync_devices()
         return result
 
-    return model, put, finished, lambda result: result.numpy()
+    experimental = tf.config.experimental
+    return _Compiled(
+        model=model,
+        put=put,
+        call=finished,
+        get=lambda result: result.numpy(),
+        compiled_with="tf.function with XLA" if device == "gpu" else "tf.function",
+        tensor_float_32=bool(experimental.tensor_float_32_execution_enabled()),
+        peak=lambda: int(experimental.get_memory_info("GPU:0")["peak"]),
+    )
 
 
-def _jax(path: Path, threads: int, device: str) -> _Compiled:
+def _jax(path: Path, threads: int, batch: int, device: str) -> _Compiled:
     jax = require("jax")
     try:
         place = jax.devices(device)[0]
@@ -103,15 +133,23 @@ def _jax(path: Path, threads: int, device: str) -> _Compiled:
         place,
     )
     call = jax.jit(lambda weights, images: model.stateless_call(*weights, images, training=False)[0])
-    return (
-        model,
-        lambda images: jax.device_put(images, place),
-        lambda images: call(weights, images).block_until_ready(),
-        np.asarray,
+
+    def peak() -> int | None:
+        told = place.memory_stats()
+        return None if told is None else told.get("peak_bytes_in_use")
+
+    return _Compiled(
+        model=model,
+        put=lambda images: jax.device_put(images, place),
+        call=lambda images: call(weights, images).block_until_ready(),
+        get=np.asarray,
+        compiled_with="jax.jit",
+        tensor_float_32=jax.config.jax_default_matmul_precision not in ("float32", "highest"),
+        peak=peak,
     )
 
 
-def _torch(path: Path, threads: int, device: str) -> _Compiled:
+def _torch(path: Path, threads: int, batch: int, device: str) -> _Compiled:
     torch = require("torch")
     keras = require("keras")
     if device == "gpu" and not torch.cuda.is_available():
@@ -123,22 +161,42 @@ def _torch(path: Path, threads: int, device: str) -> _Compiled:
         model = load_model(path)
     model.eval()
 
+    def eager(images: Any) -> Any:
+        return model(images, training=False)
+
+    compiled = torch.compile(eager, dynamic=False)
+    example = torch.zeros((batch, *(size or 32 for size in model.input_shape[1:])), device=place)
+    with torch.inference_mode(), keras.device(f"{device}:0"):
+        try:
+            compiled(example)
+            compiled_with = "torch.compile"
+        except Exception as error:  # noqa: BLE001 - whatever stops the compiler is why the model runs without it
+            compiled = eager
+            compiled_with = f"nothing (eager), as torch.compile failed: {_first_line(error)}"
+
     def finished(images: Any) -> Any:
         with torch.inference_mode(), keras.device(f"{device}:0"):
-            result = model(images, training=False)
+            result = compiled(images)
         if device == "gpu":
             torch.cuda.synchronize()
         return result
 
-    return (
-        model,
-        lambda images: torch.as_tensor(images, device=place),
-        finished,
-        lambda result: result.cpu().numpy(),
+    return _Compiled(
+        model=model,
+        put=lambda images: torch.as_tensor(images, device=place),
+        call=finished,
+        get=lambda result: result.cpu().numpy(),
+        compiled_with=compiled_with,
+        tensor_float_32=bool(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
+        peak=lambda: int(torch.cuda.max_memory_allocated()),
     )
 
 
-_COMPILE: dict[str, Callable[[Path, int, str], _Compiled]] = {
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+_COMPILE: dict[str, Callable[[Path, int, int, str], _Compiled]] = {
     "tensorflow": _tensorflow,
     "jax": _jax,
     "torch": _torch,

@@ -1,0 +1,411 @@
+"""The suite ``against-others``: does edgecnn measure what the runtimes' own tools measure?
+
+The same file, one thread, batch 1, each way in a fresh process of its own, in random order, round after round:
+
+- a .tflite by edgecnn, by ``ai_edge_litert.tools.benchmark_litert_model``, and by edgecnn's loop around the interface
+  that this tool uses, CompiledModel, while edgecnn runs Interpreter: what the two interfaces differ by is not timing;
+- an .onnx by edgecnn and by a bare loop in C over ONNX Runtime's C API (``ort_loop.c``), for its wheel brings no
+  timing tool that knows a median;
+- nothing at all, by edgecnn: what its loop costs.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks import int8_onnx
+from edgecnn import artifacts
+from edgecnn.bench import Candidate, environment, statistics
+from edgecnn.bench.schedule import rounds
+from edgecnn.bench.statistics import Estimate
+from edgecnn.bench.timing import time_calls
+from edgecnn.bench.worker import Workbench, Worker
+from edgecnn.errors import BenchError, ConfigError, RecordError
+from edgecnn.files import make_folder, sha256_file, write_atomic
+from edgecnn.formats import FORMATS, provenance_of
+from edgecnn.formats.source import Source
+from edgecnn.models import MODELS, save_model
+from edgecnn.optional import require
+from edgecnn.progress import progress
+from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.records import SCHEMA_VERSION, Artifact, Measurement, Record, Report, Result, TensorSpec
+from edgecnn.report import format
+from edgecnn.report.page import machine
+from edgecnn.runtimes import Float
+from edgecnn.runtimes.quantized_io import to_input
+
+OURS = ("litert", "onnxruntime")
+TOOL = "benchmark_litert_model"
+COMPILED = "CompiledModel in edgecnn's loop"
+C_LOOP = "C API"
+EMPTY, EMPTY_LOOP = "empty runtime, sample", "empty runtime, whole loop"
+
+BAR = 0.03
+"""What our median may differ by from the other's, unless the interfaces differ by as much."""
+
+OVERHEAD_BAR_S = 1e-6
+"""What our loop may cost for each sample."""
+
+_SCHEMES = ("float32", "int8")
+_LIMIT_S = 600.0
+_SOURCE = Path(__file__).with_name("ort_loop.c")
+_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-D_POSIX_C_SOURCE=200809L")
+_ONNX_TYPES = {"float32": 1, "uint8": 2, "int8": 3}
+# The tool rounds its median to 10 µs, which is a large part of what a small model takes; this stops that.
+_RUN_TOOL = f"""
+from ai_edge_litert.tools import {TOOL} as tool
+tool.round = lambda value, digits: value
+tool.run_benchmark(tool.parse_args())
+"""
+
+
+class Suite(Record, frozen=True):
+    """What to measure: see the file."""
+
+    models: tuple[str, ...]
+    seed: int
+    images: int
+    rounds: int
+    warmup: int
+    runs: int
+
+
+def read_suite(path: Path) -> Suite:
+    """The suite in the TOML file at ``path``.
+
+    Raises:
+        ConfigError: no TOML, an unknown or missing key, a value of the wrong type, or an unknown model.
+    """
+    try:
+        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not a valid suite: {error}; the keys are: {', '.join(Suite.__struct_fields__)}"
+        ) from error
+    if unknown := sorted(set(suite.models) - set(MODELS)):
+        raise ConfigError(f"{path} names unknown models {', '.join(unknown)}; known are: {', '.join(MODELS)}")
+    return suite
+
+
+def run(path: Path, out: Path) -> Report:
+    """Make the files of the suite at ``path`` in the folder ``out`` and measure each in every way, in turns.
+
+    Raises:
+        BenchError: there is no C compiler, or a way to measure a file fails.
+    """
+    suite = read_suite(path)
+    make_folder(out)
+    machine_before = environment.environment()
+    with tempfile.TemporaryDirectory() as folder:
+        ways = [*_empty(suite)]
+        program = _compiled(Path(folder))
+        for name in suite.models:
+            image = np.random.default_rng(suite.seed).random(MODELS[name]().input_shape[1:], np.float32)
+            for artifact in _made(name, suite, out):
+                ways += _ways(Candidate(path=out / artifact.file, artifact=artifact), image, suite, program)
+        blocks: list[list[tuple[float, ...]]] = [[] for _ in ways]
+        with progress("measuring", suite.rounds * len(ways)) as advance:
+            for order in rounds(len(ways), suite.rounds, suite.seed):
+                for index in order:
+                    advance(note=f"{ways[index].artifact.name}: {ways[index].name}")
+                    blocks[index].append(tuple(ways[index].measure()))
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        title="edgecnn against the runtimes' own tools",
+        data=None,
+        data_sha256=None,
+        test_images=0,
+        environment=machine_before,
+        seed=suite.seed,
+        rows=tuple(way.row(taken) for way, taken in zip(ways, blocks, strict=True)),
+        parities=(),
+    )
+
+
+def _made(name: str, suite: Suite, out: Path) -> list[Artifact]:
+    """The files of a model, written into ``out``."""
+    model, data = int8_onnx.trained(name, suite.seed, suite.images, 1, suite.images)
+    source = Source(model, None, data.calibration(suite.images), "int8", 1)
+    save_model(model, out / f"{name}.keras")
+    provenance = provenance_of(name, sha256_file(out / f"{name}.keras"), data)
+    found = []
+    for file_format in FORMATS.values():
+        if file_format.name not in ("tflite", "onnx"):
+            continue
+        for scheme in _SCHEMES:
+            content = file_format.convert(source, SCHEMES[scheme])
+            path = out / f"{name}-{scheme}.{file_format.name}"
+            write_atomic(path, file_format.embed(content, provenance.replace(scheme=scheme)))
+            found.append(artifacts.describe(path))
+    return found
+
+
+# Ways to measure
+
+
+class Way(msgspec.Struct, frozen=True):
+    """A way to measure a file: its name, and a function that gives the samples of a fresh process, in seconds."""
+
+    name: str
+    artifact: Artifact
+    measure: Callable[[], Sequence[float]]
+
+    def row(self, blocks: Sequence[tuple[float, ...]]) -> Result:
+        """Its row, each block from a process of its own."""
+        measurement = Measurement(
+            artifact=self.artifact.name,
+            artifact_sha256=self.artifact.sha256,
+            runtime=self.name,
+            device="cpu",
+            threads=1,
+            batch=1,
+            load_s=0.0,
+            warmup=(),
+            blocks=tuple(blocks),
+            processes=(1,) * len(blocks),
+        )
+        return Result(artifact=self.artifact, measurement=measurement)
+
+
+def _ways(candidate: Candidate, image: Float, suite: Suite, program: Path) -> list[Way]:
+    artifact = candidate.artifact
+    ours = OURS[artifact.format == "onnx"]
+    found = [Way(ours, artifact, partial(_by_edgecnn, candidate, image, suite))]
+    if artifact.format == "onnx":
+        return [*found, Way(C_LOOP, artifact, partial(_by_c_loop, candidate, image, suite, program))]
+    return [
+        *found,
+        Way(TOOL, artifact, partial(_by_tool, candidate.path, suite)),
+        Way(COMPILED, artifact, partial(_in_worker, _time_compiled_model, candidate.path, suite)),
+    ]
+
+
+def _empty(suite: Suite) -> list[Way]:
+    spec = TensorSpec(name="nothing", shape=(None, 0), dtype="float32", layout="NC")
+    nothing = Artifact(
+        file="nothing", format="none", scheme="none", input=spec, output=spec, sha256="0" * 64, size_bytes=0
+    )
+    return [
+        Way(EMPTY, nothing, partial(_in_worker, _time_nothing, Path(), suite)),
+        Way(EMPTY_LOOP, nothing, partial(_in_worker, _time_loop_over_nothing, Path(), suite)),
+    ]
+
+
+def _by_edgecnn(candidate: Candidate, image: Float, suite: Suite) -> list[float]:
+    with Worker() as worker:
+        worker.call("opening the file", _LIMIT_S, Workbench.open, candidate, image)
+        return worker.call("running", _LIMIT_S, Workbench.block, suite.warmup, suite.runs, 0).samples
+
+
+def _in_worker(step: Callable[[Workbench, Path, Suite], list[float]], path: Path, suite: Suite) -> list[float]:
+    with Worker() as worker:
+        return worker.call("running", _LIMIT_S, step, path, suite)
+
+
+def _by_tool(path: Path, suite: Suite) -> list[float]:
+    """The tool's median, which is all it tells."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        options = {"model": path, "num_threads": 1, "warmup_runs": suite.warmup, "num_runs": suite.runs}
+        options["result_json"] = result
+        _checked([sys.executable, "-c", _RUN_TOOL, *(f"--{name}={value}" for name, value in options.items())], b"")
+        return [json.loads(result.read_bytes())["latency"]["median_ms"] / 1e3]
+
+
+def _by_c_loop(candidate: Candidate, image: Float, suite: Suite, program: Path) -> list[float]:
+    """The bare loop's samples.
+
+    Raises:
+        BenchError: the output is not that of edgecnn's session: the program does not use the API as it should.
+    """
+    library = next(Path(require("onnxruntime").__file__).parent.glob("capi/libonnxruntime.so.*"))
+    source, target = candidate.artifact.input, candidate.artifact.output
+    images = to_input(image[np.newaxis], source)
+    tensors: list[object] = []
+    for spec in (source, target):
+        shape = [size or 1 for size in spec.shape]
+        size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
+        tensors += [_ONNX_TYPES[spec.dtype], size, len(shape), *shape]
+    command = [program, library, candidate.path, 1, suite.warmup, suite.runs, source.name, target.name, *tensors]
+    version, times, output = _checked([str(part) for part in command], images.tobytes()).split(b"\n", 2)
+    wanted = require("onnxruntime").InferenceSession(str(candidate.path)).run(None, {source.name: images})[0]
+    got = np.frombuffer(output, target.dtype).reshape(wanted.shape)
+    if version.decode() != require("onnxruntime").__version__ or not np.allclose(got, wanted, atol=1e-5):
+        raise BenchError(f"{_SOURCE.name} gives another output for {candidate.path.name} than ONNX Runtime in Python")
+    return [int(time) / 1e9 for time in times.split()]
+
+
+def _compiled(folder: Path) -> Path:
+    """``ort_loop.c`` as a program in ``folder``."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise BenchError("the suite compares with a loop in C and needs a C compiler; install gcc or clang")
+    program = folder / "ort_loop"
+    _checked([compiler, *_FLAGS, str(_SOURCE), "-o", str(program), "-ldl"], b"")
+    return program
+
+
+def _checked(command: Sequence[str], stdin: bytes) -> bytes:
+    ended = subprocess.run(command, input=stdin, capture_output=True, timeout=_LIMIT_S, check=False)
+    if ended.returncode:
+        last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise BenchError(f"{Path(command[0]).name} ended with exit status {ended.returncode}: {last}")
+    return ended.stdout
+
+
+# In the worker
+
+
+def _time_compiled_model(workbench: Workbench, path: Path, suite: Suite) -> list[float]:
+    """The interface that the tool times, and as it sets it up, in our loop."""
+    compiled_model = require("ai_edge_litert.compiled_model").CompiledModel
+    accelerators = require("ai_edge_litert.hardware_accelerator").HardwareAccelerator
+    options = require("ai_edge_litert.options")
+    model = compiled_model.from_file(
+        str(path),
+        options=options.Options(hardware_accelerators=accelerators.CPU, cpu_options=options.CpuOptions(num_threads=1)),
+    )
+    (signature,) = model.get_signature_list()
+    inputs = {
+        name: model.create_input_buffer_by_name(signature, name) for name in model.get_input_tensor_details(signature)
+    }
+    outputs = {
+        name: model.create_output_buffer_by_name(signature, name) for name in model.get_output_tensor_details(signature)
+    }
+    for name, details in model.get_input_tensor_details(signature).items():
+        inputs[name].write(np.zeros(details["shape"], details["dtype"]))
+    call = partial(model.run_by_name, signature, inputs, outputs)
+    time_calls(call, suite.warmup)
+    return time_calls(call, suite.runs)
+
+
+class _Empty:
+    """A session without a runtime."""
+
+    def invoke(self) -> None:
+        """Do nothing."""
+
+
+def _time_nothing(workbench: Workbench, path: Path, suite: Suite) -> list[float]:
+    time_calls(_Empty().invoke, suite.warmup)
+    return time_calls(_Empty().invoke, suite.runs)
+
+
+def _time_loop_over_nothing(workbench: Workbench, path: Path, suite: Suite) -> list[float]:
+    """What a turn of the loop takes, whatever the samples say: one number."""
+    invoke = _Empty().invoke
+    time_calls(invoke, suite.warmup)
+    return [whole / suite.runs for whole in time_calls(partial(time_calls, invoke, suite.runs), 1)]
+
+
+# The table
+
+
+class Agreement(Record, frozen=True):
+    """Our time of a file over another's, median over median; ``explained`` over that of the same interface."""
+
+    file: str
+    other: str
+    ours: Measurement
+    theirs: Measurement
+    ratio: Estimate
+    explained: Estimate | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether our median, or our timing of the same interface, is within the bar of the other's."""
+        return any(abs(found.value - 1) <= BAR for found in (self.ratio, self.explained) if found is not None)
+
+
+def measurement_of(report: Report, file: str, way: str) -> Measurement:
+    """The measurement of ``file`` in one way.
+
+    Raises:
+        RecordError: ``report`` has none.
+    """
+    for row in report.rows:
+        if isinstance(row, Result) and (row.artifact.file, row.measurement.runtime) == (file, way):
+            return row.measurement
+    raise RecordError(f"the result has no {way} of {file}; run: python -m benchmarks run against-others")
+
+
+def agreements(report: Report) -> tuple[Agreement, ...]:
+    """Every file: ours against the other's."""
+    files = dict.fromkeys(row.artifact.file for row in report.rows if isinstance(row, Result))
+    found = []
+    for file in files:
+        if file.endswith(".tflite"):
+            ours, theirs = measurement_of(report, file, OURS[0]), measurement_of(report, file, TOOL)
+            same = measurement_of(report, file, COMPILED)
+            explained = statistics.ratio(same, theirs)
+            ratio = statistics.ratio(ours, theirs)
+            found.append(Agreement(file=file, other=TOOL, ours=ours, theirs=theirs, ratio=ratio, explained=explained))
+        elif file.endswith(".onnx"):
+            ours, theirs = measurement_of(report, file, OURS[1]), measurement_of(report, file, C_LOOP)
+            ratio = statistics.ratio(ours, theirs)
+            found.append(Agreement(file=file, other=C_LOOP, ours=ours, theirs=theirs, ratio=ratio))
+    return tuple(found)
+
+
+def overhead_s(report: Report) -> tuple[float, float]:
+    """Median cost of our loop in seconds: what each sample has too much, and a whole turn of the loop."""
+    per_sample, per_turn = (measurement_of(report, "nothing", way) for way in (EMPTY, EMPTY_LOOP))
+    return float(np.median(per_sample.samples)), float(np.median(per_turn.samples))
+
+
+def missed(report: Report) -> tuple[str, ...]:
+    """What is beyond its bar, and unexplained."""
+    found = [
+        f"{one.file}: our median is {format.ratio(one.ratio.value)} of {one.other}'s"
+        for one in agreements(report)
+        if not one.agrees
+    ]
+    for what, cost in zip(("a sample", "a turn of the loop"), overhead_s(report), strict=True):
+        if cost > OVERHEAD_BAR_S:
+            found.append(f"{what} costs {format.duration(cost)}")
+    return tuple(found)
+
+
+def table(report: Report, source: str) -> str:
+    """The result as Markdown; ``source`` names the file it is from."""
+    found = agreements(report)
+    unit = format.unit_for(float(np.median(one.ours.samples)) for one in found)
+    lines = [
+        f"| file | compared with | edgecnn, {unit.name} | the other, {unit.name} | edgecnn ÷ the other [95 %] "
+        "| same interface in edgecnn's loop ÷ the other [95 %] |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for one in found:
+        times = (format.time(float(np.median(way.samples)), unit) for way in (one.ours, one.theirs))
+        lines.append(
+            f"| {one.file} | {one.other} | {' | '.join(times)} | {_text(one.ratio)} | {_text(one.explained)} |"
+        )
+    per_sample, per_turn = overhead_s(report)
+    bars = missed(report)
+    verdict = f"Missed: {'; '.join(bars)}." if bars else "All are met."
+    where = report.environment
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(where.versions.items()))
+    load = "" if where.load_1min is None else f", load average {where.load_1min:.1f} before"
+    measured = next(one.ours for one in found)
+    notes = (
+        f"With a runtime that does nothing, a sample is {format.duration(per_sample)} and a turn of the loop takes "
+        f"{format.duration(per_turn)}.",
+        f"Bars: our median, or our loop around the interface that the other times, within {BAR:.0%} of the other's; a "
+        f"sample and a turn of the loop at most {format.duration(OVERHEAD_BAR_S)}. {verdict}",
+        f"Measured on {machine(where)}, {format.counted(where.usable_cores, 'core')} (cpu, 1 thread, batch 1{load}), "
+        f"{len(measured.blocks)} rounds of {len(measured.blocks[0])} inferences, Python {where.python}, {versions}. "
+        f"Every sample is in `{source}`.",
+    )
+    return "\n".join(lines) + "\n\n" + "\n\n".join(notes)
+
+
+def _text(ratio: Estimate | None) -> str:
+    return format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)

@@ -1,0 +1,305 @@
+"""The float baseline: on a machine with Keras and one back end and nothing else, and what it says where that fails."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecnn.bench import baseline as module
+from edgecnn.bench.baseline import load_baseline, record_baseline
+from edgecnn.bench.comparison import right
+from edgecnn.bench.files import bench_files
+from edgecnn.bench.worker import Candidate
+from edgecnn.data import DataSet, load
+from edgecnn.errors import BenchError, ConfigError, UnknownNameError
+from edgecnn.records import Artifact, Baseline, BenchResults, Failure, Result, TensorSpec, from_json, to_json
+
+ROOT = Path(__file__).parents[1]
+SPEC = TensorSpec(name="x", shape=(None, 4, 4, 1), dtype="float32", layout="NHWC")
+
+# What a machine with Keras and JAX alone has not got; edgecnn's own dependencies on runtimes among them.
+ABSENT = (
+    "tensorflow", "tf_keras", "tensorflow_model_optimization", "torch", "onnx", "tf2onnx", "onnxruntime",
+    "ai_edge_litert", "flatbuffers", "PIL", "pooch", "requests", "jinja2", "matplotlib",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that puts an image into class 1 if its mean is above one half, else into class 0."""
+    code = (
+        "import sys, keras, numpy as np\n"
+        "layers = [keras.Input((4, 4, 1)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]\n"
+        "model = keras.Sequential(layers)\n"
+        "model.set_weights([np.array([[-1.0, 1.0]]), np.array([0.5, -0.5])])\n"
+        "model.save(sys.argv[1])\n"
+    )
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, env=environment)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 images that the model gets right, but for the first thirty, whose labels are wrong."""
+    labels = np.random.default_rng(0).integers(0, 2, 300)
+    images = np.where(labels == 1, 204, 51).astype(np.uint8)[:, None, None] * np.ones((4, 4), np.uint8)
+    labels[:30] = 1 - labels[:30]
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return path
+
+
+@pytest.fixture
+def data(data_file: Path) -> DataSet:
+    return load(str(data_file))
+
+
+def without(packages: Sequence[str], folder: Path) -> dict[str, str]:
+    """The environment of a process in which ``packages`` are not installed, nor in those that it starts."""
+    (folder / "sitecustomize.py").write_text(
+        "import importlib.machinery as machinery\n"
+        f"ABSENT = {tuple(packages)!r}\n"
+        "found = machinery.PathFinder.find_spec\n"
+        "def find_spec(name, path=None, target=None):\n"
+        "    return None if name.partition('.')[0] in ABSENT else found(name, path, target)\n"
+        "machinery.PathFinder.find_spec = find_spec\n",
+        encoding="utf-8",
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    return {**clean, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+
+
+def edgecnn(*arguments: object, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "edgecnn", *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_machine_with_keras_and_jax_alone(model: Path, data_file: Path, tmp_path: Path) -> None:
+    env = without(ABSENT, tmp_path)
+    for package in ("tensorflow", "onnxruntime", "ai_edge_litert.interpreter"):  # the guard holds
+        tried = subprocess.run([sys.executable, "-c", f"import {package}"], env=env, capture_output=True, check=False)
+        assert b"ModuleNotFoundError" in tried.stderr
+    out = tmp_path / "cpu.json"
+    ended = edgecnn("baseline", model, "--data", data_file, "--seconds", "0.2", "--out", out, env=env)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(f"wrote {out}: jax on cpu, compiled with jax.jit; one image ")
+    assert ended.stdout.endswith(", accuracy 90.00%\n")
+
+    found = load_baseline(out)
+    assert (found.backend, found.device, found.compiled_with) == ("jax", "cpu", "jax.jit")
+    assert (found.peak_device_bytes, found.tensor_float_32) == (None, None)  # no device of its own
+    assert found.accuracy is not None
+    assert (found.accuracy.correct, found.accuracy.total) == (270, 300)
+    assert found.answers is not None
+    assert (right(found.answers) == (np.arange(300) >= 30)).all()
+    assert "jax" in found.environment.versions
+    assert [found.measurement.batch, *(one.batch for one in found.throughput)][:4] == [1, 8, 16, 32]
+    assert found.throughput_end
+    for measured in (found.measurement, *found.throughput):
+        assert (measured.runtime, measured.device, measured.threads) == ("keras", "cpu", 0)
+        assert len(measured.blocks) == len(measured.end_to_end) == (50 if measured.batch == 1 else 10)
+        assert min(measured.samples) > 0
+        assert measured.warmup
+        assert len(measured.cold_starts) == (3 if measured.batch == 1 else 1)
+
+    # and beside the runtimes, on a machine that has them
+    report = bench_files([model], data=load(str(data_file)), seconds=0.1, baselines=[out])
+    (row,) = report.rows
+    assert isinstance(row, Result)
+    assert row.answers == found.answers
+    assert report.baselines == (found,)
+
+
+@pytest.mark.parametrize(
+    ("absent", "arguments", "message"),
+    [
+        (("keras",), (), "needs Keras and one back end, and Keras is not installed; pip install keras and one"),
+        (("tensorflow", "jax", "torch"), (), "and none of its back ends is installed; pip install keras and one"),
+        (("torch", "tensorflow"), ("--backend", "torch"), "'torch' is not installed; installed are: jax; choose one"),
+        (
+            ("torch", "tensorflow"),
+            ("--device", "gpu"),
+            "no GPU that Keras can use: none is seen by what is installed, jax",
+        ),
+        (("torch",), ("--backend", "jax", "--device", "gpu"), "no GPU that Keras with the jax back end can use"),
+    ],
+)
+def test_what_is_missing_is_named(
+    absent: tuple[str, ...], arguments: tuple[str, ...], message: str, model: Path, data_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    env = without(absent, tmp_path)
+    ended = edgecnn("baseline", model, "--data", data_file, *arguments, "--out", out, env=env)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("edgecnn: ")
+    assert message in last
+    assert "Traceback" not in ended.stderr
+    assert not out.exists()
+
+
+def test_the_back_end_asked_for_is_the_one_that_runs(
+    model: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # which --backend overrules
+    found = record_baseline(model, data, "cpu", backend="jax", seconds=0.05, batches=(2,))
+    assert (found.backend, found.compiled_with) == ("jax", "jax.jit")
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert [one.batch for one in found.throughput] == [2]
+    assert found.throughput_end == "no larger batch was tried"
+    other = record_baseline(model, data, "cpu", seconds=0.05, batches=())
+    assert (other.backend, other.compiled_with) == ("tensorflow", "tf.function")
+    assert other.answers == found.answers  # the same images right
+
+
+def test_auto_takes_the_back_end_that_sees_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setattr(module, "_is_installed", lambda name: name != "torch")
+    asked: list[str] = []
+    gpus: dict[str, str] = {}
+
+    class Fake:
+        def __enter__(self) -> "Fake":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def call(self, doing: str, limit_s: float, step: object, backend: str) -> str | None:
+            asked.append(backend)
+            return gpus.get(backend)
+
+    monkeypatch.setattr(module, "Worker", Fake)
+    assert module._backend("auto", "auto") == "tensorflow"  # no GPU: the first installed
+    assert asked == ["tensorflow", "jax"]
+    gpus["jax"] = "A100"
+    assert module._backend("auto", "auto") == module._backend("auto", "gpu") == "jax"
+    assert module._backend("auto", "cpu") == "tensorflow"
+    assert module._backend("tensorflow", "gpu") == "tensorflow"  # as asked for; opening it says that it sees none
+
+
+def test_settings_that_make_no_sense(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownNameError, match="unknown back end 'abacus'; choose from: auto, jax, tensorflow, torch"):
+        record_baseline(model, None, backend="abacus")
+    with pytest.raises(ConfigError, match="seconds must be positive, got 0"):
+        record_baseline(model, None, seconds=0)
+    monkeypatch.setenv("KERAS_BACKEND", "abacus")
+    with pytest.raises(BenchError, match=r"no baseline of model\.keras: KERAS_BACKEND is 'abacus'"):
+        record_baseline(model, None)
+    with pytest.raises(BenchError, match=r"^no baseline of none\.keras: no model file at"):
+        record_baseline(model.with_name("none.keras"), None, backend="jax")
+    damaged = model.with_name("damaged.keras")
+    damaged.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(BenchError, match=r"^no baseline of damaged\.keras: "):
+        record_baseline(damaged, None, backend="jax")
+
+
+def test_data_of_another_shape_are_refused(model: Path, tmp_path: Path) -> None:
+    images = np.arange(2 * 25, dtype=np.uint8).reshape(2, 5, 5)
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=[0, 1], x_test=images, y_test=[0, 1])
+    with pytest.raises(BenchError, match=r"no baseline of model\.keras: .*\(None, 4, 4, 1\).*\(None, 5, 5, 1\)"):
+        record_baseline(model, load(str(tmp_path / "d.npz")), backend="jax")
+    images = np.arange(3 * 16, dtype=np.uint8).reshape(3, 4, 4)
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=[0, 1, 2], x_test=images, y_test=[0, 1, 2])
+    with pytest.raises(BenchError, match=r"no baseline of model\.keras: .*3 classes"):
+        record_baseline(model, load(str(tmp_path / "d.npz")), backend="jax")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "measured", "end"),
+    [
+        ({8: 1.0, 16: 1.0, 32: 1.0}, 3, "no larger batch was tried"),
+        ({8: 1.0, 16: 1.99, 32: 3.97, 64: 1.0}, 3, "batches 16 and 32 gained less than 2 % on smaller ones"),
+        ({8: 1.0, 16: 2.5, 32: 3.0, 64: 8.0, 128: 16.0, 256: 1.0}, 5, "batches 64 and 128 gained less"),
+        (
+            {8: 1.0, 16: "out of memory: RESOURCE_EXHAUSTED", 32: 1.0},
+            1,
+            "batch 16 could not be measured: MemoryError: out of",
+        ),
+        (
+            {8: "killed"},
+            0,
+            "batch 8 could not be measured: MemoryError: killed",
+        ),
+    ],
+)
+def test_the_sweep_ends_where_larger_batches_gain_nothing(
+    seconds: dict[int, float | str], measured: int, end: str, a_baseline: Baseline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With made-up times, or reasons why there are none, for each batch."""
+
+    def made_up(candidates: list[Candidate], **_: object) -> BenchResults:
+        (candidate,) = candidates
+        found = seconds[candidate.batch]
+        row: Result | Failure
+        if isinstance(found, str):
+            row = Failure(subject="x", stage="bench", error="MemoryError", reason=found)
+        else:
+            blocks = ((found,) * 3,) * 3
+            row = Result(
+                artifact=candidate.artifact,
+                measurement=a_baseline.measurement.replace(batch=candidate.batch, blocks=blocks),
+            )
+        return BenchResults(schema_version=1, environment=a_baseline.environment, seed=0, rows=(row,))
+
+    monkeypatch.setattr(module, "bench", made_up)
+    artifact = Artifact(
+        file="m.keras", format="keras", scheme="float32", input=SPEC, output=SPEC, sha256="00", size_bytes=1
+    )
+    candidate = Candidate(path=Path("m.keras"), artifact=artifact)
+    found, reason = module._sweep(candidate, np.zeros((4, 4, 1), np.float32), 1.0, tuple(seconds))
+    assert [one.batch for one in found] == list(seconds)[:measured]
+    assert reason.startswith(end)
+
+
+@pytest.fixture(scope="module")
+def a_baseline(model: Path) -> Baseline:
+    """Without data: latency only."""
+    return record_baseline(model, None, "cpu", backend="jax", seconds=0.05, batches=(2,))
+
+
+def test_without_data_there_is_no_accuracy(a_baseline: Baseline) -> None:
+    assert (a_baseline.accuracy, a_baseline.answers) == (None, None)
+    assert from_json(to_json(a_baseline), Baseline, "memory") == a_baseline
+
+
+def test_a_gpu_is_named_with_its_driver_and_packages(
+    a_baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for nvidia-smi: no such machine is needed to see where its answers go."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\n[ "$1" = --query-gpu=driver_version ] && echo 580.65.06\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    opened = module._Model(
+        gpu="NVIDIA X", device="gpu", compiled_with="jax.jit", tensor_float_32=True, input=SPEC, output=SPEC
+    )
+    found = module._with_gpu(a_baseline.environment, opened)
+    assert (found.gpu, found.versions["NVIDIA driver"]) == ("NVIDIA X", "580.65.06")
+    assert found.versions["jaxlib"]
+    tool.write_text("#!/bin/sh\nexit 9\n")  # the tool is there and the driver is not
+    assert "NVIDIA driver" not in module._with_gpu(a_baseline.environment, opened).versions
+    assert module._with_gpu(a_baseline.environment, opened.replace(device="cpu")) == a_baseline.environment
+
+
+def test_baselines_of_before_are_read(a_baseline: Baseline, tmp_path: Path) -> None:
+    """A file without the newer fields."""
+    fields = json.loads(to_json(a_baseline))
+    for name in ("answers", "throughput", "throughput_end", "peak_device_bytes", "compiled_with", "tensor_float_32"):
+        del fields[name]
+    (tmp_path / "old.json").write_text(json.dumps(fields))
+    assert load_baseline(tmp_path / "old.json").measurement == a_baseline.measurement
+
+
+def test_a_failed_row_stays_a_failure_beside_a_baseline(a_baseline: Baseline, tmp_path: Path, data: DataSet) -> None:
+    (tmp_path / "b.json").write_bytes(to_json(a_baseline))
+    (tmp_path / "bad.tflite").write_bytes(b"no model")
+    report = bench_files([tmp_path / "bad.tflite"], data=data, seconds=0.1, baselines=[tmp_path / "b.json"])
+    assert isinstance(report.rows[0], Failure)
