@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import importlib.util
+import os
 import shutil
 import struct
 import subprocess
@@ -24,9 +25,17 @@ from edgecnn.formats.tflite_graph import read_graph
 Bytes = NDArray[Any]
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 
+# in CI a tool that is missing fails its tests
 needs_tflm = pytest.mark.skipif(
-    importlib.util.find_spec("tflite_micro") is None, reason="needs the package tflite-micro"
+    importlib.util.find_spec("tflite_micro") is None and "CI" not in os.environ, reason="needs the package tflite-micro"
 )
+
+
+def need(*tools: str) -> None:
+    """Skip the test where tools are missing, with their names; in CI, fail it."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {', '.join(missing)}")
 
 
 class Model:
@@ -170,9 +179,12 @@ def run_program(folder: Path, model: bytes, images: Bytes, compile_with: Sequenc
     return np.frombuffer(ran.stdout, dtype).reshape(len(images), *shape)
 
 
+DUAL_MAC_TOOLS = ("arm-linux-gnueabihf-gcc", "qemu-arm")
+
+
 def dual_mac_tools() -> bool:
     """Whether code for ARM's DSP instructions can be compiled and run here."""
-    return all(shutil.which(tool) for tool in ("arm-linux-gnueabihf-gcc", "qemu-arm"))
+    return all(map(shutil.which, DUAL_MAC_TOOLS))
 
 
 DUAL_MAC = ["arm-linux-gnueabihf-gcc", "-static", "-O1", "-march=armv7-a", "-mfpu=neon-vfpv4", "-mthumb"]

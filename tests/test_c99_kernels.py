@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from generated import (
     DUAL_MAC,
+    DUAL_MAC_TOOLS,
     Model,
     Tflm,
     compiled,
     convolution_weights,
     dual_mac_tools,
     generate,
+    need,
     needs_tflm,
     random_inputs,
     run,
@@ -88,6 +90,11 @@ def agree(model: bytes, folders: Folders, tflm: Tflm, dual_mac: bool = False) ->
         firmware = emulation.build(emulation.generate(read_graph(model, "m"), "m"), "cortex-m55", folder / "helium")
         outputs = emulation.run(firmware, images.reshape(len(images), -1).view(np.int8))
         np.testing.assert_array_equal(outputs.view(wanted.dtype).reshape(wanted.shape), wanted)
+
+
+def test_the_tools_for_the_dual_mac_are_here() -> None:
+    """Without them the tests below say nothing of ARM's DSP instructions."""
+    need(*DUAL_MAC_TOOLS)
 
 
 def out_size(size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:

@@ -7,7 +7,8 @@
 #define ALIGNED
 #endif
 
-#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN)
+/* Without optimisation there are not enough registers; -DPLAIN_C where flags take more of them away. */
+#if defined(__ARM_FEATURE_DSP) && defined(__OPTIMIZE__) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
 #define DUAL_MAC 1 /* Cortex-M4, M7, M33 and the like: two multiply-accumulates in one instruction */
 typedef uint32_t __attribute__((may_alias)) word;
 typedef uint32_t __attribute__((may_alias, aligned(1))) unaligned_word;
@@ -54,12 +55,11 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
 static int32_t requantize_wide(int32_t value, int32_t multiplier, int32_t shift, int32_t zero)
 {
     const int32_t left = -64 - shift, right = left < 0 ? -left : 0;
-    const uint32_t shifted = (uint32_t)value << (left > 0 ? left : 0);
-    int64_t high = ((int64_t)(int32_t)shifted * multiplier + ((int32_t)1 << 30)) >> 31;
-    if (right > 0)
-        high = (high + (high >> 63) + ((int64_t)1 << (right - 1))) >> right;
-    high += zero;
-    return (int32_t)(high > 0x7fffffff ? 0x7fffffff : high < -0x7fffffff ? -0x7fffffff : high);
+    const uint32_t shifted = (uint32_t)value << (left > 0 ? left : 0), mask = ((uint32_t)1 << right) - 1;
+    int32_t high = (int32_t)(((int64_t)(int32_t)shifted * multiplier + ((int32_t)1 << 30)) >> 31);
+    high = (high >> right) + (((uint32_t)high & mask) > (mask >> 1) + (high < 0));
+    high = high > 0x7fffff00 ? 0x7fffff00 : high < -0x7fffff00 ? -0x7fffff00 : high;
+    return high + zero;
 }
 
 /* value * multiplier / 2^(31 + shift) + zero with gemmlowp's two roundings: to nearest with halves up, then with halves
@@ -206,8 +206,8 @@ static inline void conv_2d_dot(const int8_t *w, int32_t stride, const int16_t *x
     "sxtb16 %[v], %[v], ror #8\n smlad %[a0], %[v], %[p], %[a0]\n smlad %[b0], %[v], %[q], %[b0]\n"                    \
     "sxtb16 %[u], %[u], ror #8\n smlad %[a1], %[u], %[p], %[a1]\n smlad %[b1], %[u], %[q], %[b1]\n"
 #define OPERANDS                                                                                                       \
-    [a0] "+r"(a0), [a1] "+r"(a1), [b0] "+r"(b0), [b1] "+r"(b1), [w] "+r"(w), [x] "+r"(x), [u] "=&r"(u), [v] "=&r"(v),   \
-        [p] "=&r"(p), [q] "=&r"(q), [t] "=&r"(t)
+    [a0] "+&r"(a0), [a1] "+&r"(a1), [b0] "+&r"(b0), [b1] "+&r"(b1), [w] "+&r"(w), [x] "+&r"(x), [u] "=&r"(u),          \
+        [v] "=&r"(v), [p] "=&r"(p), [q] "=&r"(q), [t] "=&r"(t)
     if (taps & 4)
         __asm__ volatile(FOUR_TAPS : OPERANDS : [stride] "r"(stride) : "memory");
     if (w != end)
@@ -237,10 +237,10 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
     const int32_t taps = (s->kernel_height * s->kernel_width * s->channels + 3) & ~(int32_t)3;
     const int32_t pixels = s->out_height * s->out_width, outputs = s->outputs;
     const int32_t zero = s->out_zero, low = s->low, high = s->high;
+    const int32_t more = outputs > 1, stride = more ? taps : 0; /* a single output is made twice */
     int32_t pixel, column = -s->pad_left, row = -s->pad_top, across = 0, output;
-    for (pixel = 0; pixel < pixels; pixel += 2) {
+    for (pixel = 0; pixel < pixels; pixel += 2, y += 2 * outputs) {
         const int32_t two = pixel + 1 < pixels; /* if not, the second column is what was there */
-        const int8_t *weights = s->weights;
         int32_t i;
         for (i = 0; i <= two; i++) {
             conv_2d_gather(s, x, row, column, columns + 2 * i);
@@ -251,22 +251,24 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
                 row += s->stride_height;
             }
         }
-        for (output = 0; output < outputs; output += 2, weights += 2 * taps, y += 2) {
-            const int32_t more = output + 1 < outputs; /* if not, the last output is made twice */
+        for (output = 0; output < outputs; output += 2) {
+            if (output + more >= outputs) /* an odd number: the last pair begins one earlier */
+                output--;
             const int32_t m0 = s->multiplier[output], m1 = s->multiplier[output + more];
             const int32_t shift0 = s->shift[output], shift1 = s->shift[output + more];
+            int8_t *to = y + output;
             uint32_t sum[4];
             sum[0] = sum[2] = (uint32_t)s->bias[output];
             sum[1] = sum[3] = (uint32_t)s->bias[output + more];
-            conv_2d_dot(weights, more ? taps : 0, columns, taps, sum);
-            y[0] = clamp(requantize((int32_t)sum[0], m0, shift0, zero), low, high);
-            y[more] = clamp(requantize((int32_t)sum[1], m1, shift1, zero), low, high);
+            conv_2d_dot(s->weights + output * taps, stride, columns, taps, sum);
+            to[0] = clamp(requantize((int32_t)sum[0], m0, shift0, zero), low, high);
+            to[more] = clamp(requantize((int32_t)sum[1], m1, shift1, zero), low, high);
             if (two) {
-                y[outputs] = clamp(requantize((int32_t)sum[2], m0, shift0, zero), low, high);
-                y[outputs + more] = clamp(requantize((int32_t)sum[3], m1, shift1, zero), low, high);
+                to += outputs;
+                to[0] = clamp(requantize((int32_t)sum[2], m0, shift0, zero), low, high);
+                to[more] = clamp(requantize((int32_t)sum[3], m1, shift1, zero), low, high);
             }
         }
-        y += outputs - (outputs & 1); /* two pixels of outputs in all */
     }
 }
 //@ depthwise_conv_2d_settings: base
@@ -285,54 +287,48 @@ struct depthwise_conv_2d {
 };
 //@ depthwise_conv_2d: depthwise_conv_2d_settings requantize clamp fill_16
 #ifdef DUAL_MAC
-/* sum + low(a) * high(b) */
-static inline uint32_t mac_low_high(uint32_t a, uint32_t b, uint32_t sum)
-{
-    uint32_t result;
-    __asm__("smlabt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-}
-
-/* sum + high(a) * low(b) */
-static inline uint32_t mac_high_low(uint32_t a, uint32_t b, uint32_t sum)
-{
-    uint32_t result;
-    __asm__("smlatb %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-}
-#endif
-
-#ifdef DUAL_MAC
-/* Kernels of 3 x 3. The weights 0 and 1, and 1 and 2 of each row stand in one register. */
-static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output, int8_t *y)
+/* Kernels of 3 x 3, two neighbouring outputs at a time. Weights 0 and 1, and 1 and 2 of each row stand in a word. */
+static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output,
+                                        int8_t *y)
 {
     const int8_t *w = s->weights + 9 * output;
-    const int32_t m = s->multiplier[output], shift = s->shift[output], outputs = s->outputs, bias = s->bias[output];
+    const int32_t m = s->multiplier[output], shift = s->shift[output], outputs = s->outputs;
     const int32_t zero = s->out_zero, low = s->low, high = s->high, width = s->out_width;
-    const int32_t words = s->plane_width / 2, pairs = s->stride_width == 1;
-    const word *line = (const word *)(const void *)plane, *const end = line + s->out_height * s->stride_height * words;
-#define WEIGHT_PAIR(i) ((uint32_t)(w[i] & 0xffff) | (uint32_t)w[(i) + 1] << 16)
-    const uint32_t p01 = WEIGHT_PAIR(0), p12 = WEIGHT_PAIR(1), q01 = WEIGHT_PAIR(3), q12 = WEIGHT_PAIR(4);
-    const uint32_t r01 = WEIGHT_PAIR(6), r12 = WEIGHT_PAIR(7);
-    const int32_t step = s->stride_height * words;
+    const int32_t line = s->plane_width * 2, pairs = s->stride_width == 1;
+    const int8_t *start = (const int8_t *)plane;
+    const uint32_t bias = (uint32_t)s->bias[output];
+    uint32_t pair[6];
+    int32_t row, i;
+    for (i = 0; i < 3; i++, w += 3) {
+        pair[2 * i] = (uint32_t)(w[0] & 0xffff) | (uint32_t)w[1] << 16;
+        pair[2 * i + 1] = (uint32_t)(w[1] & 0xffff) | (uint32_t)w[2] << 16;
+    }
     y += output;
-    for (; line != end; line += step) {
-        const word *x = line;
+    for (row = 0; row < s->out_height; row++, start += s->stride_height * line) {
+        const int8_t *x = start;
         int32_t left = width;
         do {
-            uint32_t a, b, sum, next;
-            a = x[0], b = x[1];
-            sum = mac_low_high(b, p12, mac_2(a, p01, (uint32_t)bias));
-            next = mac_high_low(a, p01, mac_2(b, p12, (uint32_t)bias));
-            a = x[words], b = x[words + 1];
-            sum = mac_low_high(b, q12, mac_2(a, q01, sum));
-            next = mac_high_low(a, q01, mac_2(b, q12, next));
-            a = x[2 * words], b = x[2 * words + 1];
-            sum = mac_low_high(b, r12, mac_2(a, r01, sum));
-            next = mac_high_low(a, r01, mac_2(b, r12, next));
-            x++;
+            uint32_t sum = bias, next = bias, a, b, u, v;
+            const int8_t *from = x;
+#ifdef __thumb2__
+#define LOAD_2(a, b, from, at) "ldrd " a ", " b ", [" from ", #" at "]\n"
+#else
+#define LOAD_2(a, b, from, at) "ldr " a ", [" from ", #" at "]\n ldr " b ", [" from ", #" at " + 4]\n"
+#endif
+#define THREE_TAPS(at)                                                                                                 \
+    LOAD_2("%[a]", "%[b]", "%[x]", "0")                                                                                \
+    LOAD_2("%[u]", "%[v]", "%[w]", at)                                                                                 \
+    "smlad %[sum], %[a], %[u], %[sum]\n smlabt %[sum], %[b], %[v], %[sum]\n"                                           \
+    "smlatb %[next], %[a], %[u], %[next]\n smlad %[next], %[b], %[v], %[next]\n"
+            __asm__ volatile(THREE_TAPS("0") "add %[x], %[x], %[line]\n" THREE_TAPS("8") "add %[x], %[x], %[line]\n"
+                                 THREE_TAPS("16")
+                             : [sum] "+&r"(sum), [next] "+&r"(next), [x] "+&r"(from), [a] "=&r"(a), [b] "=&r"(b),
+                               [u] "=&r"(u), [v] "=&r"(v)
+                             : [w] "r"(pair), [line] "r"(line)
+                             : "memory");
             *y = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
             y += outputs;
+            x += 4;
             if (pairs && --left > 0) { /* the output between, where the stride is 1 */
                 *y = clamp(requantize((int32_t)next, m, shift, zero), low, high);
                 y += outputs;
@@ -608,9 +604,10 @@ static int32_t softmax_reciprocal(int32_t sum, int32_t *shift)
     return x > 0x3fffffff ? 0x7fffffff : x * 2;
 }
 
+/* value / 2^shift for value >= 0, rounded to nearest */
 static inline int32_t softmax_round(int32_t value, int32_t shift)
 {
-    return (int32_t)(((int64_t)value + ((int64_t)1 << (shift - 1))) >> shift);
+    return shift > 31 ? 0 : ((value >> (shift - 1)) + 1) >> 1;
 }
 
 /* table: exp of minus the distance from the largest, 0 beyond its end */

@@ -259,18 +259,20 @@ class _Lowering:
         parameters: list[str] = []
         arrays = list(constants)
         free: list[Overlap | None] = []
+        names: list[str] = []
         for place, index in enumerate(sources):
             data = self.tensor(index).data
             if data is not None:
                 arrays.append(Constant(name=f"{name}_constant_{place}", type="int8_t", values=data.reshape(-1)))
-                call = call.replace(f"@{place}", arrays[-1].name)
+                names.append(arrays[-1].name)
                 continue
             value = self.values[index]
             if value not in values:
                 values.append(value)
                 parameters.append("x" if len(sources) == 1 else f"x{place}")
                 free.append(overlaps[place] if overlaps else None)
-            call = call.replace(f"@{place}", parameters[values.index(value)])
+            names.append(parameters[values.index(value)])
+        call = re.sub(r"@(\d+)", lambda found: names[int(found[1])], call)
         body = (f"    static const struct {struct}\n" if struct else "") + f"    {call};\n"
         shapes = [self.shape(operator, operator.inputs.index(index)) for index in sources]
         said = f"{' and '.join(map(_times, shapes))} -> {_times(self.shapes[output])}"
@@ -471,11 +473,6 @@ class _Lowering:
         if keeps and shape[-1] != taps:
             raise ArtifactError(f"{operator}: weights of shape {weights.shape} do not fit its input {shape}")
         made = (*shape[:-1], outputs) if keeps else (rows, outputs)
-        if len(output.shape) != len(made) and math.prod(size for size in output.shape if size > 0) in (
-            outputs,
-            rows * outputs,
-        ):
-            made = tuple(max(size, 1) for size in output.shape)
         self.make(operator, made)
         data = np.zeros((outputs, -(-taps // 4) * 4), np.int8)
         data[:, :taps] = weights.data
@@ -671,8 +668,6 @@ class _Lowering:
             count = math.prod(shape[axis:])
             calls.append(f"copy_rows(@{place}, y + {start}, {math.prod(made[:axis])}, {count}, {stride})")
             start += count
-        if len(calls) > 10:  # @1 would be taken for the start of @10
-            raise UnsupportedError(f"{operator}: more than ten inputs are not written as C")
         self.add(operator, operator.inputs, ";\n    ".join(calls), ["copy_rows"])
 
     def pad(self, operator: Operator) -> None:
