@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import source_of, write_tflite
+from small_models import SMALLER, source_of, write_tflite
 from tools import need
 
 from edgecnn import cli
@@ -157,6 +157,19 @@ def test_built_in_models_pass_as_c99(name: str, models: dict[str, Path], tmp_pat
     done = make_c99(tmp_path / "kit")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok: " in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in SMALLER])
+def test_the_page_tells_the_arenas(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    page = (FILES.parents[1] / "docs" / "microcontroller.md").read_text(encoding="utf-8")
+    found = re.search(rf"^\| {name}[^|]*\| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", page, re.MULTILINE)
+    assert found is not None
+    tflm, code = (embed(models[name], target, tmp_path / target) for target in ("tflm", "c99"))
+    assert [int(text.replace(",", "")) for text in found.groups()] == [
+        tflm.arena_measured_bytes,
+        tflm.arena_bytes,
+        code.arena_bytes,
+    ]
 
 
 # TFLM

@@ -19,6 +19,9 @@ from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import scheme_named
 from edgecnn.records import (
     Artifact,
+    Companion,
+    MemoryBlock,
+    MemoryPlan,
     Preprocessing,
     Provenance,
     Quantization,
@@ -309,7 +312,9 @@ def test_contract_shows_a_real_sidecar_and_every_field() -> None:
     example = re.search(r"```json\n(\{\n \"file\".*?\n\}\n)```", text, re.DOTALL)
     assert example is not None
     assert to_json(from_json(example[1].encode(), Artifact, "the example")).decode() == example[1]
-    records: tuple[type[Record], ...] = (Artifact, TensorSpec, Quantization, Provenance, Tuning, Preprocessing)
+    records: tuple[type[Record], ...] = (
+        Artifact, Companion, MemoryPlan, MemoryBlock, TensorSpec, Quantization, Provenance, Tuning, Preprocessing,
+    )  # fmt: skip
     for record in records:
         section = text.split(f"### {record.__name__}\n", 1)[1].split("\n#", 1)[0]
         named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)

@@ -99,7 +99,10 @@ def test_a_worker_is_lost_instead_of_probing(aborting: Path, workspace: Any) -> 
                     worker.call("opening", 60, Workbench.open, candidate, image)
             else:
                 assert worker.call("opening", 60, Workbench.open, candidate, image).runtime == "tflm"
-                assert len(worker.call("running", 60, Workbench.run, 3)) == 3
+                assert len(worker.call("running", 60, Workbench.block, 0, 3, 0).samples) == 3
+                memory = worker.call("looking", 60, Workbench.memory)
+                assert memory is not None
+                assert memory.arena_bytes == arena_bytes(path.read_bytes())
     assert tflm.probe_first, "the parent probes all the same"
 
 

@@ -35,6 +35,7 @@ class C99Session:
                 "take another format for batches: export it with --batch dynamic"
             )
         self._said = read_generated(path)
+        self.arena_bytes = self._said.memory.arena_bytes
         self.batch = batch
         self.input, self.output = self._said.input, self._said.output
         with tempfile.TemporaryDirectory() as folder:  # each session has a library, and so an arena, of its own

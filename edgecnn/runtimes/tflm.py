@@ -73,7 +73,13 @@ class TflmSession:
         except (RuntimeError, ValueError) as error:
             raise SessionError(f"tflm cannot load {path.name}: {error}") from error
         self.batch = batch
+        self._model = model
         self._metadata = graph.metadata
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that TFLM takes of its arena, as the function of that name measures them."""
+        return arena_bytes(self._model)
 
     def encode(self, images: Float) -> None:
         """Quantise ``images`` as the file's input asks and copy them into the arena."""
