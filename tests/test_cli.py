@@ -155,7 +155,7 @@ def test_no_command_shows_the_help(edgecnn: Command) -> None:
     [
         (["trian"], "No such command 'trian'"),
         (["run", "--schemes", "int4"], "'int4' is not one of float32, float16, dynamic-int8, int8, int16x8, int8-qat"),
-        (["run", "--formats", "tflite,tvm"], "'tvm' is not one of tflite, onnx"),
+        (["run", "--formats", "tflite,tvm"], "'tvm' is not one of tflite, onnx, c99"),
         (["run", "--io", "int4"], "'int4' is not one of 'float32', 'int8', 'uint8'"),
         (["run", "--threads", "one"], "'one' is not a list of numbers such as 1,2"),
         (["run", "--seed", "-1"], "-1 is not in the range"),
@@ -208,7 +208,7 @@ def test_senseless_settings(
         ("io = 'int4'", ["'int4'", "`$.io`", "choose from: float32, int8, uint8"]),
         ("batch = '2'", ["`$.batch`", "choose from: 1, dynamic"]),
         ("schemes = ['int4']", ["unknown scheme 'int4'; choose from: "]),
-        ("formats = ['tvm']", ["unknown format 'tvm'; choose from: onnx, tflite"]),
+        ("formats = ['tvm']", ["unknown format 'tvm'; choose from: c99, onnx, tflite"]),
         ("threads = []", ["threads must be one or more positive numbers"]),
         ("epochs: 3", ["is not a valid configuration"]),
         ("\xff\xfe", ["is not a valid configuration"]),
@@ -472,9 +472,11 @@ def test_train_quantize_export_verify(edgecnn: Command, tmp_path: Path, workspac
     assert ended.status == 0
     assert "edgecnn: int16x8 .onnx: ONNX Runtime has no kernels" in ended.err
     exported = [from_json(json.dumps(record).encode(), Artifact, "stdout") for record in json.loads(ended.out)]
-    names = ["m-int8-qat.tflite", "m-int16x8.tflite", "m-int8-qat.onnx"]
+    names = ["m-int8-qat.tflite", "m-int16x8.tflite", "m-int8-qat.onnx", "m-int8-qat.c"]
     assert [artifact.file for artifact in exported] == names
-    assert sorted(path.name for path in out.iterdir()) == sorted(names + [f"{name}.json" for name in names])
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*names, "m-int8-qat.h", *[f"{name}.json" for name in names]]
+    )
 
     paths = [out / name for name in names]
     ended = edgecnn("verify", *paths, "--model", model, "--qat", weights, *settings)
@@ -483,6 +485,8 @@ def test_train_quantize_export_verify(edgecnn: Command, tmp_path: Path, workspac
     assert [parity.reference for parity in parities] == [
         "fake-quantised Keras model",
         "float Keras model",
+        "fake-quantised Keras model",
+        "m-int8-qat.tflite",
         "fake-quantised Keras model",
         "m-int8-qat.tflite",
     ]

@@ -94,10 +94,12 @@ def failures(report: Report) -> list[Failure]:
 def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
     out, report = undisturbed
     files = [f"mnist_cnn-{scheme}.{format}" for format in ("tflite", "onnx") for scheme in SCHEMES]
+    files += ["mnist_cnn-int8.c", "mnist_cnn-int8-qat.c"]
+    headers = ["mnist_cnn-int8.h", "mnist_cnn-int8-qat.h"]
     assert [row.artifact.file for row in results(report)] == ["model.keras", *files]
     assert failures(report) == []
     assert sorted(path.name for path in (out / "artifacts").iterdir()) == sorted(
-        files + [f"{file}.json" for file in files]
+        files + headers + [f"{file}.json" for file in files]
     )
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
         "bench.json",
@@ -115,7 +117,7 @@ def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
         assert row.accuracy is not None
         assert row.accuracy.total == 500
         assert row.accuracy.value > 0.7
-    assert len(report.parities) == len(files) + 2  # int8 and int8-qat .onnx with their .tflite, too
+    assert len(report.parities) == len(files) + 4  # int8 and int8-qat .onnx and .c with their .tflite, too
     assert not any(parity.violations for parity in report.parities)
     assert len(from_json((out / "history.json").read_bytes(), History, "history").epochs) == 2
     assert from_json((out / "report.json").read_bytes(), Report, "report") == report
@@ -127,7 +129,7 @@ def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
     report = run(config, finished)
     assert redone(report) == set()
-    assert len(report.stages) == 1 + 2 + 6 + 8 + 1
+    assert len(report.stages) == 1 + 2 + 8 + 10 + 1
     assert kept_files(finished) == before
     files = {path: modified for path, modified in times.items() if path.is_file()}
     assert {path: path.stat().st_mtime_ns for path in files} == files
@@ -299,11 +301,12 @@ def test_own_model_goes_through_with_qat(clothes: Path, tmp_path: Path) -> None:
     report = run(settings, out)
     assert failures(report) == []
     files = [f"own-{scheme}.{format}" for format in ("tflite", "onnx") for scheme in SCHEMES]
+    files += ["own-int8.c", "own-int8-qat.c"]
     assert [row.artifact.file for row in results(report)] == ["model.keras", *files]
     assert [parity.violations for parity in report.parities] == [()] * len(report.parities)
     assert report.title == "own on clothes"
     accuracies = [row.accuracy.value for row in results(report) if row.accuracy is not None]
-    assert len(accuracies) == 7
+    assert len(accuracies) == 9
     assert min(accuracies) > 0.3
 
 
