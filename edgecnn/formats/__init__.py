@@ -59,15 +59,10 @@ def format_named(name: str) -> Format:
 def pairs(formats: Sequence[Format], schemes: Sequence[Scheme]) -> list[tuple[Format, Scheme]]:
     """What to export: every scheme in every format.
 
-    Formats for int8 only are left out of other schemes without a word, unless there is nothing else for them.
+    Formats for int8 only are left out of other schemes without a word, unless nothing else is asked for.
     """
-    has_int8 = any(map(is_static_int8, schemes))
-    return [
-        (format, scheme)
-        for format in formats
-        for scheme in schemes
-        if is_static_int8(scheme) or not (format.only_int8 and has_int8)
-    ]
+    every = [(format, scheme) for format in formats for scheme in schemes]
+    return [pair for pair in every if is_static_int8(pair[1]) or not pair[0].only_int8] or every
 
 
 def export(
