@@ -109,6 +109,8 @@ def test_the_same_run_gives_the_same_bytes(made: Path, finished_run: FinishedRun
     again = tmp_path / "again.zip"
     make_bundle(moved, again, data=str(finished_run.data_file), images=IMAGES)
     assert again.read_bytes() == made.read_bytes()
+    with zipfile.ZipFile(again) as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_all_images_if_there_are_no_more(finished_run: FinishedRun, tmp_path: Path) -> None:
