@@ -94,10 +94,11 @@ def failures(report: Report) -> list[Failure]:
 def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
     out, report = undisturbed
     files = [f"mnist_cnn-{scheme}.{format}" for format in ("tflite", "onnx") for scheme in SCHEMES]
+    files += ["mnist_cnn-int8.c", "mnist_cnn-int8-qat.c"]
     assert [row.artifact.file for row in results(report)] == ["model.keras", *files]
     assert failures(report) == []
     assert sorted(path.name for path in (out / "artifacts").iterdir()) == sorted(
-        files + [f"{file}.json" for file in files]
+        [*files, *(f"{file}.json" for file in files), "mnist_cnn-int8.h", "mnist_cnn-int8-qat.h"]
     )
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
         "bench.json",
@@ -115,7 +116,8 @@ def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
         assert row.accuracy is not None
         assert row.accuracy.total == 500
         assert row.accuracy.value > 0.7
-    assert len(report.parities) == len(files) + 2 + 2  # int8 and int8-qat: .onnx with .tflite, .tflite in TFLM
+    # int8 and int8-qat: .onnx and .c with the .tflite, .tflite and .c with it in TFLM
+    assert len(report.parities) == len(files) + 2 * 4
     assert not any(parity.violations for parity in report.parities)
     assert len(from_json((out / "history.json").read_bytes(), History, "history").epochs) == 2
     assert from_json((out / "report.json").read_bytes(), Report, "report") == report
@@ -127,7 +129,7 @@ def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
     report = run(config, finished)
     assert redone(report) == set()
-    assert len(report.stages) == 1 + 2 + 6 + 8 + 2 + 2 + 1
+    assert len(report.stages) == 1 + 2 + 8 + 10 + 2 + 2 + 1
     assert [errors.artifact for errors in report.layers] == ["mnist_cnn-int8.tflite", "mnist_cnn-int8-qat.tflite"]
     assert all("CONV_2D" in {layer.operator for layer in errors.layers} for errors in report.layers)
     assert kept_files(finished) == before
