@@ -162,6 +162,8 @@ def _tflm(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
         found.notes.append(
             "TFLM ran it once on this machine; the arena is what it took here, on a device it may be more"
         )
+        found.notes += [f"TFLM ran it all the same: {reason}" for reason in found.reasons]
+        found.reasons.clear()  # it knows better than our rules
 
 
 def _activation(graph: Graph, operator: Operator) -> Tensor:

@@ -151,6 +151,14 @@ def test_without_tflm_the_rules_stand_alone(schemes: dict[str, Path], monkeypatc
     assert any(note.startswith("rules only, TFLM itself was not asked") for note in found.notes)
 
 
+def test_tflm_knows_better_than_the_rules(schemes: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_module, "arena_bytes", lambda model: 1234)
+    found = check(schemes["dynamic-int8"], "tflm")
+    assert found.fits
+    assert found.arena_bytes == 1234
+    assert sum(note.startswith("TFLM ran it all the same: operator") for note in found.notes) == 2
+
+
 # Generated C and cores
 
 
