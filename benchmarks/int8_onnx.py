@@ -418,12 +418,6 @@ def table(report: Report, source: str) -> str:
         # what it means is enough here, or nearly every cell would have a note with its own numbers
         return marked(text, *(warning.rpartition(": ")[2] for warning in statistics.warnings(row.measurement)))
 
-    def ratio(model: str, ending: str) -> str:
-        if isinstance(row_of(report, model, ending), Failure):
-            return format.ABSENT
-        estimate = to_float(report, model, ending)
-        return format.ratio_interval(estimate.value, estimate.low, estimate.high)
-
     def size(model: str, ending: str) -> str:
         row = row_of(report, model, ending)
         return format.ABSENT if isinstance(row, Failure) else format.count(row.artifact.size_bytes)
@@ -431,10 +425,7 @@ def table(report: Report, source: str) -> str:
     parts = [
         f"Median time, {unit.name} [95 %]:",
         _grid(models, time),
-        "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
-        _grid(models, ratio),
-        f"Geometric mean of tuned ÷ float32 in ONNX Runtime over {format.counted(len(models), 'model')}: "
-        f"**{format.ratio(geometric_mean(report))}**.",
+        *_ratios(report),
         "Size, bytes:",
         _grid(models, size),
         "Size of int8-qat .onnx ÷ int8-qat .tflite, and of tuned ÷ float32 .onnx:",
@@ -456,6 +447,28 @@ def table(report: Report, source: str) -> str:
         _measured_on(report, source),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def short_table(report: Report, source: str) -> str:
+    """The ratios alone; ``source`` names the file of ``report``."""
+    return "\n\n".join((*_ratios(report), _bars(report), _measured_on(report, source)))
+
+
+def _ratios(report: Report) -> tuple[str, ...]:
+    models = models_of(report)
+
+    def ratio(model: str, ending: str) -> str:
+        if isinstance(row_of(report, model, ending), Failure):
+            return format.ABSENT
+        estimate = to_float(report, model, ending)
+        return format.ratio_interval(estimate.value, estimate.low, estimate.high)
+
+    return (
+        "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
+        _grid(models, ratio),
+        f"Geometric mean of tuned ÷ float32 in ONNX Runtime over {format.counted(len(models), 'model')}: "
+        f"**{format.ratio(geometric_mean(report))}**.",
+    )
 
 
 def _answers(report: Report) -> str:
