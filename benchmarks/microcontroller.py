@@ -251,20 +251,7 @@ def table(counts: Counts, source: str) -> str:
             f"Cortex-M4F, {LEVEL}. Behind a figure stands its bar, the most it may be. TFLM is TFLite Micro with "
             "CMSIS-NN: reference figures, counted elsewhere and not by this suite; its arena holds input and output, "
             "which are the caller's here.",
-            _grid(
-                (
-                    "model",
-                    "instructions, M",
-                    "bar",
-                    "TFLM",
-                    "code without weights, B",
-                    "bar",
-                    "arena, B",
-                    "bar",
-                    "TFLM",
-                ),
-                [_m4_cells(counts, model) for model in models],
-            ),
+            _grid(_M4_HEAD, [_m4_cells(counts, model) for model in models]),
             f"Cortex-M55 with Helium, {LEVEL}:",
             _grid(
                 ("model", "instructions, M", "bar", "TFLM"),
@@ -341,6 +328,7 @@ def _measured_with(counts: Counts, source: str) -> str:
 
 def _grid(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     words = sum(1 for title in head if title in ("model", "target"))
+    assert all(len(row) == len(head) for row in rows)
     line = "---|" * words + "---:|" * (len(head) - words)
     return "\n".join([f"| {' | '.join(head)} |", f"|{line}", *(f"| {' | '.join(row)} |" for row in rows)])
 
