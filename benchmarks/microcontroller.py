@@ -245,31 +245,40 @@ def missed(counts: Counts) -> tuple[str, ...]:
 
 def table(counts: Counts, source: str) -> str:
     """Instructions, code and memory as Markdown tables; ``source`` names the file of ``counts``."""
-    models = models_of(counts)
     return "\n\n".join(
         [
-            f"Cortex-M4F, {LEVEL}. Behind a figure stands its bar, the most it may be. TFLM is TFLite Micro with "
-            "CMSIS-NN: reference figures, counted elsewhere and not by this suite; its arena holds input and output, "
-            "which are the caller's here.",
-            _grid(_M4_HEAD, [_m4_cells(counts, model) for model in models]),
-            f"Cortex-M55 with Helium, {LEVEL}:",
-            _grid(
-                ("model", "instructions, M", "bar", "TFLM"),
-                [
-                    (
-                        model,
-                        _millions(row_of(counts, model, M55).instructions),
-                        _millions(BARS[model].m55),
-                        _millions(REFERENCE[model].m55),
-                    )
-                    for model in models
-                ],
-            ),
+            *_at_default_level(counts),
             "By level of optimisation: instructions, M / code without weights, B / stack, B:",
             _by_level(counts),
             _verdict(counts),
             _measured_with(counts, source),
         ]
+    )
+
+
+def short_table(counts: Counts, source: str) -> str:
+    """The default level of optimisation alone; ``source`` names the file of ``counts``."""
+    return "\n\n".join((*_at_default_level(counts), _verdict(counts), _measured_with(counts, source)))
+
+
+def _at_default_level(counts: Counts) -> tuple[str, ...]:
+    models = models_of(counts)
+    helium = [
+        (
+            model,
+            _millions(row_of(counts, model, M55).instructions),
+            _millions(BARS[model].m55),
+            _millions(REFERENCE[model].m55),
+        )
+        for model in models
+    ]
+    return (
+        f"Cortex-M4F, {LEVEL}. Behind a figure stands its bar, the most it may be. TFLM is TFLite Micro with "
+        "CMSIS-NN: reference figures, counted elsewhere and not by this suite; its arena holds input and output, "
+        "which are the caller's here.",
+        _grid(_M4_HEAD, [_m4_cells(counts, model) for model in models]),
+        f"Cortex-M55 with Helium, {LEVEL}:",
+        _grid(("model", "instructions, M", "bar", "TFLM"), helium),
     )
 
 

@@ -40,22 +40,27 @@ def up_to_date(text: str, where: object) -> str:
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_table(block[2], where)}\n\n{block[3]}", text)
 
 
-def _table(suite: str, where: object) -> str:
-    path = result_file(suite)
-    if not path.is_file():
+def _table(name: str, where: object) -> str:
+    suite = name.removesuffix("-short")
+    if not result_file(suite).is_file():
         raise ConfigError(
             f"{where} wants a table of {suite}, which has no result; run: python -m benchmarks run {suite}"
         )
-    return _rendered(suite)
+    return _rendered(name, suite)
 
 
 @cache  # two pages have the same tables, and intervals take seconds to compute
-def _rendered(suite: str) -> str:
+def _rendered(name: str, suite: str) -> str:
     path = result_file(suite)
     source = f"benchmarks/results/{path.name}"
     if suite == "microcontroller":
-        return microcontroller.table(from_json(path.read_bytes(), microcontroller.Counts, path), source)
-    render = {"int8-onnx": int8_onnx.table, "against-others": against_others.table}.get(suite, table)
+        render_counts = {name: microcontroller.table, f"{suite}-short": microcontroller.short_table}[name]
+        return render_counts(from_json(path.read_bytes(), microcontroller.Counts, path), source)
+    render = {
+        "int8-onnx": int8_onnx.table,
+        "int8-onnx-short": int8_onnx.short_table,
+        "against-others": against_others.table,
+    }.get(name, table)
     return render(read(path), source)
 
 
