@@ -384,7 +384,7 @@ def test_impossible_tolerance_fails_the_run(
     report = run(config, finished)
     assert redone(report) == set()
     broken = {parity.artifact for parity in report.parities if parity.violations}
-    assert broken == {"mnist_cnn-int8.tflite", "mnist_cnn-int8.onnx"}
+    assert broken == {"mnist_cnn-int8.tflite", "mnist_cnn-int8.onnx", "mnist_cnn-int8.c"}
     assert _status(report) == 1
     assert capsys.readouterr().err.count("edgecnn: mnist_cnn-int8.onnx against float Keras model: ") >= 2
 
