@@ -229,7 +229,8 @@ def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float,
     share = successes / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # at the ends the interval is exact, which rounding would miss
+    return 0.0 if successes == 0 else middle - half, 1.0 if successes == total else middle + half
 
 
 class Difference(Record, frozen=True):
