@@ -183,7 +183,8 @@ def test_compilers_have_nothing_to_say(
 
 def test_the_code_needs_no_library(models: dict[str, bytes], tmp_path: Path) -> None:
     generated = generate(models["mobilenet_v1_025"], tmp_path)
-    assert re.findall(r"#include (.*)", generated.source + generated.header) == ['"m.h"', "<stdint.h>"]
+    portable = re.sub(r"(?<=#ifdef HELIUM\n)#include <arm_mve.h>\n", "", generated.source)
+    assert re.findall(r"#include (.*)", portable + generated.header) == ['"m.h"', "<stdint.h>"]
     command = ["cc", *WARNINGS, "-O2", "-ffreestanding", "-fno-builtin", "-c", "-o", "m.o", "m.c"]
     subprocess.run(command, check=True, cwd=tmp_path)
     symbols = subprocess.run(
