@@ -252,19 +252,17 @@ def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
 
 def _in_c(report: Report, rows: Sequence[Row]) -> tuple[InC, ...]:
     """Each model that ran on LiteRT and, in the same setting, as C code: in the setting with the fewest threads."""
-    models = {row.number: _model(result) for row, result in zip(rows, _results_of(report, rows), strict=True)}
-    found: dict[tuple[str, ...], InC] = {}
-    for litert in sorted(rows, key=lambda row: (row.setting is None, row.setting)):
-        for c99 in rows:
-            model = models[litert.number]
-            if (litert.runtime, c99.runtime, c99.setting, models[c99.number]) == ("litert", "c99", litert.setting, model):
-                found.setdefault(model, InC(litert, c99, _ratio(c99, litert)))
-    return tuple(found.values())
-
-
-def _results_of(report: Report, rows: Sequence[Row]) -> list[Result]:
     results = _results(report)
-    return [results[row.number - 1] for row in rows]
+    ran: dict[str, dict[tuple[Setting, tuple[str, ...]], Row]] = {"litert": {}, "c99": {}}
+    for row in rows:
+        if row.runtime in ran and row.setting is not None:
+            ran[row.runtime].setdefault((row.setting, _model(results[row.number - 1])), row)
+    found: dict[tuple[str, ...], InC] = {}
+    for (where, model), litert in sorted(ran["litert"].items(), key=lambda one: one[0][0]):
+        c99 = ran["c99"].get((where, model))
+        if c99 is not None:
+            found.setdefault(model, InC(litert, c99, _ratio(c99, litert)))
+    return tuple(found.values())
 
 
 def _model(result: Result) -> tuple[str, ...]:
