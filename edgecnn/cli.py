@@ -30,6 +30,7 @@ SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
 FORMATS = ("tflite", "onnx", "c99")
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2")
 EMBED_TARGETS = ("c99", "tflm", "arduino", "linux")
+BENCH_TARGETS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32")
 
 _FILE = click.Path(path_type=Path)
 
@@ -382,7 +383,13 @@ def verify(
     metavar="[SERIAL]",
     help="Measure a bundle on a device with adb; put it last if there is only one device.",
 )
-@click.option("--target", help="Count instructions on an emulated processor instead, such as cortex-m4.")
+@click.option(
+    "--target",
+    "targets",
+    type=_Names(BENCH_TARGETS),
+    default=(),
+    help="Count instructions, flash and RAM on emulated processors too, such as cortex-m4,cortex-m55.",
+)
 @_json
 def bench(
     files: tuple[Path, ...],
@@ -399,7 +406,7 @@ def bench(
     aa: bool,
     host: str | None,
     serial: str | None,
-    target: str | None,
+    targets: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure the latency of model FILES.
@@ -412,9 +419,9 @@ def bench(
     Instead of them, a bundle.zip brings the files of a run and its test images; with --ssh or --adb it is measured on
     a device, where edgecnn is installed for it.
 
-    With --target, int8 .tflite FILES are built as C for a processor that QEMU emulates: cortex-m0, -m3, -m4, -m7,
-    -m33, -m55 or riscv32. The instructions of one inference are counted, and flash, RAM and stack measured. These are
-    no times.
+    With --target, .c and int8 .tflite FILES are also built as C for processors that QEMU emulates here: cortex-m0, -m3,
+    -m4, -m7, -m33, -m55 and riscv32. The instructions of one inference are counted, and flash, RAM and stack measured.
+    Instructions are no times.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic
@@ -422,20 +429,17 @@ def bench(
 
     if out is not None:
         _check_target(out, ".json")
-    if target is not None:
-        if aa or data is not None or baselines or host is not None or serial is not None:
-            raise ConfigError("--target measures no time: leave out --data, --baseline, --aa, --ssh and --adb")
-        _show_costs(files, target, out, as_json)
-        return
     names = tuple(runtimes.split(",")) if runtimes else ()
     if aa:
         if host is not None or serial is not None:
             raise ConfigError("--aa measures a file on this machine; leave out --ssh and --adb")
+        if targets:
+            raise ConfigError("--aa tells times apart, and instructions are no times; leave out --target")
         _show_itself(files, threads, batches, names, seconds, processes, seed, out, as_json)
         return
     with ExitStack() as stack:
         if host is not None or serial is not None:
-            report = _bench_on_device(files, host, serial, baselines)
+            report = _bench_on_device(files, host, serial, baselines, targets)
         else:
             loaded = None if data is None else _load(data, input_range)
             if any(path.suffix == ".zip" for path in files):
@@ -450,6 +454,7 @@ def bench(
                 processes=processes,
                 seed=seed,
                 baselines=baselines,
+                targets=targets,
                 keep=out,
             )
     try:
@@ -665,25 +670,35 @@ def _bundle(files: "Sequence[Path]") -> "AbstractContextManager[tuple[tuple[Path
 
 
 def _bench_on_device(
-    files: "Sequence[Path]", host: str | None, serial: str | None, baselines: "Sequence[Path]"
+    files: "Sequence[Path]",
+    host: str | None,
+    serial: str | None,
+    baselines: "Sequence[Path]",
+    targets: "Sequence[str]",
 ) -> "Report":
-    """Measure a bundle on a device with the options of this command line, beside the baselines that are here."""
+    """Measure a bundle on a device with the options of this command line, beside the baselines that are here.
+
+    Instructions are counted here: the device needs no compiler and no emulator.
+    """
     from edgecnn.bench.baseline import load_baseline
     from edgecnn.device import Adb, Ssh, bench_on
+    from edgecnn.emulation import costs
 
     if host is not None and serial is not None:
         raise ConfigError("--ssh and --adb are two ways to a device; give one of them")
     if not any(path.suffix == ".zip" for path in files):
         raise ConfigError("a device measures a bundle: give a .zip file that edgecnn bundle made")
     recorded = tuple(load_baseline(path) for path in baselines)
-    with _bundle(files):  # looked at here before it is copied there
+    with _bundle(files) as (models, _):  # looked at here before it is copied there
         transport = Ssh(host) if host is not None else Adb(serial)
-        return bench_on(transport, files[0], _forwarded()).replace(baselines=recorded)
+        report = bench_on(transport, files[0], _forwarded())
+        emulated, uncounted = costs(models, targets) if targets else ((), ())
+    return report.replace(baselines=recorded, rows=(*report.rows, *uncounted), emulated=emulated)
 
 
 def _forwarded() -> list[str]:
     """The options given on the command line that concern measuring, for the same command on a device."""
-    here = ("host", "serial", "out", "baselines", "as_json")
+    here = ("host", "serial", "out", "baselines", "targets", "as_json")
     context = click.get_current_context()
     options: list[str] = []
     for parameter in context.command.params:
@@ -798,29 +813,6 @@ def _show_itself(
     interval = ratio_interval(found.ratio.value, found.ratio.low, found.ratio.high)
     said = "no difference" if found.difference == "none" else f"{found.difference}, which is a false alarm"
     _print(found, as_json, f"{files[0].name} against itself: time ratio {interval}: {said}")
-
-
-def _show_costs(files: "Sequence[Path]", target: str, out: Path | None, as_json: bool) -> None:
-    from edgecnn.emulation import costs
-    from edgecnn.files import write_atomic
-    from edgecnn.records import TargetCost, to_json
-
-    found = costs(files, target)
-    if out is not None:
-        write_atomic(out, to_json(found))
-    lines = [
-        f"{row.file} on {target}: {row.instructions:,} instructions, flash {row.flash_bytes:,} bytes "
-        f"(code {row.code_bytes:,}), RAM {row.ram_bytes:,} bytes and {row.stack_bytes:,} of stack"
-        for row in found.rows
-        if isinstance(row, TargetCost)
-    ]
-    if as_json or lines:
-        _print(found, as_json, "\n".join(lines))
-    failures = [row for row in found.rows if not isinstance(row, TargetCost)]
-    for row in failures:
-        click.echo(f"edgecnn: {row.subject}: {row.reason}", err=True)
-    if failures:
-        sys.exit(1)
 
 
 def _epoch(history: Any) -> str:

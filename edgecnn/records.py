@@ -641,31 +641,28 @@ class TargetCheck(Record, frozen=True):
         return not self.reasons
 
 
-class TargetCost(Record, frozen=True, tag="cost"):
-    """What an int8 .tflite costs as C on an emulated processor: instructions of one inference, which are no time.
+class Emulated(Record, frozen=True):
+    """What an int8 artifact costs as C on an emulated processor: ``instructions`` of one inference, which are no time.
 
-    Bytes are those of the model alone: ``code``, ``flash`` with its constants too, static ``ram``, and at most
-    ``stack`` on top of it. Input and output arrays are the caller's.
+    They are those of ``functions`` together. ``opt`` is the compiler's level of optimisation; ``compiler`` and
+    ``emulator`` are what the two say of themselves. Bytes are those of the model alone: ``code`` without weights,
+    ``flash`` with them, static ``ram`` with the ``arena`` in it, and at most ``stack`` on top of it. Input and output
+    arrays are the caller's.
     """
 
-    file: str
-    sha256: str
+    artifact: str
+    artifact_sha256: str
+    target: str
+    opt: str
+    compiler: str
+    emulator: str
     instructions: int
     functions: dict[str, int]
     code_bytes: int
     flash_bytes: int
     ram_bytes: int
     stack_bytes: int
-
-
-class TargetCosts(Record, frozen=True):
-    """What files cost on one target, built with the optimisation ``opt``; ``tools`` says by which compiler and QEMU."""
-
-    schema_version: int
-    target: str
-    opt: str
-    tools: dict[str, str]
-    rows: tuple[TargetCost | Failure, ...]
+    arena_bytes: int
 
 
 class Kit(Record, frozen=True):
@@ -690,6 +687,7 @@ class Report(Record, frozen=True):
     """A run in one record: what was made, how it was verified, how fast it is, what failed.
 
     ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
+    ``emulated`` is what artifacts cost on processors that are emulated here, whichever machine ``rows`` are from.
     ``others`` are reports of other machines shown beside this one; none of their rows is ranked against its own.
     ``unfinished`` is that of ``BenchResults``.
     """
@@ -706,6 +704,7 @@ class Report(Record, frozen=True):
     baselines: tuple[Baseline, ...] = ()
     stages: tuple[StageTime, ...] = ()
     layers: tuple[LayerErrors, ...] = ()
+    emulated: tuple[Emulated, ...] = ()
     others: "tuple[Report, ...]" = ()
     unfinished: str | None = None
 

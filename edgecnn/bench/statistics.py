@@ -106,6 +106,11 @@ def ratio(measurement: Measurement, reference: Measurement) -> Estimate:
     return found
 
 
+def inverse(ratio: Estimate) -> Estimate:
+    """The ratio of the two the other way round."""
+    return Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low if ratio.low else math.inf)
+
+
 def difference(ratio: Estimate) -> Literal["faster", "slower", "none"]:
     """What a ratio of times says: a difference is one only where the interval excludes 1."""
     if ratio.high < 1:

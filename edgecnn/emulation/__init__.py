@@ -2,6 +2,7 @@
 
 from edgecnn.emulation.costs import costs
 from edgecnn.emulation.machine import (
+    BARE,
     LEVELS,
     TARGETS,
     Cost,
@@ -16,6 +17,7 @@ from edgecnn.emulation.machine import (
 )
 
 __all__ = [
+    "BARE",
     "LEVELS",
     "TARGETS",
     "Cost",

@@ -30,7 +30,9 @@ TARGETS = (
 
 LEVELS = ("-O2", "-Os", "-O3")
 
-_BARE = TARGETS[:7]
+BARE = TARGETS[:7]
+"""Those that instructions are counted on."""
+
 _KIT = Path(__file__).parent / "kit"
 _BUILD_LIMIT_S = 120.0
 
@@ -195,8 +197,8 @@ def count(firmware: Firmware, image: Int8, limit_s: float = 300.0) -> Cost:
     Raises:
         EmulationError: as :func:`run`; a Linux program, or a QEMU without plugins.
     """
-    if firmware.target not in _BARE:
-        raise EmulationError(f"instructions are counted on bare machines: {', '.join(_BARE)}; not {firmware.target}")
+    if firmware.target not in BARE:
+        raise EmulationError(f"instructions are counted on bare machines: {', '.join(BARE)}; not {firmware.target}")
     plugin = firmware.elf.parent / "count.so"
     _make(firmware.folder, firmware.target, firmware.opt, str(plugin.relative_to(firmware.folder)))
     symbols = firmware.elf.parent / "symbols.txt"
@@ -293,10 +295,30 @@ def _known(target: str) -> str:
 
 def _need_tools(target: str) -> None:
     if missing := missing_tools(target):
-        raise EmulationError(f"{target} needs {', '.join(missing)}, which this machine lacks; see {_PACKAGES}")
+        packages = " ".join(dict.fromkeys(_package(tool) for tool in missing))
+        raise EmulationError(
+            f"{target} needs {', '.join(missing)}, which this machine lacks (Debian: apt install {packages})"
+        )
 
 
-_PACKAGES = "the Debian packages in edgecnn's .ci/run"
+_PACKAGES = {
+    "cc": "gcc",
+    "make": "make",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
+    "powerpc-linux-gnu-gcc": "gcc-powerpc-linux-gnu libc6-dev-powerpc-cross",
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-system-riscv32": "qemu-system-misc",
+}
+
+
+def _package(tool: str) -> str:
+    """The Debian package, or packages, that ``tool`` works with."""
+    prefix, _, name = tool.rpartition("-")
+    beside = f"binutils-{prefix}" if name in ("size", "nm") and prefix else "qemu-user"
+    return _PACKAGES.get(tool, "binutils" if tool in ("size", "nm") else beside)
 
 
 def _kit() -> dict[str, bytes]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgecnn.bench.statistics import Estimate, Summary
 from edgecnn.optional import require
-from edgecnn.records import LayerErrors
+from edgecnn.records import Emulated, LayerErrors
 from edgecnn.report import format
 from edgecnn.report.format import Unit, plain
 from edgecnn.report.grid import label, setting
@@ -97,10 +97,12 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """All figures of a page and the rows that appear in them; ``layers`` are of the insides of files."""
+    """All figures of a page and the rows that appear in them; ``layers`` are of the insides of files, ``emulated`` of
+    emulated processors."""
 
     figures: tuple[Figure, ...]
     layers: tuple[Figure, ...]
+    emulated: tuple[Figure, ...]
     keys: tuple[Key, ...]
 
 
@@ -253,9 +255,16 @@ def draw(page: Page) -> Figures:
         for number, errors in enumerate(page.layer_errors)
         if errors.layers
     )
+    emulated: tuple[Figure, ...] = ()
+    if page.costs:
+        title = "Instructions of one inference"
+        caption = "Executed by QEMU, in millions: fewer is better on the same processor. They are no times."
+        emulated = (
+            Figure(title, caption, _svg(f"{page.letter}emulated", title, lambda c: _emulated(c, page), shared)),
+        )
     shown = {row.number: row for row in (*files, *timed)}
     keys = tuple(Key(format.count(number), _colour(shown[number]), label(shown[number])) for number in sorted(shown))
-    return Figures(tuple(figures), layers, keys)
+    return Figures(tuple(figures), layers, emulated, keys)
 
 
 def _runtimes(rows: Iterable[Row]) -> list[str]:
@@ -503,6 +512,27 @@ def _baseline_names(beside: Sequence[Versus]) -> list[str]:
     return list(dict.fromkeys(plain(one.baseline.name) for one in beside))
 
 
+def _emulated(canvas: _Canvas, page: Page) -> None:
+    costs = page.costs
+    axes = canvas.axes(_height(costs))
+    colours = {row.sha256: _colour(row) for row in page.rows}
+    bars = axes.barh(
+        range(len(costs)),
+        [cost.instructions / 1e6 for cost in costs],
+        color=[colours.get(cost.artifact_sha256, _OTHER_COLOUR) for cost in costs],
+        height=0.62,
+    )
+    for place, (cost, bar) in enumerate(zip(costs, bars, strict=True)):
+        canvas.tell(bar, plain(f"{cost.artifact} on {cost.target}: {format.count(cost.instructions)} instructions"))
+        _annotate(axes, format.millions(cost.instructions), cost.instructions / 1e6, place)
+    _number_bars(axes, max(cost.instructions for cost in costs) / 1e6, "instructions, millions")
+    _name_places(axes, [_harmless(_emulated_name(cost, canvas.shared)) for cost in costs])
+
+
+def _emulated_name(cost: Emulated, shared: str) -> str:
+    return f"{cost.artifact.removeprefix(shared)}  {cost.target.removeprefix('cortex-')}"
+
+
 def _against(canvas: _Canvas, beside: Sequence[Versus]) -> None:
     rows = tuple({one.row.number: one.row for one in beside}.values())
     axes = canvas.axes(_height(rows))
@@ -638,7 +668,7 @@ def _layers(canvas: _Canvas, errors: LayerErrors) -> None:
     _name_places(axes, [_harmless(name) for name in names])
 
 
-def _height(rows: Sequence[Row], each: float = 0.36) -> float:
+def _height(rows: Sequence[object], each: float = 0.36) -> float:
     return 1.1 + each * len(rows)
 
 
@@ -648,10 +678,14 @@ def _annotate(axes: Any, text: str, end: float, place: float) -> None:
 
 
 def _bar_axis(canvas: _Canvas, axes: Any, rows: Sequence[Row], longest: float, title: str) -> None:
+    _number_bars(axes, longest, title)
+    canvas.name_rows(axes, rows)
+
+
+def _number_bars(axes: Any, longest: float, title: str) -> None:
     axes.set_xlim(0, longest * 1.2 or 1)
     _number_axis(axes.xaxis)
     axes.set_xlabel(title)
-    canvas.name_rows(axes, rows)
 
 
 def _legend_above(axes: Any, columns: int) -> None:

@@ -104,6 +104,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def millions(number: int) -> str:
+    """A large count in millions, three significant digits, without the word: ``4.23``."""
+    return significant(number / 1e6)
+
+
 def counted(number: int, noun: str) -> str:
     """A count with its noun: ``1 thread``, ``4 threads``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -35,6 +35,7 @@ def _part(page: Page, level: int) -> list[str]:
     parts += [f"{sub} Results", _grid(page.results)]
     for title, grids in (
         ("Start, memory and energy", (page.resources,)),
+        ("Emulated processors", (page.emulated,)),
         ("Float baselines", (page.baselines, page.against)),
         ("What the numbers are", ()),
         ("Verification", (page.verification,)),

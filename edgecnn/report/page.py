@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgecnn.bench.statistics import P99_SAMPLES, difference, machine_warnings
-from edgecnn.records import Environment, LayerErrors, Report
+from edgecnn.bench.statistics import P99_SAMPLES, difference, inverse, machine_warnings
+from edgecnn.records import Emulated, Environment, LayerErrors, Report
 from edgecnn.report import format, tables
 from edgecnn.report.format import Unit, plain
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Pairs, label, letters, listed, machine, setting
 from edgecnn.report.rows import (
     Findings,
     FloatAccuracy,
+    InC,
     Row,
     Setting,
     Versus,
@@ -24,7 +25,9 @@ from edgecnn.report.tables import estimate_text, median_text, points_text
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole report in words. ``rows``, ``versus``, ``unit`` and ``layer_errors`` are for figures, which draw numbers.
+    """A whole report in words.
+
+    ``rows``, ``versus``, ``unit``, ``layer_errors`` and ``costs`` are for figures, which draw numbers.
 
     ``letter`` names the report where several stand in one page; ``others`` are the further ones, and
     ``side_by_side`` their times beside those of this one.
@@ -38,6 +41,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     verdict: tuple[str, ...]
     results: Grid
     resources: Grid
+    emulated: Grid
     baselines: Grid
     against: Grid
     verification: Grid
@@ -54,6 +58,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     findings: Findings
     unit: Unit
     layer_errors: tuple[LayerErrors, ...]
+    costs: tuple[Emulated, ...]
     others: "tuple[Page, ...]" = ()
     side_by_side: Grid | None = None
 
@@ -88,6 +93,7 @@ def _page(report: Report, letter: str) -> Page:
         verdict=verdict(found, reference, unit),
         results=tables.results(rows, unit),
         resources=tables.resources(rows),
+        emulated=tables.emulated(report.emulated),
         baselines=tables.baselines(beside, unit),
         against=tables.against(beside),
         verification=tables.verification(report.parities),
@@ -104,6 +110,7 @@ def _page(report: Report, letter: str) -> Page:
         findings=found,
         unit=unit,
         layer_errors=report.layers,
+        costs=report.emulated,
     )
 
 
@@ -143,6 +150,7 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
     if len(found.front) > 1:
         names = listed(label(row) for row in found.front)
         sentences.append(f"Pareto front (nothing measured beats these in both time and accuracy): {names}.")
+    sentences += map(_against_c, found.in_c)
     if found.outside:
         sentences.append(f"Outside tolerance: {listed(_outside(row) for row in found.outside)}.")
     if found.unverified:
@@ -207,6 +215,24 @@ def _fastest(found: Findings, unit: Unit) -> str:
     if not found.tied and found.next is None:
         text += " Nothing else within tolerance was measured in this setting."
     return text
+
+
+def _against_c(one: InC) -> str:
+    """Which is faster on this machine, a runtime or the code that needs none."""
+    assert one.litert.setting is not None
+    where, name = f"On this machine ({setting(one.litert.setting)})", plain(one.litert.name)
+    found = difference(one.ratio)
+    if found == "slower":
+        return (
+            f"{where}: LiteRT runs {name} {estimate_text(one.ratio)} times as fast as its C code; the C code is for "
+            "devices without an operating system."
+        )
+    if found == "faster":
+        return f"{where}: the C code of {name} runs {estimate_text(inverse(one.ratio))} times as fast as LiteRT."
+    return (
+        f"{where}: no measurable difference between the C code of {name} and LiteRT "
+        f"(time ratio {estimate_text(one.ratio)})."
+    )
 
 
 def _outside(row: Row) -> str:

@@ -156,13 +156,21 @@ class Compared(msgspec.Struct, frozen=True):
     ratio: Estimate
 
 
+class InC(msgspec.Struct, frozen=True):
+    """A model on LiteRT and as C code in one setting; ``ratio`` is the time of the C code divided by LiteRT's."""
+
+    litert: Row
+    c99: Row
+    ratio: Estimate
+
+
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What the verdict is made of. All rows in it were measured on the report's machine.
 
     ``smallest`` holds every artifact of the smallest size; ``tied`` those whose time cannot be told from the
     fastest's; ``next`` the first that can. ``front`` is the Pareto front in the headline setting: no other row not
     outside tolerance is both as fast and as accurate, and better in one of them. ``outside`` are rows outside
-    tolerance, ``unverified`` those that no verification covers.
+    tolerance, ``unverified`` those that no verification covers. ``in_c`` are models that ran as C code too.
     """
 
     setting: Setting | None
@@ -175,6 +183,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     unverified: tuple[Row, ...]
     failed: tuple[Failure, ...]
     senseless: tuple[Failure, ...]
+    in_c: tuple[InC, ...] = ()
 
 
 def same_machine(one: Environment, other: Environment) -> bool:
@@ -237,7 +246,30 @@ def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
         unverified=tuple(row for row in exported if not row.parities),
         failed=tuple(failure for failure in failures if not failure.expected),
         senseless=tuple(failure for failure in failures if failure.expected),
+        in_c=_in_c(report, exported),
     )
+
+
+def _in_c(report: Report, rows: Sequence[Row]) -> tuple[InC, ...]:
+    """Each model that ran on LiteRT and, in the same setting, as C code: in the setting with the fewest threads."""
+    results = _results(report)
+    ran: dict[str, dict[tuple[Setting, tuple[str, ...]], Row]] = {"litert": {}, "c99": {}}
+    for row in rows:
+        if row.runtime in ran and row.setting is not None:
+            ran[row.runtime].setdefault((row.setting, _model(results[row.number - 1])), row)
+    found: dict[tuple[str, ...], InC] = {}
+    for (where, model), litert in sorted(ran["litert"].items(), key=lambda one: one[0][0]):
+        c99 = ran["c99"].get((where, model))
+        if c99 is not None:
+            found.setdefault(model, InC(litert, c99, _ratio(c99, litert)))
+    return tuple(found.values())
+
+
+def _model(result: Result) -> tuple[str, ...]:
+    """What the .tflite and the .c of one model and scheme have in common: where they come from, or else their name."""
+    said = result.artifact.provenance
+    stem = result.artifact.file.rpartition(".")[0]
+    return (stem,) if said is None else (said.model, said.model_sha256, said.scheme)
 
 
 def pareto_front(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from edgecnn.bench.comparison import best_batch
 from edgecnn.bench.statistics import Estimate, Summary, end_to_end, summary
-from edgecnn.records import ColdStart, Failure, LayerErrors, Parity, Report, Tolerance
+from edgecnn.records import ColdStart, Emulated, Failure, LayerErrors, Parity, Report, Tolerance
 from edgecnn.report import format
 from edgecnn.report.format import Unit, plain
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Tone, machine, setting, without_empty
@@ -154,6 +154,43 @@ def _resource(row: Row, notes: Notes) -> tuple[Cell, ...]:
 def cold_total(cold: ColdStart) -> float:
     """Seconds to the first answer."""
     return cold.import_s + cold.load_s + cold.first_s
+
+
+def emulated(costs: tuple[Emulated, ...]) -> Grid:
+    """What artifacts cost as C on emulated processors."""
+    notes = Notes()
+    columns = (
+        Column("artifact", key="artifact"),
+        Column("processor"),
+        Column("instructions, millions", numeric=True, key="instructions"),
+        Column("code, bytes", numeric=True, key="code"),
+        Column("flash, bytes", numeric=True, key="flash"),
+        Column("RAM, bytes", numeric=True, key="ram"),
+        Column("of it arena, bytes", numeric=True, key="arena"),
+        Column("stack, bytes", numeric=True, key="stack"),
+    )
+    return Grid(
+        caption=(
+            "Each int8 file as C: the instructions of one inference of random bytes, executed by QEMU. It models no "
+            "pipeline, memory or cache, so instructions are no time and cannot be turned into one. Code is without "
+            "weights, flash with them; RAM is that of the model. Stack, input and output come on top of it."
+        ),
+        columns=columns,
+        rows=tuple(
+            (
+                Cell(plain(cost.artifact)),
+                Cell(plain(cost.target), notes.mark(f"{cost.compiler} {cost.opt}, {cost.emulator}")),
+                Cell(format.millions(cost.instructions), value=cost.instructions),
+                _number(cost.code_bytes, format.count),
+                _number(cost.flash_bytes, format.count),
+                _number(cost.ram_bytes, format.count),
+                _number(cost.arena_bytes, format.count),
+                _number(cost.stack_bytes, format.count),
+            )
+            for cost in costs
+        ),
+        notes=notes.all(),
+    )
 
 
 def baselines(beside: tuple[Versus, ...], unit: Unit) -> Grid:

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgecnn.records import Report
+from edgecnn.records import Emulated, Report
 from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
-from edgecnn.report.format import ABSENT, plain
+from edgecnn.report.format import ABSENT, count, plain
 from edgecnn.report.grid import Cell, Grid, machine, marks_of, setting
 from edgecnn.report.page import Page, page, shared_model, titled
 from edgecnn.report.rows import Setting
@@ -99,6 +99,10 @@ def _show_part(content: Page, console: Console) -> None:
         console.print(Text(f"{where}. Times in {content.unit.name}; {_legend(content)}.", style="italic"))
         console.print(_table(content, numbers, marks))
     console.print()
+    if content.costs:
+        console.print(_item("•", "As C on emulated processors. Instructions of one inference are no time."))
+    for cost in content.costs:
+        console.print(_item(" ", _cost(cost)))
     for row in content.rows:
         if row.kind == "no baseline":
             console.print(Text(f"{row.name}: {row.absent['measurement']}"))
@@ -110,6 +114,17 @@ def _show_part(content: Page, console: Console) -> None:
     for failure in content.failed.rows:
         what, stage, error, reason = (cell.text for cell in failure)
         console.print(_item("✗", f"{what}, {stage}: {error}: {reason}"))
+    for failure in content.senseless.rows:
+        what, stage, _, reason = (cell.text for cell in failure)
+        console.print(_item("–", f"{what}, {stage}: {reason}"))
+
+
+def _cost(cost: Emulated) -> str:
+    return plain(
+        f"{cost.artifact} on {cost.target}: {count(cost.instructions)} instructions, flash {count(cost.flash_bytes)} "
+        f"bytes (code {count(cost.code_bytes)}), RAM {count(cost.ram_bytes)} (arena {count(cost.arena_bytes)}), "
+        f"stack {count(cost.stack_bytes)}"
+    )
 
 
 def _side_by_side(grid: Grid) -> Table:

@@ -81,12 +81,22 @@ def read_generated(path: Path) -> GeneratedC:
         ArtifactError: edgecnn did not generate it, or its header is missing.
         RecordError: what it says is damaged.
     """
-    found = re.search(rb"^   edgecnn: (\{.*\})$", path.read_bytes(), re.MULTILINE)
-    if found is None:
-        raise ArtifactError(f"{path.name} is no C code of edgecnn's; write some with: edgecnn export --formats c99")
+    said = said_in(path.read_bytes(), path.name)
     if not header_of(path).is_file():
         raise ArtifactError(f"{path.name} belongs to {header_of(path).name}, which is not beside it; copy it there")
-    return from_json(found[1], GeneratedC, f"the comment in {path.name}")
+    return said
+
+
+def said_in(source: bytes, where: str) -> GeneratedC:
+    """What the generated C code ``source`` says of itself; ``where`` names it in errors.
+
+    Raises:
+        ArtifactError, RecordError: as :func:`read_generated`.
+    """
+    found = re.search(rb"^   edgecnn: (\{.*\})$", source, re.MULTILINE)
+    if found is None:
+        raise ArtifactError(f"{where} is no C code of edgecnn's; write some with: edgecnn export --formats c99")
+    return from_json(found[1], GeneratedC, f"the comment in {where}")
 
 
 def _compiled(path: Path, folder: Path) -> Path:
