@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import against_others, figure, int8_onnx, tables
+from benchmarks import against_others, figure, int8_onnx, microcontroller, tables
 from edgecnn.errors import EdgecnnError, UnknownNameError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.records import to_json
@@ -33,15 +33,19 @@ def run(suite: str, out: Path | None) -> None:
 
     if suite not in _SUITES:
         raise UnknownNameError("suite", suite, _SUITES)
-    folder = out or Path("runs") / suite
-    if suite in _OWN:
-        report = _OWN[suite](_SUITES[suite], folder)
-    else:
-        report = pipeline.run(pipeline.read_config(_SUITES[suite]), folder)
-    path = tables.result_file(suite)
+    folder, path = out or Path("runs") / suite, tables.result_file(suite)
     make_folder(path.parent)
-    write_atomic(path, to_json(report))
-    show(report)
+    if suite == "microcontroller":
+        counts = microcontroller.run(_SUITES[suite], folder)
+        write_atomic(path, to_json(counts))
+        click.echo(microcontroller.table(counts, f"benchmarks/results/{path.name}"))
+    else:
+        if suite in _OWN:
+            report = _OWN[suite](_SUITES[suite], folder)
+        else:
+            report = pipeline.run(pipeline.read_config(_SUITES[suite]), folder)
+        write_atomic(path, to_json(report))
+        show(report)
     click.echo(f"\nwrote {path}; now: python -m benchmarks table")
 
 

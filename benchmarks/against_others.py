@@ -31,13 +31,14 @@ from edgecnn.bench.worker import Workbench, Worker
 from edgecnn.errors import BenchError, ConfigError, RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, provenance_of
+from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import SCHEMA_VERSION, Artifact, Measurement, Record, Report, Result, TensorSpec
 from edgecnn.report import format
-from edgecnn.report.page import machine
+from edgecnn.report.grid import machine
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import to_input
 
@@ -53,7 +54,7 @@ BAR = 0.03
 OVERHEAD_BAR_S = 1e-6
 """What our loop may cost for each sample."""
 
-_SCHEMES = ("float32", "int8-qat")
+_SCHEMES = ("float32", "int8")
 _LIMIT_S = 600.0
 _SOURCE = Path(__file__).with_name("ort_loop.c")
 _FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-D_POSIX_C_SOURCE=200809L")
@@ -131,8 +132,9 @@ def run(path: Path, out: Path) -> Report:
 
 def _made(name: str, suite: Suite, out: Path) -> list[Artifact]:
     """The files of a model, written into ``out``."""
-    source, data = int8_onnx.source_of(name, suite)
-    save_model(source.model, out / f"{name}.keras")
+    model, data = int8_onnx.trained(name, suite.seed, suite.images, 1, suite.images)
+    source = Source(model, None, data.calibration(suite.images), "int8", 1)
+    save_model(model, out / f"{name}.keras")
     provenance = provenance_of(name, sha256_file(out / f"{name}.keras"), data)
     found = []
     for file_format in FORMATS.values():

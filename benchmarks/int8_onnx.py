@@ -1,9 +1,9 @@
 """The suite ``int8-onnx``: is an int8 .onnx file worth it, and how do other ways to one compare?
 
-For latency the weights hardly matter, so only the reference CNN is trained, for one epoch; the others are untrained,
-with the statistics of their batch normalisation settled on random images and their activation ranges calibrated.
-Their answers hang on a hair, which any rounding turns; a bias for one class makes them as clear as training would, or
-tuning would refuse placements for answers that mean nothing.
+For latency the weights hardly matter, for the answers they do: those of an untrained model hang on a hair, which any
+rounding turns. So the models are trained for a few epochs on MNIST, its images brought to their size. MobileNetV2 would
+take hours: it stays untrained, the statistics of its batch normalisation settled, and a bias for one class makes its
+answers as clear as training would, or tuning would refuse placements for answers that mean nothing.
 """
 
 import logging
@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench, statistics
 from edgecnn.bench.statistics import Estimate
 from edgecnn.data import DataSet, load
-from edgecnn.data.dataset import make_dataset
+from edgecnn.data.dataset import Split, make_dataset
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, onnx_tune, provenance_of
@@ -39,14 +39,16 @@ from edgecnn.records import (
     BenchResults,
     Failure,
     Measurement,
+    Parity,
     Record,
     Report,
     Result,
     to_json,
 )
 from edgecnn.report import format
-from edgecnn.report.page import Notes, machine
+from edgecnn.report.grid import Notes, machine
 from edgecnn.training import train
+from edgecnn.verify import SAME_INTEGERS, SAME_WEIGHTS, compare, outputs_of
 
 FLOAT = "-float32.onnx"
 UNTUNED = "-int8-qat.onnx"
@@ -72,16 +74,30 @@ REFERENCE_BAR, MEAN_BAR, WORST_BAR = 0.62, 0.72, 1.0
 UNTUNED_SIZE_BAR, TUNED_SIZE_BAR = 1.08, 0.5
 """At most so much of the .tflite file's size for an untuned file, of the float .onnx file's for a tuned one."""
 
+AGREEMENT_BAR, ONE_LSB_BAR, ACCURACY_BAR = 0.999, 0.999, 0.0005
+"""Of the reference CNN's .onnx against its .tflite, shares: equal top classes at least, and outputs within one step at
+least, both without tuning; difference in accuracy at most, with it."""
+
+UNTRAINED = "mobilenet_v2"
 # logits by which the first class of an untrained model is ahead
 _CLEAR = 10.0
+# images that the statistics of batch normalisation are taken from
+_SETTLING = 100
 
 
 class Suite(Record, frozen=True):
-    """What to measure; times in seconds. ``images`` calibrate the ranges."""
+    """What to measure; times in seconds. ``images`` calibrate the ranges.
+
+    The reference CNN has all of MNIST, for one epoch; of the others, ``train_images`` train each for ``epochs``, and
+    their answers are compared on ``test_images``.
+    """
 
     models: tuple[str, ...]
     seed: int
     images: int
+    train_images: int
+    epochs: int
+    test_images: int
     tune_seconds: float
     seconds: float
     blocks: int
@@ -108,18 +124,23 @@ def run(path: Path, out: Path) -> Report:
     """Make every file of the suite at ``path`` in the folder ``out`` and measure them: those of a model in turns."""
     suite = read_suite(path)
     make_folder(out)
-    made = {name: _prepared(name, suite, out) for name in suite.models}
+    made, parities = {}, []
+    for name in suite.models:
+        source, data = _source(name, suite)
+        made[name] = _prepared(name, source, data, suite, out)
+        if name != UNTRAINED:
+            parities += _compared(name, data, out)
     measured = [_measured(name, files, suite, out) for name, files in made.items()]
     return Report(
         schema_version=SCHEMA_VERSION,
         title="Int8 .onnx in ONNX Runtime",
-        data=None,
+        data="mnist, brought to each model's size",
         data_sha256=None,
-        test_images=0,
+        test_images=suite.test_images,
         environment=measured[0].environment,
         seed=suite.seed,
         rows=tuple(row for results in measured for row in results.rows),
-        parities=(),
+        parities=tuple(parities),
     )
 
 
@@ -136,9 +157,8 @@ def _measured(name: str, files: list[Artifact | Failure], suite: Suite, out: Pat
 # The files
 
 
-def _prepared(name: str, suite: Suite, out: Path) -> list[Artifact | Failure]:
+def _prepared(name: str, source: Source, data: DataSet, suite: Suite, out: Path) -> list[Artifact | Failure]:
     """Every file of the model called ``name``, written into ``out``, or the reason why there is none."""
-    source, data = source_of(name, suite)
     model_file = out / f"{name}.keras"
     save_model(source.model, model_file)
     provenance = provenance_of(name, sha256_file(model_file), data)
@@ -174,42 +194,69 @@ def _made(path: Path, maker: Callable[[], bytes]) -> Artifact | Failure:
         return Failure(subject=path.name, stage="convert", error=type(error).__name__, reason=reason)
 
 
-class Drawn(Protocol):
-    """The part of a suite that says which random weights and images its files are made with."""
+def _compared(name: str, data: DataSet, out: Path) -> list[Parity]:
+    """The int8-qat .onnx files of the model called ``name`` against their .tflite, on the test images."""
+    images, labels = data.inputs(data.test.images), data.test.labels
+    expected = outputs_of(out / f"{name}{TFLITE}", images)
+    return [
+        compare(
+            artifacts.describe(path),
+            outputs_of(path, images),
+            expected,
+            labels,
+            against=f"{name}{TFLITE}",
+            tolerance=SAME_WEIGHTS if ending == TUNED else SAME_INTEGERS,
+        )
+        for ending in (UNTUNED, TUNED)
+        if (path := out / f"{name}{ending}").is_file()
+    ]
 
-    seed: int
-    images: int
 
-
-def source_of(name: str, suite: Drawn) -> tuple[Source, DataSet]:
-    """The model with settled statistics and its fake-quantised twin with calibrated ranges."""
-    if name == REFERENCE:
-        data = load("mnist")
-        model, _ = train(build_model(name, data, suite.seed), data, epochs=1, seed=suite.seed)
-    else:
-        require("keras").utils.set_random_seed(suite.seed)
-        model = MODELS[name]()
-        data = _random_data(model.input_shape[1:], suite)
-        _settle(model, data.calibration(suite.images))
+def _source(name: str, suite: Suite) -> tuple[Source, DataSet]:
+    """The model, its fake-quantised twin and its data."""
+    model, data = trained(name, suite.seed, suite.train_images, suite.epochs, suite.test_images)
     images = data.calibration(suite.images)
-    quantized = qat.fake_quantized(model, data)
-    qat.calibrate_ranges(quantized, images)
+    if name == UNTRAINED:
+        quantized = qat.fake_quantized(model, data)
+        qat.calibrate_ranges(quantized, images)
+    else:
+        quantized, _ = qat.train_quantized(model, data, epochs=1, seed=suite.seed)
     return Source(model, quantized, images, "int8", 1), data
 
 
-def _random_data(shape: tuple[int, int, int], suite: Drawn) -> DataSet:
-    images = np.random.default_rng(suite.seed).random((suite.images, *shape), np.float32)
-    labels = np.arange(suite.images) % 2
-    return make_dataset("random images", "random", (images, labels), (images, labels), None, (0.0, 1.0))
+def trained(name: str, seed: int, train_images: int, epochs: int, test_images: int) -> tuple[Any, DataSet]:
+    """The model called ``name``, trained as :class:`Suite` says, and its data."""
+    data = load("mnist")
+    if name != REFERENCE:
+        data = _resized(data, MODELS[name](), train_images, test_images)
+    model = build_model(name, data, seed)
+    if name == UNTRAINED:
+        _let_the_first_class_win(model)
+    else:
+        model, _ = train(model, data, epochs=1 if name == REFERENCE else epochs, seed=seed)
+    _settle(model, data.calibration(_SETTLING))
+    return model, data
+
+
+def _resized(data: DataSet, model: Any, train_images: int, test_images: int) -> DataSet:
+    """The first images of ``data`` at the size of ``model``; more digits than it has classes are folded onto them."""
+    height, width, channels = model.input_shape[1:]
+    classes = min(len(data.class_names), model.output_shape[-1])
+
+    def brought(split: Split, count: int) -> tuple[Any, Any]:
+        images = require("keras").ops.image.resize(split.images[:count].astype(np.float32), (height, width))
+        images = np.round(np.repeat(np.asarray(images), channels, axis=-1)).astype(np.uint8)
+        return images, split.labels[:count] % classes
+
+    names = [str(number) for number in range(model.output_shape[-1])]
+    parts = brought(data.train, train_images), brought(data.test, test_images)
+    return make_dataset(f"mnist for {model.name}", "mnist", *parts, names, (0.0, 1.0))
 
 
 def _settle(model: Any, images: Any) -> None:
-    """Make an untrained ``model`` behave like a trained one, as far as latency and tuning can tell.
+    """Give batch normalisation the statistics of ``images``: without momentum, one step of training takes them over.
 
-    Give batch normalisation the statistics of ``images``: without momentum, one step of training takes them over.
-
-    At first it divides by one instead, and the values of a deep model vanish or grow from layer to layer. The bias
-    of the last layer makes the first class win.
+    At first it divides by one instead, and a short training does not bring its running averages to where they belong.
     """
     layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
     before = [layer.momentum for layer in layers]
@@ -218,6 +265,9 @@ def _settle(model: Any, images: Any) -> None:
     model(images, training=True)
     for layer, momentum in zip(layers, before, strict=True):
         layer.momentum = momentum
+
+
+def _let_the_first_class_win(model: Any) -> None:
     bias = model.layers[-1].bias
     bias.assign(_CLEAR * np.eye(bias.shape[0])[0])
 
@@ -338,6 +388,15 @@ def missed(report: Report) -> tuple[str, ...]:
         check(f"{model}: size of untuned ÷ .tflite", to_size(report, model, UNTUNED, TFLITE), UNTUNED_SIZE_BAR)
         check(f"{model}: size of tuned ÷ float32", to_size(report, model, TUNED, FLOAT), TUNED_SIZE_BAR)
     check("geometric mean of the time of tuned ÷ float32", geometric_mean(report), MEAN_BAR)
+    for parity in report.parities:
+        apart = parity.difference
+        if parity.artifact == f"{REFERENCE}{UNTUNED}":
+            assert apart.within_one_lsb is not None
+            check("untuned: share of images with another top class", 1 - apart.agreement, 1 - AGREEMENT_BAR)
+            check("untuned: share of outputs further than 1 LSB", 1 - apart.within_one_lsb, 1 - ONE_LSB_BAR)
+        elif parity.artifact == f"{REFERENCE}{TUNED}":
+            apart_by = abs(parity.accuracy.value - parity.reference_accuracy.value)
+            check("tuned: difference in accuracy", apart_by, ACCURACY_BAR)
     return tuple(found)
 
 
@@ -359,12 +418,6 @@ def table(report: Report, source: str) -> str:
         # what it means is enough here, or nearly every cell would have a note with its own numbers
         return marked(text, *(warning.rpartition(": ")[2] for warning in statistics.warnings(row.measurement)))
 
-    def ratio(model: str, ending: str) -> str:
-        if isinstance(row_of(report, model, ending), Failure):
-            return format.ABSENT
-        estimate = to_float(report, model, ending)
-        return format.ratio_interval(estimate.value, estimate.low, estimate.high)
-
     def size(model: str, ending: str) -> str:
         row = row_of(report, model, ending)
         return format.ABSENT if isinstance(row, Failure) else format.count(row.artifact.size_bytes)
@@ -372,10 +425,7 @@ def table(report: Report, source: str) -> str:
     parts = [
         f"Median time, {unit.name} [95 %]:",
         _grid(models, time),
-        "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
-        _grid(models, ratio),
-        f"Geometric mean of tuned ÷ float32 in ONNX Runtime over {format.counted(len(models), 'model')}: "
-        f"**{format.ratio(geometric_mean(report))}**.",
+        *_ratios(report),
         "Size, bytes:",
         _grid(models, size),
         "Size of int8-qat .onnx ÷ int8-qat .tflite, and of tuned ÷ float32 .onnx:",
@@ -390,6 +440,8 @@ def table(report: Report, source: str) -> str:
                 ),
             ]
         ),
+        "Answers against those of its own int8-qat .tflite, on the same test images:",
+        _answers(report),
         _bars(report),
         "\n".join(f"- ({mark}) {text}" for mark, text in notes.all()),
         _measured_on(report, source),
@@ -397,11 +449,58 @@ def table(report: Report, source: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def short_table(report: Report, source: str) -> str:
+    """The ratios alone; ``source`` names the file of ``report``."""
+    return "\n\n".join((*_ratios(report), _bars(report), _measured_on(report, source)))
+
+
+def _ratios(report: Report) -> tuple[str, ...]:
+    models = models_of(report)
+
+    def ratio(model: str, ending: str) -> str:
+        if isinstance(row_of(report, model, ending), Failure):
+            return format.ABSENT
+        estimate = to_float(report, model, ending)
+        return format.ratio_interval(estimate.value, estimate.low, estimate.high)
+
+    return (
+        "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
+        _grid(models, ratio),
+        f"Geometric mean of tuned ÷ float32 in ONNX Runtime over {format.counted(len(models), 'model')}: "
+        f"**{format.ratio(geometric_mean(report))}**.",
+    )
+
+
+def _answers(report: Report) -> str:
+    lines = [
+        "| file | test images | same top class, % | within 1 LSB, % | largest, LSB | accuracy, % | .tflite, % |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for parity in report.parities:
+        apart = parity.difference
+        assert apart.within_one_lsb is not None
+        assert apart.max_lsb is not None
+        cells = (
+            parity.artifact,
+            format.count(apart.images),
+            format.percent(apart.agreement),
+            format.percent(apart.within_one_lsb),
+            format.count(apart.max_lsb),
+            format.percent(parity.accuracy.value),
+            format.percent(parity.reference_accuracy.value),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _bars(report: Report) -> str:
     bars = (
         f"Bars: time of tuned ÷ float32 at most {REFERENCE_BAR:g} for {REFERENCE}, {MEAN_BAR:g} in the geometric mean, "
         f"{WORST_BAR:g} for every model; size of int8-qat .onnx at most {UNTUNED_SIZE_BAR:g} of the .tflite file's, "
-        f"of the tuned one at most {TUNED_SIZE_BAR:g} of the float32 .onnx file's. "
+        f"of the tuned one at most {TUNED_SIZE_BAR:g} of the float32 .onnx file's; for {REFERENCE} without tuning, "
+        f"the same top class on at least {format.percent(AGREEMENT_BAR)} % of the images and at least "
+        f"{format.percent(ONE_LSB_BAR)} % of the outputs within 1 LSB, with tuning an accuracy that differs by at most "
+        f"{format.percent(ACCURACY_BAR)} points. "
     )
     return bars + ("Missed: " + "; ".join(found) + "." if (found := missed(report)) else "All are met.")
 

@@ -9,11 +9,11 @@ import re
 from functools import cache
 from pathlib import Path
 
-from benchmarks import against_others, int8_onnx
+from benchmarks import against_others, int8_onnx, microcontroller
 from edgecnn.errors import ConfigError
-from edgecnn.records import Report
+from edgecnn.records import Report, from_json
 from edgecnn.report import format, read, rows
-from edgecnn.report.page import Cell, Notes, machine, marks_of, setting
+from edgecnn.report.grid import Cell, Notes, machine, marks_of, setting
 from edgecnn.report.rows import Row
 
 _RESULTS = Path(__file__).parent / "results"
@@ -40,20 +40,28 @@ def up_to_date(text: str, where: object) -> str:
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_table(block[2], where)}\n\n{block[3]}", text)
 
 
-def _table(suite: str, where: object) -> str:
-    path = result_file(suite)
-    if not path.is_file():
+def _table(name: str, where: object) -> str:
+    suite = name.removesuffix("-short")
+    if not result_file(suite).is_file():
         raise ConfigError(
             f"{where} wants a table of {suite}, which has no result; run: python -m benchmarks run {suite}"
         )
-    return _rendered(suite)
+    return _rendered(name, suite)
 
 
 @cache  # two pages have the same tables, and intervals take seconds to compute
-def _rendered(suite: str) -> str:
+def _rendered(name: str, suite: str) -> str:
     path = result_file(suite)
-    render = {"int8-onnx": int8_onnx.table, "against-others": against_others.table}.get(suite, table)
-    return render(read(path), f"benchmarks/results/{path.name}")
+    source = f"benchmarks/results/{path.name}"
+    if suite == "microcontroller":
+        render_counts = {name: microcontroller.table, f"{suite}-short": microcontroller.short_table}[name]
+        return render_counts(from_json(path.read_bytes(), microcontroller.Counts, path), source)
+    render = {
+        "int8-onnx": int8_onnx.table,
+        "int8-onnx-short": int8_onnx.short_table,
+        "against-others": against_others.table,
+    }.get(name, table)
+    return render(read(path), source)
 
 
 def table(report: Report, source: str) -> str:
@@ -86,7 +94,10 @@ def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
         Cell(row.runtime or format.ABSENT),
         Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes)),
         Cell(format.ABSENT if row.accuracy is None else format.accuracy(row.accuracy)),
-        Cell(format.ABSENT if row.timing is None else format.time(row.timing.median, unit), notes.mark(*row.warnings)),
+        Cell(
+            format.ABSENT if row.timing is None else format.time(row.timing.median, unit),
+            notes.mark(*row.warnings, of=row.name),
+        ),
         Cell(format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)),
     )
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from edgecnn.errors import ArtifactError
 from edgecnn.files import sha256_file
-from edgecnn.records import Artifact, Provenance, from_json
+from edgecnn.records import Artifact, Companion, Provenance, from_json
 from edgecnn.runtimes import open_session
+from edgecnn.runtimes.c99 import header_of, read_generated
 
 
 def sidecar(path: Path) -> Path:
@@ -18,7 +19,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     """What is known of the model file at ``path``: its sidecar, or the file itself where there is none (``describe``).
 
     Raises:
-        ArtifactError: no such file, or its hash is not the one in its sidecar.
+        ArtifactError: no such file, or its hash, or that of a companion, is not the one in its sidecar.
         RecordError: the sidecar is damaged.
         SessionError: there is no sidecar and the runtime refuses the file.
     """
@@ -28,13 +29,23 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)
     artifact = from_json(beside.read_bytes(), Artifact, beside)
+    _check_hash(path, artifact.sha256, beside)
+    for companion in artifact.companions:
+        if Path(companion.file).name != companion.file:
+            raise ArtifactError(f"{beside} names {companion.file!r}, which is not beside it")
+        _check_hash(path.with_name(companion.file), companion.sha256, beside)
+    return artifact
+
+
+def _check_hash(path: Path, wanted: str, beside: Path) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing, which its sidecar {beside.name} names; export it again")
     found = sha256_file(path)
-    if found != artifact.sha256:
+    if found != wanted:
         raise ArtifactError(
             f"{path} has changed since it was exported: its SHA-256 is {found[:12]}…, its sidecar {beside.name} says "
-            f"{artifact.sha256[:12]}…; export it again, or remove the sidecar to take the file as it is"
+            f"{wanted[:12]}…; export it again, or remove the sidecar to take the file as it is"
         )
-    return artifact
 
 
 def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
@@ -51,6 +62,8 @@ def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artif
         provenance = None
         if stored is not None:
             provenance = from_json(stored, Provenance, f"metadata 'edgecnn' in {path.name}")
+        generated = read_generated(path) if path.suffix == ".c" else None
+        header = header_of(path)
         return Artifact(
             file=path.name,
             format=path.suffix[1:],
@@ -60,4 +73,6 @@ def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artif
             sha256=sha256_file(path),
             size_bytes=path.stat().st_size,
             provenance=provenance,
+            companions=(Companion(file=header.name, sha256=sha256_file(header)),) if generated else (),
+            memory=generated.memory if generated else None,
         )

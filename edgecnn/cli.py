@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -27,8 +27,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Repeated here because the registries import numpy, and --help must not wait for it; a test compares them.
 SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
-FORMATS = ("tflite", "onnx")
+FORMATS = ("tflite", "onnx", "c99")
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2")
+EMBED_TARGETS = ("c99", "tflm", "arduino", "linux")
+BENCH_TARGETS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32")
 
 _FILE = click.Path(path_type=Path)
 
@@ -191,7 +193,7 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
     _show_report(report, as_json)
     if not as_json:
         click.echo(f"\nThe whole report: {out / 'report.html'}")
-    sys.exit(_status(report))
+    _status(report, as_json)
 
 
 @cli.command()
@@ -270,7 +272,7 @@ def export(
     """
     from edgecnn.files import make_folder, sha256_file
     from edgecnn.formats import export as export_artifact
-    from edgecnn.formats import format_named, provenance_of
+    from edgecnn.formats import format_named, pairs, provenance_of
     from edgecnn.formats.source import Source
     from edgecnn.quantization.schemes import scheme_named
 
@@ -291,17 +293,16 @@ def export(
     provenance = provenance_of(model.stem, sha256_file(model), loaded)
     written: list[Record] = []
     failed = False
-    for format in map(format_named, formats):
-        for scheme in map(scheme_named, schemes):
-            try:
-                artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
-            except EdgecnnError as error:
-                failed = failed or not _is_expected(error)
-                click.echo(f"edgecnn: {scheme.name} .{format.name}: {error}", err=True)
-            else:
-                written.append(artifact)
-                if not as_json:
-                    click.echo(f"{out / artifact.file}  {artifact.size_bytes} bytes")
+    for format, scheme in pairs([*map(format_named, formats)], [*map(scheme_named, schemes)]):
+        try:
+            artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
+        except EdgecnnError as error:
+            failed = failed or not _is_expected(error)
+            click.echo(f"edgecnn: {scheme.name} .{format.ending}: {error}", err=True)
+        else:
+            written.append(artifact)
+            if not as_json:
+                click.echo(f"{out / artifact.file}  {artifact.size_bytes} bytes")
     if as_json:
         _print_array(written)
     sys.exit(1 if failed else 0)
@@ -373,6 +374,22 @@ def verify(
 @click.option("--out", type=_FILE, help="JSON file to write, with every sample.")
 @click.option("--baseline", "baselines", type=_FILE, multiple=True, help="JSON from edgecnn baseline.")
 @click.option("--aa", is_flag=True, help="Measure one file against itself instead: a difference is a false alarm.")
+@click.option("--ssh", "host", metavar="[USER@]HOST", help="Measure a bundle there, over the system's ssh.")
+@click.option(
+    "--adb",
+    "serial",
+    is_flag=False,
+    flag_value="",
+    metavar="[SERIAL]",
+    help="Measure a bundle on a device with adb; put it last if there is only one device.",
+)
+@click.option(
+    "--target",
+    "targets",
+    type=_Names(BENCH_TARGETS),
+    default=(),
+    help="Count instructions, flash and RAM on emulated processors too, such as cortex-m4,cortex-m55.",
+)
 @_json
 def bench(
     files: tuple[Path, ...],
@@ -387,14 +404,24 @@ def bench(
     out: Path | None,
     baselines: tuple[Path, ...],
     aa: bool,
+    host: str | None,
+    serial: str | None,
+    targets: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure the latency of model FILES.
 
-    FILES end in .tflite, .onnx or .keras. They are measured in turns, each in processes of its own; one that
-    cannot be is named with the reason, and the exit status is 1. A batch that a file cannot have is named too, and is
-    no error if it can have another of --batch. Interrupted with Ctrl-C, the command leaves what it has measured in
-    --out, and the same command goes on.
+    FILES end in .tflite, .onnx, .c (edgecnn's own) or .keras. They are measured in turns, each in processes of its
+    own; one that cannot be is named with the reason, and the exit status is 1. A batch that a file cannot have is
+    named too, and is no error if it can have another of --batch. Interrupted with Ctrl-C, the command leaves what it
+    has measured in --out, and the same command goes on.
+
+    Instead of them, a bundle.zip brings the files of a run and its test images; with --ssh or --adb it is measured on
+    a device, where edgecnn is installed for it.
+
+    With --target, .c and int8 .tflite FILES are also built as C for processors that QEMU emulates here: cortex-m0, -m3,
+    -m4, -m7, -m33, -m55 and riscv32. The instructions of one inference are counted, and flash, RAM and stack measured.
+    Instructions are no times.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic
@@ -404,27 +431,58 @@ def bench(
         _check_target(out, ".json")
     names = tuple(runtimes.split(",")) if runtimes else ()
     if aa:
+        if host is not None or serial is not None:
+            raise ConfigError("--aa measures a file on this machine; leave out --ssh and --adb")
+        if targets:
+            raise ConfigError("--aa tells times apart, and instructions are no times; leave out --target")
         _show_itself(files, threads, batches, names, seconds, processes, seed, out, as_json)
         return
-    loaded = None if data is None else _load(data, input_range)
-    report = bench_files(
-        files,
-        data=loaded,
-        threads=threads,
-        batches=batches,
-        runtimes=names,
-        seconds=seconds,
-        processes=processes,
-        seed=seed,
-        baselines=baselines,
-        keep=out,
-    )
+    with ExitStack() as stack:
+        if host is not None or serial is not None:
+            report = _bench_on_device(files, host, serial, baselines, targets)
+        else:
+            loaded = None if data is None else _load(data, input_range)
+            if any(path.suffix == ".zip" for path in files):
+                files, loaded = stack.enter_context(_bundle(files))
+            report = bench_files(
+                files,
+                data=loaded,
+                threads=threads,
+                batches=batches,
+                runtimes=names,
+                seconds=seconds,
+                processes=processes,
+                seed=seed,
+                baselines=baselines,
+                targets=targets,
+                keep=out,
+            )
     try:
         if out is not None:
             write_atomic(out, to_json(report))
     finally:  # a full disk loses the file, not the rows
         _show_report(report, as_json)
-    sys.exit(_status(report))
+    _status(report, as_json)
+
+
+@cli.command()
+@click.argument("run", type=_FILE)
+@click.option("--data", help="Where the data of the run are, if they are your own.")
+@click.option("--images", type=click.IntRange(1), default=1000, show_default=True, help="Test images to take along.")
+@click.option("--out", type=_FILE, required=True, help="The .zip file to write.")
+@_json
+def bundle(run: Path, data: str | None, images: int, out: Path, as_json: bool) -> None:
+    """Pack the files of a run for a device.
+
+    RUN is the folder that edgecnn run wrote. The bundle holds its .tflite and .onnx files with what is known of them,
+    test images, and a manifest with the SHA-256 of each; edgecnn bench measures it, there or from here.
+    """
+    from edgecnn.bundle import make_bundle
+
+    _check_target(out, ".zip")
+    made = make_bundle(run, out, data=data, images=images)
+    models = sum(not file.name.endswith((".json", ".npz")) for file in made.files)
+    _print(made, as_json, f"wrote {out}: {models} files, {made.test.images} of {made.test.of} test images")
 
 
 @cli.command()
@@ -494,20 +552,102 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
 
 
 @cli.command()
-@click.argument("file", type=_FILE)
+@click.argument("model", type=_FILE)
+@click.option("--target", required=True, help="tflm, c99, edgetpu, or a core: cortex-m4:flash=256k,ram=64k.")
+@_json
+def check(model: Path, target: str, as_json: bool) -> None:
+    """Say whether MODEL fits a target and runs there.
+
+    MODEL is a .tflite file that any tool made. Its operators, types, scales and sizes are held against what the target
+    takes, by rules and, where they are here, by its own tools: TFLM itself, a cross compiler. The output says by which.
+    The exit status is 1 if anything speaks against it; every reason is given at once. Cores are cortex-m0, -m0plus,
+    -m3, -m4, -m7, -m33 and -m55; budgets of flash and RAM are in bytes, with k or m.
+    """
+    from edgecnn.check import check as check_file
+
+    found = check_file(model, target)
+    if as_json:
+        _print(found, True, "")
+    else:
+        click.echo(f"{found.file} on {found.target}: {'fits' if found.fits else 'does not fit'}")
+        for kind, size in (("arena", found.arena_bytes), ("flash", found.flash_bytes), ("RAM", found.ram_bytes)):
+            if size is not None:
+                click.echo(f"  {kind:5}  {size:,} bytes")
+        for note in found.notes:
+            click.echo(f"  {note}")
+    for reason in found.reasons:
+        click.echo(f"edgecnn: {model}: {reason}", err=True)
+    sys.exit(0 if found.fits else 1)
+
+
+@cli.command()
+@click.argument("model", type=_FILE)
+@click.option("--target", type=click.Choice(EMBED_TARGETS), required=True, help="Where MODEL is to run.")
+@click.option("--data", help="Take golden inputs from this data set; by default noise, for linux the data of MODEL.")
+@click.option("--out", type=_FILE, required=True, help="The folder to write.")
+@_json
+def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) -> None:
+    """Put MODEL into a folder that is ready to copy to a device.
+
+    MODEL is a .tflite with int8 input and output; for linux any exported .tflite or .onnx. c99: C without a library.
+    tflm: the model, the operators and the arena for TensorFlow Lite Micro. arduino: a library around the C. linux: a
+    program that needs Python and one runtime. Each has golden answers, a test that compares with them, and a README.
+    A former kit in the folder is replaced, anything else is not.
+    """
+    from edgecnn.embed import embed as embed_model
+
+    kit = embed_model(model, target, out, data)
+    arena = "" if kit.arena_bytes is None else f", arena {kit.arena_bytes:,} bytes"
+    if kit.arena_measured_bytes is not None:
+        arena += f" ({kit.arena_measured_bytes:,} measured here)"
+    _print(kit, as_json, f"wrote {out}: {len(kit.files) + 1} files{arena}; read {out / 'README.md'}")
+
+
+@cli.command()
+@click.argument("files", type=_FILE, nargs=-1, required=True)
 @click.option("--out", type=_FILE, help="Folder to write report.md, .html, .csv and .json to.")
 @_json
-def report(file: Path, out: Path | None, as_json: bool) -> None:
-    """Show the report in FILE, and write it out again.
+def report(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Show the reports in FILES, and write them out as one.
 
-    FILE is the report.json of a run, or what bench wrote with --out.
+    FILES are report.json of runs, or what bench wrote with --out, on one machine or several. Each report keeps its own
+    verdict; nothing is ranked across them.
     """
-    from edgecnn.report import read, write
+    from edgecnn.report import merge, write
 
-    found = read(file)
+    found = merge(files)
     if out is not None:
         write(found, out)
     _show_report(found, as_json)
+
+
+@cli.command()
+@click.argument("old", type=_FILE)
+@click.argument("new", type=_FILE)
+@click.option("--max-accuracy-drop", type=float, default=0.1, show_default=True, help="In percentage points.")
+@click.option("--max-latency-ratio", type=float, default=1.1, show_default=True, help="New median ÷ old median.")
+@_json
+def compare(old: Path, new: Path, max_accuracy_drop: float, max_latency_ratio: float, as_json: bool) -> None:
+    """Find what got worse from the report OLD to NEW.
+
+    Rows are matched by artifact name, runtime, device, threads and batch. The exit status is 1 if a limit is broken by
+    the whole 95 % interval, or if a row of OLD is missing in NEW; where the interval straddles a limit, it cannot be
+    told. Latency is compared on one machine alone, accuracy on the same test images alone.
+    """
+    from edgecnn.report import read, show_gate
+    from edgecnn.report.compare import compare as compare_reports
+
+    gate = compare_reports(
+        read(old).replace(title=str(old)),
+        read(new).replace(title=str(new)),
+        max_accuracy_drop=max_accuracy_drop,
+        max_latency_ratio=max_latency_ratio,
+    )
+    if as_json:
+        _print(gate, True, "")
+    else:
+        show_gate(gate)
+    _end(gate.regressions, "regression", as_json)
 
 
 def _load(data: str, input_range: tuple[float, ...]) -> "DataSet":
@@ -516,6 +656,63 @@ def _load(data: str, input_range: tuple[float, ...]) -> "DataSet":
     if len(input_range) != 2:
         raise ConfigError(f"--input-range takes two numbers such as 0,1; got {len(input_range)}")
     return load(data, (input_range[0], input_range[1]))
+
+
+def _bundle(files: "Sequence[Path]") -> "AbstractContextManager[tuple[tuple[Path, ...], DataSet]]":
+    """The model files and test images of the one bundle in ``files``, unpacked as long as it is open."""
+    from edgecnn.bundle import opened
+
+    if _is_given("data") or _is_given("input_range"):
+        raise ConfigError("a bundle brings its own test images; leave out --data and --input-range")
+    if len(files) > 1:
+        raise ConfigError("a bundle is measured alone: give one .zip file and no other")
+    return opened(files[0])
+
+
+def _bench_on_device(
+    files: "Sequence[Path]",
+    host: str | None,
+    serial: str | None,
+    baselines: "Sequence[Path]",
+    targets: "Sequence[str]",
+) -> "Report":
+    """Measure a bundle on a device with the options of this command line, beside the baselines that are here.
+
+    Instructions are counted here: the device needs no compiler and no emulator.
+    """
+    from edgecnn.bench.baseline import load_baseline
+    from edgecnn.device import Adb, Ssh, bench_on
+    from edgecnn.emulation import costs
+
+    if host is not None and serial is not None:
+        raise ConfigError("--ssh and --adb are two ways to a device; give one of them")
+    if not any(path.suffix == ".zip" for path in files):
+        raise ConfigError("a device measures a bundle: give a .zip file that edgecnn bundle made")
+    recorded = tuple(load_baseline(path) for path in baselines)
+    with _bundle(files) as (models, _):  # looked at here before it is copied there
+        transport = Ssh(host) if host is not None else Adb(serial)
+        report = bench_on(transport, files[0], _forwarded())
+        emulated, uncounted = costs(models, targets) if targets else ((), ())
+    return report.replace(baselines=recorded, rows=(*report.rows, *uncounted), emulated=emulated)
+
+
+def _forwarded() -> list[str]:
+    """The options given on the command line that concern measuring, for the same command on a device."""
+    here = ("host", "serial", "out", "baselines", "targets", "as_json")
+    context = click.get_current_context()
+    options: list[str] = []
+    for parameter in context.command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in here and _is_given(str(parameter.name)):
+            value = context.params[str(parameter.name)]
+            options.append(parameter.opts[0])
+            if not parameter.is_flag:
+                options.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return options
+
+
+def _is_given(parameter: str) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _check_target(path: Path, suffix: str) -> None:
@@ -647,8 +844,8 @@ def _is_expected(error: EdgecnnError) -> bool:
     return isinstance(error, UnsupportedError)
 
 
-def _status(report: "Report") -> int:
-    """1 if an artifact is out of tolerance or a row failed that should not have; says which on stderr."""
+def _status(report: "Report", as_json: bool) -> NoReturn:
+    """End with 1 if an artifact is out of tolerance or a row failed that should not have."""
     from edgecnn.records import Failure
 
     broken = [f"{p.artifact} against {p.reference}: {line}" for p in report.parities for line in p.violations]
@@ -657,9 +854,18 @@ def _status(report: "Report") -> int:
         for row in report.rows
         if isinstance(row, Failure) and not row.expected
     ]
-    for line in broken:
-        click.echo(f"edgecnn: {line}", err=True)
-    return 1 if broken else 0
+    _end(broken, "problem", as_json)
+
+
+def _end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:
+    """End with 1 if there are reasons to. Where stdout has told them already, stderr tells their number alone."""
+    if as_json:
+        for reason in reasons:
+            click.echo(f"edgecnn: {reason}", err=True)
+    elif reasons:
+        number = f"1 {noun}" if len(reasons) == 1 else f"{len(reasons)} {noun}s"
+        click.echo(f"edgecnn: {number}, told above", err=True)
+    sys.exit(1 if reasons else 0)
 
 
 @contextmanager

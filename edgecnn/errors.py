@@ -12,7 +12,11 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 ├── ExportError              a conversion that failed or gave something else than asked for
 │   └── UnsupportedError     a combination that makes no sense, with the reason
 ├── ArtifactError            an exported file that is missing, damaged or not what its sidecar says
+├── BundleError              a bundle that cannot be made, or that is damaged or not what its manifest says
+├── DeviceError              a device that cannot be reached, or cannot do what was asked of it
 ├── SessionError             a runtime that cannot load or run an artifact
+├── EmulationError           generated code that cannot be built for, or run on, an emulated machine
+│   └── FitError             a board with too little flash or RAM
 └── BenchError               a measurement that cannot be made
 """
 
@@ -73,8 +77,24 @@ class ArtifactError(EdgecnnError):
     """An exported file that is missing, damaged or not what its sidecar says."""
 
 
+class BundleError(EdgecnnError):
+    """A bundle that cannot be made, or one that is damaged or not what its manifest says."""
+
+
+class DeviceError(EdgecnnError):
+    """A device that cannot be reached, or cannot do what was asked of it."""
+
+
 class SessionError(EdgecnnError):
     """A runtime that cannot load or run an artifact."""
+
+
+class EmulationError(EdgecnnError):
+    """Generated code that cannot be built for, or run on, an emulated machine."""
+
+
+class FitError(EmulationError):
+    """A board with too little flash or RAM for the program; says by how much."""
 
 
 class BenchError(EdgecnnError):

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgecnn.errors import OutputError
@@ -54,4 +56,42 @@ def write_atomic(path: Path, data: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write ``files``, by their place below ``path``, as the whole content of the folder ``path``.
+
+    They are written beside it and take its place when all are there. What was in ``path`` before is gone then: the
+    caller has looked whether it may go. A process killed in between leaves the old folder or the new one; the old one
+    under a name with ``.old`` where the moment was the worst, from where the next call takes it back.
+
+    Raises:
+        OutputError: the disk is full, or the place does not allow writing.
+    """
+    path = path.resolve()
+    make_folder(path.parent)
+    partial, old = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "old"))
+    try:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for leftover in (partial, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        for name, data in files.items():
+            place = partial / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        if old.exists():
+            shutil.rmtree(old)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error

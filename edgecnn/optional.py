@@ -19,6 +19,7 @@ _EXTRAS = {
     "tf_keras": "train",
     "jinja2": "report",
     "matplotlib": "report",
+    "tflite_micro": "micro",
 }
 
 

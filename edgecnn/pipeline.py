@@ -19,16 +19,18 @@ from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline
 from edgecnn.bench.comparison import answers_of
 from edgecnn.data import DataSet, load
+from edgecnn.diagnosis.layers import layers
 from edgecnn.errors import (
     ConfigError,
     EdgecnnError,
     MissingExtraError,
     RecordError,
+    SessionError,
     UnknownNameError,
     UnsupportedError,
 )
 from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, Format, export, format_named, provenance_of
+from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
@@ -43,6 +45,7 @@ from edgecnn.records import (
     BenchResults,
     Failure,
     Io,
+    LayerErrors,
     Parity,
     Record,
     Report,
@@ -61,15 +64,17 @@ from edgecnn.verify import (
     FLOAT,
     accuracy_of,
     fake_quantized_outputs,
+    in_tflm,
     judge,
     outputs_of,
     reference_of,
+    runs_in_tflm,
+    tflm_outputs_of,
 )
 
 log = logging.getLogger("edgecnn")
 
-_TOOLS = ("edgecnn", "numpy", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx",
-          "onnx", "onnxruntime", "ai-edge-litert")  # fmt: skip
+_TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
 
 
 class RunConfig(Record, frozen=True):
@@ -258,6 +263,7 @@ class _Run:
         self.tune()
         exported = list(self.export())
         parities = self.verify(exported)
+        layers = tuple(self.layers(exported))
         measured = self.bench(exported)
         report = Report(
             schema_version=SCHEMA_VERSION,
@@ -271,6 +277,7 @@ class _Run:
             parities=tuple(parities),
             baselines=self.baselines,
             stages=tuple(self.times),
+            layers=layers,
         )
         write(report, self.out)
         return report
@@ -425,13 +432,13 @@ class _Run:
         """Every scheme in every format; one that makes no sense, or fails, becomes a Failure."""
         config = self.config
         model_sha256 = sha256_file(self.model)
-        wanted = [(format_named(f), scheme_named(s)) for f in config.formats for s in config.schemes]
+        wanted = pairs([*map(format_named, config.formats)], [*map(scheme_named, config.schemes)])
         with progress("export", len(wanted)) as advance:
             for format, scheme in wanted:
-                advance(note=f"{scheme.name}.{format.name}")
+                advance(note=f"{scheme.name}.{format.ending}")
                 if scheme.method == "qat" and not self.qat_weights.is_file():
                     continue  # its failure is a row already
-                path = self.artifacts / f"{self.name}-{scheme.name}.{format.name}"
+                path = self.artifacts / file_name(self.name, scheme, format)
                 inputs = self.export_inputs(scheme)
                 if format.name == "onnx" and scheme.name in self.tunings:
                     inputs["tuning"] = to_json(self.tunings[scheme.name]).decode()
@@ -447,7 +454,8 @@ class _Run:
                     )
 
                 try:
-                    self.stage(f"export-{path.name}", inputs, [path, artifacts.sidecar(path)], make)
+                    outputs = [path.with_suffix(f".{ending}") for ending in format.companions]
+                    self.stage(f"export-{path.name}", inputs, [path, artifacts.sidecar(path), *outputs], make)
                     yield artifacts.load(path)
                 except EdgecnnError as error:
                     self.fail("export", path.name, error)
@@ -461,12 +469,15 @@ class _Run:
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
         parities: list[Parity] = []
         outputs: dict[str, Float] = {}
+        micro: dict[str, Float] = {}
         with progress("verify", len(exported)) as advance:
             for artifact in exported:
                 advance(0, artifact.file)
                 try:
                     outputs[artifact.sha256] = self.outputs(artifact)
-                    parities += judge(artifact, exported, outputs, references, self.data.test.labels)
+                    if runs_in_tflm(artifact):
+                        micro.update(self.tflm_outputs(artifact))
+                    parities += judge(artifact, exported, outputs, references, self.data.test.labels, micro)
                     self.answers[artifact.sha256] = answers_of(outputs[artifact.sha256].argmax(axis=1), self.data.test)
                 except EdgecnnError as error:
                     self.fail("verify", artifact.file, error)
@@ -499,6 +510,18 @@ class _Run:
         path = self.artifacts / artifact.file
         return self.kept(artifact.file, inputs, lambda: outputs_of(path, self.test_images))
 
+    def tflm_outputs(self, artifact: Artifact) -> dict[str, Float]:
+        """Those of an int8 .tflite in TFLM by its hash, for the first test images; none where TFLM does not run it."""
+        path = self.artifacts / artifact.file
+        try:
+            version = require("tflite_micro").__version__
+            inputs = {**self.data_inputs, "artifact": artifact.sha256, "tflm": version}
+            kept = self.kept(in_tflm(artifact), inputs, lambda: tflm_outputs_of(path, self.test_images))
+        except (MissingExtraError, SessionError) as error:
+            log.warning("%s is not compared with TFLM: %s", artifact.file, error)
+            return {}
+        return {artifact.sha256: kept}
+
     def kept(self, name: str, inputs: dict[str, object], compute: Callable[[], Float]) -> Float:
         """Outputs ``(images, classes)`` that are a stage of their own, kept as .npy."""
         path = self.work / f"outputs-{name.replace(' ', '-')}.npy"
@@ -511,6 +534,26 @@ class _Run:
         self.stage(f"outputs-{name.replace(' ', '-')}", inputs, [path], make)
         outputs: Float = np.load(path, allow_pickle=False)
         return outputs
+
+    def layers(self, exported: list[Artifact]) -> Iterator[LayerErrors]:
+        """work/layers-….json: the error of every int8 tensor inside the int8 .tflite files."""
+        for artifact in exported:
+            scheme = scheme_named(artifact.scheme)
+            if artifact.format != "tflite" or not is_static_int8(scheme):
+                continue
+            file, path = self.artifacts / artifact.file, self.work / f"layers-{artifact.file}.json"
+            weights = self.qat_weights if scheme.method == "qat" else None
+
+            def make(file: Path = file, path: Path = path, weights: Path | None = weights) -> None:
+                (errors,) = layers([file], self.data, model=self.model, qat_weights=weights)
+                write_atomic(path, to_json(errors))
+
+            inputs = {**self.export_inputs(scheme), "artifact": artifact.sha256}
+            try:
+                self.stage(f"layers-{artifact.file}", inputs, [path], make)
+                yield from_json(path.read_bytes(), LayerErrors, path)
+            except EdgecnnError as error:
+                self.fail("layers", artifact.file, error)
 
     def bench(self, exported: list[Artifact]) -> BenchResults:
         """bench.json: the Keras model and every artifact, interleaved."""
@@ -565,7 +608,9 @@ def _with_accuracy(
     rows: tuple[Result | Failure, ...], parities: list[Parity], answers: dict[str, Answers]
 ) -> Iterator[Result | Failure]:
     """Rows with the accuracy counted in verification; the Keras model's is that of every float reference."""
-    counted = {parity.artifact_sha256: parity.accuracy for parity in parities}
+    # against TFLM the images may be fewer
+    whole = [parity for parity in parities if parity.reference in (FLOAT, FAKE_QUANTIZED)]
+    counted = {parity.artifact_sha256: parity.accuracy for parity in whole}
     floats = [parity.reference_accuracy for parity in parities if parity.reference == FLOAT]
     for row in rows:
         if isinstance(row, Result):

@@ -113,8 +113,53 @@ class Provenance(Record, frozen=True):
     tuning: Tuning | None = None
 
 
+class MemoryBlock(Record, frozen=True):
+    """A value, or a layer's scratch memory, in the arena of generated C: ``bytes`` from ``offset`` on.
+
+    It is needed from layer ``first`` to layer ``last``, both included; blocks needed at the same time share bytes
+    only where a layer writes its output over an input it has read.
+    """
+
+    name: str
+    offset: int
+    bytes: int
+    first: int
+    last: int
+
+
+class MemoryPlan(Record, frozen=True):
+    """The arena of generated C, in bytes, and what lies in it; input and output are the caller's."""
+
+    arena_bytes: int
+    blocks: tuple[MemoryBlock, ...]
+
+
+class Companion(Record, frozen=True):
+    """A file that belongs to an artifact and stands beside it, such as the header of a .c file."""
+
+    file: str
+    sha256: str
+
+
+class GeneratedC(Record, frozen=True):
+    """What a generated .c file says of itself. ``name`` begins its functions' names.
+
+    ``caller_arena`` says that its invoke function takes the arena as a third argument.
+    """
+
+    name: str
+    input: TensorSpec
+    output: TensorSpec
+    memory: MemoryPlan
+    caller_arena: bool
+    provenance: Provenance | None = None
+
+
 class Artifact(Record, frozen=True):
-    """One model file: what is in it, where it comes from, and its hash. ``file`` stands beside the sidecar."""
+    """One model file: what is in it, where it comes from, and its hash. ``file`` stands beside the sidecar.
+
+    ``memory`` is known of generated C only.
+    """
 
     file: str
     format: str
@@ -124,6 +169,8 @@ class Artifact(Record, frozen=True):
     sha256: str
     size_bytes: int
     provenance: Provenance | None = None
+    companions: tuple[Companion, ...] = ()
+    memory: MemoryPlan | None = None
 
     @property
     def name(self) -> str:
@@ -182,7 +229,8 @@ def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float,
     share = successes / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # at the ends the interval is exact, which rounding would miss
+    return 0.0 if successes == 0 else middle - half, 1.0 if successes == total else middle + half
 
 
 class Difference(Record, frozen=True):
@@ -570,10 +618,76 @@ class LayerErrors(Record, frozen=True):
     layers: tuple[LayerError, ...]
 
 
+class TargetCheck(Record, frozen=True):
+    """Whether a .tflite fits and runs on a target; ``reasons`` say why not, ``notes`` how that is known.
+
+    ``arena_bytes`` is the memory for activations, ``flash_bytes`` and ``ram_bytes`` what the model takes of a
+    microcontroller; ``None`` where nothing was measured.
+    """
+
+    schema_version: int
+    file: str
+    sha256: str
+    target: str
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    arena_bytes: int | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.reasons
+
+
+class Emulated(Record, frozen=True):
+    """What an int8 artifact costs as C on an emulated processor: ``instructions`` of one inference, which are no time.
+
+    They are those of ``functions`` together. ``opt`` is the compiler's level of optimisation; ``compiler`` and
+    ``emulator`` are what the two say of themselves. Bytes are those of the model alone: ``code`` without weights,
+    ``flash`` with them, static ``ram`` with the ``arena`` in it, and at most ``stack`` on top of it. Input and output
+    arrays are the caller's.
+    """
+
+    artifact: str
+    artifact_sha256: str
+    target: str
+    opt: str
+    compiler: str
+    emulator: str
+    instructions: int
+    functions: dict[str, int]
+    code_bytes: int
+    flash_bytes: int
+    ram_bytes: int
+    stack_bytes: int
+    arena_bytes: int
+
+
+class Kit(Record, frozen=True):
+    """What ``edgecnn embed`` wrote into a folder; it is ``kit.json`` there. ``files`` are the others by SHA-256.
+
+    ``arena_bytes`` is what the code in the kit sets aside for activations; ``arena_measured_bytes`` what TFLM took on
+    the machine that made the kit, ``None`` where the code needs no interpreter.
+    """
+
+    schema_version: int
+    target: str
+    name: str
+    model: str
+    model_sha256: str
+    files: dict[str, str]
+    versions: dict[str, str]
+    arena_bytes: int | None = None
+    arena_measured_bytes: int | None = None
+
+
 class Report(Record, frozen=True):
     """A run in one record: what was made, how it was verified, how fast it is, what failed.
 
     ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
+    ``emulated`` is what artifacts cost on processors that are emulated here, whichever machine ``rows`` are from.
     ``others`` are reports of other machines shown beside this one; none of their rows is ranked against its own.
     ``unfinished`` is that of ``BenchResults``.
     """
@@ -590,5 +704,40 @@ class Report(Record, frozen=True):
     baselines: tuple[Baseline, ...] = ()
     stages: tuple[StageTime, ...] = ()
     layers: tuple[LayerErrors, ...] = ()
+    emulated: tuple[Emulated, ...] = ()
     others: "tuple[Report, ...]" = ()
     unfinished: str | None = None
+
+
+class BundledFile(Record, frozen=True):
+    """A file of a bundle: its path inside, with ``/``, and what it must be."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class BundledImages(Record, frozen=True):
+    """The test images of a bundle: ``images`` of the ``of`` that the data set ``data`` has, as it has them.
+
+    ``shape`` is that of one image (height, width, channels), ``data_sha256`` the whole data set's.
+    """
+
+    data: str
+    data_sha256: str
+    images: int
+    of: int
+    shape: tuple[int, int, int]
+    dtype: Literal["uint8", "float32"]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+class Bundle(Record, frozen=True):
+    """The manifest of a bundle: what a device needs to measure the artifacts of a run. ``files`` names all others."""
+
+    schema_version: int
+    model: str
+    model_sha256: str
+    test: BundledImages
+    files: tuple[BundledFile, ...]

@@ -1,21 +1,26 @@
 """Verification: an artifact against the model it came from, on the same images."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts
 from edgecnn.data import DataSet
-from edgecnn.errors import ConfigError, SessionError
+from edgecnn.errors import ConfigError, MissingExtraError, SessionError
 from edgecnn.formats.source import Source
+from edgecnn.formats.tflite_graph import macs, read_graph
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Accuracy, Artifact, Difference, Parity, Tolerance, wilson
 from edgecnn.runtimes import Float, Session, open_session, predict, runtime_for
+
+log = logging.getLogger("edgecnn")
 
 # Names of the references in a Parity
 FLOAT = "float Keras model"
@@ -35,6 +40,13 @@ TOLERANCES: dict[str, Tolerance] = {
 # round at all, so files that have some are not held to a number of steps.
 SAME_INTEGERS = Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.0025, mean_lsb=1.5)
 SAME_WEIGHTS = SAME_INTEGERS.replace(mean_lsb=None)
+# Generated C against TensorFlow Lite for Microcontrollers on the same .tflite: every byte. LiteRT is held to
+# SAME_INTEGERS there, since it rounds differently by design.
+SAME_BYTES = Tolerance(max_abs=0.0, mean_abs=0.0, agreement=1.0, accuracy_drop=0.0, mean_lsb=0.0)
+
+# Multiply-accumulates that TFLM's reference kernels are given: about 30 s of one core at 1.4 G/s. Models that need
+# more for all test images are compared on the first of them; a Parity says on how many.
+_TFLM_MACS = 40_000_000_000
 
 # How much steeper the outputs may answer to the logits than the reference does, by reference: a wrong scale shows
 # here long before it changes a class (2 % on the weights of one layer: 0.9 to 2.1 %), while rounding does not
@@ -47,7 +59,9 @@ def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
     """Compare the model files at ``paths`` with the Keras model at ``model``, on all test images of ``data``.
 
     An int8-qat file is compared with the fake-quantised model that ``qat_weights`` (from ``edgecnn quantize``)
-    make of it; an int8 .onnx also with the .tflite of the same scheme, if that is among ``paths``.
+    make of it; an int8 .onnx or .c also with the .tflite of the same scheme, if that is among ``paths``. An int8
+    .tflite and the .c of it are compared with what TensorFlow Lite for Microcontrollers makes of the .tflite too, where
+    that is installed and takes the file; the .c in every byte.
 
     Raises:
         ArtifactError: a file is missing, or its hash does not match its sidecar.
@@ -63,7 +77,16 @@ def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
         source = Source.load(model, data, qat_weights=qat_weights)
         references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
     outputs = {artifact.sha256: outputs_of(path, images) for artifact, path in zip(found, paths, strict=True)}
-    return [parity for artifact in found for parity in judge(artifact, found, outputs, references, data.test.labels)]
+    micro = {}
+    for artifact, path in zip(found, paths, strict=True):
+        if runs_in_tflm(artifact):
+            try:
+                micro[artifact.sha256] = tflm_outputs_of(path, images)
+            except (MissingExtraError, SessionError) as error:
+                log.warning("%s is not compared with TFLM: %s", artifact.file, error)
+    return [
+        parity for artifact in found for parity in judge(artifact, found, outputs, references, data.test.labels, micro)
+    ]
 
 
 def judge(
@@ -72,10 +95,12 @@ def judge(
     outputs: Mapping[str, Float],
     references: Mapping[str, Float],
     labels: NDArray[np.int64],
+    micro: Mapping[str, Float] = MappingProxyType({}),
 ) -> Iterator[Parity]:
-    """Compare one artifact with its reference and, an int8 .onnx, with its twin among ``exported``.
+    """Compare one artifact with its reference and, a static int8 one, with its twins among ``exported``.
 
-    ``outputs`` are by the artifact's SHA-256, ``references`` by ``FLOAT`` and ``FAKE_QUANTIZED``.
+    ``outputs`` are by the artifact's SHA-256, ``references`` by ``FLOAT`` and ``FAKE_QUANTIZED``; ``micro`` are those
+    of TFLM by the SHA-256 of the .tflite, for the first images or all.
 
     Raises:
         ConfigError: the artifact's scheme is not one of edgecnn's.
@@ -105,6 +130,27 @@ def judge(
                     against=twin.file,
                     tolerance=SAME_WEIGHTS if _has_float_operators(artifact) else SAME_INTEGERS,
                 )
+    for twin in (artifact,) if artifact.format == "tflite" else exported if artifact.format == "c" else ():
+        if runs_in_tflm(twin) and twin.scheme == scheme.name and twin.sha256 in micro:
+            expected = micro[twin.sha256]
+            yield compare(
+                artifact,
+                outputs[artifact.sha256][: len(expected)],
+                expected,
+                labels[: len(expected)],
+                against=in_tflm(twin),
+                tolerance=SAME_BYTES if artifact.format == "c" else SAME_INTEGERS,
+            )
+
+
+def runs_in_tflm(artifact: Artifact) -> bool:
+    """Whether an artifact is compared with what TFLM makes of it: a static int8 .tflite."""
+    return artifact.format == "tflite" and artifact.scheme in SCHEMES and is_static_int8(SCHEMES[artifact.scheme])
+
+
+def in_tflm(artifact: Artifact) -> str:
+    """What a ``Parity`` calls a .tflite in TFLM as a reference."""
+    return f"{artifact.file} in TFLM"
 
 
 def outputs_of(path: Path, images: Float) -> Float:
@@ -116,6 +162,19 @@ def outputs_of(path: Path, images: Float) -> Float:
         SessionError: the runtime refuses the file or fails while running.
     """
     return outputs_in(lambda: open_session(path), images)
+
+
+def tflm_outputs_of(path: Path, images: Float) -> Float:
+    """Outputs of the .tflite at ``path`` in TFLM for the first ``images``, as many as its kernels can do in time.
+
+    Raises:
+        MissingExtraError: ``tflite-micro`` is not installed.
+        SessionError: TFLM refuses the file or fails while running.
+    """
+    graph = read_graph(path.read_bytes(), path.name)
+    affordable = _TFLM_MACS // max(1, sum(macs(graph, operator) for operator in graph.operators))
+    with contextlib.closing(open_session(path, runtime="tflm")) as session:  # it holds Python's lock: no threads
+        return predict(session, images[: max(1, affordable)])
 
 
 def outputs_in(opened: Callable[[], Session], images: Float) -> Float:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
+from edgecnn.embed import KIT_FILE, embed
 from edgecnn.errors import EdgecnnError
-from export.linux import kit
+from export.cortex_m import kit as cortex_m_kit
 
 _PATH = click.Path(path_type=Path)
 
@@ -18,14 +19,29 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("model", type=_PATH)
-@click.option("--data", default="mnist", show_default=True, help="The data set MODEL was made from.")
+@click.option("--data", help="The data set MODEL was made from; needed if it is your own.")
 @click.option("--out", type=_PATH, required=True, help="The folder to write.")
-def linux(model: Path, data: str, out: Path) -> None:
+def linux(model: Path, data: str | None, out: Path) -> None:
     """Linux with Python and one runtime.
 
     MODEL (.tflite or .onnx) comes with a program that runs it and answers to check it with.
     """
-    for path in kit.build(model, data, out):
+    for name in (*embed(model, "linux", out, data).files, KIT_FILE):
+        click.echo(out / name)
+
+
+@cli.command()
+@click.argument("model", type=_PATH)
+@click.option("--core", type=click.Choice(cortex_m_kit.CORES), default="m4", show_default=True, help="The core.")
+@click.option("--data", help="A data set whose test images the kit is tried with; by default they are random.")
+@click.option("--out", type=_PATH, required=True, help="The folder to write.")
+def cortex_m(model: Path, core: str, data: str | None, out: Path) -> None:
+    """Cortex-M without an operating system.
+
+    MODEL (an int8 .tflite) becomes C99, with a Makefile that builds it, runs it on an emulated board and compares
+    every byte it answers.
+    """
+    for path in cortex_m_kit.build(model, core, data, out):
         click.echo(path)
 
 

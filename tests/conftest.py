@@ -9,9 +9,10 @@ import pytest
 
 from edgecnn.data import DataSet, load
 from edgecnn.files import sha256_file
-from edgecnn.formats import FORMATS, export, provenance_of
+from edgecnn.formats import FORMATS, export, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.models import build_model, save_model
+from edgecnn.pipeline import RunConfig, run
 from edgecnn.quantization import qat
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Artifact
@@ -65,8 +66,32 @@ def workspace(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Works
     provenance = provenance_of("digits", sha256_file(model_file), data)
     artifacts = {
         (format.name, scheme.name): export(source, format=format, scheme=scheme, provenance=provenance, folder=folder)
-        for format in FORMATS.values()
-        for scheme in SCHEMES.values()
+        for format, scheme in pairs([*FORMATS.values()], [*SCHEMES.values()])
         if (format.name, scheme.name) != ("onnx", "int16x8")
     }
     return Workspace(folder, data_file, data, model, model_file, quantized, qat_file, artifacts)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The folder of a small run on real MNIST, float32 and int8 in both formats, and its data; do not change them."""
+
+    folder: Path
+    data_file: Path
+    data: DataSet
+
+
+@pytest.fixture(scope="session")
+def finished_run(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    folder = tmp_path_factory.mktemp("finished")
+    data_file = folder / "digits.npz"
+    np.savez(
+        data_file,
+        x_train=mnist.train.images[:2000],
+        y_train=mnist.train.labels[:2000],
+        x_test=mnist.test.images[:500],
+        y_test=mnist.test.labels[:500],
+    )
+    config = RunConfig(data=str(data_file), epochs=1, schemes=("float32", "int8"), tune=False, seconds=0.05)
+    run(config, folder / "run")
+    return FinishedRun(folder / "run", data_file, load(str(data_file)))

@@ -9,6 +9,7 @@ import pytest
 from edgecnn import artifacts
 from edgecnn.errors import ArtifactError, RecordError, SessionError
 from edgecnn.files import sha256_file
+from edgecnn.formats import FORMATS
 from edgecnn.records import Artifact, from_json
 from edgecnn.runtimes import RUNTIMES
 
@@ -21,6 +22,8 @@ def test_without_a_sidecar_the_file_itself_tells_the_same(workspace: Any, tmp_pa
     for key, artifact in workspace.artifacts.items():
         path = tmp_path / artifact.file
         path.write_bytes(workspace.path(*key).read_bytes())
+        for companion in artifact.companions:
+            (tmp_path / companion.file).write_bytes((workspace.folder / companion.file).read_bytes())
         assert artifacts.load(path) == artifact
         assert artifacts.load(workspace.path(*key)) == artifact
 
@@ -32,7 +35,7 @@ def test_what_a_sidecar_says_of_its_file_is_true(workspace: Any) -> None:
         assert stored == artifact
         assert stored.sha256 == sha256_file(path)
         assert stored.size_bytes == path.stat().st_size
-        assert (stored.format, stored.scheme) == key
+        assert (stored.format, stored.scheme) == (FORMATS[key[0]].ending, key[1])
         assert stored.name == path.name
 
 

@@ -9,18 +9,21 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from emulated import need
 
-from benchmarks import against_others, int8_onnx
+from benchmarks import against_others, int8_onnx, microcontroller
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.models import MODELS
 from edgecnn.pipeline import read_config
-from edgecnn.records import Failure, Report, Result, to_json
+from edgecnn.records import Failure, Parity, Report, Result, from_json, to_json
 from edgecnn.report import read
 
 ROOT = Path(__file__).parents[1]
 SUITES = sorted((ROOT / "benchmarks" / "suites").glob("*.toml"))
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+AGAINST_OTHERS = ROOT / "benchmarks" / "results" / "against-others.json"
 INT8_ONNX = ROOT / "benchmarks" / "results" / "int8-onnx.json"
+MICROCONTROLLER = ROOT / "benchmarks" / "results" / "microcontroller.json"
 
 
 def benchmarks(*arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
@@ -44,8 +47,12 @@ def test_there_is_a_result_for_each_suite() -> None:
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_suites_parse(path: Path) -> None:
-    own = {"int8-onnx": int8_onnx.read_suite, "against-others": against_others.read_suite}
-    own.get(path.stem, read_config)(path)
+    readers = {
+        "against-others": against_others.read_suite,
+        "int8-onnx": int8_onnx.read_suite,
+        "microcontroller": microcontroller.read_suite,
+    }
+    readers.get(path.stem, read_config)(path)
 
 
 def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
@@ -62,11 +69,16 @@ def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
 def test_unknown_suite_is_an_error() -> None:
     ended = benchmarks("run", "minst")
     assert ended.returncode == 2
-    assert ended.stderr == "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, mnist\n"
+    assert (
+        ended.stderr
+        == "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, microcontroller, mnist\n"
+    )
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in RESULTS if path.stem not in ("int8-onnx", "against-others")], ids=lambda path: path.stem
+    "path",
+    [path for path in RESULTS if path not in (AGAINST_OTHERS, INT8_ONNX, MICROCONTROLLER)],
+    ids=lambda path: path.stem,
 )
 def test_results_are_reports_of_their_suite(path: Path) -> None:
     report, suite = read(path), read_config(path.parents[1] / "suites" / f"{path.stem}.toml")
@@ -203,6 +215,12 @@ def test_int8_result_meets_the_bars(int8_report: Report) -> None:
     assert max(ratios.values()) <= 1.0
     mean = prod(ratios.values()) ** (1 / len(ratios))
     assert mean <= 0.72
+    answers = {parity.artifact: parity for parity in int8_report.parities}
+    untuned, tuned = (answers[f"mnist_cnn-int8-qat{kind}.onnx"] for kind in ("", "-tuned"))
+    assert untuned.difference.images == 10_000
+    assert untuned.difference.agree >= 9_990
+    assert (untuned.difference.within_one_lsb or 0) >= 0.999
+    assert abs(tuned.accuracy.correct - tuned.reference_accuracy.correct) <= 5
     assert int8_onnx.geometric_mean(int8_report) == pytest.approx(mean)
     assert int8_onnx.missed(int8_report) == ()
     assert "All are met." in int8_onnx.table(int8_report, "x")
@@ -215,6 +233,20 @@ def test_missed_bars_are_named(int8_report: Report) -> None:
     assert last.startswith("geometric mean of the time of tuned ÷ float32 is")
     assert f"Missed: {first}; {last}." in int8_onnx.table(slow, "x")
     assert int8_onnx.missed(slowed(int8_report, "ds_cnn-float32.onnx", 0.5))[0].startswith("ds_cnn: time of")
+
+
+def test_answers_that_differ_are_named(int8_report: Report) -> None:
+    def worse(parity: Parity) -> Parity:
+        apart = parity.difference
+        less = parity.accuracy.replace(correct=parity.reference_accuracy.correct - 6)
+        return parity.replace(accuracy=less, difference=apart.replace(agree=9_989, within_one_lsb=0.998))
+
+    report = int8_report.replace(parities=tuple(map(worse, int8_report.parities)))
+    assert [reason.partition(" is ")[0] for reason in int8_onnx.missed(report)] == [
+        "untuned: share of images with another top class",
+        "untuned: share of outputs further than 1 LSB",
+        "tuned: difference in accuracy",
+    ]
 
 
 def test_what_another_tool_cannot_make_is_a_note(int8_report: Report) -> None:
@@ -266,10 +298,139 @@ def test_a_small_int8_suite_runs(tmp_path: Path) -> None:
     """One model, briefly: every file is made, measured, and in the table."""
     suite = tmp_path / "suite.toml"
     suite.write_text(
-        'models = ["ds_cnn"]\nseed = 1\nimages = 4\ntune_seconds = 0.5\nseconds = 0.05\nblocks = 3\n', encoding="utf-8"
+        'models = ["ds_cnn"]\nseed = 1\nimages = 4\ntrain_images = 200\nepochs = 1\ntest_images = 50\n'
+        "tune_seconds = 0.5\nseconds = 0.05\nblocks = 3\n",
+        encoding="utf-8",
     )
     report = int8_onnx.run(suite, tmp_path / "out")
     assert [row.artifact.file for row in report.rows if isinstance(row, Result)] == [
         f"ds_cnn{ending}" for ending in int8_onnx.COLUMNS
     ]
     assert int8_onnx.table(report, "x").count("\n| ds_cnn |") == 4
+
+
+# microcontroller
+
+
+@pytest.fixture(scope="module")
+def counts() -> microcontroller.Counts:
+    return from_json(MICROCONTROLLER.read_bytes(), microcontroller.Counts, MICROCONTROLLER)
+
+
+def with_row(counts: microcontroller.Counts, model: str, target: str, **changes: int) -> microcontroller.Counts:
+    """``counts`` with another row for ``model`` on ``target`` with -O2."""
+    rows = tuple(
+        row.replace(**changes) if (row.model, row.target, row.level) == (model, target, "-O2") else row
+        for row in counts.rows
+    )
+    assert rows != counts.rows
+    return counts.replace(rows=rows)
+
+
+def test_microcontroller_result_is_of_its_suite(counts: microcontroller.Counts) -> None:
+    suite = microcontroller.read_suite(ROOT / "benchmarks" / "suites" / "microcontroller.toml")
+    wanted = [(model, target, level) for model in suite.models for target in suite.targets for level in suite.levels]
+    assert [(row.model, row.target, row.level) for row in counts.rows] == wanted
+    assert suite.test_images >= 100
+    for row in counts.rows:
+        assert row.images == suite.test_images
+        assert sum(row.functions.values()) == row.instructions
+        assert row.ram >= row.arena
+    assert set(counts.tools) == {"arm-none-eabi-gcc", "qemu-system-arm"}
+
+
+def test_microcontroller_result_meets_the_bars(counts: microcontroller.Counts) -> None:
+    """With the numbers written here again, apart from the code that makes the table."""
+    rows = {(row.model, row.target): row for row in counts.rows if row.level == "-O2"}
+    for model, instructions, code, arena in (
+        ("mnist_cnn", 4.6e6, 6144, 27_100),
+        ("ds_cnn", 7.0e6, 8192, 16_300),
+        ("resnet8", 22e6, 8192, 49_800),
+        ("mobilenet_v1_025", 22e6, 8192, 64_600),
+    ):
+        row = rows[model, "cortex-m4"]
+        assert row.instructions <= instructions
+        assert row.code <= code
+        assert row.arena <= arena
+    assert rows["mnist_cnn", "cortex-m55"].instructions < 1.26e6
+    assert rows["ds_cnn", "cortex-m55"].instructions < 1.81e6
+    assert all(row.wrong_bytes == 0 for row in counts.rows)
+    assert microcontroller.missed(counts) == ()
+    text = microcontroller.table(counts, "x")
+    assert "Every output byte is TFLite Micro's, on 100 images for each target and level. All bars are met." in text
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "changes", "message"),
+    [
+        (
+            "ds_cnn",
+            "cortex-m4",
+            {"instructions": 7_000_001},
+            "ds_cnn: 7,000,001 instructions on cortex-m4, at most 7,0",
+        ),
+        ("ds_cnn", "cortex-m55", {"instructions": 1_810_001}, "ds_cnn: 1,810,001 instructions on cortex-m55, at most"),
+        ("mnist_cnn", "cortex-m4", {"code": 6145}, "mnist_cnn: 6,145 bytes of code on cortex-m4, at most 6,144 are"),
+        ("resnet8", "cortex-m4", {"arena": 49_801}, "resnet8: 49,801 bytes of arena, at most 49,800 are wanted"),
+        ("resnet8", "cortex-m55", {"wrong_bytes": 3}, "resnet8 on cortex-m55 with -O2: 3 bytes of the outputs are not"),
+    ],
+)
+def test_missed_microcontroller_bars_are_named(
+    model: str, target: str, changes: dict[str, int], message: str, counts: microcontroller.Counts
+) -> None:
+    worse = with_row(counts, model, target, **changes)
+    (sentence,) = microcontroller.missed(worse)
+    assert sentence.startswith(message)
+    text = microcontroller.table(worse, "x")
+    assert f"Missed: {sentence}." in text
+    assert ("Every output byte" in text) == ("wrong_bytes" not in changes)
+
+
+def test_reference_figures_are_told_apart_from_what_was_counted(counts: microcontroller.Counts) -> None:
+    text = microcontroller.table(counts, "x")
+    assert "reference figures, counted elsewhere and not by this suite" in text
+    assert "are no times" in text
+
+
+def test_a_missing_microcontroller_row_is_an_error(counts: microcontroller.Counts) -> None:
+    with pytest.raises(
+        RecordError, match=r"no row for ds_cnn on cortex-m4 with -O2; run: python -m benchmarks run mic"
+    ):
+        microcontroller.table(
+            counts.replace(rows=tuple(r for r in counts.rows if (r.model, r.level) != ("ds_cnn", "-O2"))), "x"
+        )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"ds_cnn"', '"vgg"', "names unknown models vgg; known are: mnist_cnn, resnet8"),
+        ('"cortex-m55"', '"cortex-m85"', "names unknown targets cortex-m85; known are: cortex-m0"),
+        ('"-Os"', '"-O9"', "names unknown levels -O9; known are: -O2, -Os, -O3"),
+        ("images =", "image =", "unknown field `image`; the keys are: models, targets"),
+    ],
+)
+def test_microcontroller_suites_that_cannot_be_used(old: str, new: str, message: str, checkout: Path) -> None:
+    suite = checkout / "benchmarks" / "suites" / "microcontroller.toml"
+    suite.write_text(suite.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        microcontroller.read_suite(suite)
+
+
+def test_a_small_microcontroller_suite_runs(tmp_path: Path) -> None:
+    """One model, trained on next to nothing: converted, counted, compared, and in the table."""
+    need("cortex-m4")
+    need("cortex-m55")
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        'models = ["ds_cnn"]\ntargets = ["cortex-m4", "cortex-m55"]\nlevels = ["-O2"]\nseed = 1\nimages = 4\n'
+        "train_images = 64\nepochs = 1\ntest_images = 3\n",
+        encoding="utf-8",
+    )
+    counts = microcontroller.run(suite, tmp_path / "out")
+    assert [(row.target, row.wrong_bytes, row.images) for row in counts.rows] == [
+        ("cortex-m4", 0, 3),
+        ("cortex-m55", 0, 3),
+    ]
+    assert "| ds_cnn |" in microcontroller.table(counts, "x")
+    assert (tmp_path / "out" / "ds_cnn-int8.tflite").is_file()

@@ -102,7 +102,18 @@ def test_command_and_each_of_its_options_have_help(name: str) -> None:
 
 
 def test_commands() -> None:
-    assert set(COMMANDS) >= {"baseline", "bench", "export", "quantize", "report", "run", "train", "verify"}
+    assert set(COMMANDS) >= {
+        "baseline",
+        "bench",
+        "check",
+        "embed",
+        "export",
+        "quantize",
+        "report",
+        "run",
+        "train",
+        "verify",
+    }
 
 
 def test_choices_repeated_for_quick_help_are_those_of_the_registries() -> None:
@@ -209,7 +220,7 @@ def test_senseless_settings(
         ("io = 'int4'", ["'int4'", "`$.io`", "choose from: float32, int8, uint8"]),
         ("batch = '2'", ["`$.batch`", "choose from: 1, dynamic"]),
         ("schemes = ['int4']", ["unknown scheme 'int4'; choose from: "]),
-        ("formats = ['tvm']", ["unknown format 'tvm'; choose from: onnx, tflite"]),
+        ("formats = ['tvm']", ["unknown format 'tvm'; choose from: c99, onnx, tflite"]),
         ("threads = []", ["threads must be one or more positive numbers"]),
         ("epochs: 3", ["is not a valid configuration"]),
         ("\xff\xfe", ["is not a valid configuration"]),
@@ -473,9 +484,11 @@ def test_train_quantize_export_verify(edgecnn: Command, tmp_path: Path, workspac
     assert ended.status == 0
     assert "edgecnn: int16x8 .onnx: ONNX Runtime has no kernels" in ended.err
     exported = [from_json(json.dumps(record).encode(), Artifact, "stdout") for record in json.loads(ended.out)]
-    names = ["m-int8-qat.tflite", "m-int16x8.tflite", "m-int8-qat.onnx"]
+    names = ["m-int8-qat.tflite", "m-int16x8.tflite", "m-int8-qat.onnx", "m-int8-qat.c"]
     assert [artifact.file for artifact in exported] == names
-    assert sorted(path.name for path in out.iterdir()) == sorted(names + [f"{name}.json" for name in names])
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["m-int8-qat.h", *names, *[f"{name}.json" for name in names]]
+    )
 
     paths = [out / name for name in names]
     ended = edgecnn("verify", *paths, "--model", model, "--qat", weights, *settings)
@@ -483,9 +496,13 @@ def test_train_quantize_export_verify(edgecnn: Command, tmp_path: Path, workspac
     parities = [from_json(json.dumps(record).encode(), Parity, "stdout") for record in json.loads(ended.out)]
     assert [parity.reference for parity in parities] == [
         "fake-quantised Keras model",
+        "m-int8-qat.tflite in TFLM",
         "float Keras model",
         "fake-quantised Keras model",
         "m-int8-qat.tflite",
+        "fake-quantised Keras model",
+        "m-int8-qat.tflite",
+        "m-int8-qat.tflite in TFLM",
     ]
 
     one_line(edgecnn("export", model, "--data", data, "--qat", tmp_path / "no.npz", "--out", out), 1, "no.npz")

@@ -19,6 +19,9 @@ from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import scheme_named
 from edgecnn.records import (
     Artifact,
+    Companion,
+    MemoryBlock,
+    MemoryPlan,
     Preprocessing,
     Provenance,
     Quantization,
@@ -115,7 +118,7 @@ def test_device_answers_as_the_desk(
     model, data, out = models[format, scheme, io], workspace.data, tmp_path / "kit"
     assert make_kit(model, out, workspace.data_file).returncode == 0
     assert {path.name for path in out.iterdir()} == {
-        "run.py", model.name, f"{model.name}.json", "golden.npz", "README.md",
+        "run.py", model.name, f"{model.name}.json", "golden.npz", "README.md", "kit.json",
     }  # fmt: skip
 
     checked = run_kit(pythons[format], out, model.name, "--check")
@@ -272,13 +275,15 @@ def test_foreign_folders_stay_as_they_are(workspace: Workspace, own_kit: Path, t
     (own_kit / "notes.txt").write_text("mine")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "README.md").write_text("mine")
-    for out, held in ((own_kit, "notes.txt"), (tmp_path / "other", "README.md")):
+    expected = (
+        (own_kit, "is a kit with something else in it: notes.txt; name a new or empty folder, or move that away"),
+        (tmp_path / "other", "is not a kit: it holds README.md; name a new or empty folder"),
+    )
+    for out, message in expected:
         before = {path: path.read_bytes() for path in out.glob("*.*")}
         refused = make_kit(workspace.path("tflite", "int8"), out, workspace.data_file)
         assert refused.returncode == 1
-        assert refused.stderr == (
-            f"export: {out} is not a kit of this model: it holds {held}; name a new or empty folder\n"
-        )
+        assert refused.stderr == f"export: {out} {message}\n"
         assert {path: path.read_bytes() for path in out.glob("*.*")} == before
 
 
@@ -293,7 +298,7 @@ def test_other_data_are_refused(workspace: Workspace, tmp_path: Path) -> None:
 def test_models_of_others_are_refused(workspace: Workspace, tmp_path: Path) -> None:
     refused = make_kit(workspace.model_file, tmp_path / "kit", workspace.data_file)
     assert refused.returncode == 1
-    assert refused.stderr.endswith("is no exported model; give a file ending in .tflite or .onnx\n")
+    assert refused.stderr.endswith("is no exported model for linux; give a file ending in .tflite or .onnx\n")
 
 
 def test_targets_are_listed() -> None:
@@ -307,7 +312,9 @@ def test_contract_shows_a_real_sidecar_and_every_field() -> None:
     example = re.search(r"```json\n(\{\n \"file\".*?\n\}\n)```", text, re.DOTALL)
     assert example is not None
     assert to_json(from_json(example[1].encode(), Artifact, "the example")).decode() == example[1]
-    records: tuple[type[Record], ...] = (Artifact, TensorSpec, Quantization, Provenance, Tuning, Preprocessing)
+    records: tuple[type[Record], ...] = (
+        Artifact, Companion, MemoryPlan, MemoryBlock, TensorSpec, Quantization, Provenance, Tuning, Preprocessing,
+    )  # fmt: skip
     for record in records:
         section = text.split(f"### {record.__name__}\n", 1)[1].split("\n#", 1)[0]
         named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)

@@ -1,5 +1,8 @@
 """Optional packages are named with their extra."""
 
+import os
+import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -46,8 +49,19 @@ def test_every_named_extra_brings_its_package() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     for module, extra in optional._EXTRAS.items():
         wanted = {"PIL": "pillow"}.get(module, module.replace("_", "-"))
-        names = [requirement.partition(">")[0] for requirement in project["optional-dependencies"][extra]]
+        names = [re.split("[=>]", requirement)[0] for requirement in project["optional-dependencies"][extra]]
         assert wanted in names, f"{module} is not in the extra {extra}"
+
+
+@pytest.mark.parametrize(("setting", "quiet"), [({}, True), ({"ORT_DISABLE_TELEMETRY": "0"}, False)])
+def test_onnxruntime_does_not_report_on_its_user_unless_told_to(
+    tmp_path: Path, setting: dict[str, str], quiet: bool
+) -> None:
+    model = Path(__file__).parent / "files" / "tiny-int8.onnx"
+    code = f"from pathlib import Path; from edgecnn.runtimes import open_session; open_session(Path({str(model)!r}))"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment | setting)
+    assert (list(tmp_path.rglob("deviceid")) == []) == quiet
 
 
 class Absent:

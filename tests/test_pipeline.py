@@ -64,6 +64,13 @@ def finished(undisturbed: tuple[Path, Report], tmp_path: Path) -> Path:
     return Path(shutil.copytree(undisturbed[0], tmp_path / "run"))
 
 
+def status_of(report: Report) -> int:
+    """The exit status that the command ends with, its reasons on stderr."""
+    with pytest.raises(SystemExit) as end:
+        _status(report, as_json=True)
+    return int(str(end.value.code))
+
+
 def redone(report: Report) -> set[str]:
     """Names of the stages that were not reused."""
     return {stage.name for stage in report.stages if not stage.reused} - {"data"}
@@ -94,10 +101,12 @@ def failures(report: Report) -> list[Failure]:
 def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
     out, report = undisturbed
     files = [f"mnist_cnn-{scheme}.{format}" for format in ("tflite", "onnx") for scheme in SCHEMES]
+    files += ["mnist_cnn-int8.c", "mnist_cnn-int8-qat.c"]
+    headers = ["mnist_cnn-int8.h", "mnist_cnn-int8-qat.h"]
     assert [row.artifact.file for row in results(report)] == ["model.keras", *files]
     assert failures(report) == []
     assert sorted(path.name for path in (out / "artifacts").iterdir()) == sorted(
-        files + [f"{file}.json" for file in files]
+        files + headers + [f"{file}.json" for file in files]
     )
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
         "bench.json",
@@ -115,11 +124,12 @@ def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
         assert row.accuracy is not None
         assert row.accuracy.total == 500
         assert row.accuracy.value > 0.7
-    assert len(report.parities) == len(files) + 2  # int8 and int8-qat .onnx with their .tflite, too
+    # int8 and int8-qat: .onnx and .c with the .tflite, .tflite and .c with the .tflite in TFLM
+    assert len(report.parities) == len(files) + 2 * 2 + 2 * 2
     assert not any(parity.violations for parity in report.parities)
     assert len(from_json((out / "history.json").read_bytes(), History, "history").epochs) == 2
     assert from_json((out / "report.json").read_bytes(), Report, "report") == report
-    assert _status(report) == 0
+    assert status_of(report) == 0
 
 
 def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
@@ -127,7 +137,10 @@ def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
     report = run(config, finished)
     assert redone(report) == set()
-    assert len(report.stages) == 1 + 2 + 6 + 8 + 1
+    # data; train, quantize; exports; outputs of files, of Keras, in TFLM; layers; bench
+    assert len(report.stages) == 1 + 2 + 8 + 8 + 2 + 2 + 2 + 1
+    assert [errors.artifact for errors in report.layers] == ["mnist_cnn-int8.tflite", "mnist_cnn-int8-qat.tflite"]
+    assert all("CONV_2D" in {layer.operator for layer in errors.layers} for errors in report.layers)
     assert kept_files(finished) == before
     files = {path: modified for path, modified in times.items() if path.is_file()}
     assert {path: path.stat().st_mtime_ns for path in files} == files
@@ -140,7 +153,8 @@ def test_other_threads_only_measure_again(finished: Path, config: RunConfig) -> 
 def test_other_io_exports_verifies_and_measures_again(finished: Path, config: RunConfig) -> None:
     schemes = {"schemes": ("int8-qat",), "formats": ("tflite",)}
     report = run(config.replace(io="uint8", **schemes), finished)
-    assert redone(report) == {*named("export", "outputs", file="int8-qat.tflite"), "bench"}
+    in_tflm = "outputs-mnist_cnn-int8-qat.tflite-in-TFLM"
+    assert redone(report) == {*named("export", "outputs", "layers", file="int8-qat.tflite"), in_tflm, "bench"}
     assert results(report)[1].artifact.input.dtype == "uint8"
 
 
@@ -301,11 +315,12 @@ def test_own_model_goes_through_with_qat(clothes: Path, tmp_path: Path) -> None:
     report = run(settings, out)
     assert failures(report) == []
     files = [f"own-{scheme}.{format}" for format in ("tflite", "onnx") for scheme in SCHEMES]
+    files += ["own-int8.c", "own-int8-qat.c"]
     assert [row.artifact.file for row in results(report)] == ["model.keras", *files]
     assert [parity.violations for parity in report.parities] == [()] * len(report.parities)
     assert report.title == "own on clothes"
     accuracies = [row.accuracy.value for row in results(report) if row.accuracy is not None]
-    assert len(accuracies) == 7
+    assert len(accuracies) == 9
     assert min(accuracies) > 0.3
 
 
@@ -330,7 +345,7 @@ def test_model_that_qat_cannot_take_gives_all_other_rows(
     )
     assert "the_odd_one" in failure.reason
     assert [row.artifact.file for row in results(report)] == ["model.keras", "own-float32.tflite", "own-float16.tflite"]
-    assert _status(report) == 1
+    assert status_of(report) == 1
     assert "edgecnn: int8-qat (quantize): " in capsys.readouterr().err
 
     # taken as trained, so not trained, and that shows
@@ -368,7 +383,7 @@ def test_damage_to_an_artifact_is_told(finished: Path, config: RunConfig, capsys
     assert redone(report) == {"bench"}
     (parity,) = report.parities
     assert parity.difference.worst_image == 137
-    assert _status(report) == 1
+    assert status_of(report) == 1
     said = capsys.readouterr().err
     assert "edgecnn: mnist_cnn-float32.onnx against float Keras model: largest difference " in said
     assert " on image 137, 0.001 allowed" in said
@@ -383,8 +398,8 @@ def test_impossible_tolerance_fails_the_run(
     report = run(config, finished)
     assert redone(report) == set()
     broken = {parity.artifact for parity in report.parities if parity.violations}
-    assert broken == {"mnist_cnn-int8.tflite", "mnist_cnn-int8.onnx"}
-    assert _status(report) == 1
+    assert broken == {"mnist_cnn-int8.tflite", "mnist_cnn-int8.onnx", "mnist_cnn-int8.c"}
+    assert status_of(report) == 1
     assert capsys.readouterr().err.count("edgecnn: mnist_cnn-int8.onnx against float Keras model: ") >= 2
 
 

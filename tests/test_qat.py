@@ -81,7 +81,7 @@ def test_int8_files_agree_with_the_fake_quantised_model(body: Any, digits: DataS
     floats = np.asarray(model(images, training=False))
     assert not np.array_equal(expected, floats)
     assert expected.std() > 0.05, "the outputs hardly differ, so agreement says nothing"
-    for format in FORMATS.values():
+    for format in (FORMATS["tflite"], FORMATS["onnx"]):
         path = tmp_path / f"m.{format.name}"
         source = Source(model, quantized, images[:10], "int8", 1)
         path.write_bytes(format.convert(source, SCHEMES["int8-qat"]))

@@ -1,15 +1,23 @@
 """The report: rows from records, their numbers in every output, and the page in a real browser."""
 
+import base64
 import csv
+import hashlib
 import io
+import json
+import math
 import os
 import random
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from matplotlib import image as pixels
 from rich.console import Console
@@ -21,12 +29,18 @@ from edgecnn.files import sha256_bytes
 from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,
+    Answers,
     Artifact,
     Baseline,
+    ColdStart,
     Difference,
+    Energy,
     Environment,
     Failure,
+    LayerError,
+    LayerErrors,
     Measurement,
+    Memory,
     Parity,
     Preprocessing,
     Provenance,
@@ -37,9 +51,10 @@ from edgecnn.records import (
     Tolerance,
     to_json,
 )
-from edgecnn.report import csvfile, format, markdown, read, show, write
-from edgecnn.report.page import page
-from edgecnn.report.rows import findings, table
+from edgecnn.report import csvfile, format, markdown, merge, read, show, write
+from edgecnn.report.grid import Notes
+from edgecnn.report.page import Page, page
+from edgecnn.report.rows import Setting, findings, table
 
 HOSTILE = "<script>alert(1)</script>|x"
 MODEL_SHA = "ab" * 32
@@ -227,6 +242,106 @@ def a_full_report(**more) -> Report:
     )
 
 
+HEADLINE = Setting("cpu", 1, 1)
+
+
+def answers(wrong: set[int], total: int = 10000, images: str = "ef") -> Answers:
+    """All images right but those in ``wrong``."""
+    right = np.ones(total, bool)
+    right[list(wrong)] = False
+    return Answers(
+        total=total, right=base64.b64encode(np.packbits(right).tobytes()).decode(), images_sha256=images * 32
+    )
+
+
+def in_full(result: Result, wrong: set[int]) -> Result:
+    """``result`` with everything that bench can measure beside the time of invoke."""
+    measured = result.measurement
+    return result.replace(
+        accuracy=Accuracy(correct=10000 - len(wrong), total=10000),
+        answers=answers(wrong),
+        measurement=measured.replace(
+            end_to_end=tuple(tuple(2 * sample for sample in block) for block in measured.blocks),
+            cold_starts=(ColdStart(import_s=0.1, load_s=0.004, first_s=0.001),) * 3,
+            memory=Memory(empty_bytes=20 * 1024**2, peak_bytes=32 * 1024**2, arena_bytes=51_200),
+            energy=Energy(counter="intel-rapl:0", joules=0.2, inferences=1000),
+        ),
+    )
+
+
+def a_layer(position: int | None, operator: str, own: float | None, summed: float, lost: float) -> LayerError:
+    return LayerError(
+        tensor="t",
+        position=position,
+        operator=operator,
+        scale=0.02,
+        zero_point=-128,
+        own_snr_db=own,
+        own_max_abs=0.03,
+        lost_db=lost,
+        snr_db=summed,
+        max_abs=0.05,
+        at_low=0.3,
+        at_high=0.001,
+        clipped=0.0001,
+    )
+
+
+def a_rich_report() -> Report:
+    """Everything a report can show: sweeps, starts, memory, energy, two baselines, layers, a failure."""
+    float_wrong, int8_wrong = set(range(119)), {*range(10, 119), *range(500, 520)}
+    baselines = tuple(
+        a_baseline(seed=seed).replace(
+            backend=backend,
+            answers=answers(float_wrong),
+            measurement=in_full(a_result(KERAS, time, device="gpu"), float_wrong).measurement,
+            throughput=(a_measurement(KERAS, 4 * time, device="gpu", batch=64),),
+            peak_device_bytes=300 * 1024**2,
+        )
+        for backend, time, seed in (("jax", 300e-6, 1), ("torch", 500e-6, 2))
+    )
+    rows: list[Result | Failure] = [in_full(a_result(KERAS, 2.1e-3), float_wrong)]
+    for artifact, seconds, wrong in (
+        (FLOAT, 132e-6, float_wrong),
+        (INT8, 41.2e-6, int8_wrong),
+        (ONNX_INT8, 58e-6, int8_wrong),
+    ):
+        rows.append(in_full(a_result(artifact, seconds), wrong))
+        swept = [a_result(artifact, seconds / threads, threads=threads) for threads in (2, 4)]
+        swept += [a_result(artifact, 0.8 * seconds * batch, batch=batch) for batch in (8, 64)]
+        rows += [row.replace(accuracy=rows[-1].accuracy, answers=answers(wrong)) for row in swept]  # type: ignore[union-attr]
+    return a_report(
+        [*rows, FAILED, SENSELESS],
+        [a_parity(FLOAT, 9881), a_parity(INT8, 9871, lsb=3), a_parity(ONNX_INT8, 9871, lsb=4)],
+        baselines=baselines,
+        layers=(
+            LayerErrors(
+                artifact="int8.tflite",
+                artifact_sha256=INT8.sha256,
+                images=200,
+                images_from="training images",
+                runtime="litert",
+                reference="float Keras model",
+                weights_snr_db=38.0,
+                output_snr_db=None,
+                layers=(
+                    a_layer(2, "CONV_2D", 12.0, 11.0, 22.0),
+                    a_layer(0, "CONV_2D", 45.0, 44.0, 0.1),
+                    a_layer(1, HOSTILE, None, 44.0, 0.1),
+                    a_layer(None, "input", 52.0, 52.0, 0.0),
+                ),
+            ),
+        ),
+    )
+
+
+def merged() -> Report:
+    """Two machines, and a second run on the first."""
+    pi = a_full_report().replace(title="on the board", environment=an_environment("00aa11bb22cc"))
+    again = a_report([a_result(INT8, 40e-6, 9871), FAILED], title="once more")
+    return exact_report().replace(others=(pi, again))
+
+
 def cells(report: Report) -> list[dict[str, str]]:
     """The lines of report.csv."""
     return list(csv.DictReader(io.StringIO(csvfile.render(page(report)).decode())))
@@ -295,13 +410,12 @@ def test_markdown_holds_the_same_numbers_in_words() -> None:
         "98.71 [98.47, 98.91]",
         "−0.10",
         "25.0 [25.0, 25.0]",
-        "25.0",
-        "25.0",
-        "40,000",
-        "12.3",
         "0.250",
         "0.0833 (a)",
         "pass",
+        "25.0 [25.0, 25.0]",
+        "25.0 [25.0, 25.0]",
+        "40,000",
     ]
 
 
@@ -384,7 +498,9 @@ def test_a_baseline_from_another_machine_is_labelled_and_never_ranked() -> None:
     found = findings(report, rows)
     ranked = [found.fastest, *(one.row for one in found.tied), found.next and found.next.row, *found.smallest]
     assert baseline not in ranked
-    assert "divided by mnist.keras on gpu of another machine, Example GPU 80GB" in markdown_of(report)
+    assert "divided by mnist.keras (jax) on Example GPU 80GB of another machine, Example GPU 80GB" in markdown_of(
+        report
+    )
     assert "fedcba987654" in markdown_of(report)
     assert "never ranked" in markdown_of(report)
     assert cells(report)[2]["baseline_machine"] == "fedcba987654"
@@ -415,12 +531,12 @@ def test_a_baseline_of_another_model_is_compared_with_nothing() -> None:
 
 
 def test_the_verdict_names_smallest_and_fastest_with_intervals() -> None:
-    smallest, fastest = page(exact_report()).verdict
+    smallest, fastest, _ = page(exact_report()).verdict
     assert smallest.startswith("Smallest within tolerance: int8.tflite, 25.0 KiB, 0.250 times the size")
     assert "98.71 [98.47, 98.91] %, −0.10 points" in smallest
     assert "no measurable difference" in smallest
     assert fastest.startswith("Fastest within tolerance (cpu, 1 thread, batch 1): int8.tflite on litert")
-    assert "float32.tflite on litert takes 4.00 times as long" in fastest
+    assert "float32.tflite on litert takes 4.000 times as long" in fastest
 
 
 def test_the_verdict_says_when_nothing_can_be_told_apart() -> None:
@@ -501,6 +617,288 @@ def test_one_row_only(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text().count("<svg") == 3
 
 
+# What else was measured
+
+
+def column(content: Page, grid: str, title: str) -> list[str]:
+    """The texts of a column of the grid called ``grid``."""
+    found = getattr(content, grid)
+    place = [one.title for one in found.columns].index(title)
+    return [row[place].text for row in found.rows]
+
+
+def test_end_to_end_starts_memory_and_energy_reach_every_output() -> None:
+    report = a_rich_report()
+    line = next(line for line in cells(report) if line["artifact"] == "int8.tflite")
+    assert float(line["end_to_end_p50_s"]) == pytest.approx(2 * float(line["time_p50_s"]), rel=1e-6)
+    assert line["cold_start_processes"] == "3"
+    assert float(line["cold_start_import_s"]) == 0.1
+    assert float(line["cold_start_total_s"]) == pytest.approx(0.105)
+    assert line["memory_above_empty_bytes"] == str(12 * 1024**2)
+    assert line["memory_arena_bytes"] == "51200"
+    assert float(line["energy_per_inference_j"]) == pytest.approx(0.0002)
+    assert line["energy_counter"] == "intel-rapl:0"
+    content = page(report)
+    assert column(content, "resources", "to the first answer, ms")[0] == "105"
+    assert column(content, "resources", "memory, MiB")[0] == "12.0"
+    assert column(content, "resources", "energy, mJ per inference")[0] == "0.200"
+    text = markdown_of(report)
+    assert "## Start, memory and energy" in text
+    assert "medians of 3 fresh processes" in text
+    assert " e2e" in shown(report)
+
+
+def test_what_was_never_measured_has_no_column() -> None:
+    content = page(exact_report())
+    assert not [one for one in content.results.columns if one.title.startswith("end to end")]
+    assert [one.title for one in content.resources.columns][3:] == ["load, ms"]
+
+
+def test_a_column_that_would_be_empty_is_named_with_the_reason() -> None:
+    results = page(a_report([a_result(INT8, 5e-5), a_result(ONNX_INT8, 5e-5, blocks=5)])).results
+    assert [one.key for one in results.columns if one.key] == ["number", "artifact", "runtime", "size", "p50", "p99"]
+    left_out = dict(results.left_out)
+    assert left_out["accuracy, % [95 %]"] == "accuracy was not counted"
+    assert left_out["parity"] == "not verified on litert; not verified on onnxruntime"
+    marks = [mark for mark, _ in results.notes]
+    assert marks == ["a", "b", "c"][: len(marks)], "letters without gaps"
+    used = {mark for row in results.rows for cell in row for mark in cell.marks}
+    assert used == set(marks)
+    assert "- no column “parity”: not verified on litert" in markdown_of(a_report([a_result(INT8, 5e-5)]))
+
+
+def test_a_row_beside_several_baselines() -> None:
+    content = page(a_rich_report())
+    names = ["mnist.keras (jax) on Example GPU 80GB", "mnist.keras (torch) on Example GPU 80GB"]
+    assert column(content, "baselines", "baseline") == names
+    assert column(content, "baselines", "at batch") == ["64", "64"]
+    results = sum(row.kind == "result" for row in content.rows)
+    assert len(content.against.rows) == 2 * results
+    int8 = [row.number for row in content.rows if row.name == "int8.tflite" and row.setting == HEADLINE]
+    places = [index for index, row in enumerate(content.against.rows) if row[0].text == str(int8[0])]
+    assert [column(content, "against", "baseline")[place] for place in places] == names
+    changes = [column(content, "against", "accuracy − baseline, points [95 %]")[place] for place in places]
+    assert changes == ["−0.10 [−0.22, +0.02]"] * 2, "10 gained, 20 lost: −0.2108 to 0.0108 by hand, rounded outwards"
+    per_core = column(content, "against", "images/s per core")
+    rate = column(content, "against", "images/s")
+    four = next(row.number for row in content.rows if row.setting == Setting("cpu", 4, 1))
+    place = column(content, "against", "#").index(str(four))
+    assert float(rate[place].replace(",", "")) == pytest.approx(4 * float(per_core[place].replace(",", "")), rel=0.01)
+
+
+def test_accuracy_against_float_is_paired_where_it_can_be() -> None:
+    content = page(a_rich_report())
+    (row,) = [row for row in content.rows if row.name == "int8.tflite" and row.setting == HEADLINE]
+    assert row.accuracy_change is not None
+    assert (row.accuracy_change.gained, row.accuracy_change.lost) == (10, 20)
+    assert "−0.10 [−0.22, +0.02] points to the float Keras model (the interval contains 0" in content.verdict[0]
+
+
+def test_the_pareto_front() -> None:
+    """Only what nothing beats in both; a row outside tolerance is not on it, however fast."""
+    report = a_report(
+        [
+            a_result(FLOAT, 100e-6, 9881),
+            a_result(INT8, 40e-6, 9871),
+            a_result(QAT, 40.5e-6, 9860),  # slower and worse than int8
+            a_result(WIDE, 10e-6, 9000),
+            a_result(ONNX, 200e-6, 9881),  # slower and no better than float32.tflite
+        ],
+        [a_parity(FLOAT, 9881), a_parity(INT8, 9871), a_parity(QAT, 9860), a_parity(WIDE, 9000, violations=("bad",))],
+    )
+    found = findings(report, table(report))
+    assert [row.name for row in found.front] == ["int8.tflite", "float32.tflite"]
+    assert any(line.startswith("Pareto front (nothing measured beats these") for line in page(report).verdict)
+
+
+def test_layers_are_told_in_words_and_pictures(rich_path: Path) -> None:
+    (grid,) = page(a_rich_report()).layers
+    assert [row[1].text for row in grid.rows] == ["CONV_2D", "CONV_2D", HOSTILE, "input"]
+    assert [row[-1].text for row in grid.rows] == ["off", "fits", "fits", "fits"]
+    assert grid.rows[2][2].text == "exact"
+    html = rich_path.read_text()
+    assert 'aria-label="Errors inside int8.tflite"' in html
+    assert "12.0 !" in html
+    assert "## Layers" in markdown_of(a_rich_report())
+
+
+def test_new_facts_of_the_machine_are_listed() -> None:
+    where = an_environment().replace(
+        affinity=(0, 2), cpu_quota=1.5, memory_limit_bytes=2 * 1024**3, frequency_hz=(800_000_000, 3_600_000_000)
+    )
+    ((_, pairs),) = page(a_report([a_result(INT8, 5e-5)]).replace(environment=where)).environments
+    told = dict(pairs)
+    assert told["cores allowed"] == "0, 2"
+    assert told["container's limit of cores"] == "1.5"
+    assert told["container's limit of memory"] == "2.0 GiB"
+    assert told["frequency range"] == "0.80 to 3.60 GHz"
+
+
+def test_what_spoils_the_whole_report_is_said() -> None:
+    report = a_report([a_result(INT8, 5e-5)], unfinished="00").replace(
+        environment=an_environment().replace(cpu_quota=0.5)
+    )
+    for text in (shown(report), markdown_of(report)):
+        flat = " ".join(text.split())
+        assert "the measurement was interrupted" in flat
+        assert "a container may use 0.5 cores" in flat
+
+
+def test_without_data_it_is_said_that_there_are_none() -> None:
+    report = a_report([a_result(INT8, 5e-5)]).replace(data=None, data_sha256=None, test_images=0)
+    assert "none: only latency was measured" in markdown_of(report)
+    assert "None" not in markdown_of(report)
+
+
+# Warnings
+
+
+def test_warnings_of_one_kind_share_a_mark_and_tell_each_rows_number() -> None:
+    notes = Notes()
+    marks = [
+        notes.mark("the last third differs from the first by -17%: unsteady", of="row 1"),
+        notes.mark("the last third differs from the first by -7%: unsteady", "p90 is 1.3 times the median", of="row 2"),
+        notes.mark("the last third differs from the first by -7%: unsteady", of="row 5"),
+        notes.mark("something else"),
+    ]
+    assert marks == [("a",), ("a", "b"), ("a",), ("c",)]
+    assert notes.all() == (
+        ("a", "the last third differs from the first by -17% (row 1), -7% (rows 2, 5): unsteady"),
+        ("b", "p90 is 1.3 times the median"),
+        ("c", "something else"),
+    )
+
+
+def test_a_noisy_machine_does_not_fill_the_page_with_notes() -> None:
+    """Twelve rows, each with a drift of its own, need one note about drift."""
+    rows = []
+    for number in range(12):
+        row = a_result(an_artifact(f"{number}.tflite", "int8", 1000), 1e-4, spread=0)
+        slower = tuple(
+            tuple(sample * (1 + (0.1 + number / 100) * (place > 12)) for sample in block)
+            for place, block in enumerate(row.measurement.blocks)
+        )
+        rows.append(row.replace(measurement=row.measurement.replace(blocks=slower)))
+    notes = [text for _, text in page(a_report(rows)).results.notes if "the last third" in text]
+    assert len(notes) == 1
+    assert "+10% (row 1)" in notes[0]
+    assert "+21% (row 12)" in notes[0]
+
+
+# Several reports
+
+
+def test_files_are_merged_in_their_order(tmp_path: Path) -> None:
+    paths = []
+    for number, report in enumerate((exact_report(), a_full_report(), merged())):
+        path = tmp_path / str(number) / "report.json"
+        path.parent.mkdir()
+        path.write_bytes(to_json(report))
+        paths.append(path)
+    assert merge(paths[:1]) == exact_report()
+    assert merge(paths[2:]) == merged()
+    found = merge(paths)
+    assert found.title == f"{exact_report().title} ({paths[0]})"
+    assert [one.title for one in found.others] == [
+        f"{a_full_report().title} ({paths[1]})",
+        *(one.title for one in (merged(), *merged().others)),
+    ]
+    assert not any(one.others for one in found.others)
+
+
+def test_each_report_keeps_its_own_verdict_and_nothing_is_ranked_across() -> None:
+    content = page(merged())
+    assert [part.letter for part in content.parts] == ["A", "B", "C"]
+    for part, report in zip(content.parts, (exact_report(), *merged().others), strict=True):
+        assert part.verdict == page(report).verdict
+        assert [row[:9] for row in part.results.rows] == [row[:9] for row in page(report).results.rows]
+    for text in (markdown_of(merged()), shown(merged())):
+        flat = " ".join(text.split())
+        assert "The columns come from different machines: they are shown side by side and not ranked" in flat
+        assert "A: mnist, six schemes" in flat
+        assert "B: on the board" in flat
+    assert [line["report"] for line in cells(merged())] == sorted(line["report"] for line in cells(merged()))
+
+
+def test_times_of_one_file_stand_in_one_row() -> None:
+    grid = page(merged()).side_by_side
+    assert grid is not None
+    rows = {row[0].text: [cell.text for cell in row[2:]] for row in grid.rows}
+    assert rows["int8.tflite"][0].startswith("25.0")
+    assert rows["int8.tflite"][2] != format.ABSENT
+    assert rows["int8.onnx"][0] == rows["int8.onnx"][2] == format.ABSENT
+
+
+def test_two_files_of_one_machine_are_told_apart(tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        (tmp_path / f"{name}.json").write_bytes(to_json(exact_report()))
+    report = merge([tmp_path / "before.json", tmp_path / "after.json"])
+    text = " ".join(shown(report).split())
+    assert "before.json" in text
+    assert "after.json" in text
+    assert "separate measurements on one machine and share no rounds" in text
+    assert "`edgecnn compare` judges them" in text
+
+
+def test_other_files_of_the_same_name_are_marked() -> None:
+    other = exact_report()
+    other = other.replace(
+        rows=tuple(
+            row.replace(artifact=row.artifact.replace(sha256="77" * 32)) if isinstance(row, Result) else row
+            for row in other.rows
+        )
+    )
+    grid = page(exact_report().replace(others=(other,))).side_by_side
+    assert grid is not None
+    assert grid.notes == (("a", "the files differ: their hashes are not equal"),)
+
+
+def test_reports_with_failures_only_are_shown(tmp_path: Path) -> None:
+    failures = a_report([FAILED, SENSELESS])
+    html = write(failures.replace(others=(a_report(), failures)), tmp_path)[-1].read_text()
+    assert html.count("the converter gave up") == 2
+    assert "✗ int16x8.onnx" in shown(failures)
+
+
+def with_blocks(result: Result, blocks: tuple[tuple[float, ...], ...]) -> Result:
+    return result.replace(measurement=result.measurement.replace(blocks=blocks))
+
+
+NO_TIME = with_blocks(in_full(a_result(INT8, 4e-5), set()), ((0.0,) * 5,) * 4)
+ONE_SAMPLE = with_blocks(in_full(a_result(INT8, 4e-5), set()), ((4e-5,),))
+LONG = with_blocks(in_full(a_result(INT8, 4e-5), set()), ((400.0, 500.0),) * 3)
+BARE = a_baseline().replace(measurement=a_measurement(KERAS, 1e-3, blocks=1, samples=1), accuracy=None)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        a_report([NO_TIME, a_result(FLOAT, 1e-4)], baselines=(a_baseline(),)),
+        a_report([NO_TIME], baselines=(BARE,)),
+        a_report([ONE_SAMPLE], baselines=(BARE,)),
+        a_report([LONG]),
+        a_report([a_result(INT8, 4e-5, 0), a_result(FLOAT, 1e-4, 10000)]),
+        a_report([a_result(INT8, 4e-5), a_result(INT8, 4e-5, threads=0), a_result(INT8, 4e-5, threads=2)]),
+        a_report(layers=(a_rich_report().layers[0].replace(layers=()),)),
+    ],
+    ids=[
+        "no time",
+        "no time, bare baseline",
+        "one sample",
+        "minutes",
+        "no image right",
+        "default threads",
+        "no layers",
+    ],
+)
+def test_odd_numbers_are_shown_all_the_same(report: Report, tmp_path: Path) -> None:
+    html = write(report, tmp_path)[-1].read_text()
+    text = (
+        shown(report) + markdown_of(report) + re.sub(r"<[^>]*>", "", html.partition("<main")[2].partition("<script")[0])
+    )
+    assert not re.search(r"\b(nan|inf|None)\b", text)
+
+
 # Numbers as text
 
 
@@ -515,9 +913,23 @@ def test_one_row_only(tmp_path: Path) -> None:
         (format.kib(25_600), "25.0"),
         (format.points(-0.001), "0.00"),
         (format.points(0.25), "+0.25"),
+        (format.time_interval(41.23e-6, 40.97e-6, 41.52e-6, format.MICROSECONDS), "41.2 [40.9, 41.6]"),
+        (format.time_interval(25e-6, 25e-6, 25e-6, format.MICROSECONDS), "25.0 [25.0, 25.0]"),
+        (format.time_interval(1e-3, 0, math.inf, format.MICROSECONDS), "1,000 [not known]"),
+        (format.ratio(1.0), "1.000"),
+        (format.ratio(0.00134), "0.00134"),
         (format.ratio_interval(0.312, 0.298, 0.33), "0.312 [0.298, 0.330]"),
-        (format.ratio_interval(1.002, 1.001, 1.004), "1.002 [1.001, 1.004]"),
-        (format.ratio_interval(1.002, 1.0002, 1.004), "1.0020 [1.0002, 1.0040]"),
+        (format.ratio_interval(0.39991, 0.39972, 0.40001), "0.400 [0.399, 0.401]"),
+        (format.ratio_interval(1.0152, 1.0141, 1.0159), "1.015 [1.014, 1.016]"),
+        (format.ratio_interval(1.002, 1.0002, 1.004), "1.002 [1.000, 1.004]"),
+        (format.ratio_interval(33.41, 33.28, 33.66), "33.4 [33.2, 33.7]"),
+        (format.ratio_interval(2.0, 2.0, 2.0), "2.000"),
+        (format.ratio_interval(2.0, 0.0, math.inf), "2.000 [not known]"),
+        (format.points_interval(-0.1, -0.2412, 0.0388), "−0.10 [−0.25, +0.04]"),
+        (format.points_interval(0.0, 0.0, 0.0), "0.00"),
+        (format.decibels(None), "exact"),
+        (format.decibels(-3.21), "−3.2"),
+        (format.gigahertz((800_000_000, 3_600_000_000)), "0.80 to 3.60 GHz"),
         (format.rate(24_272), "24,300"),
         (format.significant(1.25e-4), "0.000125"),
         (format.significant(2.5e-9), "2.50e-09"),
@@ -555,7 +967,8 @@ def hostile_report() -> Report:
 def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     write(hostile_report(), tmp_path)
     html = (tmp_path / "report.html").read_text()
-    assert "<script" not in html
+    assert html.count("<script") == 1, "the page's own"
+    assert "alert(1)</script>" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;|x" in html
     assert "<b>`" not in html
 
@@ -595,6 +1008,8 @@ def shown(report: Report) -> str:
 
 
 def test_the_terminal_output_fits_in_100_columns_when_piped() -> None:
+    for report in (a_rich_report(), merged(), hostile_report()):
+        assert max(len(line) for line in shown(report).splitlines()) <= 100
     text = shown(a_full_report())
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "Fastest within tolerance" in text
@@ -698,12 +1113,18 @@ class Checker(HTMLParser):
 
 
 @pytest.fixture(scope="module")
+def rich_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(a_rich_report(), tmp_path_factory.mktemp("rich"))[-1]
+
+
+@pytest.fixture(scope="module")
 def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(a_full_report(), tmp_path_factory.mktemp("page"))[-1]
 
 
-def test_the_page_is_sound_and_needs_nothing_from_outside(page_path: Path) -> None:
-    html = page_path.read_text()
+@pytest.mark.parametrize("make", [a_full_report, a_rich_report, merged, hostile_report, a_report])
+def test_the_page_is_sound_and_needs_nothing_from_outside(make: Callable[[], Report], tmp_path: Path) -> None:
+    html = write(make(), tmp_path)[-1].read_text()
     checker = Checker()
     checker.feed(html)
     assert checker.open == []
@@ -716,7 +1137,20 @@ def test_the_page_is_sound_and_needs_nothing_from_outside(page_path: Path) -> No
     for url in re.findall(r"url\(([^)]*)\)", html):
         assert url.strip("'\"").startswith("#"), url
     assert "@import" not in html
-    assert "<script" not in html
+
+
+def test_the_policy_admits_the_pages_own_script_alone(page_path: Path) -> None:
+    html = page_path.read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert directives == {
+        "default-src": "'none'",
+        "script-src": f"'sha256-{allowed}'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+    }
 
 
 def chromium(*arguments: str, profile: Path) -> str:
@@ -766,35 +1200,251 @@ def test_a_browser_draws_the_page(page_path: Path, tmp_path: Path, dark: bool) -
     assert image[..., :3].std() > 0.03, "the page is blank"
 
 
-def width_on_a_phone(html: str, folder: Path) -> int:
-    """Width of the page's content in a frame of 360 px, since a headless window cannot be that narrow."""
-    measure = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>"
-    policy = re.search(r"<meta http-equiv[^>]*>", html)
-    assert policy is not None
-    html = html.replace(policy[0], "").replace("</body>", f"{measure}</body>")
-    (folder / "copy.html").write_text(html)
-    (folder / "phone.html").write_text(
-        "<!doctype html>"
-        '<iframe id="phone" style="width: 360px; height: 700px; border: 0" src="copy.html"></iframe>'
-        "<script>document.getElementById('phone').onload = e => "
-        "document.body.append(e.target.contentDocument.title)</script>"
+def asked(page: Path, script: str, folder: Path, *, width: int = 1280, height: int = 900) -> Any:
+    """What ``script``, the body of a function of ``page``'s document and window, returns in a browser.
+
+    The page runs untouched, under its own policy, in a frame of this size; the script comes from outside.
+    """
+    frame = folder / "frame.html"
+    frame.write_text(
+        f"""<!doctype html><meta charset="utf-8">
+        <iframe style="width: {width}px; height: {height}px; border: 0" src="{page.as_uri()}"></iframe>
+        <pre id="answer"></pre>
+        <script>
+        document.querySelector("iframe").onload = (event) => {{
+          const ask = (document, window) => {{ {script} }};
+          let answer;
+          try {{ answer = ask(event.target.contentDocument, event.target.contentWindow); }}
+          catch (error) {{ answer = {{ error: String(error) }}; }}
+          document.getElementById("answer").textContent = btoa(
+            String.fromCharCode(...new TextEncoder().encode(JSON.stringify(answer))));
+        }};
+        </script>""",
+        encoding="utf-8",
     )
     dom = chromium(
         "--allow-file-access-from-files",
+        f"--window-size={width + 40},{height + 100}",
         "--dump-dom",
-        (folder / "phone.html").as_uri(),
+        frame.as_uri(),
         profile=folder / "profile",
     )
-    width = re.search(r"width (\d+)<", dom)
-    assert width is not None, dom
-    return int(width[1])
+    answer = re.search(r'id="answer">([^<]+)<', dom)
+    assert answer is not None, dom[-2000:]
+    return json.loads(base64.b64decode(answer[1]))
 
 
-@pytest.mark.parametrize("report", [a_full_report(), hostile_report(), a_report()], ids=["full", "hostile", "empty"])
-def test_the_page_does_not_scroll_sideways_on_a_phone(report: Report, tmp_path: Path) -> None:
-    assert width_on_a_phone(write(report, tmp_path)[-1].read_text(), tmp_path) <= 360
+def width_on_a_phone(page: Path, folder: Path) -> int:
+    """Width of the page's content in a frame of 360 px, since a headless window cannot be that narrow."""
+    return int(asked(page, "return document.documentElement.scrollWidth", folder, width=360))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [a_full_report, a_rich_report, hostile_report, a_report, merged],
+)
+def test_the_page_does_not_scroll_sideways_on_a_phone(make: Callable[[], Report], tmp_path: Path) -> None:
+    assert width_on_a_phone(write(make(), tmp_path)[-1], tmp_path) <= 360
 
 
 def test_a_page_that_is_too_wide_is_noticed(page_path: Path, tmp_path: Path) -> None:
-    html = page_path.read_text().replace("</main>", '<div style="width: 900px">wide</div></main>')
-    assert width_on_a_phone(html, tmp_path) > 360
+    wide = tmp_path / "wide.html"
+    wide.write_text(page_path.read_text().replace("</main>", '<div style="width: 900px">wide</div></main>'))
+    assert width_on_a_phone(wide, tmp_path) > 360
+
+
+def test_wide_tables_scroll_inside_their_boxes(rich_path: Path, tmp_path: Path) -> None:
+    boxes = asked(
+        rich_path,
+        """return [...document.querySelectorAll(".scroll")].map((box) => [
+             box.scrollWidth > box.clientWidth, getComputedStyle(box).overflowX, box.tabIndex])""",
+        tmp_path,
+        width=360,
+    )
+    assert any(wider for wider, _, _ in boxes)
+    assert {(overflow, stop) for _, overflow, stop in boxes} == {("auto", 0)}, "scrolled by keyboard too"
+
+
+SORT = """
+  const table = document.getElementById("%s-table");
+  const heads = [...table.tHead.rows[0].cells];
+  const head = heads.find((cell) => cell.textContent.startsWith("%s"));
+  const column = heads.indexOf(head);
+  const answer = [];
+  for (let click = 0; click < 3; click++) {
+    head.querySelector("button").click();
+    const numbers = [...table.tBodies[0].rows].map((row) => row.cells[0].textContent.trim());
+    answer.push([head.getAttribute("aria-sort"), numbers,
+      document.getElementById("said").textContent]);
+  }
+  answer.push(heads.map((cell) => cell.getAttribute("aria-sort")));
+  return answer;
+"""
+
+
+def test_a_table_is_sorted_up_down_and_back(page_path: Path, tmp_path: Path) -> None:
+    """The baseline of another machine is never sorted in among the rows."""
+    *rows, baseline = table(a_full_report())
+    up, down, back, states = asked(page_path, SORT % ("results", "p50"), tmp_path)
+    by_median = [str(row.number) for row in sorted(rows, key=lambda row: row.timing.median)]  # type: ignore[union-attr]
+    assert not baseline.here
+    last = [str(baseline.number)]
+    assert up == ["ascending", by_median + last, "Sorted by p50, µs [95 %], ascending."]
+    assert down == ["descending", by_median[::-1] + last, "Sorted by p50, µs [95 %], descending."]
+    assert back == ["none", [str(row.number) for row in rows] + last, "Rows are in their first order."]
+    assert set(states) == {"none"}
+
+
+def test_what_has_no_number_stays_at_the_end(page_path: Path, tmp_path: Path) -> None:
+    rows = table(a_full_report())
+    without = [str(row.number) for row in rows if row.size_bytes is None]
+    assert without
+    up, down, _, _ = asked(page_path, SORT % ("results", "size, KiB"), tmp_path)
+    assert up[1][-len(without) :] == down[1][-len(without) :] == without
+    assert up[1] != down[1]
+
+
+def test_words_are_sorted_too(page_path: Path, tmp_path: Path) -> None:
+    up, _, _, _ = asked(page_path, SORT % ("results", "artifact"), tmp_path)
+    names = [next(row.name for row in table(a_full_report()) if str(row.number) == number) for number in up[1]]
+    assert names == [
+        "dynamic-int8.tflite",
+        "float16.tflite",
+        "float32.onnx",
+        "float32.tflite",
+        "int8-qat.tflite",
+        "int8.onnx",
+        "int8.tflite",
+        "int16x8.tflite",
+        "mnist.keras",
+        "mnist.keras",
+    ], "numbers inside names count as numbers"
+
+
+def test_a_layer_without_error_counts_as_best(rich_path: Path, tmp_path: Path) -> None:
+    up, down, _, _ = asked(rich_path, SORT % ("layers1", "own SNR"), tmp_path)
+    assert up[1] == ["2", "0", "—", "1"], "12 dB, 45 dB, 52 dB at the input, exact"
+    assert down[1] == up[1][::-1]
+
+
+def test_without_javascript_there_are_tables_and_no_dead_buttons(page_path: Path, tmp_path: Path) -> None:
+    dead = tmp_path / "dead.html"
+    dead.write_text(re.sub(r"<script>.*?</script>", "", page_path.read_text(), flags=re.DOTALL))
+    buttons, heads, titles = asked(
+        dead,
+        """return [document.querySelectorAll("button").length, document.querySelectorAll("th").length,
+             document.querySelectorAll(".mark > title").length]""",
+        tmp_path,
+    )
+    assert buttons == 0
+    assert heads > 20
+    assert titles > 20, "browsers show titles without a script"
+
+
+POINT = """
+  const marks = [...document.querySelectorAll("figure svg .mark")];
+  const tip = document.getElementById("tip");
+  const answer = [];
+  for (const mark of marks) {
+    mark.scrollIntoView({ block: "center" });
+    mark.dispatchEvent(new window.PointerEvent("pointerenter"));
+    const box = tip.getBoundingClientRect();
+    const shape = (mark.querySelector("use, path") || mark).getBoundingClientRect();
+    const under = document.elementFromPoint(shape.left + shape.width / 2, shape.top + shape.height / 2);
+    answer.push([tip.textContent, tip.hidden, box.left >= 0 && box.right <= window.innerWidth,
+      under !== null && under.closest(".mark") !== null]);
+    mark.dispatchEvent(new window.PointerEvent("pointerleave"));
+    if (!tip.hidden) throw new Error("still there");
+  }
+  return answer;
+"""
+
+
+def test_pointing_at_a_mark_shows_its_numbers(rich_path: Path, tmp_path: Path) -> None:
+    told = asked(rich_path, POINT, tmp_path)
+    texts = [text for text, *_ in told]
+    (row,) = [row for row in table(a_rich_report()) if row.name == "int8.tflite" and row.setting == HEADLINE]
+    assert row.timing is not None
+    median = format.time_interval(row.timing.median, row.timing.low, row.timing.high, format.MICROSECONDS)
+    start = f"{row.number}: int8.tflite on litert [cpu, 1 thread, batch 1]: "
+    assert f"{start}98.71 [98.47, 98.91] %, {median} µs, on the Pareto front" in texts
+    for what in (
+        "invoke alone",
+        "end to end",
+        "import 100 ms",
+        "energy 0.200 mJ",
+        "images/s",
+        "above the empty process",
+    ):
+        assert any(what in text for text in texts), what
+    assert any("CONV_2D: alone 12.0 dB, its scale is off" in text for text in texts)
+    assert not any(hidden for _, hidden, *_ in told)
+    assert all(inside for *_, inside, _ in told), "tips stay on the page"
+    assert sum(seen for *_, seen in told) > 0.8 * len(told), "next to nothing covers the marks"
+
+
+def test_marks_are_reached_by_keyboard(rich_path: Path, tmp_path: Path) -> None:
+    stops, tips, names, stop = asked(
+        rich_path,
+        """
+        const svg = document.querySelector("figure svg");
+        const marks = [...svg.querySelectorAll(".mark")];
+        const stops = [...document.querySelectorAll("figure svg")].map(
+          (each) => each.querySelectorAll('.mark[tabindex="0"]').length);
+        const tips = [];
+        const press = (key) => document.activeElement.dispatchEvent(
+          new window.KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+        window.focus();
+        marks[0].focus();
+        for (const key of ["ArrowRight", "ArrowDown", "ArrowLeft", "End", "Home"]) {
+          press(key);
+          tips.push([marks.indexOf(document.activeElement), document.activeElement.getAttribute("tabindex")]);
+        }
+        return [stops, tips, marks.map((mark) => mark.getAttribute("role") + mark.getAttribute("aria-label")),
+          [svg.getAttribute("role"), svg.getAttribute("aria-label"), marks.length]];
+        """,
+        tmp_path,
+    )
+    assert set(stops) == {1}, "one stop of Tab for each figure"
+    last = stop[2] - 1
+    assert tips == [[1, "0"], [2, "0"], [1, "0"], [last, "0"], [0, "0"]]
+    assert stop[:2] == ["group", "Accuracy against latency"]
+    assert all(name.startswith("img") and len(name) > 10 for name in names)
+
+
+@pytest.mark.parametrize("make", [a_rich_report, merged, hostile_report])
+def test_nothing_is_said_on_the_console_and_nothing_is_fetched(make: Callable[[], Report], tmp_path: Path) -> None:
+    assert noise(write(make(), tmp_path)[-1], tmp_path / "own") == ([], [])
+
+
+def test_a_page_that_fetches_and_complains_is_noticed(rich_path: Path, tmp_path: Path) -> None:
+    html = rich_path.read_text()
+    loud = tmp_path / "loud.html"
+    loud.write_text(html.replace("</main>", "</main><script>console.error('planted')</script>"))
+    console, _ = noise(loud, tmp_path / "loud")
+    assert any("Content Security Policy" in line for line in console), "the policy holds"
+    free = re.sub(r"<meta http-equiv[^>]*>", "", html)
+    loud.write_text(free.replace("</main>", '</main><img alt="" src="http://127.0.0.1:9/planted.png">'))
+    _, fetched = noise(loud, tmp_path / "free")
+    assert fetched == ["http://127.0.0.1:9/planted.png"]
+
+
+# Where Chromium itself looks for updates, the time and an account, whatever the page.
+BROWSERS_OWN = {"clients2.google.com", "update.googleapis.com", "accounts.google.com"}
+
+
+def noise(page: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """What the page says on the console, and the addresses it asks for beside itself."""
+    folder.mkdir()
+    log, net = folder / "console.log", folder / "net.json"
+    chromium(
+        "--enable-logging",
+        f"--log-file={log}",
+        f"--log-net-log={net}",
+        "--dump-dom",
+        page.as_uri(),
+        profile=folder / "profile",
+    )
+    console = [line for line in log.read_text(errors="replace").splitlines() if "CONSOLE" in line]
+    asked_for = set(re.findall(r'"url":"([^"]+)"', net.read_text(errors="replace")))
+    return console, sorted(url for url in asked_for if urlsplit(url).hostname not in BROWSERS_OWN)

@@ -9,20 +9,28 @@ import numpy as np
 import pytest
 
 from edgecnn.errors import ArtifactError, EdgecnnError, RecordError, SessionError, UnknownNameError
-from edgecnn.formats import FORMATS
+from edgecnn.formats import FORMATS, pairs
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Quantization, TensorSpec, to_json
 from edgecnn.runtimes import RUNTIMES, open_session, predict, runtime_for, runtime_named
 from edgecnn.runtimes.fake import FakeModel
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
+EXPORTED = [
+    (f.name, s.name)
+    for f, s in pairs([*FORMATS.values()], [*SCHEMES.values()])
+    if (f.name, s.name) != ("onnx", "int16x8")
+]
+
 # TensorFlow, which the tests have been running already, takes no other number of threads any more.
 THREADS = {name: 0 if name == "keras" else 1 for name in RUNTIMES}
 
 
 def file_for(runtime: str, workspace: Any, folder: Path) -> Path:
-    """A float model that ``runtime`` runs."""
+    """A float model that ``runtime`` runs, int8 for C."""
     format = RUNTIMES[runtime].format
+    if format == "c":
+        return workspace.path("c99", "int8")  # type: ignore[no-any-return]
     if format in FORMATS:
         return workspace.path(format, "float32")  # type: ignore[no-any-return]
     if format == "keras":
@@ -36,18 +44,22 @@ def file_for(runtime: str, workspace: Any, folder: Path) -> Path:
 def test_runtime_is_found_by_name_and_by_ending(name: str) -> None:
     runtime = RUNTIMES[name]
     assert runtime_named(name) is runtime
-    assert runtime_for(Path(f"x.{runtime.format}")) is runtime
+    path = Path(f"x.{runtime.format}")
+    assert runtime_for(path, name) is runtime
+    assert runtime_for(path).name == {"tflm": "litert"}.get(name, name)
     assert isinstance(getattr(importlib.import_module(runtime.module), runtime.session), type)
 
 
 def test_every_format_has_a_runtime() -> None:
-    assert all(runtime_for(Path(f"x.{format}")).format == format for format in FORMATS)
+    assert all(runtime_for(Path(f"x.{format.ending}")).format == format.ending for format in FORMATS.values())
 
 
 def test_unknown_names_list_the_choices() -> None:
-    with pytest.raises(UnknownNameError, match="unknown runtime 'tensorrt'; choose from: fake, keras, litert, onnx"):
+    with pytest.raises(
+        UnknownNameError, match="unknown runtime 'tensorrt'; choose from: c99, fake, keras, litert, onnx"
+    ):
         runtime_named("tensorrt")
-    with pytest.raises(ArtifactError, match=r"give a file ending in \.tflite, \.onnx, \.keras"):
+    with pytest.raises(ArtifactError, match=r"give a file ending in \.tflite, \.onnx, \.c, \.keras$"):
         runtime_for(Path("model.pt"))
 
 
@@ -55,9 +67,9 @@ def test_unknown_names_list_the_choices() -> None:
 def test_session_answers_per_image_and_forgets_the_one_before(name: str, workspace: Any, tmp_path: Path) -> None:
     path = file_for(name, workspace, tmp_path)
     images = workspace.data.inputs(workspace.data.test.images[:6])
-    with contextlib.closing(open_session(path, threads=THREADS[name])) as session:
+    with contextlib.closing(open_session(path, threads=THREADS[name], runtime=name)) as session:
         assert session.batch == 1
-        assert session.input.dtype == session.output.dtype == "float32"
+        assert session.input.dtype == session.output.dtype == ("int8" if name == "c99" else "float32")
         forward = predict(session, images)
         backward = predict(session, images[::-1].copy())[::-1]
     assert forward.shape == (6, 10)
@@ -66,15 +78,17 @@ def test_session_answers_per_image_and_forgets_the_one_before(name: str, workspa
     assert len({row.tobytes() for row in forward}) > 1, "every image has the same output"
 
 
-@pytest.mark.parametrize("name", [name for name in RUNTIMES if name != "fake"])
+@pytest.mark.parametrize("name", [name for name in RUNTIMES if name not in ("c99", "fake")])
 def test_outputs_are_those_of_the_keras_model(name: str, workspace: Any, tmp_path: Path) -> None:
     images = workspace.data.inputs(workspace.data.test.images[:50])
     expected = np.asarray(workspace.model(images, training=False))
-    with contextlib.closing(open_session(file_for(name, workspace, tmp_path), threads=THREADS[name])) as session:
+    with contextlib.closing(
+        open_session(file_for(name, workspace, tmp_path), threads=THREADS[name], runtime=name)
+    ) as session:
         np.testing.assert_allclose(predict(session, images), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("key", [(f, s) for f in FORMATS for s in SCHEMES if (f, s) != ("onnx", "int16x8")])
+@pytest.mark.parametrize("key", EXPORTED)
 def test_every_artifact_recognises_digits(key: tuple[str, str], workspace: Any) -> None:
     images, labels = workspace.data.inputs(workspace.data.test.images[:200]), workspace.data.test.labels[:200]
     with contextlib.closing(open_session(workspace.path(*key))) as session:
@@ -87,7 +101,7 @@ def test_every_artifact_recognises_digits(key: tuple[str, str], workspace: Any) 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_an_unknown_device_is_refused(name: str, workspace: Any, tmp_path: Path) -> None:
     with pytest.raises((EdgecnnError, ValueError)) as caught:
-        open_session(file_for(name, workspace, tmp_path), device="gpu")
+        open_session(file_for(name, workspace, tmp_path), device="gpu", runtime=name)
     assert isinstance(caught.value, SessionError)
     assert "\n" not in str(caught.value)
 

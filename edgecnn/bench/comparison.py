@@ -20,6 +20,8 @@ from edgecnn.data.dataset import Split
 from edgecnn.errors import RecordError
 from edgecnn.records import Accuracy, Answers, Baseline, Environment, Measurement, Record, Result
 
+_CLOCK_S = 1e-9  # the clock's unit, where nothing was measured to take less
+
 
 class AccuracyDifference(Record, frozen=True):
     """Accuracy minus the baseline's, in percentage points, with the ends of its 95 % interval.
@@ -135,15 +137,16 @@ def time_ratio(time: Summary, reference: Summary) -> Estimate:
 
     Both intervals are symmetric on the logarithm of the time, where the two sides' half-widths add as squares.
     """
-    half = math.hypot(math.log(time.high / time.median), math.log(reference.high / reference.median))
-    value, wide = time.median / reference.median, math.exp(half)
+    middle, other = (max(one.median, _CLOCK_S) for one in (time, reference))
+    half = math.hypot(math.log(max(time.high, middle) / middle), math.log(max(reference.high, other) / other))
+    value, wide = middle / other, math.exp(half)
     return Estimate(value=value, low=value / wide, high=value * wide)
 
 
 def images_per_s(measurement: Measurement, *, with_copies: bool = False) -> float:
     """Images per second at the median time, of the model alone or end to end."""
     blocks = measurement.end_to_end if with_copies else measurement.blocks
-    return measurement.batch / float(np.median(np.concatenate(blocks)))
+    return measurement.batch / max(float(np.median(np.concatenate(blocks))), _CLOCK_S)
 
 
 def best_batch(baseline: Baseline, *, with_copies: bool = False) -> Measurement:

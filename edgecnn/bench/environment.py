@@ -47,6 +47,7 @@ _PACKAGES = (
     "edgecnn",
     "numpy",
     "ai-edge-litert",
+    "tflite-micro",
     "onnxruntime",
     "tflite-micro",
     "keras",

@@ -17,6 +17,7 @@ from edgecnn.bench.environment import environment
 from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
+from edgecnn.emulation import costs
 from edgecnn.errors import ArtifactError, BenchError, ConfigError, RecordError, SessionError
 from edgecnn.files import write_atomic
 from edgecnn.records import (
@@ -65,6 +66,7 @@ def bench_files(
     processes: int = 5,
     seed: int = 0,
     baselines: Sequence[Path] = (),
+    targets: Sequence[str] = (),
     keep: Path | None = None,
 ) -> Report:
     """Measure the model files at ``paths``; one that cannot be loaded or run becomes a ``Failure`` row.
@@ -87,12 +89,14 @@ def bench_files(
         processes: as in ``bench``.
         seed: of the order of the blocks, and of the noise.
         baselines: files from ``edgecnn baseline`` to show beside.
+        targets: emulated processors to count instructions, flash and RAM on (see ``edgecnn.emulation.costs``).
         keep: the JSON file in which an interrupted call leaves the report of its finished rounds. The same call goes
             on with them. One with other settings starts anew, and moves the file aside.
 
     Raises:
         ConfigError: the files take images of different sizes and there are no data, or senseless arguments.
         RecordError: a baseline cannot be read.
+        UnknownNameError: no such runtime or target.
     """
     for name, numbers in (("threads", threads), ("batches", batches)):
         if not numbers or min(numbers) < 1:
@@ -122,6 +126,7 @@ def bench_files(
             except ArtifactError as error:
                 failures.append(Failure(subject=path.name, stage="bench", error="ArtifactError", reason=str(error)))
     machine = environment()
+    emulated, uncounted = costs(paths, targets) if targets else ((), ())
 
     def report(rows: Sequence[Result | Failure], environment: Environment, unfinished: str | None) -> Report:
         measured = []
@@ -139,9 +144,10 @@ def bench_files(
             test_images=0 if data is None else len(data.test.labels),
             environment=environment,
             seed=seed,
-            rows=(*measured, *failures),
+            rows=(*measured, *failures, *uncounted),
             parities=(),
             baselines=recorded,
+            emulated=emulated,
             unfinished=unfinished,
         )
 

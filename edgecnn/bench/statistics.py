@@ -63,11 +63,13 @@ class Summary(Record, frozen=True):
     throughput: float
 
 
+@lru_cache(maxsize=512)  # a report divides by the same baselines again and again
 def summary(measurement: Measurement) -> Summary:
     """Median and percentiles of ``invoke`` alone, with their intervals; the warm-up takes no part."""
     return _summary(measurement, measurement.blocks)
 
 
+@lru_cache(maxsize=512)
 def end_to_end(measurement: Measurement) -> Summary | None:
     """As ``summary``, of encode, invoke and decode together; ``None`` where that was not measured."""
     return _summary(measurement, measurement.end_to_end) if measurement.end_to_end else None
@@ -102,6 +104,11 @@ def ratio(measurement: Measurement, reference: Measurement) -> Estimate:
     ratios = _block_medians(measurement) / _block_medians(reference)
     (found,) = _estimates([ratios[[index]] for index in range(len(ratios))], measurement.processes, (50,))
     return found
+
+
+def inverse(ratio: Estimate) -> Estimate:
+    """The ratio of the two the other way round."""
+    return Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low if ratio.low else math.inf)
 
 
 def difference(ratio: Estimate) -> Literal["faster", "slower", "none"]:

@@ -33,7 +33,7 @@ from edgecnn.errors import ArtifactError
 from edgecnn.files import sha256_file
 from edgecnn.optional import require
 from edgecnn.records import Artifact, ColdStart, Energy, Memory
-from edgecnn.runtimes import Float, Session, open_session, runtime_for
+from edgecnn.runtimes import Float, Session, open_session, runtime_for, tflm
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -364,6 +364,7 @@ def _serve(connection: "Connection[Any, Any]", log: _Log) -> None:
     # so that several workers share a GPU, where TensorFlow and JAX would each take it all
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    tflm.probe_first = False  # this process may end at a failed check, and a probe would count as loading
     workbench = Workbench()
     while True:
         try:

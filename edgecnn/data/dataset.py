@@ -112,6 +112,28 @@ def make_dataset(
     return DataSet(name, *splits, names, preprocessing, _content_hash(*splits, names))
 
 
+def make_test_set(
+    where: object,
+    name: str,
+    test: tuple[RawArray, RawArray],
+    class_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+) -> DataSet:
+    """Check raw test images and their labels, as for ``make_dataset``, and make a data set without training images.
+
+    Raises:
+        DataError: the arrays are not usable.
+    """
+    try:
+        images = _images("test", test[0])
+        labels = _labels("test", test[1], len(images))
+        split = _split(images, _in_range("test", labels, len(class_names)))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    none = _split(images[:0], split.labels[:0])
+    return DataSet(name, none, split, class_names, preprocessing, _content_hash(none, split, class_names))
+
+
 def _images(part: str, images: RawArray) -> Images:
     if images.ndim == 3:
         images = images[..., np.newaxis]

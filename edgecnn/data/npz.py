@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def load_npz(path: Path, input_range: tuple[float, float]) -> DataSet:
     Raises:
         DataError: the file is damaged, holds Python objects, lacks a key or is no usable data set.
     """
-    arrays = _read(path)
+    arrays = read_arrays(path, _KEYS, optional=("class_names",))
     names = arrays.get("class_names")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
         raise DataError(
@@ -39,7 +40,12 @@ def load_npz(path: Path, input_range: tuple[float, float]) -> DataSet:
     )
 
 
-def _read(path: Path) -> dict[str, RawArray]:
+def read_arrays(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, RawArray]:
+    """The arrays called ``keys``, and those of ``optional`` that are there, of the ``.npz`` file at ``path``.
+
+    Raises:
+        DataError: the file is damaged, holds Python objects or lacks a key.
+    """
     try:
         with path.open("rb") as file:  # numpy leaves a file that it opened itself open if the zip is damaged
             is_zip = zipfile.is_zipfile(file)
@@ -49,7 +55,7 @@ def _read(path: Path) -> dict[str, RawArray]:
                 raise DataError(
                     f"{path} is not a .npz file (a zip of arrays) or is cut short; save it with numpy.savez"
                 )
-            return _arrays(path, archive)
+            return _arrays(path, archive, keys, optional)
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise DataError(
@@ -60,14 +66,14 @@ def _read(path: Path) -> dict[str, RawArray]:
         raise _damaged(path, error) from error
 
 
-def _arrays(path: Path, archive: NpzFile) -> dict[str, RawArray]:
-    missing = [key for key in _KEYS if key not in archive]
+def _arrays(path: Path, archive: NpzFile, keys: Sequence[str], optional: Sequence[str]) -> dict[str, RawArray]:
+    missing = [key for key in keys if key not in archive]
     if missing:
         raise DataError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(archive.files) or 'nothing'}; "
-            f"save the arrays as {', '.join(_KEYS)}"
+            f"save the arrays as {', '.join(keys)}"
         )
-    arrays = {key: archive[key] for key in (*_KEYS, "class_names") if key in archive}
+    arrays = {key: archive[key] for key in (*keys, *optional) if key in archive}
     for key, value in arrays.items():
         if not isinstance(value, np.ndarray):  # numpy hands out as bytes what does not start like an array
             raise DataError(f"{path}: {key} is not a numpy array; save the arrays with numpy.savez")

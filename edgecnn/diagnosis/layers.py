@@ -35,6 +35,7 @@ from edgecnn.formats.onnx_qdq import to_onnx
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
 from edgecnn.optional import require
+from edgecnn.progress import Advance, progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import LayerError, LayerErrors
 from edgecnn.runtimes import Float
@@ -79,8 +80,11 @@ def layers(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
         if not any(layer_of.values()):
             raise ConfigError(f"{path.name} has no int8 activations, so there is no error of a layer to look at")
         sums = {index: _Sums(graph.tensors[index]) for index in layer_of}
-        with contextlib.closing(KernelSession(path, artifact, "built-in", keep=True)) as session:
-            outputs, float_outputs = _run(graph, session, images, sums)
+        with (
+            contextlib.closing(KernelSession(path, artifact, "built-in", keep=True)) as session,
+            progress(f"layers of {path.name}", len(images)) as advance,
+        ):
+            outputs, float_outputs = _run(graph, session, images, sums, advance)
         reference = _reference_for(artifact.scheme)
         errors = [_layer_error(graph.tensors[index], layer_of[index], sums[index]) for index in layer_of]
         result.append(
@@ -181,7 +185,9 @@ def _in_float(graph: Graph) -> Graph:
     return msgspec.structs.replace(graph, tensors=tuple(tensors), operators=tuple(operators))
 
 
-def _run(graph: Graph, session: KernelSession, images: Float, sums: dict[int, "_Sums"]) -> tuple[Float, Float]:
+def _run(
+    graph: Graph, session: KernelSession, images: Float, sums: dict[int, "_Sums"], advance: Advance
+) -> tuple[Float, Float]:
     """Add up the errors of every layer over ``images``; returns the outputs in int8 and in float, ``(n, classes)``."""
     whole, apart = (_ort_session(model) for model in float_models(graph))
     names = {index: value_name(graph, index) for index in sums}
@@ -200,6 +206,7 @@ def _run(graph: Graph, session: KernelSession, images: Float, sums: dict[int, "_
         for index, name in names.items():
             # the input has no layer in front: its own error is all there is
             sums[index].add(real[name], in_float[name], own.get(name + _OWN, in_float[name]))
+        advance()
     return np.concatenate(outputs), np.concatenate(float_outputs)
 
 

@@ -17,6 +17,7 @@ from edgecnn.data import DataSet
 from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.errors import ConfigError, SessionError
 from edgecnn.formats.source import Source
+from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import AccuracyPath, AccuracyStep, Artifact
 from edgecnn.runtimes import Float
@@ -49,39 +50,45 @@ def stages(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
     found = [artifacts.load(path) for path in paths]
     _check(found)
     images, labels = data.inputs(data.test.images), data.test.labels
-    references = {FLOAT: reference_of(model, images)}
-    if any(_is_qat(artifact) for artifact in found):
-        if qat_weights is None:
-            raise ConfigError("the steps of an int8-qat file lead through quantisation-aware training: --qat")
-        source = Source.load(model, data, qat_weights=qat_weights)
-        references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
-    result = []
-    for artifact, path in zip(found, paths, strict=True):
-        if artifact.format != "tflite":
-            continue
-        same = {
-            other.sha256: (other, place)
-            for other, place in zip(found, paths, strict=True)
-            if other.scheme == artifact.scheme
-        }
-        twins = [other for other, _ in same.values() if other.format == "onnx"]
-        outputs = {sha256: outputs_of(place, images) for sha256, (_, place) in same.items()}
-        steps: list[tuple[str, str | None, Float]] = [(FLOAT, None, references[FLOAT])]
-        if _is_qat(artifact):
-            steps.append((FAKE_QUANTIZED, None, references[FAKE_QUANTIZED]))
-        steps.append(_reference_step(path, artifact, images))
-        steps.append((XNNPACK, None, outputs[artifact.sha256]))
-        steps += [(ORT, _in_float(twin), outputs[twin.sha256]) for twin in twins]
-        judged = (artifact, *twins)
-        result.append(
-            AccuracyPath(
-                artifact=artifact.file,
-                artifact_sha256=artifact.sha256,
-                scheme=artifact.scheme,
-                steps=path_of(steps, labels),
-                parities=tuple(p for one in judged for p in judge(one, judged, outputs, references, labels)),
+    wanted = [FLOAT, *([FAKE_QUANTIZED] if any(_is_qat(artifact) for artifact in found) else [])]
+    if FAKE_QUANTIZED in wanted and qat_weights is None:
+        raise ConfigError("the steps of an int8-qat file lead through quantisation-aware training: --qat")
+    converted = [(artifact, path) for artifact, path in zip(found, paths, strict=True) if artifact.format == "tflite"]
+    with progress("verify --stages", len(wanted) + len(found) + len(converted)) as advance:
+        advance(0, FLOAT)
+        references = {FLOAT: reference_of(model, images)}
+        advance()
+        if FAKE_QUANTIZED in wanted:
+            advance(0, FAKE_QUANTIZED)
+            source = Source.load(model, data, qat_weights=qat_weights)
+            references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
+            advance()
+        outputs = {}
+        for artifact, path in zip(found, paths, strict=True):
+            advance(0, artifact.file)
+            outputs[artifact.sha256] = outputs_of(path, images)
+            advance()
+        result = []
+        for artifact, path in converted:
+            advance(0, f"{artifact.file}, reference kernels")
+            twins = [other for other in found if other.format == "onnx" and other.scheme == artifact.scheme]
+            steps: list[tuple[str, str | None, Float]] = [(FLOAT, None, references[FLOAT])]
+            if _is_qat(artifact):
+                steps.append((FAKE_QUANTIZED, None, references[FAKE_QUANTIZED]))
+            steps.append(_reference_step(path, artifact, images))
+            steps.append((XNNPACK, None, outputs[artifact.sha256]))
+            steps += [(ORT, _in_float(twin), outputs[twin.sha256]) for twin in twins]
+            judged = (artifact, *twins)
+            result.append(
+                AccuracyPath(
+                    artifact=artifact.file,
+                    artifact_sha256=artifact.sha256,
+                    scheme=artifact.scheme,
+                    steps=path_of(steps, labels),
+                    parities=tuple(p for one in judged for p in judge(one, judged, outputs, references, labels)),
+                )
             )
-        )
+            advance()
     return result
 
 

@@ -1,7 +1,7 @@
 """Formats: one file each, found by name in ``FORMATS``; ``export`` writes an artifact with its sidecar."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -11,27 +11,36 @@ from edgecnn import artifacts
 from edgecnn.data import DataSet
 from edgecnn.errors import UnknownNameError
 from edgecnn.files import make_folder, write_atomic
-from edgecnn.formats import onnx, tflite
+from edgecnn.formats import c99, onnx, tflite
 from edgecnn.formats.source import Source
-from edgecnn.quantization.schemes import needs_calibration
+from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.records import Artifact, Provenance, Scheme, to_json
 
-_TOOLS = ("edgecnn", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx")
+TOOLS = ("edgecnn", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx")
+"""What a converted file depends on."""
 
 
 class Format(msgspec.Struct, frozen=True):
-    """A file format: its name is the ending; ``convert`` gives the bytes, ``embed`` adds the provenance to them."""
+    """A file format. ``convert`` gives bytes, ``embed`` makes the finished file of them and the provenance.
+
+    ``companions`` make the files that belong beside it, by their ending. ``only_int8`` formats hold static int8 schemes
+    and nothing else.
+    """
 
     name: str
     convert: Callable[[Source, Scheme], bytes]
     embed: Callable[[bytes, Provenance], bytes]
+    ending: str
+    companions: Mapping[str, Callable[[bytes, Provenance], bytes]] = {}
+    only_int8: bool = False
 
 
 FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
-        Format("tflite", tflite.convert, tflite.embed),
-        Format("onnx", onnx.convert, onnx.embed),
+        Format("tflite", tflite.convert, tflite.embed, "tflite"),
+        Format("onnx", onnx.convert, onnx.embed, "onnx"),
+        Format("c99", c99.convert, c99.embed, "c", {"h": c99.header}, only_int8=True),
     )
 }
 
@@ -47,6 +56,15 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
+def pairs(formats: Sequence[Format], schemes: Sequence[Scheme]) -> list[tuple[Format, Scheme]]:
+    """What to export: every scheme in every format.
+
+    Formats for int8 only are left out of other schemes without a word, unless nothing else is asked for.
+    """
+    every = [(format, scheme) for format in formats for scheme in schemes]
+    return [pair for pair in every if is_static_int8(pair[1]) or not pair[0].only_int8] or every
+
+
 def export(
     source: Source,
     *,
@@ -55,9 +73,10 @@ def export(
     provenance: Provenance,
     folder: Path,
 ) -> Artifact:
-    """Convert, embed the provenance, write ``<model>-<scheme>.<format>`` and its sidecar ``….json`` into ``folder``.
+    """Convert, embed the provenance, write ``<model>-<scheme>.<ending>`` and its sidecar ``….json`` into ``folder``.
 
-    The finished file is loaded by its runtime once before it is written.
+    Companions, such as a header, are written beside it. The finished file is loaded by its runtime once before it is
+    written.
 
     Raises:
         UnsupportedError: the scheme makes no sense in this format, with the reason.
@@ -67,15 +86,23 @@ def export(
     calibrated = len(source.calibration) if needs_calibration(scheme) else None
     tuning = source.tunings.get(scheme.name) if format.name == "onnx" else None
     provenance = provenance.replace(scheme=scheme.name, calibration_images=calibrated, tuning=tuning)
-    content = format.embed(format.convert(source, scheme), provenance)
-    path = make_folder(folder) / f"{provenance.model}-{scheme.name}.{format.name}"
+    converted = format.convert(source, scheme)
+    path = make_folder(folder) / file_name(provenance.model, scheme, format)
+    files = {path.with_suffix(f".{ending}"): make(converted, provenance) for ending, make in format.companions.items()}
+    files[path] = format.embed(converted, provenance)
     with tempfile.TemporaryDirectory() as trial:
-        tried = Path(trial) / path.name
-        tried.write_bytes(content)
-        artifact = artifacts.describe(tried)
-    write_atomic(path, content)
+        for file, content in files.items():
+            (Path(trial) / file.name).write_bytes(content)
+        artifact = artifacts.describe(Path(trial) / path.name)
+    for file, content in files.items():
+        write_atomic(file, content)
     write_atomic(artifacts.sidecar(path), to_json(artifact))
     return artifact
+
+
+def file_name(model: str, scheme: Scheme, format: Format) -> str:
+    """What ``export`` calls a file."""
+    return f"{model}-{scheme.name}.{format.ending}"
 
 
 def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
@@ -89,5 +116,5 @@ def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
         data=data.name,
         data_sha256=data.sha256,
         calibration_images=None,
-        versions={tool: metadata.version(tool) for tool in _TOOLS},
+        versions={tool: metadata.version(tool) for tool in TOOLS},
     )

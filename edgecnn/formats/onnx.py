@@ -48,6 +48,7 @@ def convert(source: Source, scheme: Scheme) -> bytes:
         _store_half(model)
     elif scheme.weights == "int8":
         model = _dynamic(model)
+    require("onnx").checker.check_model(model, full_check=True)
     shape = source.model.input_shape
     channels_first = (source.batch, shape[3], *source.calibration.shape[1:3])
     specs = {
@@ -87,11 +88,10 @@ def _quantized(source: Source, scheme: Scheme) -> bytes:
 
 
 def _finished(model: Any, specs: dict[str, TensorSpec]) -> bytes:
-    """Check the model, add what its input and output are, and serialise it."""
+    """Add what the input and output of a checked model are, and serialise it."""
     onnx = require("onnx")
     for kind, spec in specs.items():
         _add_property(model, f"edgecnn.{kind}", to_json(spec))
-    onnx.checker.check_model(model, full_check=True)
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
         (value,) = values
         got = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
@@ -126,8 +126,46 @@ def _float(source: Source) -> Any:
             f"{source.model.name} cannot be exported as .onnx: no standard operator for {', '.join(unknown)}"
         )
     model.graph.name = source.model.name
+    _flatten_channels_first(model)
     _order(model.graph)
     return model
+
+
+def _flatten_channels_first(model: Any) -> None:
+    """Take the Transpose in front of a Flatten out, and bring the rows of the dense layer behind it into that order."""
+    onnx = require("onnx")
+    graph = model.graph
+    shapes = {
+        value.name: value.type.tensor_type.shape for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    weights = {weight.name: weight for weight in graph.initializer}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def only_reader(node: Any, *kinds: str) -> Any:
+        found = readers.get(node.output[0], [])
+        return (
+            found[0] if len(found) == 1 and found[0].op_type in kinds and found[0].input[0] == node.output[0] else None
+        )
+
+    for transpose in graph.node:
+        if transpose.op_type != "Transpose" or list(transpose.attribute[0].ints) != [0, 2, 3, 1]:
+            continue
+        reshape = only_reader(transpose, "Reshape")
+        dense = None if reshape is None else only_reader(reshape, "Gemm", "MatMul")
+        if dense is None or dense.input[1] not in weights or len(readers[dense.input[1]]) > 1:
+            continue
+        if any(attribute.name in ("transA", "transB") and attribute.i for attribute in dense.attribute):
+            continue
+        channels, height, width = (size.dim_value for size in shapes[transpose.input[0]].dim[1:])
+        rows = onnx.numpy_helper.to_array(weights[dense.input[1]])
+        if rows.ndim != 2 or len(rows) != channels * height * width:  # flattened together with the batch
+            continue
+        order = np.arange(len(rows)).reshape(height, width, channels).transpose(2, 0, 1).ravel()
+        weights[dense.input[1]].CopyFrom(onnx.numpy_helper.from_array(rows[order], dense.input[1]))
+        reshape.input[0] = transpose.input[0]
 
 
 def _order(graph: Any) -> None:

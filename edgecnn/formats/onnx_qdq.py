@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, UnsupportedError
+from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, one_line, positive, shape_computations
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
 from edgecnn.optional import require
 from edgecnn.records import Quantization, TensorSpec
@@ -40,17 +41,18 @@ _INTEGER = ("int8", "uint8")
 _MOVED = 3
 
 
-def to_onnx(graph: Graph, name: str, in_float: Collection[int] = (), unsigned: bool = False) -> Any:
+def to_onnx(graph: Graph, name: str, in_float: Collection[int] = (), unsigned: bool = True) -> Any:
     """The int8 ``graph`` as an onnx ``ModelProto``; ``name`` becomes the graph's name.
 
     ``in_float`` are the positions of operators to compute in float. ``unsigned`` stores int8 activations as uint8,
-    128 higher like their zero points, which some kernels prefer; input and output keep their type.
+    128 higher like their zero points; input and output keep their type. On x86 ONNX Runtime has no integer kernels for
+    int8 activations and computes most operators in float; on Arm it has both.
 
     Raises:
         UnsupportedError: an operator or tensor type without counterpart, named with its place.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
-    _check(graph)
+    check(graph, _WRITERS, "written to ONNX")
     return _Writer(graph, in_float, unsigned).model(name)
 
 
@@ -74,7 +76,7 @@ class _Writer:
         self.flattened: dict[int, tuple[int, ...]] = {}  # flat tensor -> its (h, w, c), stored channels-first
 
     def model(self, name: str) -> Any:
-        shape_only = self._shape_computations()
+        shape_only = shape_computations(self.graph)
         for operator in self.graph.operators:
             if operator.position in shape_only:
                 continue
@@ -88,7 +90,7 @@ class _Writer:
             except KeyError as error:
                 raise ArtifactError(f"{operator} is damaged: its option {error} is missing") from error
             except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-                raise ArtifactError(f"{operator} is damaged: {_one_line(error)}") from error
+                raise ArtifactError(f"{operator} is damaged: {one_line(error)}") from error
         helper, onnx = self.helper, require("onnx")
         graph = helper.make_graph(
             self.nodes,
@@ -108,7 +110,7 @@ class _Writer:
         try:
             onnx.checker.check_model(model, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-            raise ArtifactError(f"the graph is damaged, its parts do not fit together: {_one_line(error)}") from error
+            raise ArtifactError(f"the graph is damaged, its parts do not fit together: {one_line(error)}") from error
         del model.graph.value_info[:]
         return model
 
@@ -163,8 +165,10 @@ class _Writer:
             self.constant(f"{self.name(tensor)}/zero_point", zero_point),
         ]
 
-    def _as_unsigned(self, tensor: Tensor, real: str) -> str:
-        """The int8 input as uint8, because ONNX Runtime fuses no operator between the two types."""
+    def _as_unsigned(self, tensor: Tensor, real: str, operator: Operator) -> str:
+        """An int8 input or output as uint8 where ``operator`` is, because runtimes fuse none between the two types."""
+        if not self.unsigned or operator.position in self.in_float or tensor.dtype != "int8":
+            return real
         quantization = [
             self.constant(f"{self.name(tensor)}/scale", tensor.scale[0]),
             self.constant(f"{self.name(tensor)}/unsigned", np.array(int(tensor.zero_point[0]) + 128, np.uint8)),
@@ -196,8 +200,8 @@ class _Writer:
         else:
             name = f"{self.name(tensor)}/real"
             self.node("DequantizeLinear", [self.name(tensor), *self._quantization(tensor, operator)], name)
-            if self.unsigned and index in self.graph.inputs and operator.position not in self.in_float:
-                name = self._as_unsigned(tensor, name)
+            if index in self.graph.inputs:
+                name = self._as_unsigned(tensor, name, operator)
         self.floats[index] = name
         return name
 
@@ -225,6 +229,8 @@ class _Writer:
             return
         if low is not None and not (integer and self._saturates(tensor, low, high)):
             real = self._clip(real, low, high)
+        if index in self.graph.outputs:
+            real = self._as_unsigned(tensor, real, operator)
         if integer:
             self.node("QuantizeLinear", [real, *self._quantization(tensor, operator)], self.name(tensor))
         else:
@@ -329,7 +335,7 @@ class _Writer:
         source, weights = (self.tensor(index) for index in operator.inputs[:2])
         if weights.data is None:
             raise UnsupportedError(f"{operator}: its weights are not constant")
-        _four_dimensions(operator, source, weights)
+        four_dimensions(operator, source, weights)
         if operator.kind == "CONV_2D":
             data = weights.data.transpose(_CHANNELS_FIRST)  # (out, h, w, in) -> (out, in, h, w)
         else:
@@ -339,8 +345,8 @@ class _Writer:
         if groups < 1 or channels % groups or len(data) % groups or data.shape[1] * groups != channels:
             raise ArtifactError(f"{operator}: weights of shape {weights.shape} do not fit {channels} channels")
         kernel = data.shape[2:]
-        strides = _positive(operator, "strideH", "strideW")
-        dilations = _positive(operator, "dilationHFactor", "dilationWFactor")
+        strides = positive(operator, "strideH", "strideW")
+        dilations = positive(operator, "dilationHFactor", "dilationWFactor")
         inputs = [
             self.read(operator.inputs[0], operator),
             self.weights(operator.inputs[1], data, 0, operator),
@@ -387,9 +393,9 @@ class _Writer:
     def pool(self, operator: Operator) -> None:
         options = operator.options
         source = self.tensor(operator.inputs[0])
-        _four_dimensions(operator, source)
-        kernel = _positive(operator, "filterHeight", "filterWidth")
-        strides = _positive(operator, "strideH", "strideW")
+        four_dimensions(operator, source)
+        kernel = positive(operator, "filterHeight", "filterWidth")
+        strides = positive(operator, "strideH", "strideW")
         attributes = {
             "kernel_shape": kernel,
             "strides": strides,
@@ -403,10 +409,13 @@ class _Writer:
         source = self.tensor(operator.inputs[0])
         axes = self._integers(operator, 1)
         keep = bool(operator.options["keepDims"])
-        axes = sorted({_axis(operator, axis, source) for axis in axes})
+        axes = sorted({axis_of(operator, axis, source) for axis in axes})
         four = len(source.shape) == 4
         if four and not keep and axes != [1, 2]:
             raise UnsupportedError(f"{operator}: a mean over axes {axes} without keeping them is not written to ONNX")
+        if four and axes == [1, 2]:
+            self._global_average(operator, keep)
+            return
         real = self.node(
             "ReduceMean",
             [self.read(operator.inputs[0], operator)],
@@ -414,6 +423,18 @@ class _Writer:
             axes=[_AXIS[axis] if four else axis for axis in axes],
             keepdims=int(keep),
         )
+        self.write(operator.outputs[0], real, operator)
+
+    def _global_average(self, operator: Operator, keep: bool) -> None:
+        """A mean over height and width, quantised before it loses these axes: so runtimes have an integer kernel."""
+        output = self.tensor(operator.outputs[0])
+        real = self.node("GlobalAveragePool", [self.read(operator.inputs[0], operator)], self._real(operator))
+        if not keep:
+            if operator.position not in self.in_float and output.dtype in _INTEGER:
+                quantization = self._quantization(output, operator)
+                stored = self.node("QuantizeLinear", [real, *quantization], f"{real}/quantised")
+                real = self.node("DequantizeLinear", [stored, *quantization], f"{stored}/real")
+            real = self.node("Flatten", [real], f"{real}/flat", axis=1)
         self.write(operator.outputs[0], real, operator)
 
     def binary(self, operator: Operator) -> None:
@@ -478,7 +499,7 @@ class _Writer:
 
     def concatenation(self, operator: Operator) -> None:
         output = self.tensor(operator.outputs[0])
-        axis = _axis(operator, operator.options["axis"], output)
+        axis = axis_of(operator, operator.options["axis"], output)
         if any(len(self.tensor(index).shape) != len(output.shape) for index in operator.inputs):
             raise ArtifactError(f"{operator}: its inputs have not all {len(output.shape)} dimensions")
         inputs = [self.read(index, operator) for index in operator.inputs]
@@ -487,7 +508,7 @@ class _Writer:
 
     def resize(self, operator: Operator) -> None:
         source, target = self.tensor(operator.inputs[0]), self._integers(operator, 1)
-        _four_dimensions(operator, source)
+        four_dimensions(operator, source)
         if len(target) != 2 or min(target) < 1:
             raise ArtifactError(f"{operator}: it resizes to {target}, a height and a width are needed")
         height, width = target
@@ -560,19 +581,6 @@ class _Writer:
             raise UnsupportedError(f"{operator}: tensor {tensor.name!r} is no constant of int32 or int64")
         return [int(value) for value in np.atleast_1d(data).reshape(-1)]
 
-    def _shape_computations(self) -> set[int]:
-        """Operators that only compute the target of a Reshape from the free batch; ONNX writes -1 instead."""
-        found: set[int] = set()
-        for operator in reversed(self.graph.operators):
-            users = self.consumers.get(operator.outputs[0], [])
-            feeds_shape = users and all(
-                user.position in found or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)
-                for user in users
-            )
-            if operator.kind in ("SHAPE", "STRIDED_SLICE", "PACK") and feeds_shape:
-                found.add(operator.position)
-        return found
-
 
 def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a channels-last tensor when it is stored channels-first."""
@@ -604,28 +612,6 @@ def _with_free_batch(shape: tuple[int, ...], source: tuple[int, ...], operator: 
     raise UnsupportedError(f"{operator}: its target shape {shape} is not known; export with a fixed batch")
 
 
-def _positive(operator: Operator, *names: str) -> list[int]:
-    """Options that count something."""
-    values = [int(operator.options[name]) for name in names]
-    if min(values) < 1:
-        raise ArtifactError(f"{operator}: {', '.join(names)} are {values}; each must be at least 1")
-    return values
-
-
-def _axis(operator: Operator, axis: int, tensor: Tensor) -> int:
-    """A dimension of ``tensor``, counted from the front."""
-    rank = len(tensor.shape)
-    if not -rank <= axis < rank:
-        raise ArtifactError(f"{operator}: tensor {tensor.name!r} of shape {tensor.shape} has no axis {axis}")
-    return axis % rank
-
-
-def _four_dimensions(operator: Operator, *tensors: Tensor) -> None:
-    for tensor in tensors:
-        if len(tensor.shape) != 4:
-            raise ArtifactError(f"{operator}: tensor {tensor.name!r} has shape {tensor.shape}, not four dimensions")
-
-
 def _pads(operator: Operator, source: Tensor, kernel: Any, strides: list[int], dilations: list[int]) -> list[int]:
     """Explicit ONNX pads [top, left, bottom, right] of TFLite's SAME (0, the odd one behind) or VALID (1)."""
     padding = operator.options["padding"]
@@ -652,51 +638,6 @@ def _limits(activation: int, operator: Operator) -> tuple[float | None, float | 
     return _RANGE[names[activation]]
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _check(graph: Graph) -> None:
-    """Check what writers rely on: one input, one output, and operators that read only what is there before them."""
-    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
-        if len(indices) != 1:
-            raise UnsupportedError(f"the graph has {len(indices)} {kind}s; it is written to ONNX with one of each")
-        tensor = graph.tensors[indices[0]]
-        if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
-            raise UnsupportedError(
-                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be free"
-            )
-    there = {tensor.index for tensor in graph.tensors if tensor.data is not None or 0 in tensor.shape}
-    if there & {*graph.inputs, *graph.outputs} or graph.inputs == graph.outputs:
-        raise ArtifactError("the graph's input or output is a constant, or both are the same tensor")
-    there.update(graph.inputs)
-    for operator in graph.operators:
-        if not operator.outputs:
-            raise ArtifactError(f"{operator} has no output")
-        if operator.kind in _WRITERS:
-            _check_inputs(graph, operator, there)
-        for index in operator.outputs:
-            if index in there or index < 0:
-                raise ArtifactError(f"{operator} makes tensor {index}, which is there already or not at all")
-            there.add(index)
-    if graph.outputs[0] not in there:
-        raise ArtifactError(f"the graph's output {graph.tensors[graph.outputs[0]].name!r} is made by no operator")
-
-
-def _check_inputs(graph: Graph, operator: Operator, there: Collection[int]) -> None:
-    wanted = _INPUTS.get(operator.kind, 1)
-    if len(operator.inputs) < wanted:
-        raise ArtifactError(f"{operator} has inputs {operator.inputs}, {wanted} are needed")
-    for position, index in enumerate(operator.inputs):
-        if index < 0 and not (position == 2 and operator.kind in _WITH_BIAS):
-            raise ArtifactError(f"{operator}: its input {position} is absent")
-        if index >= 0 and index not in there:
-            raise ArtifactError(f"{operator} reads tensor {index} ({graph.tensors[index].name}), which nothing makes")
-    source, output = (graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
-    if operator.kind in _SAME_RANK and len(source.shape) != len(output.shape):
-        raise ArtifactError(f"{operator} makes {output.shape} of {source.shape}, which have not as many dimensions")
-
-
 def _zero_points(graph: Graph) -> dict[int, int]:
     """New zero points for outputs of a fused relu, and for what passes them on unchanged, by tensor index."""
     moved: dict[int, int] = {}
@@ -718,22 +659,6 @@ _UNARY: dict[str, tuple[str, dict[str, Any]]] = {
     "HARD_SWISH": ("HardSwish", {}),
     "TANH": ("Tanh", {}),
 }
-
-# how many inputs an operator must have, where it is not one
-_INPUTS = {
-    "PADV2": 3,
-    **dict.fromkeys(("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "MUL", "PAD", "SUB"), 2),
-    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TILE", "TRANSPOSE"), 2),
-}
-
-_WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-
-# whose output has as many dimensions as their first input
-_SAME_RANK = (
-    "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC",
-    "MAX_POOL_2D", "PAD", "PADV2", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_BILINEAR",
-    "RESIZE_NEAREST_NEIGHBOR", "SOFTMAX", "TANH", "TILE", "TRANSPOSE",
-)  # fmt: skip
 
 _WRITERS: dict[str, Callable[[_Writer, Operator], None]] = {
     "ADD": _Writer.binary,

@@ -90,14 +90,14 @@ class _Search:
     def __init__(self, graph: Graph, float_model: bytes, images: NDArray[np.float32]) -> None:
         self.graph = graph
         self.float = _Run(float_model, frozenset())
-        self.unsigned = False
-        self.untuned = self.best = self.run(frozenset())
         self.unsigned = True
-        unsigned = self.run(frozenset())
-        if median(_ratios(unsigned, self.untuned, _CONFIRMING)) < 1:
-            self.best = unsigned
+        self.untuned = self.best = self.run(frozenset())
+        self.unsigned = False
+        signed = self.run(frozenset())
+        if median(_ratios(signed, self.untuned, _CONFIRMING)) < _GAIN:
+            self.best = signed
         else:
-            self.unsigned = False
+            self.unsigned = True
         self.seen = {self.best.in_float}
         self.images = _encoded(graph, images[:_COMPARED_IMAGES])
         self.expected = self.untuned.outputs(self.images)

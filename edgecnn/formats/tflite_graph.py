@@ -2,6 +2,8 @@
 
 import math
 import struct
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -72,6 +74,31 @@ def read_graph(model: bytes, where: object) -> Graph:
     except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({reason})") from error
+
+
+def macs(graph: Graph, operator: Operator, shapes: Mapping[int, tuple[int, ...]] = MappingProxyType({})) -> int:
+    """Multiply-accumulates of one run of ``operator``; ``shapes``, by tensor, come before those stored.
+
+    A size that is not known counts as 1.
+    """
+
+    def sizes(index: int) -> tuple[int, ...]:
+        return tuple(max(size, 1) for size in shapes.get(index, graph.tensors[index].shape))
+
+    if operator.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"):
+        return 0
+    out = math.prod(sizes(operator.outputs[0]))
+    weights = sizes(operator.inputs[1])
+    if operator.kind == "CONV_2D":  # weights (out_c, h, w, in_c / groups)
+        return out * math.prod(weights[1:])
+    if operator.kind == "DEPTHWISE_CONV_2D":  # weights (1, h, w, out_c)
+        return out * math.prod(weights[1:3])
+    if operator.kind == "TRANSPOSE_CONV":  # weights (out_c, h, w, in_c); each value meets the whole kernel
+        return math.prod(sizes(operator.inputs[2])) * math.prod(weights[:3])
+    if operator.kind == "FULLY_CONNECTED":  # weights (out_features, in_features)
+        return out * weights[-1]
+    summed = -2 if operator.options.get("adjX") else -1
+    return out * sizes(operator.inputs[0])[summed]
 
 
 def _graph(schema: Any, model: bytes, where: object) -> Graph:

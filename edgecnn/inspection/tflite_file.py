@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import SessionError
-from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
+from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, macs, read_graph
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, timed
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
@@ -133,7 +133,7 @@ class _Reader:
             precision=None if folded else self._precision(operator),
             inputs=tuple(self._tensor(index) for index in operator.inputs if index >= 0),
             outputs=tuple(self._tensor(index) for index in operator.outputs),
-            macs=self._macs(operator),
+            macs=macs(self.graph, operator, self.shapes),
             parameters=sum(prod(tensor.shape) for tensor in weights),
             weight_bytes=sum(tensor.data.nbytes for tensor in weights if tensor.data is not None),
         )
@@ -169,25 +169,6 @@ class _Reader:
             scale=(float(tensor.scale.min()), float(tensor.scale.max())) if many else None,
             zero_point=(int(tensor.zero_point.min()), int(tensor.zero_point.max())) if many else None,
         )
-
-    def _macs(self, operator: Operator) -> int:
-        def shape(index: int) -> tuple[int, ...]:
-            return self.shapes.get(index, self.graph.tensors[index].shape)
-
-        if operator.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"):
-            return 0
-        out = prod(shape(operator.outputs[0]))
-        weights = shape(operator.inputs[1])
-        if operator.kind == "CONV_2D":  # weights (out_c, h, w, in_c / groups)
-            return out * prod(weights[1:])
-        if operator.kind == "DEPTHWISE_CONV_2D":  # weights (1, h, w, out_c)
-            return out * prod(weights[1:3])
-        if operator.kind == "TRANSPOSE_CONV":  # weights (out_c, h, w, in_c); each value meets the whole kernel
-            return prod(shape(operator.inputs[2])) * prod(weights[:3])
-        if operator.kind == "FULLY_CONNECTED":  # weights (out_features, in_features)
-            return out * weights[-1]
-        summed = -2 if operator.options.get("adjX") else -1
-        return out * shape(operator.inputs[0])[summed]
 
 
 def _notes(nodes: tuple[InspectedNode, ...], parts: int, run_seconds: tuple[float, ...]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-"""A run's record as report.md, report.html, report.json and report.csv, and in the terminal."""
+"""Runs' records as report.md, report.html, report.json and report.csv, in the terminal, and against each other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgecnn.errors import RecordError
@@ -7,9 +8,26 @@ from edgecnn.files import make_folder, write_atomic
 from edgecnn.records import SCHEMA_VERSION, Report, from_json, to_json
 from edgecnn.report import csvfile, html, markdown
 from edgecnn.report.page import page
-from edgecnn.report.terminal import show
+from edgecnn.report.terminal import show, show_gate
 
-__all__ = ["read", "show", "write"]
+__all__ = ["merge", "read", "show", "show_gate", "write"]
+
+
+def merge(paths: Sequence[Path]) -> Report:
+    """The reports at ``paths`` as one: the first, with the others beside it; titles tell the files apart.
+
+    A file that holds several brings all of them.
+
+    Raises:
+        RecordError: see ``read``.
+    """
+    parts: list[Report] = []
+    for path in paths:
+        report = read(path)
+        if len(paths) > 1 and not report.others:
+            report = report.replace(title=f"{report.title} ({path})")
+        parts += [report.replace(others=()), *report.others]
+    return parts[0].replace(others=tuple(parts[1:]))
 
 
 def write(report: Report, folder: Path) -> tuple[Path, ...]:

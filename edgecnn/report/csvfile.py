@@ -3,11 +3,15 @@
 import csv
 import io
 
-from edgecnn.records import Failure
+from edgecnn.bench.comparison import AccuracyDifference
+from edgecnn.bench.statistics import Estimate, Summary
+from edgecnn.records import Failure, Measurement
 from edgecnn.report.page import Page
-from edgecnn.report.rows import Row
+from edgecnn.report.rows import Row, Versus
+from edgecnn.report.tables import cold_total
 
 COLUMNS = (
+    "report",
     "row",
     "artifact",
     "sha256",
@@ -27,22 +31,53 @@ COLUMNS = (
     "accuracy_low_share",
     "accuracy_high_share",
     "accuracy_to_float_keras_points",
+    "accuracy_to_float_keras_low_points",
+    "accuracy_to_float_keras_high_points",
     "samples",
     "blocks",
     "time_p50_s",
     "time_p50_low_s",
     "time_p50_high_s",
     "time_p90_s",
+    "time_p90_low_s",
+    "time_p90_high_s",
     "time_p99_s",
+    "time_p99_low_s",
+    "time_p99_high_s",
+    "end_to_end_p50_s",
+    "end_to_end_p50_low_s",
+    "end_to_end_p50_high_s",
     "throughput_images_per_s",
+    "throughput_images_per_s_per_core",
     "load_s",
+    "cold_start_processes",
+    "cold_start_import_s",
+    "cold_start_load_s",
+    "cold_start_first_s",
+    "cold_start_total_s",
+    "memory_above_empty_bytes",
+    "memory_peak_bytes",
+    "memory_arena_bytes",
+    "energy_per_inference_j",
+    "energy_counter",
     "time_to_float32_ratio",
     "time_to_float32_low_ratio",
     "time_to_float32_high_ratio",
     "time_to_baseline_ratio",
     "time_to_baseline_low_ratio",
     "time_to_baseline_high_ratio",
+    "baseline",
     "baseline_machine",
+    "end_to_end_to_baseline_ratio",
+    "end_to_end_to_baseline_low_ratio",
+    "end_to_end_to_baseline_high_ratio",
+    "throughput_to_baseline_ratio",
+    "throughput_to_baseline_low_ratio",
+    "throughput_to_baseline_high_ratio",
+    "accuracy_to_baseline_points",
+    "accuracy_to_baseline_low_points",
+    "accuracy_to_baseline_high_points",
+    "accuracy_to_baseline_paired",
     "parity",
     "violations",
     "warnings",
@@ -56,22 +91,27 @@ Value = str | int | float | None
 
 
 def render(page: Page) -> bytes:
-    """The rows of ``page``, then its failures, as UTF-8 CSV with a header.
+    """The rows of ``page``, then its failures, as UTF-8 CSV with a header; those of several reports one after another.
 
+    The columns to a baseline are to the best of several, a GPU's before a CPU's; the other files have all of them.
     A text that a spreadsheet would run as a formula (``=``, ``+``, ``-``, ``@`` or a tab first) gets an
     apostrophe in front.
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    lines = [_row(row) for row in page.rows]
-    lines += [_failure(failure) for failure in (*page.findings.failed, *page.findings.senseless)]
-    for line in lines:
-        writer.writerow({name: _guarded(value) for name, value in line.items()})
+    for part in page.parts:
+        best: dict[int, Versus] = {}
+        for one in part.versus:
+            best.setdefault(one.row.number, one)
+        lines = [_row(row, best.get(row.number)) for row in part.rows]
+        lines += [_failure(failure) for failure in (*part.findings.failed, *part.findings.senseless)]
+        for line in lines:
+            writer.writerow({name: _guarded(value) for name, value in ({"report": part.letter} | line).items()})
     return text.getvalue().encode()
 
 
-def _row(row: Row) -> dict[str, Value]:
+def _row(row: Row, beside: Versus | None) -> dict[str, Value]:
     line: dict[str, Value] = {
         "row": row.kind,
         "artifact": row.name,
@@ -84,11 +124,11 @@ def _row(row: Row) -> dict[str, Value]:
         "size_bytes": row.size_bytes,
         "size_to_float32_ratio": row.size_ratio,
         "accuracy_to_float_keras_points": row.accuracy_points,
-        "baseline_machine": row.foreign_baseline.machine if row.foreign_baseline else None,
         "parity": ("fail" if row.violations else "pass") if row.parities else None,
         "violations": "; ".join(row.violations),
         "warnings": "; ".join(row.warnings),
         "absent": "; ".join(f"{field}: {reason}" for field, reason in row.absent.items()),
+        "baseline_machine": row.foreign_baseline.machine if row.foreign_baseline else None,
     }
     if row.setting is not None:
         line |= {"device": row.setting.device, "threads": row.setting.threads, "batch": row.setting.batch}
@@ -101,29 +141,77 @@ def _row(row: Row) -> dict[str, Value]:
             "accuracy_low_share": low,
             "accuracy_high_share": high,
         }
-    if row.measurement is not None and row.timing is not None:
+    if row.accuracy_change is not None:
         line |= {
-            "samples": row.timing.samples,
-            "blocks": len(row.measurement.blocks),
-            "time_p50_s": row.timing.median,
-            "time_p50_low_s": row.timing.low,
-            "time_p50_high_s": row.timing.high,
-            "time_p90_s": row.timing.p90.value,
-            "time_p99_s": row.timing.p99.value if row.timing.p99 else None,
-            "throughput_images_per_s": row.timing.throughput,
-            "load_s": row.measurement.load_s,
+            "accuracy_to_float_keras_low_points": row.accuracy_change.low,
+            "accuracy_to_float_keras_high_points": row.accuracy_change.high,
         }
-    for field, ratio in (
-        ("time_to_float32", row.time_to_float32),
-        ("time_to_baseline", row.time_to_baseline),
-    ):
-        if ratio is not None:
-            line |= {
-                f"{field}_ratio": ratio.value,
-                f"{field}_low_ratio": ratio.low,
-                f"{field}_high_ratio": ratio.high,
-            }
+    if row.measurement is not None and row.timing is not None:
+        line |= _measured(row, row.measurement, row.timing)
+    line |= _estimate("time_to_float32", "ratio", row.time_to_float32)
+    line |= _estimate("time_to_baseline", "ratio", row.time_to_baseline)
+    if beside is not None:
+        found = beside.found
+        line["baseline"] = beside.baseline.name
+        line |= _estimate("end_to_end_to_baseline", "ratio", found.latency_with_copies)
+        line |= _estimate("throughput_to_baseline", "ratio", found.throughput)
+        line |= _estimate("accuracy_to_baseline", "points", found.accuracy)
+        if found.accuracy is not None:
+            line["accuracy_to_baseline_paired"] = "yes" if found.accuracy.paired else "no"
     return line
+
+
+def _measured(row: Row, measurement: Measurement, timing: Summary) -> dict[str, Value]:
+    cold, memory, energy = row.cold_start, measurement.memory, measurement.energy
+    line: dict[str, Value] = {
+        "samples": timing.samples,
+        "blocks": len(measurement.blocks),
+        "time_p50_s": timing.median,
+        "time_p50_low_s": timing.low,
+        "time_p50_high_s": timing.high,
+        "time_p90_s": timing.p90.value,
+        "time_p90_low_s": timing.p90.low,
+        "time_p90_high_s": timing.p90.high,
+        "time_p99_s": None if timing.p99 is None else timing.p99.value,
+        "time_p99_low_s": None if timing.p99 is None else timing.p99.low,
+        "time_p99_high_s": None if timing.p99 is None else timing.p99.high,
+        "throughput_images_per_s": timing.throughput,
+        "throughput_images_per_s_per_core": timing.throughput / row.cores,
+        "load_s": measurement.load_s,
+        "energy_per_inference_j": row.joules,
+        "energy_counter": None if energy is None else energy.counter,
+    }
+    if row.end_to_end is not None:
+        line |= {
+            "end_to_end_p50_s": row.end_to_end.median,
+            "end_to_end_p50_low_s": row.end_to_end.low,
+            "end_to_end_p50_high_s": row.end_to_end.high,
+        }
+    if cold is not None:
+        line |= {
+            "cold_start_processes": len(measurement.cold_starts),
+            "cold_start_import_s": cold.import_s,
+            "cold_start_load_s": cold.load_s,
+            "cold_start_first_s": cold.first_s,
+            "cold_start_total_s": cold_total(cold),
+        }
+    if memory is not None:
+        line |= {
+            "memory_above_empty_bytes": row.memory_bytes,
+            "memory_peak_bytes": memory.peak_bytes,
+            "memory_arena_bytes": memory.arena_bytes,
+        }
+    return line
+
+
+def _estimate(name: str, unit: str, estimate: Estimate | AccuracyDifference | None) -> dict[str, Value]:
+    if estimate is None:
+        return {}
+    return {
+        f"{name}_{unit}": estimate.value,
+        f"{name}_low_{unit}": estimate.low,
+        f"{name}_high_{unit}": estimate.high,
+    }
 
 
 def _failure(failure: Failure) -> dict[str, Value]:

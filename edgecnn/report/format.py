@@ -1,6 +1,9 @@
 """Numbers as text. Nothing else in edgecnn turns a measured number into words.
 
-Sizes are in KiB (1,024 bytes). Intervals stand in brackets behind their value and have its decimals.
+Sizes are in KiB (1,024 bytes). Intervals stand in brackets behind their value, with its decimals, and their ends
+are rounded outwards, so that none looks narrower than it is. Times have three significant digits. Ratios from 0.1 to
+10 have three decimals, so that those of a column can be read against each other and against 1; the others have three
+significant digits.
 """
 
 import math
@@ -45,7 +48,8 @@ def time(seconds: float, unit: Unit) -> str:
 
 def time_interval(value: float, low: float, high: float, unit: Unit) -> str:
     """A time with its interval: ``41.2 [40.9, 41.6]``."""
-    return _interval(*(number * unit.per_second for number in (value, low, high)))
+    value, low, high = (number * unit.per_second for number in (value, low, high))
+    return f"{significant(value)} {_bracket(low, high, _decimals(value, 3))}"
 
 
 def duration(seconds: float) -> str:
@@ -64,7 +68,14 @@ def kib(size_bytes: int) -> str:
 
 def rate(per_second: float) -> str:
     """Something per second, three significant digits: ``24,300``."""
-    return significant(per_second) if per_second < 1000 else f"{float(f'{per_second:.3g}'):,.0f}"
+    return (
+        significant(per_second) if per_second < 1000 or math.isinf(per_second) else f"{float(f'{per_second:.3g}'):,.0f}"
+    )
+
+
+def mib(size_bytes: int) -> str:
+    """A size in MiB without the unit's name: ``24.1``."""
+    return f"{size_bytes / 1024**2:,.1f}"
 
 
 def gib(size_bytes: int) -> str:
@@ -72,9 +83,30 @@ def gib(size_bytes: int) -> str:
     return f"{size_bytes / 1024**3:,.1f} GiB"
 
 
+def gigahertz(range_hz: tuple[int, int]) -> str:
+    """A range of frequencies: ``0.80 to 3.60 GHz``."""
+    low, high = range_hz
+    return f"{low / 1e9:.2f} to {high / 1e9:.2f} GHz"
+
+
+def millijoules(joules: float) -> str:
+    """An energy in mJ, three significant digits, without the unit's name."""
+    return significant(1000 * joules)
+
+
+def decibels(value: float | None) -> str:
+    """A signal-to-noise ratio in dB without the unit's name; ``None``, no noise at all, is ``exact``."""
+    return "exact" if value is None else f"{value:.1f}".replace("-", "−")
+
+
 def count(number: int) -> str:
     """A count with thousands separated: ``10,000``."""
     return f"{number:,}"
+
+
+def millions(number: int) -> str:
+    """A large count in millions, three significant digits, without the word: ``4.23``."""
+    return significant(number / 1e6)
 
 
 def counted(number: int, noun: str) -> str:
@@ -99,14 +131,22 @@ def points(difference: float) -> str:
     return text.lstrip("+−") if text in ("+0.00", "−0.00") else text
 
 
+def points_interval(value: float, low: float, high: float) -> str:
+    """A difference in percentage points with its interval: ``−0.10 [−0.24, +0.04]``; alone where it is certain."""
+    if value == low == high:
+        return points(value)
+    low, high = math.floor(round(low * 100, 6)) / 100, math.ceil(round(high * 100, 6)) / 100
+    return f"{points(value)} [{points(low)}, {points(high)}]"
+
+
 def ratio(value: float) -> str:
-    """A ratio, three significant digits: ``0.312``."""
-    return significant(value)
+    """A ratio: ``0.312``, ``1.013``, ``33.4``."""
+    return f"{value:,.{_ratio_decimals(value)}f}"
 
 
 def ratio_interval(value: float, low: float, high: float) -> str:
     """A ratio with its interval: ``0.312 [0.298, 0.330]``; only the ratio where nothing is uncertain."""
-    return ratio(value) if value == low == high else _interval(value, low, high, apart_from=1)
+    return ratio(value) if value == low == high else f"{ratio(value)} {_bracket(low, high, _ratio_decimals(value))}"
 
 
 def tick(value: float) -> str:
@@ -117,27 +157,24 @@ def tick(value: float) -> str:
 def significant(value: float, digits: int = 3) -> str:
     """A number with ``digits`` significant digits and no exponent, unless it is below a millionth."""
     if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else str(value)
+        return "0" if value == 0 else "∞"
     if abs(value) < 1e-6:
         return f"{value:.{digits - 1}e}"
     return f"{value:,.{_decimals(value, digits)}f}"
 
 
 def _decimals(value: float, digits: int) -> int:
-    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else digits - 1
 
 
-def _interval(value: float, low: float, high: float, apart_from: float | None = None) -> str:
-    """Decimals for three significant digits, and up to three more until the ends look different.
+def _ratio_decimals(value: float) -> int:
+    return 3 if 0.1 <= abs(value) < 10 else _decimals(value, 3)
 
-    An end that is not ``apart_from`` must not look like it either.
-    """
-    decimals = _decimals(value, 3) if value else 2
-    most = decimals + 3
-    while decimals < most and any(
-        one != other and f"{one:.{decimals}f}" == f"{other:.{decimals}f}"
-        for one, other in ((low, high), (low, apart_from), (high, apart_from))
-        if other is not None
-    ):
-        decimals += 1
-    return f"{value:,.{decimals}f} [{low:,.{decimals}f}, {high:,.{decimals}f}]"
+
+def _bracket(low: float, high: float, decimals: int) -> str:
+    """An interval with its ends rounded outwards, but for what floating point adds to a number."""
+    if not math.isfinite(high):
+        return "[not known]"
+    scale = 10.0**decimals
+    low, high = math.floor(round(low * scale, 6)) / scale, math.ceil(round(high * scale, 6)) / scale
+    return f"[{low:,.{decimals}f}, {high:,.{decimals}f}]"

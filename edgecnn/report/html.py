@@ -1,13 +1,21 @@
-"""A report as one HTML file that needs nothing else: no network, no scripts, no other files."""
+"""A report as one HTML file that needs nothing else: no network, no other files.
 
+It is whole without its script, which adds sorting and the numbers behind marks. The page's policy admits that script
+by its hash, and nothing else.
+"""
+
+import base64
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from edgecnn.optional import require
 from edgecnn.report import charts
-from edgecnn.report.page import COMMAND, Page
+from edgecnn.report.grid import COMMAND, machine
+from edgecnn.report.page import Page, heading, titled
 
 _TEMPLATE = Path(__file__).with_name("template.html.j2")
+_SCRIPT = Path(__file__).with_name("page.js")
 
 
 def render(page: Page) -> bytes:
@@ -22,7 +30,16 @@ def render(page: Page) -> bytes:
     )
     environment.filters["commands"] = _commands
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    html: str = template.render(page=page, drawn=charts.draw(page))
+    script = _SCRIPT.read_text(encoding="utf-8")
+    html: str = template.render(
+        page=page,
+        title=heading(page),
+        drawn=[charts.draw(part) for part in page.parts],
+        machine=machine,
+        titled=titled,
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+    )
     return html.encode()
 
 

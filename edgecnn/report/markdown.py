@@ -2,7 +2,8 @@
 
 import re
 
-from edgecnn.report.page import COMMAND, Cell, Grid, Page, Pairs, marks_of
+from edgecnn.report.grid import COMMAND, Cell, Grid, Pairs, machine, marks_of
+from edgecnn.report.page import Page, heading, titled
 
 # What Markdown obeys inside a line. Brackets mean nothing without a round or square one behind them, and an
 # underscore nothing inside a word.
@@ -11,25 +12,50 @@ _SPECIAL = re.compile(r"[\\`*|~$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
 
 def render(page: Page) -> bytes:
     """``page`` as UTF-8 Markdown."""
-    parts = [f"# {_escaped(page.title)}", _pairs(page.facts)]
-    parts += ["## Verdict", "\n".join(f"- {_escaped(sentence)}" for sentence in page.verdict)]
-    parts += ["## Results", _grid(page.results)]
-    parts += ["## What the numbers are", _pairs(page.method)]
-    if page.verification.rows:
-        parts += ["## Verification", _grid(page.verification)]
-    if page.failed.rows:
-        parts += ["## Failures", _grid(page.failed)]
-    if page.senseless.rows:
-        parts += ["## Not tried", _grid(page.senseless)]
-    parts += ["## Environment"]
-    for title, pairs in page.environments:
-        parts += [f"### {_escaped(title)}", _pairs(pairs)]
-    if page.stages.rows:
-        parts += ["## Stages", _grid(page.stages)]
-    if page.files.rows:
-        parts += ["## Files", _grid(page.files)]
-    parts += ["## Reproduce", "\n".join(f"- {_escaped(text)}" for text in page.reproduce)]
+    if not page.others:
+        return ("\n\n".join(_part(page, 1)) + "\n").encode()
+    parts = [f"# {heading(page)}"]
+    parts += [
+        f"- **{part.letter}**: {_escaped(part.title)}, {_escaped(machine(part.environment))}" for part in page.parts
+    ]
+    if page.side_by_side is not None:
+        parts += ["## Side by side", _grid(page.side_by_side)]
+    for part in page.parts:
+        parts += _part(part, 2)
     return ("\n\n".join(parts) + "\n").encode()
+
+
+def _part(page: Page, level: int) -> list[str]:
+    """The sections of one report, its title a heading of this level."""
+    head, sub = "#" * level, "#" * (level + 1)
+    parts = [f"{head} {_escaped(titled(page))}", _pairs(page.facts)]
+    parts += [f"{sub} Verdict", "\n".join(f"- {_escaped(sentence)}" for sentence in page.verdict)]
+    if page.cautions:
+        parts += ["\n".join(f"- Take care: {_escaped(sentence)}" for sentence in page.cautions)]
+    parts += [f"{sub} Results", _grid(page.results)]
+    for title, grids in (
+        ("Start, memory and energy", (page.resources,)),
+        ("Emulated processors", (page.emulated,)),
+        ("Float baselines", (page.baselines, page.against)),
+        ("What the numbers are", ()),
+        ("Verification", (page.verification,)),
+        ("Layers", page.layers),
+        ("Failures", (page.failed,)),
+        ("Not tried", (page.senseless,)),
+    ):
+        shown = [_grid(grid) for grid in grids if grid.rows]
+        if title == "What the numbers are":
+            shown = [_pairs(page.method)]
+        if shown:
+            parts += [f"{sub} {title}", *shown]
+    parts += [f"{sub} Environment"]
+    for title, pairs in page.environments:
+        parts += [f"{sub}# {_escaped(title)}", _pairs(pairs)]
+    if page.stages.rows:
+        parts += [f"{sub} Stages", _grid(page.stages)]
+    if page.files.rows:
+        parts += [f"{sub} Files", _grid(page.files)]
+    return [*parts, f"{sub} Reproduce", "\n".join(f"- {_escaped(text)}" for text in page.reproduce)]
 
 
 def _grid(grid: Grid) -> str:
@@ -37,6 +63,7 @@ def _grid(grid: Grid) -> str:
     rule = "|" + "|".join("---:" if column.numeric else "---" for column in grid.columns) + "|"
     rows = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in grid.rows]
     notes = [f"- ({mark}) {_escaped(text)}" for mark, text in grid.notes]
+    notes += [f"- no column “{_escaped(title)}”: {_escaped(why)}" for title, why in grid.left_out]
     text = "\n".join([_escaped(grid.caption), "", head, rule, *rows])
     return "\n".join([text, "", *notes]) if notes else text
 

@@ -1,57 +1,51 @@
-"""What a report says, as plain text in tables, ready for any output format to escape and lay out."""
+"""What a report says, as plain text and tables, ready for any output format to escape and lay out."""
 
-import re
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import msgspec
 
-from edgecnn.bench.statistics import P99_SAMPLES, Estimate, Summary
-from edgecnn.records import Environment, Failure, Parity, Report, Tolerance
-from edgecnn.report import format
+from edgecnn.bench.statistics import P99_SAMPLES, difference, inverse, machine_warnings
+from edgecnn.records import Emulated, Environment, LayerErrors, Report
+from edgecnn.report import format, tables
 from edgecnn.report.format import Unit, plain
-from edgecnn.report.rows import Findings, FloatAccuracy, Row, Setting, findings, float_accuracy, table
-
-Tone = Literal["", "good", "bad", "aside"]
-Pairs = tuple[tuple[str, str], ...]
-
-COMMAND = re.compile(r"(?<!`)`([\w .=-]+)`(?!`)")
-"""A command to type, in backticks; nothing in it means anything to Markdown or HTML."""
-
-
-class Column(msgspec.Struct, frozen=True):
-    """A column's heading, whether it holds numbers, and a name to find it by."""
-
-    title: str
-    numeric: bool = False
-    key: str = ""
-
-
-class Cell(msgspec.Struct, frozen=True):
-    """A cell's text, the marks of the notes that belong to it, and how it is to be taken."""
-
-    text: str
-    marks: tuple[str, ...] = ()
-    tone: Tone = ""
-
-
-class Grid(msgspec.Struct, frozen=True, kw_only=True):
-    """A table: every row has one cell for each column; ``notes`` are (mark, text)."""
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: Pairs = ()
+from edgecnn.report.grid import Cell, Column, Grid, Notes, Pairs, label, letters, listed, machine, setting
+from edgecnn.report.rows import (
+    Findings,
+    FloatAccuracy,
+    InC,
+    Row,
+    Setting,
+    Versus,
+    findings,
+    float_accuracy,
+    table,
+    versus,
+)
+from edgecnn.report.tables import estimate_text, median_text, points_text
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole report in words. ``rows`` and ``unit`` are for figures, which draw the numbers themselves."""
+    """A whole report in words.
+
+    ``rows``, ``versus``, ``unit``, ``layer_errors`` and ``costs`` are for figures, which draw numbers.
+
+    ``letter`` names the report where several stand in one page; ``others`` are the further ones, and
+    ``side_by_side`` their times beside those of this one.
+    """
 
     title: str
+    letter: str
+    environment: Environment
     facts: Pairs
+    cautions: tuple[str, ...]
     verdict: tuple[str, ...]
     results: Grid
+    resources: Grid
+    emulated: Grid
+    baselines: Grid
+    against: Grid
     verification: Grid
+    layers: tuple[Grid, ...]
     failed: Grid
     senseless: Grid
     method: Pairs
@@ -60,71 +54,84 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     files: Grid
     reproduce: tuple[str, ...]
     rows: tuple[Row, ...]
+    versus: tuple[Versus, ...]
     findings: Findings
     unit: Unit
+    layer_errors: tuple[LayerErrors, ...]
+    costs: tuple[Emulated, ...]
+    others: "tuple[Page, ...]" = ()
+    side_by_side: Grid | None = None
 
-
-class Notes:
-    """The notes of one table; the same text gets the same mark."""
-
-    def __init__(self) -> None:
-        self._marks: dict[str, str] = {}
-
-    def mark(self, *texts: str) -> tuple[str, ...]:
-        """The marks of ``texts``: a, b, … z, aa, ab, …"""
-        return tuple(self._marks.setdefault(plain(text), _letters(len(self._marks))) for text in texts)
-
-    def all(self) -> Pairs:
-        """Every note as (mark, text)."""
-        return tuple((mark, text) for text, mark in self._marks.items())
+    @property
+    def parts(self) -> "tuple[Page, ...]":
+        """This report and the others."""
+        return (self, *self.others)
 
 
 def page(report: Report) -> Page:
-    """Put ``report`` into words."""
+    """Put ``report`` and those beside it into words."""
+    if not report.others:
+        return _page(report, "")
+    first, *others = (
+        _page(one, letters(number).upper()) for number, one in enumerate((report.replace(others=()), *report.others))
+    )
+    return msgspec.structs.replace(first, others=tuple(others), side_by_side=side_by_side((first, *others)))
+
+
+def _page(report: Report, letter: str) -> Page:
     rows = table(report)
     found = findings(report, rows)
+    beside = versus(report, rows)
     reference = float_accuracy(report)
     unit = format.unit_for(row.timing.median for row in rows if row.timing is not None)
     return Page(
         title=plain(report.title),
+        letter=letter,
+        environment=report.environment,
         facts=_facts(report),
+        cautions=_cautions(report),
         verdict=verdict(found, reference, unit),
-        results=_results(rows, unit),
-        verification=_verification(report.parities),
-        failed=_failures("What failed, and why", found.failed),
-        senseless=_failures("Combinations that make no sense and were not tried", found.senseless),
+        results=tables.results(rows, unit),
+        resources=tables.resources(rows),
+        emulated=tables.emulated(report.emulated),
+        baselines=tables.baselines(beside, unit),
+        against=tables.against(beside),
+        verification=tables.verification(report.parities),
+        layers=tuple(map(tables.layers, report.layers)),
+        failed=tables.failures("What failed, and why", found.failed),
+        senseless=tables.failures("Combinations that make no sense and were not tried", found.senseless),
         method=_method(report, rows, reference),
         environments=_environments(report),
-        stages=_stages(report),
-        files=_files(rows),
+        stages=tables.stages(report),
+        files=tables.files(rows),
         reproduce=_reproduce(report),
         rows=rows,
+        versus=beside,
         findings=found,
         unit=unit,
+        layer_errors=report.layers,
+        costs=report.emulated,
     )
 
 
-def label(row: Row) -> str:
-    """A row's artifact and where it ran: ``int8.tflite on litert``."""
-    return plain(row.name if row.runtime is None else f"{row.name} on {row.runtime}")
+def shared_model(page: Page) -> str:
+    """The name of the model that all exported files begin with, and the dash; empty if there are several."""
+    models = {
+        row.name.removesuffix(f"{row.scheme}.{row.format}")
+        for row in page.rows
+        if row.kind == "result" and row.format != "keras"
+    }
+    return models.pop() if len(models) == 1 else ""
 
 
-def marks_of(cell: Cell) -> str:
-    """The marks of a cell's notes as text to put behind it: `` (a, c)``."""
-    return f" ({', '.join(cell.marks)})" if cell.marks else ""
+def heading(page: Page) -> str:
+    """What the whole document is called."""
+    return f"{len(page.parts)} reports side by side" if page.others else page.title
 
 
-def machine(environment: Environment) -> str:
-    """A machine's processors and its fingerprint."""
-    parts = [part for part in (environment.gpu, environment.cpu) if part is not None]
-    return plain(f"{', '.join(parts) or 'processor not known'} ({environment.machine})")
-
-
-def setting(value: Setting) -> str:
-    """A setting in words: ``cpu, 1 thread, batch 1``."""
-    # 0 leaves the number to the back end
-    threads = format.counted(value.threads, "thread") if value.threads else "default threads"
-    return plain(f"{value.device}, {threads}, batch {format.count(value.batch)}")
+def titled(page: Page) -> str:
+    """A report's title, with its letter in front where there are several."""
+    return f"{page.letter}: {page.title}" if page.letter else page.title
 
 
 def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tuple[str, ...]:
@@ -140,13 +147,17 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
         sentences.append(_fastest(found, unit))
         if found.fastest.sha256 not in {row.sha256 for row in found.smallest}:
             sentences[-1] += f" {_accuracy_sentence(found.fastest, reference)}"
+    if len(found.front) > 1:
+        names = listed(label(row) for row in found.front)
+        sentences.append(f"Pareto front (nothing measured beats these in both time and accuracy): {names}.")
+    sentences += map(_against_c, found.in_c)
     if found.outside:
-        sentences.append(f"Outside tolerance: {_listed(_outside(row) for row in found.outside)}.")
+        sentences.append(f"Outside tolerance: {listed(_outside(row) for row in found.outside)}.")
     if found.unverified:
-        names = _listed(label(row) for row in found.unverified)
+        names = listed(dict.fromkeys(label(row) for row in found.unverified))
         sentences.append(f"Not verified, so not considered above: {names}.")
     if found.failed:
-        names = _listed(f"{failure.subject} ({failure.stage})" for failure in found.failed)
+        names = listed(f"{failure.subject} ({failure.stage})" for failure in found.failed)
         sentences.append(f"{format.count(len(found.failed))} failed: {plain(names)}.")
     if found.senseless:
         number = format.counted(len(found.senseless), "combination")
@@ -156,7 +167,7 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
 
 def _smallest(rows: tuple[Row, ...], reference: FloatAccuracy | None) -> str:
     first = rows[0]
-    names = _listed(plain(row.name) for row in rows)
+    names = listed(plain(row.name) for row in rows)
     assert first.size_bytes is not None
     text = f"Smallest within tolerance: {names}, {format.kib(first.size_bytes)} KiB"
     if len(rows) > 1:
@@ -171,9 +182,12 @@ def _accuracy_sentence(row: Row, reference: FloatAccuracy | None) -> str:
     text = f"Accuracy of {plain(row.name)}: {format.accuracy(row.accuracy)} %"
     if reference is None or row.accuracy_points is None:
         return f"{text}."
-    text += f", {format.points(row.accuracy_points)} points to the float Keras model"
+    text += f", {points_text(row)} points to the float Keras model"
+    change = row.accuracy_change
     (low, high), (float_low, float_high) = row.accuracy.interval, reference.accuracy.interval
-    if low <= float_high and float_low <= high:
+    if change is not None and change.low <= 0 <= change.high:
+        text += " (the interval contains 0: no measurable difference)"
+    if change is None and low <= float_high and float_low <= high:
         text += " (the intervals overlap: no measurable difference)"
     return f"{text}."
 
@@ -185,22 +199,40 @@ def _fastest(found: Findings, unit: Unit) -> str:
     assert row.setting is not None
     text = (
         f"Fastest within tolerance ({setting(row.setting)}): {label(row)}, "
-        f"median {_median(row.timing, unit)} {unit.name}"
+        f"median {median_text(row.timing, unit)} {unit.name}"
     )
     ratio = row.time_to_float32
     if ratio is not None and row.scheme != "float32":
-        text += f"; time ÷ float32 on the same runtime {_estimate(ratio)}"
-        if ratio.low <= 1 <= ratio.high:
+        text += f"; time ÷ float32 on the same runtime {estimate_text(ratio)}"
+        if difference(ratio) == "none":
             text += " (the interval contains 1: no measurable difference)"
     text += "."
     if found.tied:
-        names = _listed(f"{label(one.row)} (time ratio {_estimate(one.ratio)})" for one in found.tied)
+        names = listed(f"{label(one.row)} (time ratio {estimate_text(one.ratio)})" for one in found.tied)
         text += f" No measurable difference in time between it and {names}."
     if found.next is not None:
-        text += f" {label(found.next.row)} takes {_estimate(found.next.ratio)} times as long."
+        text += f" {label(found.next.row)} takes {estimate_text(found.next.ratio)} times as long."
     if not found.tied and found.next is None:
         text += " Nothing else within tolerance was measured in this setting."
     return text
+
+
+def _against_c(one: InC) -> str:
+    """Which is faster on this machine, a runtime or the code that needs none."""
+    assert one.litert.setting is not None
+    where, name = f"On this machine ({setting(one.litert.setting)})", plain(one.litert.name)
+    found = difference(one.ratio)
+    if found == "slower":
+        return (
+            f"{where}: LiteRT runs {name} {estimate_text(one.ratio)} times as fast as its C code; the C code is for "
+            "devices without an operating system."
+        )
+    if found == "faster":
+        return f"{where}: the C code of {name} runs {estimate_text(inverse(one.ratio))} times as fast as LiteRT."
+    return (
+        f"{where}: no measurable difference between the C code of {name} and LiteRT "
+        f"(time ratio {estimate_text(one.ratio)})."
+    )
 
 
 def _outside(row: Row) -> str:
@@ -208,194 +240,59 @@ def _outside(row: Row) -> str:
     return plain(f"{label(row)} ({reasons})")
 
 
-def _results(rows: tuple[Row, ...], unit: Unit) -> Grid:
+def side_by_side(parts: tuple[Page, ...]) -> Grid:
+    """The medians of all reports, one column each: what has the same name and setting stands in one row."""
     notes = Notes()
-    columns = (
-        Column("#", numeric=True, key="number"),
-        Column("artifact", key="artifact"),
-        Column("scheme"),
-        Column("runtime [setting]", key="runtime"),
-        Column("size, KiB", numeric=True, key="size"),
-        Column("size ÷ float32 (same format)", numeric=True),
-        Column("accuracy, % [95 %]", numeric=True, key="accuracy"),
-        Column("points to float Keras", numeric=True),
-        Column(f"p50, {unit.name} [95 %]", numeric=True, key="p50"),
-        Column(f"p90, {unit.name}", numeric=True),
-        Column(f"p99, {unit.name}", numeric=True),
-        Column("images/s", numeric=True),
-        Column("load, ms", numeric=True),
-        Column("time ÷ float32 (same runtime)", numeric=True, key="to_float32"),
-        Column("time ÷ float baseline", numeric=True, key="to_baseline"),
-        Column("parity", key="parity"),
-    )
-    return Grid(
-        caption="Below 1 in a “time ÷” column is faster than what it is divided by, above 1 slower.",
-        columns=columns,
-        rows=tuple(_result(row, unit, notes) for row in rows),
-        notes=notes.all(),
-    )
-
-
-def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
-    def cell(field: str, text: str | None, marks: tuple[str, ...] = (), tone: Tone = "") -> Cell:
-        if text is not None:
-            return Cell(plain(text), marks, tone)
-        reason = row.absent.get(field)
-        return Cell(format.ABSENT, notes.mark(reason) if reason else ())
-
-    about_name: tuple[str, ...] = ()
-    if row.kind == "no baseline":
-        about_name = notes.mark(row.absent["measurement"])
-    if row.kind == "baseline" and not row.here:
-        about_name = notes.mark(f"measured on another machine, {machine(row.environment)}: never ranked")
-    about_baseline: tuple[str, ...] = ()
-    if row.baseline is not None:
-        text = f"divided by {row.baseline.name} on {row.baseline.device}"
-        if row.foreign_baseline is not None:
-            text += f" of another machine, {machine(row.foreign_baseline)}"
-        about_baseline = notes.mark(text)
-
-    timing = row.timing
-    tone: Tone = "" if row.kind == "result" else "aside"
-    return (
-        Cell(format.count(row.number), tone=tone),
-        cell("name", row.name, about_name, tone),
-        cell("scheme", row.scheme),
-        cell("runtime", None if row.setting is None else f"{row.runtime} [{setting(row.setting)}]"),
-        cell("size_bytes", None if row.size_bytes is None else format.kib(row.size_bytes)),
-        cell("size_ratio", None if row.size_ratio is None else format.ratio(row.size_ratio)),
-        cell("accuracy", None if row.accuracy is None else format.accuracy(row.accuracy)),
-        cell("accuracy_points", None if row.accuracy_points is None else format.points(row.accuracy_points)),
-        cell("p50", None if timing is None else _median(timing, unit), notes.mark(*row.warnings)),
-        cell("p90", None if timing is None else format.time(timing.p90.value, unit)),
-        cell("p99", None if timing is None or timing.p99 is None else format.time(timing.p99.value, unit)),
-        cell("images_per_s", None if timing is None else format.rate(timing.throughput)),
-        cell("load", None if row.measurement is None else _milliseconds(row.measurement.load_s)),
-        cell("time_to_float32", None if row.time_to_float32 is None else _estimate(row.time_to_float32)),
-        cell(
-            "time_to_baseline",
-            None if row.time_to_baseline is None else _estimate(row.time_to_baseline),
-            about_baseline,
-        ),
-        _parity_cell(row.violations, notes) if row.parities else cell("parity", None),
-    )
-
-
-def _parity_cell(violations: tuple[str, ...], notes: Notes) -> Cell:
-    if not violations:
-        return Cell("pass", tone="good")
-    return Cell("fail", notes.mark(*violations), "bad")
-
-
-def _verification(parities: tuple[Parity, ...]) -> Grid:
-    notes = Notes()
-    columns = (
-        Column("artifact"),
-        Column("runtime", key="runtime"),
-        Column("reference"),
-        Column("images", numeric=True),
-        Column("max |difference|", numeric=True),
-        Column("mean |difference|", numeric=True),
-        Column("max LSB", numeric=True),
-        Column("mean LSB", numeric=True),
-        Column("within 1 LSB, %", numeric=True),
-        Column("same top class, %", numeric=True),
-        Column("accuracy, % [95 %]", numeric=True),
-        Column("reference accuracy, % [95 %]", numeric=True),
-        Column("worst image, index", numeric=True),
-        Column("allowed", key="allowed"),
-        Column("parity"),
-    )
-
-    def steps(text: str | None) -> Cell:
-        return Cell(format.ABSENT, notes.mark("float output: no quantisation steps")) if text is None else Cell(text)
-
+    unit = format.unit_for(row.timing.median for part in parts for row in part.rows if row.timing is not None)
+    found: dict[tuple[str, str, Setting], dict[str, Row]] = {}
+    for part in parts:
+        for row in part.rows:
+            if row.kind == "result" and row.setting is not None:
+                found.setdefault((row.name, row.runtime or "", row.setting), {}).setdefault(part.letter, row)
     rows = []
-    for parity in parities:
-        apart = parity.difference
-        rows.append(
-            (
-                Cell(plain(parity.artifact)),
-                Cell(plain(parity.runtime)),
-                Cell(plain(parity.reference)),
-                Cell(format.count(apart.images)),
-                Cell(format.significant(apart.max_abs)),
-                Cell(format.significant(apart.mean_abs)),
-                steps(None if apart.max_lsb is None else format.count(apart.max_lsb)),
-                steps(None if apart.mean_lsb is None else format.significant(apart.mean_lsb)),
-                steps(None if apart.within_one_lsb is None else format.percent(apart.within_one_lsb)),
-                Cell(format.percent(apart.agreement)),
-                Cell(format.accuracy(parity.accuracy)),
-                Cell(format.accuracy(parity.reference_accuracy)),
-                Cell(str(apart.worst_image)),
-                Cell(_tolerance(parity.tolerance, apart.span)),
-                _parity_cell(parity.violations, notes),
+    for (name, runtime, where), shown in found.items():
+        differing = len({row.sha256 for row in shown.values()}) > 1
+        other = notes.mark("the files differ: their hashes are not equal") if differing else ()
+        cells = [Cell(plain(name), other), Cell(f"{plain(runtime)} [{setting(where)}]")]
+        for part in parts:
+            timing = shown[part.letter].timing if part.letter in shown else None
+            cells.append(
+                Cell(format.ABSENT) if timing is None else Cell(median_text(timing, unit), value=timing.median)
             )
-        )
+        rows.append(tuple(cells))
+    machines = {part.environment.machine for part in parts}
+    caption = (
+        "Median time of one call. The columns come from different machines: they are shown side by side and not ranked."
+        if len(machines) > 1
+        else "Median time of one call. The columns are separate measurements on one machine and share no rounds, so "
+        "small differences between them mean nothing; `edgecnn compare` judges them."
+    )
     return Grid(
-        caption="Each artifact against its reference on the same images. LSB: a step of a quantised output.",
-        columns=columns,
+        caption=caption,
+        columns=(
+            Column("artifact", key="artifact"),
+            Column("runtime [setting]", key="runtime"),
+            *(Column(f"{part.letter}, {unit.name} [95 %]", numeric=True) for part in parts),
+        ),
         rows=tuple(rows),
         notes=notes.all(),
     )
 
 
-def _tolerance(tolerance: Tolerance, span: float) -> str:
-    span = span or 1.0  # as verification does where all reference outputs are equal
-    parts = [
-        f"same top class ≥ {format.percent(tolerance.agreement)} %",
-        f"accuracy drop ≤ {format.percent(tolerance.accuracy_drop)} points",
-        f"mean ≤ {format.significant(tolerance.mean_abs * span)}",
-    ]
-    if tolerance.max_abs is not None:
-        parts.append(f"max ≤ {format.significant(tolerance.max_abs * span)}")
-    if tolerance.mean_lsb is not None:
-        parts.append(f"mean ≤ {format.significant(tolerance.mean_lsb)} LSB")
-    return ", ".join(parts)
-
-
-def _failures(caption: str, failures: tuple[Failure, ...]) -> Grid:
-    return Grid(
-        caption=caption,
-        columns=(Column("what"), Column("stage"), Column("error"), Column("reason", key="reason")),
-        rows=tuple(
-            tuple(Cell(plain(text)) for text in (failure.subject, failure.stage, failure.error, failure.reason))
-            for failure in failures
-        ),
-    )
-
-
-def _stages(report: Report) -> Grid:
-    return Grid(
-        caption="How long each stage of the run took",
-        columns=(Column("stage"), Column("time", numeric=True), Column("outputs")),
-        rows=tuple(
-            (
-                Cell(plain(stage.name)),
-                Cell(format.duration(stage.seconds)),
-                Cell("already there, used again" if stage.reused else "made in this run"),
-            )
-            for stage in report.stages
-        ),
-    )
-
-
-def _files(rows: tuple[Row, ...]) -> Grid:
-    hashes: dict[tuple[str, str], str] = {}
-    for row in rows:
-        if row.sha256 is not None:
-            size = format.ABSENT if row.size_bytes is None else format.count(row.size_bytes)
-            hashes.setdefault((row.name, row.sha256), size)
-    return Grid(
-        caption="The files behind the rows",
-        columns=(Column("file"), Column("bytes", numeric=True), Column("SHA-256")),
-        rows=tuple((Cell(plain(name)), Cell(size), Cell(plain(sha))) for (name, sha), size in hashes.items()),
-    )
+def _cautions(report: Report) -> tuple[str, ...]:
+    """What makes the whole report less than it should be."""
+    interrupted = ("the measurement was interrupted: rows are missing or short",) if report.unfinished else ()
+    return (*interrupted, *(machine_warnings(report.environment) if report.rows else ()))
 
 
 def _facts(report: Report) -> Pairs:
     return (
-        ("data", plain(f"{report.data}, {format.counted(report.test_images, 'test image')}")),
+        (
+            "data",
+            "none: only latency was measured"
+            if report.data is None
+            else plain(f"{report.data}, {format.counted(report.test_images, 'test image')}"),
+        ),
         ("machine", machine(report.environment)),
         ("seed", str(report.seed)),
     )
@@ -428,11 +325,27 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
         ),
         "p50, p90, p99": (
             "Median and percentiles of the time of one call of the runtime with the input already in place; "
-            "a call handles the whole batch. In brackets the 95 % interval of the median, from drawing whole "
-            f"blocks with replacement. p99 needs {format.count(P99_SAMPLES)} samples. {samples}"
+            "a call handles the whole batch. In brackets the 95 % interval, from drawing worker processes and whole "
+            "blocks of them with replacement; its ends are rounded outwards. "
+            f"p99 needs {format.count(P99_SAMPLES)} samples. {samples}"
         ),
-        "images/s": "All images over all measured time.",
-        "load": "From the file on disk to a session that is ready, in a fresh process; one sample per row.",
+        "end to end": (
+            "Median time of encode, invoke and decode together: from float images to float answers, measured in the "
+            "same rounds as p50."
+        ),
+        "images/s": (
+            "All images over all measured time of invoke. Beside a baseline they are those at the median time, whole "
+            "and divided by the threads, or by the usable cores where the runtime chooses their number."
+        ),
+        "start": (
+            "In fresh processes: import of the runtime, load of the file until the session is ready, first inference. "
+            "Files are in the system's cache."
+        ),
+        "memory, energy": (
+            "Memory is the peak of resident memory above that of the process before it imported the runtime. Energy "
+            "is what a counter of the machine read, divided by the inferences; where there is no counter there is no "
+            "number."
+        ),
         "time ÷ float32": (
             "Time divided by the time of the float32 file of the same format on the same runtime, device, "
             "threads and batch: the median over the rounds of the ratio of the two blocks' medians, with its "
@@ -441,9 +354,16 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
         ),
         "time ÷ float baseline": (
             "Time divided by the time of the float Keras model, on a GPU where one was measured, at the same "
-            "batch. A recorded baseline shares no rounds with these rows: the ends of its interval are one "
-            "median's lower end ÷ the other's upper end, and the reverse. One from another machine is marked "
-            "with that machine and takes part in no ranking."
+            "batch. A recorded baseline shares no rounds with these rows: what is uncertain about either median adds "
+            "up in the interval. One from another machine is marked with that machine and takes part in no ranking."
+        ),
+        "accuracy − baseline": (
+            "Paired where both say which images they got right (Bonett and Price's interval): models stumble over the "
+            "same images, so the pairs tell differences that the two intervals alone cannot."
+        ),
+        "Pareto front": (
+            "Among the rows of one setting, by their medians and counts: no other is at least as fast and as accurate "
+            "and better in one. Rows outside tolerance take no part."
         ),
         "parity": (
             "Whether the exported file answers like its reference on the same images, within the tolerance "
@@ -478,6 +398,7 @@ def _environments(report: Report) -> tuple[tuple[str, Pairs], ...]:
 def _environment(environment: Environment) -> Pairs:
     unknown = "not known"
     memory, load = environment.memory_bytes, environment.load_1min
+    quota, limit, frequency = environment.cpu_quota, environment.memory_limit_bytes, environment.frequency_hz
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
     pairs = (
         ("machine", environment.machine),
@@ -485,9 +406,13 @@ def _environment(environment: Environment) -> Pairs:
         ("processor", environment.cpu or unknown),
         ("processor features", ", ".join(environment.cpu_features) or unknown),
         ("cores", f"{environment.cores}, of which {environment.usable_cores} usable"),
+        ("cores allowed", ", ".join(map(str, environment.affinity)) or unknown),
+        ("container's limit of cores", "none known" if quota is None else format.tick(quota)),
         ("memory", unknown if memory is None else format.gib(memory)),
+        ("container's limit of memory", "none known" if limit is None else format.gib(limit)),
         ("graphics processor", environment.gpu or "none found"),
         ("frequency governor", environment.governor or unknown),
+        ("frequency range", unknown if frequency is None else format.gigahertz(frequency)),
         ("load before measuring", unknown if load is None else f"{load:.2f} (1 minute)"),
         ("Python", environment.python),
         ("packages", versions or unknown),
@@ -502,33 +427,13 @@ def _reproduce(report: Report) -> tuple[str, ...]:
         f"`edgecnn run CONFIG.toml --out DIR` with the same configuration and seed {report.seed} measures "
         "again. Times differ between machines and a little between runs; sizes and hashes belong to the "
         "versions listed under “Environment”.",
-        f"Data: {report.data}, SHA-256 {report.data_sha256}.",
+        "Data: none, only latency was measured."
+        if report.data is None
+        else f"Data: {report.data}, SHA-256 {report.data_sha256}.",
     )
     return tuple(plain(text) for text in texts)
-
-
-def _estimate(estimate: Estimate) -> str:
-    return format.ratio_interval(estimate.value, estimate.low, estimate.high)
-
-
-def _median(timing: Summary, unit: Unit) -> str:
-    return format.time_interval(timing.median, timing.low, timing.high, unit)
-
-
-def _milliseconds(seconds: float) -> str:
-    return format.time(seconds, format.MILLISECONDS)
 
 
 def _span(numbers: Sequence[int], noun: str) -> str:
     low, high = min(numbers), max(numbers)
     return format.counted(low, noun) if low == high else f"{format.count(low)} to {format.counted(high, noun)}"
-
-
-def _listed(texts: Iterable[str]) -> str:
-    *most, last = texts
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _letters(index: int) -> str:
-    text = chr(ord("a") + index % 26)
-    return text if index < 26 else _letters(index // 26 - 1) + text

@@ -4,13 +4,26 @@ Ratios are times divided by times: below 1 is faster than the reference. Only ro
 own machine are ranked; a baseline from another machine keeps that machine and takes part in no verdict.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
 from edgecnn.bench import statistics
+from edgecnn.bench.comparison import AccuracyDifference, Comparison, accuracy_difference, compare, time_ratio
 from edgecnn.bench.statistics import Estimate, Summary
-from edgecnn.records import Accuracy, Baseline, Environment, Failure, Measurement, Parity, Report, Result
+from edgecnn.records import (
+    Accuracy,
+    Answers,
+    Baseline,
+    ColdStart,
+    Environment,
+    Failure,
+    Measurement,
+    Parity,
+    Report,
+    Result,
+)
 
 RECORD_A_BASELINE = (
     "no float baseline was measured here; record one with `edgecnn baseline` on a GPU machine, "
@@ -26,14 +39,17 @@ class Setting(msgspec.Struct, frozen=True, order=True):
     batch: int
 
 
-class FloatBaseline(msgspec.Struct, frozen=True, kw_only=True):
+class FloatBaseline(msgspec.Struct, frozen=True):
     """A measurement of the float Keras model; ``paired`` when it shares its rounds with the report's rows."""
 
-    name: str
-    device: str
-    measurement: Measurement
-    environment: Environment
+    record: Baseline
     paired: bool
+
+    @property
+    def name(self) -> str:
+        """The model, its back end and the device it ran on."""
+        where = self.record.environment.gpu if _is_gpu(self.record.device) else None
+        return f"{self.record.model} ({self.record.backend}) on {where or self.record.device}"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +57,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     ``number`` counts from 1 and marks the row in tables and figures. ``accuracy_points`` is in percentage
     points, as is ``allowed_drop``, the loosest loss of accuracy that any verification of the report allows.
+    ``accuracy_change`` is that difference with its paired interval, where both say which images were right.
     ``baseline`` is what ``time_to_baseline`` is divided by. ``parities`` are all verifications of this file
-    on this runtime.
+    on this runtime. ``timing`` is of ``invoke`` alone, ``end_to_end`` of encode, invoke and decode together.
     """
 
     number: int
@@ -59,8 +76,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     size_ratio: float | None = None
     accuracy: Accuracy | None = None
     accuracy_points: float | None = None
+    accuracy_change: AccuracyDifference | None = None
     measurement: Measurement | None = None
     timing: Summary | None = None
+    end_to_end: Summary | None = None
     time_to_float32: Estimate | None = None
     time_to_baseline: Estimate | None = None
     baseline: FloatBaseline | None = None
@@ -81,14 +100,37 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def foreign_baseline(self) -> Environment | None:
         """The baseline's machine, when it is not this row's."""
-        if self.baseline is None or same_machine(self.baseline.environment, self.environment):
+        if self.baseline is None or same_machine(self.baseline.record.environment, self.environment):
             return None
-        return self.baseline.environment
+        return self.baseline.record.environment
 
     @property
     def violations(self) -> tuple[str, ...]:
         """What broke a tolerance, in any verification."""
         return tuple(text for parity in self.parities for text in parity.violations)
+
+    @property
+    def cores(self) -> int:
+        """The cores its threads can keep busy: all usable ones where the runtime chooses their number."""
+        threads = 0 if self.setting is None else self.setting.threads
+        return threads or self.environment.usable_cores
+
+    @property
+    def cold_start(self) -> ColdStart | None:
+        """Medians of its starts in fresh processes, if that was measured."""
+        return None if self.measurement is None else statistics.cold_start(self.measurement)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Peak resident memory above that of the process before it imported the runtime, if known."""
+        memory = None if self.measurement is None else self.measurement.memory
+        return None if memory is None else max(0, memory.peak_bytes - memory.empty_bytes)
+
+    @property
+    def joules(self) -> float | None:
+        """Energy of one inference, if a counter was read."""
+        energy = None if self.measurement is None else self.measurement.energy
+        return None if energy is None or not energy.inferences else energy.joules / energy.inferences
 
 
 class FloatAccuracy(msgspec.Struct, frozen=True):
@@ -96,6 +138,15 @@ class FloatAccuracy(msgspec.Struct, frozen=True):
 
     accuracy: Accuracy
     source: str
+    answers: Answers | None = None
+
+
+class Versus(msgspec.Struct, frozen=True):
+    """A row beside a float baseline."""
+
+    row: Row
+    baseline: FloatBaseline
+    found: Comparison
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -105,12 +156,21 @@ class Compared(msgspec.Struct, frozen=True):
     ratio: Estimate
 
 
+class InC(msgspec.Struct, frozen=True):
+    """A model on LiteRT and as C code in one setting; ``ratio`` is the time of the C code divided by LiteRT's."""
+
+    litert: Row
+    c99: Row
+    ratio: Estimate
+
+
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What the verdict is made of. All rows in it were measured on the report's machine.
 
     ``smallest`` holds every artifact of the smallest size; ``tied`` those whose time cannot be told from the
-    fastest's; ``next`` the first that can. ``outside`` are rows outside tolerance, ``unverified`` those that
-    no verification covers.
+    fastest's; ``next`` the first that can. ``front`` is the Pareto front in the headline setting: no other row not
+    outside tolerance is both as fast and as accurate, and better in one of them. ``outside`` are rows outside
+    tolerance, ``unverified`` those that no verification covers. ``in_c`` are models that ran as C code too.
     """
 
     setting: Setting | None
@@ -118,10 +178,12 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     fastest: Row | None
     tied: tuple[Compared, ...]
     next: Compared | None
+    front: tuple[Row, ...]
     outside: tuple[Row, ...]
     unverified: tuple[Row, ...]
     failed: tuple[Failure, ...]
     senseless: tuple[Failure, ...]
+    in_c: tuple[InC, ...] = ()
 
 
 def same_machine(one: Environment, other: Environment) -> bool:
@@ -133,10 +195,11 @@ def float_accuracy(report: Report) -> FloatAccuracy | None:
     """Accuracy of the float Keras model: its row's, else a baseline's, else the verification's reference."""
     for result in _results(report):
         if _is_float_keras(result) and result.accuracy is not None:
-            return FloatAccuracy(result.accuracy, result.artifact.name)
+            return FloatAccuracy(result.accuracy, result.artifact.name, result.answers)
     for baseline in report.baselines:
         if _of_this_model(baseline, report) and baseline.accuracy is not None:
-            return FloatAccuracy(baseline.accuracy, f"{baseline.model}, recorded on {baseline.environment.machine}")
+            source = f"{baseline.model}, recorded on {baseline.environment.machine}"
+            return FloatAccuracy(baseline.accuracy, source, baseline.answers)
     references = {(parity.reference, parity.reference_accuracy) for parity in report.parities}
     if len(references) == 1:
         reference, accuracy = references.pop()
@@ -176,12 +239,60 @@ def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
         setting=setting,
         smallest=tuple({row.sha256: row for row in good if row.size_bytes == size}.values()),
         fastest=ranked[0] if ranked else None,
-        tied=tuple(one for one in compared if one.ratio.low <= 1 <= one.ratio.high),
-        next=next((one for one in compared if not one.ratio.low <= 1 <= one.ratio.high), None),
+        tied=tuple(one for one in compared if statistics.difference(one.ratio) == "none"),
+        next=next((one for one in compared if statistics.difference(one.ratio) != "none"), None),
+        front=pareto_front([row for row in rows if row.kind == "result" and row.setting == setting]),
         outside=tuple(row for row in exported if row.parities and not row.within_tolerance),
         unverified=tuple(row for row in exported if not row.parities),
         failed=tuple(failure for failure in failures if not failure.expected),
         senseless=tuple(failure for failure in failures if failure.expected),
+        in_c=_in_c(report, exported),
+    )
+
+
+def _in_c(report: Report, rows: Sequence[Row]) -> tuple[InC, ...]:
+    """Each model that ran on LiteRT and, in the same setting, as C code: in the setting with the fewest threads."""
+    results = _results(report)
+    ran: dict[str, dict[tuple[Setting, tuple[str, ...]], Row]] = {"litert": {}, "c99": {}}
+    for row in rows:
+        if row.runtime in ran and row.setting is not None:
+            ran[row.runtime].setdefault((row.setting, _model(results[row.number - 1])), row)
+    found: dict[tuple[str, ...], InC] = {}
+    for (where, model), litert in sorted(ran["litert"].items(), key=lambda one: one[0][0]):
+        c99 = ran["c99"].get((where, model))
+        if c99 is not None:
+            found.setdefault(model, InC(litert, c99, _ratio(c99, litert)))
+    return tuple(found.values())
+
+
+def _model(result: Result) -> tuple[str, ...]:
+    """What the .tflite and the .c of one model and scheme have in common: where they come from, or else their name."""
+    said = result.artifact.provenance
+    stem = result.artifact.file.rpartition(".")[0]
+    return (stem,) if said is None else (said.model, said.model_sha256, said.scheme)
+
+
+def pareto_front(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Those of ``rows`` that no other beats in median time and accuracy, fastest first, by the values themselves.
+
+    Rows without a count of right answers and rows that failed verification take no part.
+    """
+    able = [row for row in rows if row.accuracy is not None and (row.within_tolerance or not row.parities)]
+    front: list[Row] = []
+    for row in sorted(able, key=lambda row: (_median(row), -_share(row))):
+        if not front or _share(row) > _share(front[-1]):
+            front.append(row)
+    return tuple(front)
+
+
+def versus(report: Report, rows: Sequence[Row]) -> tuple[Versus, ...]:
+    """Every result in ``rows``, which ``table(report)`` made, beside every float baseline; best baseline first."""
+    results = _results(report)
+    return tuple(
+        Versus(row, baseline, _compare(results[row.number - 1], baseline, report))
+        for baseline in _baselines(report)
+        for row in rows
+        if row.kind == "result" and row.measurement is not baseline.record.measurement
     )
 
 
@@ -218,7 +329,8 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         )
 
     accuracy = result.accuracy or (parities[0].accuracy if parities else None)
-    points = _accuracy_points(accuracy, float_accuracy(report), absent)
+    reference = float_accuracy(report)
+    points = _accuracy_points(accuracy, reference, absent)
 
     to_float32 = None
     float32 = [
@@ -230,16 +342,20 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         and _setting(other.measurement) == _setting(measurement)
     ]
     if len(float32) == 1:
-        to_float32 = _divide_paired(measurement, float32[0].measurement)
+        to_float32 = _divide(measurement, float32[0].measurement)
     else:
         many = "no" if not float32 else "more than one"
         absent["time_to_float32"] = f"{many} float32 row on the same runtime, device, threads and batch"
 
-    to_baseline, baseline = None, None
-    same_batch = [one for one in _baselines(report) if one.measurement.batch == measurement.batch]
-    if same_batch:
-        baseline = same_batch[0]
-        to_baseline = (_divide_paired if baseline.paired else _divide)(measurement, baseline.measurement)
+    to_baseline = None
+    same_batch = [(one, _at_batch(one, measurement.batch)) for one in _baselines(report)]
+    baseline, other = next(((one, other) for one, other in same_batch if other is not None), (None, None))
+    if baseline is not None and other is not None:
+        to_baseline = (
+            _divide(measurement, other)
+            if baseline.paired
+            else time_ratio(statistics.summary(measurement), statistics.summary(other))
+        )
     elif _baselines(report):
         absent["time_to_baseline"] = f"no baseline with batch {measurement.batch}"
     else:
@@ -263,14 +379,16 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         size_ratio=size_ratio,
         accuracy=accuracy,
         accuracy_points=points,
+        accuracy_change=_accuracy_change(result, reference),
         measurement=measurement,
         timing=timing,
+        end_to_end=statistics.end_to_end(measurement),
         time_to_float32=to_float32,
         time_to_baseline=to_baseline,
         baseline=baseline,
         parities=parities,
         allowed_drop=_allowed_drop(report),
-        warnings=tuple(statistics.warnings(measurement)),
+        warnings=tuple(statistics.warnings(measurement, report.environment)),
         absent=absent,
     )
 
@@ -279,7 +397,7 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
     measurement = baseline.measurement
     absent = dict.fromkeys(("size_bytes", "size_ratio"), "a baseline records times, not files")
     absent["parity"] = "the float Keras model is the reference"
-    warnings = tuple(statistics.warnings(measurement))
+    warnings = tuple(statistics.warnings(measurement, baseline.environment))
     if not _of_this_model(baseline, report):
         warnings += ("recorded with another model: no row is compared with it",)
     absent["time_to_float32"] = absent["time_to_baseline"] = "it is a baseline itself"
@@ -302,6 +420,7 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
         accuracy_points=points,
         measurement=measurement,
         timing=timing,
+        end_to_end=statistics.end_to_end(measurement),
         warnings=warnings,
         absent=absent,
     )
@@ -321,6 +440,20 @@ def _accuracy_points(
     else:
         return 100 * (accuracy.correct - reference.accuracy.correct) / accuracy.total
     return None
+
+
+def _accuracy_change(result: Result, reference: FloatAccuracy | None) -> AccuracyDifference | None:
+    """The row's accuracy minus the float model's, where it is not that itself and both say which images were right."""
+    if (
+        _is_float_keras(result)
+        or reference is None
+        or result.accuracy is None
+        or result.answers is None
+        or reference.answers is None
+    ):
+        return None
+    found = accuracy_difference(result.accuracy, result.answers, reference.accuracy, reference.answers)
+    return found if found.paired else None
 
 
 def _allowed_drop(report: Report) -> float | None:
@@ -353,29 +486,41 @@ def _of_this_model(baseline: Baseline, report: Report) -> bool:
 def _baselines(report: Report) -> list[FloatBaseline]:
     """Float baselines, best first: GPUs before CPUs, this machine before others, measured before recorded."""
     found = [
-        FloatBaseline(
-            name=result.artifact.name,
-            device=result.measurement.device,
-            measurement=result.measurement,
-            environment=report.environment,
-            paired=True,
-        )
+        FloatBaseline(_as_baseline(result, report), paired=True)
         for result in _results(report)
-        if _is_float_keras(result) and _is_gpu(result.measurement.device)
+        if _is_float_keras(result) and _is_gpu(result.measurement.device) and result.measurement.batch == 1
     ]
     found += [
-        FloatBaseline(
-            name=baseline.model,
-            device=baseline.device,
-            measurement=baseline.measurement,
-            environment=baseline.environment,
-            paired=False,
-        )
-        for baseline in report.baselines
-        if _of_this_model(baseline, report)
+        FloatBaseline(baseline, paired=False) for baseline in report.baselines if _of_this_model(baseline, report)
     ]
-    found.sort(key=lambda one: (not _is_gpu(one.device), not same_machine(one.environment, report.environment)))
+    found.sort(
+        key=lambda one: (
+            not _is_gpu(one.record.device),
+            not same_machine(one.record.environment, report.environment),
+        )
+    )
     return found
+
+
+def _as_baseline(result: Result, report: Report) -> Baseline:
+    """The float Keras model on a GPU of the report's own machine, with the larger batches measured there."""
+    measurement = result.measurement
+    return Baseline(
+        schema_version=report.schema_version,
+        model=result.artifact.name,
+        model_sha256=result.artifact.sha256,
+        backend=measurement.runtime,
+        device=measurement.device,
+        environment=report.environment,
+        measurement=measurement,
+        accuracy=result.accuracy,
+        answers=result.answers,
+        throughput=tuple(
+            other.measurement
+            for other in _results(report)
+            if _is_float_keras(other) and other.measurement.device == measurement.device and other.measurement.batch > 1
+        ),
+    )
 
 
 def _setting(measurement: Measurement) -> Setting:
@@ -387,22 +532,35 @@ def _median(row: Row) -> float:
     return row.timing.median
 
 
+def _share(row: Row) -> float:
+    assert row.accuracy is not None
+    return row.accuracy.value
+
+
 def _ratio(row: Row, reference: Row) -> Estimate:
     assert row.measurement is not None
     assert reference.measurement is not None
-    return _divide_paired(row.measurement, reference.measurement)
+    return _divide(row.measurement, reference.measurement)
 
 
-def _divide_paired(measurement: Measurement, reference: Measurement) -> Estimate:
-    """Time divided by time, both from one run; exactly 1 for a measurement divided by itself."""
-    if measurement == reference:
-        return Estimate(value=1.0, low=1.0, high=1.0)
-    if len(measurement.blocks) != len(reference.blocks):
-        return _divide(measurement, reference)
-    return statistics.ratio(measurement, reference)
+def _compare(result: Result, baseline: FloatBaseline, report: Report) -> Comparison:
+    found = compare(result, baseline.record, report.environment)
+    at_batch = _at_batch(baseline, result.measurement.batch)
+    if not baseline.paired or at_batch is None:
+        return found
+    return found.replace(latency=_divide(result.measurement, at_batch))
+
+
+def _at_batch(baseline: FloatBaseline, batch: int) -> Measurement | None:
+    """What the baseline measured with this batch, if it did."""
+    measured = (baseline.record.measurement, *baseline.record.throughput)
+    return next((one for one in measured if one.batch == batch), None)
 
 
 def _divide(measurement: Measurement, reference: Measurement) -> Estimate:
-    """Median divided by median where there are no rounds to pair; the interval is on the wide side."""
-    time, other = statistics.summary(measurement), statistics.summary(reference)
-    return Estimate(value=time.median / other.median, low=time.low / other.high, high=time.high / other.low)
+    """Time divided by time, both from one run; exactly 1 for a measurement divided by itself."""
+    if measurement == reference:
+        return Estimate(value=1.0, low=1.0, high=1.0)
+    if len(measurement.blocks) != len(reference.blocks) or measurement.processes != reference.processes:
+        return time_ratio(statistics.summary(measurement), statistics.summary(reference))
+    return statistics.ratio(measurement, reference)

@@ -1,15 +1,19 @@
 """A report in the terminal: the verdict and the numbers that decide, in 100 columns."""
 
 import textwrap
+from collections.abc import Callable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgecnn.records import Report
-from edgecnn.report.format import ABSENT
-from edgecnn.report.page import Cell, Page, machine, marks_of, page, setting
+from edgecnn.records import Emulated, Report
+from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
+from edgecnn.report.format import ABSENT, count, plain
+from edgecnn.report.grid import Cell, Grid, machine, marks_of, setting
+from edgecnn.report.page import Page, page, shared_model, titled
+from edgecnn.report.rows import Setting
 
 WIDTH = 100
 
@@ -21,8 +25,9 @@ _COLUMNS = {
     "size": "KiB",
     "accuracy": "acc. %",
     "p50": "p50",
+    "end_to_end": "e2e",
     "to_float32": "÷ float32 [95 %]",
-    "to_baseline": "÷ baseline",
+    "to_baseline": "÷ base",
     "parity": "parity",
 }
 _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
@@ -31,31 +36,109 @@ _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
 def show(report: Report, console: Console | None = None) -> None:
     """Print the verdict and the tables of ``report``, to stdout unless ``console`` says otherwise.
 
-    There is one table for each setting and machine: times in different tables are not to be compared. Where the
-    output is not a terminal, it is ``WIDTH`` columns wide.
+    There is one table for each setting and machine: times in different tables are not to be compared. Several reports
+    follow one another. Where the output is not a terminal, it is ``WIDTH`` columns wide.
     """
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
     content = page(report)
-    console.print(Text(content.title, style="bold"))
+    for part in content.parts:
+        _show_part(part, console)
+        if part is not content.parts[-1]:
+            console.print()
+    if content.side_by_side is not None:
+        console.print()
+        console.print(Text("Side by side", style="bold"))
+        console.print(_item("•", plain(content.side_by_side.caption)))
+        console.print(_side_by_side(content.side_by_side))
+        for mark, text in content.side_by_side.notes:
+            console.print(_item(f"({mark})", text))
+
+
+def show_gate(gate: Gate, console: Console | None = None) -> None:
+    """Print what became of every row, then each reason, to stdout unless ``console`` says otherwise."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(Text(plain(f"{gate.new}, against {gate.old}"), style="bold"))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for title in ("artifact", "runtime [setting]", "time ÷ old [95 %]", "points lost [95 %]"):
+        table.add_column(title, justify="right" if "95" in title else "left", overflow="fold")
+    for row in gate.rows:
+        where = setting(Setting(row.device, row.threads, row.batch))
+        table.add_row(
+            Text(plain(row.artifact)),
+            Text(plain(f"{row.runtime} [{where}]")),
+            _change(row.latency, latency_text),
+            _change(row.accuracy, accuracy_text),
+        )
+    if gate.rows:
+        console.print(table)
+    for bullet, texts in (("✗", gate.regressions), ("?", gate.undecided), ("•", gate.notes)):
+        for text in texts:
+            console.print(_item(bullet, f"cannot tell: {text}" if bullet == "?" else text))
+    if not gate.regressions:
+        console.print(Text("✓ no regression", style="green"))
+
+
+def _change(change: Change | None, text: Callable[[Change], str]) -> Text:
+    styles = {"kept": "green", "broken": "bold red", "cannot tell": "yellow"}
+    return Text(ABSENT) if change is None else Text(text(change), style=styles[change.verdict])
+
+
+def _show_part(content: Page, console: Console) -> None:
+    console.print(Text(titled(content), style="bold"))
+    if content.letter:
+        console.print(Text(machine(content.environment), style="italic"))
     for sentence in content.verdict:
         console.print(_item("•", sentence))
     marks: set[str] = set()
     for where, numbers in _groups(content).items():
         console.print()
-        console.print(Text(f"{where}. Times in {content.unit.name}; below 1 in a ÷ column is faster.", style="italic"))
+        console.print(Text(f"{where}. Times in {content.unit.name}; {_legend(content)}.", style="italic"))
         console.print(_table(content, numbers, marks))
     console.print()
+    if content.costs:
+        console.print(_item("•", "As C on emulated processors. Instructions of one inference are no time."))
+    for cost in content.costs:
+        console.print(_item(" ", _cost(cost)))
     for row in content.rows:
         if row.kind == "no baseline":
             console.print(Text(f"{row.name}: {row.absent['measurement']}"))
     for mark, text in content.results.notes:
         if mark in marks:
             console.print(_item(f"({mark})", text))
+    for caution in content.cautions:
+        console.print(_item("!", caution))
     for failure in content.failed.rows:
         what, stage, error, reason = (cell.text for cell in failure)
         console.print(_item("✗", f"{what}, {stage}: {error}: {reason}"))
+    for failure in content.senseless.rows:
+        what, stage, _, reason = (cell.text for cell in failure)
+        console.print(_item("–", f"{what}, {stage}: {reason}"))
+
+
+def _cost(cost: Emulated) -> str:
+    return plain(
+        f"{cost.artifact} on {cost.target}: {count(cost.instructions)} instructions, flash {count(cost.flash_bytes)} "
+        f"bytes (code {count(cost.code_bytes)}), RAM {count(cost.ram_bytes)} (arena {count(cost.arena_bytes)}), "
+        f"stack {count(cost.stack_bytes)}"
+    )
+
+
+def _side_by_side(grid: Grid) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in grid.columns:
+        table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*(Text(cell.text + marks_of(cell)) for cell in row))
+    return table
+
+
+def _legend(content: Page) -> str:
+    whole = "; e2e: encode, invoke and decode" if any(row.end_to_end for row in content.rows) else ""
+    return f"below 1 in a ÷ column is faster{whole}"
 
 
 def _groups(content: Page) -> dict[str, list[int]]:
@@ -70,45 +153,39 @@ def _groups(content: Page) -> dict[str, list[int]]:
 
 def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
     """The rows with these numbers; adds to ``marks`` the marks of the notes they use."""
-    model = _shared_model(content)
+    model = shared_model(content)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
-    places = []
+    shown_rows = [cells for row, cells in zip(content.rows, content.results.rows, strict=True) if row.number in numbers]
+    places, shared = [], set()
     for place, column in enumerate(content.results.columns):
-        shown_rows = [
-            cells for row, cells in zip(content.rows, content.results.rows, strict=True) if row.number in numbers
-        ]
-        if column.key in _COLUMNS and any(cells[place].text != ABSENT for cells in shown_rows):
-            places.append(place)
-            table.add_column(
-                _COLUMNS[column.key],
-                justify="right" if column.numeric else "left",
-                no_wrap=column.numeric,
-                overflow="fold",
-            )
+        if column.key not in _COLUMNS or all(cells[place].text == ABSENT for cells in shown_rows):
+            continue
+        places.append(place)
+        heading = _COLUMNS[column.key]
+        if column.key == "to_baseline" and len({cells[place].marks for cells in shown_rows}) == 1:
+            shared.add(place)  # what is true of the whole column stands in its heading, once
+            heading += marks_of(shown_rows[0][place])
+        table.add_column(
+            heading,
+            justify="right" if column.numeric else "left",
+            no_wrap=column.numeric,
+            overflow="fold",
+        )
     for row, cells in zip(content.rows, content.results.rows, strict=True):
         if row.number in numbers:
             shown = []
             for place in places:
                 cell, key = cells[place], content.results.columns[place].key
-                shown.append(_text(cell, key, cell.text.removeprefix(model) if key == "artifact" else cell.text))
-                marks.update(cells[place].marks)
+                name = cell.text.removeprefix(model) if key == "artifact" else cell.text
+                shown.append(_text(cell, key, name, "" if place in shared else marks_of(cell)))
+                marks.update(cell.marks)
             table.add_row(*shown)
     return table
 
 
-def _shared_model(content: Page) -> str:
-    """The name of the model that all exported files begin with, and the dash; empty if there are several."""
-    models = {
-        row.name.removesuffix(f"{row.scheme}.{row.format}")
-        for row in content.rows
-        if row.kind == "result" and row.format != "keras"
-    }
-    return models.pop() if len(models) == 1 else ""
-
-
-def _text(cell: Cell, key: str, text: str) -> Text:
+def _text(cell: Cell, key: str, text: str, marks: str) -> Text:
     text = text if key == "to_float32" else text.partition(" [")[0]
-    return Text(text + marks_of(cell), style=_STYLES[cell.tone])
+    return Text(text + marks, style=_STYLES[cell.tone])
 
 
 def _item(bullet: str, text: str) -> Text:

@@ -68,11 +68,25 @@ RUNTIMES: dict[str, Runtime] = {
             session="LitertSession",
         ),
         Runtime(
+            name="tflm",
+            format="tflite",
+            package="tflite_micro",
+            module="edgecnn.runtimes.tflm",
+            session="TflmSession",
+        ),
+        Runtime(
             name="onnxruntime",
             format="onnx",
             package="onnxruntime",
             module="edgecnn.runtimes.ort",
             session="OrtSession",
+        ),
+        Runtime(
+            name="c99",
+            format="c",
+            package="edgecnn",
+            module="edgecnn.runtimes.c99",
+            session="C99Session",
         ),
         Runtime(
             name="keras",
@@ -118,7 +132,8 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
     for runtime in RUNTIMES.values():
         if path.suffix == f".{runtime.format}":
             return runtime
-    endings = ", ".join(f".{runtime.format}" for runtime in RUNTIMES.values() if runtime.name != "fake")
+    formats = dict.fromkeys(runtime.format for runtime in RUNTIMES.values() if runtime.name != "fake")
+    endings = ", ".join(f".{format}" for format in formats)
     raise ArtifactError(f"{path} has no known ending; give a file ending in {endings}")
 
 

@@ -1,1 +1,1 @@
-"""The Linux kit: ``run.py`` is what goes to the device, ``kit`` puts the folder together."""
+"""The Linux kit: its files are in ``edgecnn/embed``, so that the wheel has them too."""

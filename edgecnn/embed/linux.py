@@ -1,4 +1,4 @@
-"""Makes the folder that goes to a Linux device: the program, the model, and answers to compare the device's with."""
+"""The kit for Linux with Python and one runtime: a program, the model, and answers to compare the device's with."""
 
 import contextlib
 import io
@@ -8,57 +8,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts
-from edgecnn.data import DataSet, Images, load
-from edgecnn.errors import ArtifactError, OutputError
-from edgecnn.files import make_folder, write_atomic
+from edgecnn.data import DATASETS, DataSet, Images, load
+from edgecnn.embed.content import Content, plain
+from edgecnn.errors import ArtifactError
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Artifact, Provenance, to_json
 from edgecnn.runtimes import open_session, predict
 
-_HERE = Path(__file__).parent
 _PROGRAM = "run.py"
 _MOST_IMAGES = 16
 
 
-def build(model: Path, data: str, out: Path) -> tuple[Path, ...]:
-    """Write the kit for the model file at ``model`` into the folder ``out`` and return its files.
-
-    ``data`` is the data set the model was made from (see ``edgecnn.data.load``). A kit of the same model is made
-    anew; the same model and data give the same bytes.
+def make(model: Path, data: str | None) -> Content:
+    """The program, the model with its sidecar, and answers; ``data`` is the data set the model was made from.
 
     Raises:
-        ArtifactError: the model is missing, changed, of no format of this kit, or not exported from this data set.
-        OutputError: ``out`` cannot be written, or holds something else.
+        ArtifactError: the model is changed, or not exported from this data set.
     """
-    if model.suffix not in (".tflite", ".onnx"):
-        raise ArtifactError(f"{model} is no exported model; give a file ending in .tflite or .onnx")
     artifact = artifacts.load(model)
     if artifact.provenance is None or artifact.scheme not in SCHEMES:
         raise ArtifactError(f"{model} does not say its labels and preprocessing; export it with: edgecnn export")
-    content = {
-        _PROGRAM: (_HERE / _PROGRAM).read_bytes(),
+    files = {
+        _PROGRAM: plain(f"linux/{_PROGRAM}"),
         model.name: model.read_bytes(),
         artifacts.sidecar(model).name: to_json(artifact),
         "golden.npz": _golden(model, artifact, _test_data(data, artifact.provenance, model)),
-        "README.md": (_HERE / "README.md").read_bytes(),
+        "README.md": plain("linux/README.md"),
     }
-    _check_own(out, set(content))
-    make_folder(out)
-    for name, data_bytes in content.items():
-        write_atomic(out / name, data_bytes)
-    return tuple(out / name for name in content)
+    return Content(name=model.stem, files=files)
 
 
-def _check_own(out: Path, names: set[str]) -> None:
-    """Refuse a folder with anything in it that is not this kit; the program is written first, so it marks one."""
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if found and not {_PROGRAM} <= found <= names:
-        other = min(found - names, default=min(found))
-        raise OutputError(f"{out} is not a kit of this model: it holds {other}; name a new or empty folder")
-
-
-def _test_data(data: str, provenance: Provenance, model: Path) -> DataSet:
-    loaded = load(data, provenance.preprocessing.input_range)
+def _test_data(data: str | None, provenance: Provenance, model: Path) -> DataSet:
+    if data is None and provenance.data not in DATASETS:
+        raise ArtifactError(f"{model} was made from {provenance.data}, a data set of your own; give it with --data")
+    loaded = load(data or provenance.data, provenance.preprocessing.input_range)
     if loaded.sha256 != provenance.data_sha256:
         raise ArtifactError(f"{model} was made from {provenance.data}, not from {data}; give that with --data")
     return loaded

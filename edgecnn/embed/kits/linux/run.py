@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import os
 import re
 import statistics
 import sys
@@ -65,6 +66,7 @@ class Onnxruntime:
     """An .onnx file in ONNX Runtime, on the CPU with one thread."""
 
     def __init__(self, path: Path) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # since 1.29 it reports on its user otherwise
         module = first_module("onnxruntime", "onnxruntime")
         options = module.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -1,0 +1,350 @@
+"""The suite ``microcontroller``: what does the generated C cost on a Cortex-M, and does it answer as TFLite Micro does?
+
+Executed instructions are counted in QEMU, where they are the same each time. They are no times: QEMU models neither
+pipelines nor memories. What TFLite Micro needs is not measured here; the figures beside are references (see
+``REFERENCE``).
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+
+from benchmarks import int8_onnx
+from edgecnn import emulation
+from edgecnn.bench.environment import environment
+from edgecnn.data import Images
+from edgecnn.emulation.machine import Int8, tool_versions
+from edgecnn.errors import ConfigError, RecordError
+from edgecnn.files import make_folder, write_atomic
+from edgecnn.formats import c99, tflite
+from edgecnn.formats.source import Source
+from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.models import MODELS
+from edgecnn.optional import require
+from edgecnn.progress import progress
+from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.records import Environment, Record
+from edgecnn.report import format
+from edgecnn.report.grid import machine
+
+M4, M55, LEVEL = "cortex-m4", "cortex-m55", "-O2"
+
+
+class Figures(Record, frozen=True):
+    """For one model: instructions of an inference on Cortex-M4F and M55, bytes of code without weights, of the arena.
+
+    ``None`` is not known, or not asked for.
+    """
+
+    m4: float | None = None
+    m55: float | None = None
+    code: int | None = None
+    arena: int | None = None
+
+
+BARS = {
+    "mnist_cnn": Figures(m4=4.6e6, m55=1.26e6, code=6 * 1024, arena=27_100),
+    "ds_cnn": Figures(m4=7.0e6, m55=1.81e6, code=8 * 1024, arena=16_300),
+    "resnet8": Figures(m4=22e6, code=8 * 1024, arena=49_800),
+    "mobilenet_v1_025": Figures(m4=22e6, code=8 * 1024, arena=64_600),
+}
+"""At most so much with -O2."""
+
+REFERENCE = {
+    "mnist_cnn": Figures(m4=6.31e6, m55=1.26e6, arena=30_084),
+    "ds_cnn": Figures(m4=7.70e6, m55=1.81e6, arena=22_820),
+    "resnet8": Figures(m4=29.9e6, arena=54_996),
+    "mobilenet_v1_025": Figures(m4=24.1e6, arena=100_708),
+}
+"""TFLite Micro with CMSIS-NN: figures that the bars were set by. They were counted elsewhere, not by this suite."""
+
+
+class Suite(Record, frozen=True):
+    """What to count. ``images`` calibrate the ranges; the models are trained as those of ``int8-onnx``."""
+
+    models: tuple[str, ...]
+    targets: tuple[str, ...]
+    levels: tuple[str, ...]
+    seed: int
+    images: int
+    train_images: int
+    epochs: int
+    test_images: int
+
+
+class Row(Record, frozen=True):
+    """One model on one target with one level of optimisation; bytes as in ``edgecnn.emulation.Firmware``.
+
+    ``input`` and ``output`` are the bytes of the caller's two arrays, which are not in the arena.
+    ``wrong_bytes`` of the outputs for ``images`` images are not TFLite Micro's.
+    """
+
+    model: str
+    target: str
+    level: str
+    instructions: int
+    functions: dict[str, int]
+    stack: int
+    code: int
+    constants: int
+    ram: int
+    arena: int
+    input: int
+    output: int
+    images: int
+    wrong_bytes: int
+
+
+class Counts(Record, frozen=True):
+    """The result of the suite. ``tools`` says which compiler and emulator."""
+
+    schema_version: int
+    seed: int
+    tools: dict[str, str]
+    environment: Environment
+    rows: tuple[Row, ...]
+
+
+SCHEMA_VERSION = 1
+
+
+def read_suite(path: Path) -> Suite:
+    """The suite in the TOML file at ``path``.
+
+    Raises:
+        ConfigError: no TOML, an unknown or missing key, a value of the wrong type, or an unknown name.
+    """
+    try:
+        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not a valid suite: {error}; the keys are: {', '.join(Suite.__struct_fields__)}"
+        ) from error
+    for kind, names, known in (
+        ("models", suite.models, tuple(MODELS)),
+        ("targets", suite.targets, emulation.TARGETS),
+        ("levels", suite.levels, emulation.LEVELS),
+    ):
+        if unknown := sorted(set(names) - set(known)):
+            raise ConfigError(f"{path} names unknown {kind} {', '.join(unknown)}; known are: {', '.join(known)}")
+    return suite
+
+
+def run(path: Path, out: Path) -> Counts:
+    """Train and convert the models of the suite at ``path``, keep the .tflite files in ``out``, and count."""
+    suite = read_suite(path)
+    make_folder(out)
+    rows: list[Row] = []
+    for name in suite.models:
+        model, data = int8_onnx.trained(name, suite.seed, suite.train_images, suite.epochs, suite.test_images)
+        source = Source(model, None, data.calibration(suite.images), "int8", 1)
+        content = tflite.convert(source, SCHEMES["int8"])
+        write_atomic(out / f"{name}-int8.tflite", content)
+        rows += _counted(name, content, data.inputs(data.test.images[: suite.test_images]), suite)
+    return Counts(
+        schema_version=SCHEMA_VERSION,
+        seed=suite.seed,
+        tools=tool_versions(M4),
+        environment=environment(),
+        rows=tuple(rows),
+    )
+
+
+def _counted(name: str, model: bytes, images: Images, suite: Suite) -> list[Row]:
+    graph = read_graph(model, name)
+    sources, arena = emulation.generate(graph, name), c99.to_c(graph, name).plan.arena_bytes
+    inputs, answers = _by_tflite_micro(model, images)
+    rows = []
+    with progress(f"count {name}", len(suite.targets) * len(suite.levels)) as advance, TemporaryDirectory() as folder:
+        for target in suite.targets:
+            for level in suite.levels:
+                firmware = emulation.build(sources, target, Path(folder), level)
+                outputs = emulation.run(firmware, inputs)
+                cost = emulation.count(firmware, inputs[0])
+                rows.append(
+                    Row(
+                        model=name,
+                        target=target,
+                        level=level,
+                        instructions=cost.instructions,
+                        functions=cost.functions,
+                        stack=cost.stack,
+                        code=firmware.code,
+                        constants=firmware.constants,
+                        ram=firmware.ram,
+                        arena=arena,
+                        input=sources.input_size,
+                        output=sources.output_size,
+                        images=len(inputs),
+                        wrong_bytes=int(np.count_nonzero(outputs != answers)),
+                    )
+                )
+                advance(note=f"{target} {level}")
+    return rows
+
+
+def _by_tflite_micro(model: bytes, images: Images) -> tuple[Int8, Int8]:
+    """``images`` ``(n, height, width, channels)`` as the model takes them, and TFLite Micro's answers, row by row."""
+    interpreter = require("tflite_micro").runtime.Interpreter.from_bytes(model, arena_size=1_000_000)
+    details = interpreter.get_input_details(0)["quantization_parameters"]
+    steps = np.round(images / details["scales"][0]) + details["zero_points"][0]
+    inputs = np.clip(steps, -128, 127).astype(np.int8)
+    outputs = []
+    for image in inputs:
+        interpreter.set_input(image[np.newaxis], 0)
+        interpreter.invoke()
+        outputs.append(interpreter.get_output(0).reshape(-1).copy())
+    return inputs.reshape(len(inputs), -1), np.stack(outputs)
+
+
+# The table
+
+
+def row_of(counts: Counts, model: str, target: str, level: str = LEVEL) -> Row:
+    """The row of a model on a target.
+
+    Raises:
+        RecordError: ``counts`` has none.
+    """
+    for row in counts.rows:
+        if (row.model, row.target, row.level) == (model, target, level):
+            return row
+    raise RecordError(
+        f"the result has no row for {model} on {target} with {level}; run: python -m benchmarks run microcontroller"
+    )
+
+
+def models_of(counts: Counts) -> tuple[str, ...]:
+    """The models of ``counts``, in its order."""
+    return tuple(dict.fromkeys(row.model for row in counts.rows))
+
+
+def missed(counts: Counts) -> tuple[str, ...]:
+    """A sentence for each bar that ``counts`` does not meet."""
+    found = []
+    for model in models_of(counts):
+        bar, m4, m55 = BARS[model], row_of(counts, model, M4), row_of(counts, model, M55)
+        for what, value, limit in (
+            (f"instructions on {M4}", m4.instructions, bar.m4),
+            (f"instructions on {M55}", m55.instructions, bar.m55),
+            (f"bytes of code on {M4}", m4.code, bar.code),
+            ("bytes of arena", m4.arena, bar.arena),
+        ):
+            if limit is not None and value > limit:
+                found.append(f"{model}: {format.count(value)} {what}, at most {format.count(int(limit))} are wanted")
+    for row in counts.rows:
+        if row.wrong_bytes:
+            found.append(
+                f"{row.model} on {row.target} with {row.level}: {format.count(row.wrong_bytes)} bytes of the outputs "
+                "are not TFLite Micro's, none is allowed"
+            )
+    return tuple(found)
+
+
+def table(counts: Counts, source: str) -> str:
+    """Instructions, code and memory as Markdown tables; ``source`` names the file of ``counts``."""
+    return "\n\n".join(
+        [
+            *_at_default_level(counts),
+            "By level of optimisation: instructions, M / code without weights, B / stack, B:",
+            _by_level(counts),
+            _verdict(counts),
+            _measured_with(counts, source),
+        ]
+    )
+
+
+def short_table(counts: Counts, source: str) -> str:
+    """The default level of optimisation alone; ``source`` names the file of ``counts``."""
+    return "\n\n".join((*_at_default_level(counts), _verdict(counts), _measured_with(counts, source)))
+
+
+def _at_default_level(counts: Counts) -> tuple[str, ...]:
+    models = models_of(counts)
+    helium = [
+        (
+            model,
+            _millions(row_of(counts, model, M55).instructions),
+            _millions(BARS[model].m55),
+            _millions(REFERENCE[model].m55),
+        )
+        for model in models
+    ]
+    return (
+        f"Cortex-M4F, {LEVEL}. Behind a figure stands its bar, the most it may be. TFLM is TFLite Micro with "
+        "CMSIS-NN: reference figures, counted elsewhere and not by this suite; its arena holds input and output, "
+        "which are the caller's here.",
+        _grid(_M4_HEAD, [_m4_cells(counts, model) for model in models]),
+        f"Cortex-M55 with Helium, {LEVEL}:",
+        _grid(("model", "instructions, M", "bar", "TFLM"), helium),
+    )
+
+
+_M4_HEAD = (
+    "model", "instructions, M", "bar", "TFLM", "code without weights, B", "bar", "arena, B", "bar",
+    "with input and output, B", "TFLM",
+)  # fmt: skip
+
+
+def _m4_cells(counts: Counts, model: str) -> tuple[str, ...]:
+    row, bar, reference = row_of(counts, model, M4), BARS[model], REFERENCE[model]
+    return (
+        model,
+        _millions(row.instructions),
+        _millions(bar.m4),
+        _millions(reference.m4),
+        format.count(row.code),
+        _bytes(bar.code),
+        format.count(row.arena),
+        _bytes(bar.arena),
+        format.count(row.arena + row.input + row.output),
+        _bytes(reference.arena),
+    )
+
+
+def _by_level(counts: Counts) -> str:
+    levels = tuple(dict.fromkeys(row.level for row in counts.rows))
+    places = tuple(dict.fromkeys((row.model, row.target) for row in counts.rows))
+    lines = []
+    for model, target in places:
+        rows = [row_of(counts, model, target, level) for level in levels]
+        cells = (
+            f"{_millions(row.instructions)} / {format.count(row.code)} / {format.count(row.stack)}" for row in rows
+        )
+        lines.append((model, target, *cells))
+    return _grid(("model", "target", *levels), lines)
+
+
+def _verdict(counts: Counts) -> str:
+    images = min(row.images for row in counts.rows)
+    same = f"Every output byte is TFLite Micro's, on {images} images for each target and level. "
+    found = missed(counts)
+    return ("" if any(row.wrong_bytes for row in counts.rows) else same) + (
+        f"Missed: {'; '.join(found)}." if found else "All bars are met."
+    )
+
+
+def _measured_with(counts: Counts, source: str) -> str:
+    where = counts.environment
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(where.versions.items()))
+    return (
+        f"Counted with {'; '.join(counts.tools.values())} on {machine(where)}, Python {where.python}, {versions}. "
+        f"Instructions are the same on every machine, and are no times. By function they are in `{source}`."
+    )
+
+
+def _grid(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    words = sum(1 for title in head if title in ("model", "target"))
+    assert all(len(row) == len(head) for row in rows)
+    line = "---|" * words + "---:|" * (len(head) - words)
+    return "\n".join([f"| {' | '.join(head)} |", f"|{line}", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _millions(number: float | None) -> str:
+    return format.ABSENT if number is None else format.significant(number / 1e6)
+
+
+def _bytes(number: int | None) -> str:
+    return format.ABSENT if number is None else format.count(number)

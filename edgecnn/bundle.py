@@ -1,0 +1,252 @@
+"""Bundles: the artifacts of a run and some of its test images in one file, to be measured on a device.
+
+A bundle is a zip of stored (not compressed) members: ``manifest.json``, a :class:`~edgecnn.records.Bundle` that names
+all others with their SHA-256; ``artifacts/``, the model files with their sidecars; and ``test.npz``, with ``images``
+``(n, h, w, c)`` as the data set has them and ``labels`` ``(n,)``. Since nothing is compressed, nothing can unpack to
+more than the file's own size.
+"""
+
+import io
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from edgecnn import artifacts
+from edgecnn.data import DATASETS, DataSet, Split, load
+from edgecnn.data.dataset import make_test_set
+from edgecnn.data.npz import read_arrays
+from edgecnn.errors import ArtifactError, BundleError, ConfigError, DataError, RecordError
+from edgecnn.files import make_folder, sha256_bytes, write_atomic
+from edgecnn.records import (
+    SCHEMA_VERSION,
+    Artifact,
+    Bundle,
+    BundledFile,
+    BundledImages,
+    Report,
+    from_json,
+    to_json,
+)
+from edgecnn.report import read as read_report
+
+DEFAULT_IMAGES = 1000
+
+_MANIFEST = "manifest.json"
+_TEST = "test.npz"
+_MODELS = (".tflite", ".onnx")
+# What a bundle may hold beside its manifest: no name here leads out of a folder, whatever unpacks it.
+_NAME = re.compile(r"test\.npz|artifacts/[A-Za-z0-9_][A-Za-z0-9_.-]*\.(?:tflite|onnx)(?:\.json)?")
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first a zip can hold: the same content gives the same bytes
+# What zipfile raises on damaged input, by its source and by trying.
+_DAMAGED = (zipfile.BadZipFile, struct.error, EOFError, RuntimeError, ValueError, OverflowError, MemoryError)
+
+
+def make_bundle(run: Path, out: Path, *, data: str | None = None, images: int = DEFAULT_IMAGES) -> Bundle:
+    """Write the artifacts of the finished run in the folder ``run`` and ``images`` of its test images to ``out``.
+
+    The same run gives the same bytes. The images are drawn at random, always the same; all are taken if there are no
+    more. ``data`` is where the run's data come from (see ``edgecnn.data.load``), needed if they are not built in.
+
+    Raises:
+        ConfigError: ``images`` is not positive, or ``data`` is needed.
+        RecordError: ``run`` has no report, or a damaged one.
+        BundleError: the run has nothing to measure, or ``data`` are not its data.
+        ArtifactError: an artifact is missing, or has changed since the run.
+        DataError: the data cannot be had.
+        OutputError: ``out`` cannot be written.
+    """
+    if images < 1:
+        raise ConfigError(f"a bundle needs at least one test image, got {images}")
+    report = read_report(run / "report.json")
+    content: dict[str, bytes] = {}
+    found: list[Artifact] = []
+    for parity in {parity.artifact: parity for parity in report.parities}.values():
+        name = f"artifacts/{parity.artifact}"
+        path = run / name
+        if path.suffix not in _MODELS:
+            continue
+        if not _NAME.fullmatch(name):
+            raise BundleError(f"{run / 'report.json'} names a file that no run makes: {parity.artifact!r}")
+        artifact = artifacts.load(path)
+        if artifact.sha256 != parity.artifact_sha256:
+            raise ArtifactError(f"{path} is not the file that the report of the run is about; run it again")
+        found.append(artifact)
+        content[name] = path.read_bytes()
+        content[artifacts.sidecar(Path(name)).as_posix()] = to_json(artifact)
+    if not found:
+        raise BundleError(f"the run in {run} made no .tflite or .onnx file that could be verified; see its report")
+    loaded = _data_of(run, report, found[0], data)
+    test, content[_TEST] = _draw(loaded, images)
+    provenance = found[0].provenance
+    assert provenance is not None  # see _data_of
+    bundle = Bundle(
+        schema_version=SCHEMA_VERSION,
+        model=provenance.model,
+        model_sha256=provenance.model_sha256,
+        test=test,
+        files=tuple(
+            BundledFile(name=name, sha256=sha256_bytes(whole), size_bytes=len(whole)) for name, whole in content.items()
+        ),
+    )
+    make_folder(out.parent)
+    write_atomic(out, _zipped({_MANIFEST: to_json(bundle), **content}))
+    return bundle
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[tuple[Path, ...], DataSet]]:
+    """The model files of the bundle at ``path`` and its test images, while the block runs.
+
+    The files are in a temporary folder, with their sidecars. The data set has no training images, and its SHA-256 is
+    that of these test images.
+
+    Raises:
+        BundleError: the file is missing, or not a sound bundle; nothing of it is left on disk then.
+        OutputError: there is no room for it.
+    """
+    with TemporaryDirectory(prefix="edgecnn-bundle-") as folder:
+        bundle = _unpack(path, Path(folder))
+        models = [file.name for file in bundle.files if file.name.endswith(_MODELS)]
+        yield tuple(Path(folder) / name for name in models), _test_set(path, Path(folder) / _TEST, bundle.test)
+
+
+def _data_of(run: Path, report: Report, artifact: Artifact, source: str | None) -> DataSet:
+    if artifact.provenance is None or report.data is None:
+        raise BundleError(f"{run} is not the folder of a run: its artifacts do not say which data they were made from")
+    if source is None and report.data not in DATASETS:
+        raise ConfigError(f"the run was made from data of your own, {report.data}; say where they are with --data")
+    loaded = load(source or report.data, artifact.provenance.preprocessing.input_range)
+    if loaded.sha256 != report.data_sha256:
+        raise BundleError(
+            f"the run was made from {report.data}, which is not the data at {source or report.data}; check --data"
+        )
+    return loaded
+
+
+def _draw(data: DataSet, count: int) -> tuple[BundledImages, bytes]:
+    """Test images drawn at random, because folders of images come sorted by class, as a ``.npz`` file."""
+    test = data.test
+    drawn = np.sort(np.random.default_rng(0).permutation(len(test.labels))[:count])
+    split = Split(test.images[drawn], test.labels[drawn])
+    buffer = io.BytesIO()
+    np.savez(buffer, images=split.images, labels=split.labels)
+    described = BundledImages(
+        data=data.name,
+        data_sha256=data.sha256,
+        images=len(drawn),
+        of=len(test.labels),
+        shape=data.input_shape,
+        dtype="uint8" if split.images.dtype == np.uint8 else "float32",
+        class_names=data.class_names,
+        preprocessing=data.preprocessing,
+    )
+    return described, buffer.getvalue()
+
+
+def _zipped(content: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in content.items():
+            member = zipfile.ZipInfo(name, _DATE)
+            member.create_system = 3  # Unix, wherever it is made
+            member.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(member, data)
+    return buffer.getvalue()
+
+
+def _unpack(path: Path, folder: Path) -> Bundle:
+    """Unpack into the empty ``folder``, after every check that can be made before."""
+    try:
+        size = path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            members = _checked(archive.infolist(), size)
+            manifest = members.pop(_MANIFEST, None)
+            if manifest is None:
+                raise BundleError(f"it has no {_MANIFEST}")
+            bundle = from_json(archive.read(manifest), Bundle, _MANIFEST)
+            _compare(bundle, members)
+            for file in bundle.files:
+                _extract(archive, members[file.name], file, folder)
+        return bundle
+    except (BundleError, RecordError, *_DAMAGED) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BundleError(f"{path} is not a sound bundle: {reason}; make it with: edgecnn bundle") from error
+    except OSError as error:
+        raise BundleError(f"cannot read the bundle {path}: {error.strerror or error}") from error
+
+
+def _checked(members: Sequence[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
+    """The members by name, if each is a plain, stored file of a permitted name that is there once."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for member in members:
+        name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
+        shown = ascii(member.orig_filename)
+        if member.orig_filename != name or not (name == _MANIFEST or _NAME.fullmatch(name)):
+            raise BundleError(f"the name {shown} has no place in a bundle")
+        if name.lower() in (other.lower() for other in found):
+            raise BundleError(f"{shown} is in it more than once")
+        if kind not in (0, stat.S_IFREG):
+            raise BundleError(f"{shown} is a link or something else that is no file")
+        if member.flag_bits & 1:
+            raise BundleError(f"{shown} is encrypted")
+        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+            raise BundleError(f"{shown} is compressed, which bundles never are")
+        found[name] = member
+    total = sum(member.file_size for member in members)
+    if total > size:
+        raise BundleError(f"its files claim {total} bytes, it has {size}")
+    return found
+
+
+def _compare(bundle: Bundle, members: dict[str, zipfile.ZipInfo]) -> None:
+    """Check the manifest against the members beside it."""
+    if bundle.schema_version != SCHEMA_VERSION:
+        raise BundleError(f"it has schema version {bundle.schema_version}, this edgecnn reads {SCHEMA_VERSION}")
+    for text in (bundle.model, bundle.test.data, *bundle.test.class_names):
+        if not text.isprintable():
+            raise BundleError(f"its manifest holds the name {text!a}, which cannot be shown")
+    names = [file.name for file in bundle.files]
+    if len(set(names)) != len(names):
+        raise BundleError("its manifest names a file more than once")
+    if _TEST not in names:
+        raise BundleError(f"its manifest does not name {_TEST}")
+    for name in sorted(set(names) ^ set(members)):
+        raise BundleError(f"{name!a} is {'not in its manifest' if name in members else 'missing'}")
+    for file in bundle.files:
+        size = members[file.name].file_size
+        if size != file.size_bytes:
+            raise BundleError(f"{file.name} has {size} bytes, its manifest says {file.size_bytes}")
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: BundledFile, folder: Path) -> None:
+    data = archive.read(member)
+    if sha256_bytes(data) != file.sha256:
+        raise BundleError(f"the SHA-256 of {file.name} is not the one in its manifest")
+    target = folder / file.name
+    make_folder(target.parent)
+    write_atomic(target, data)
+
+
+def _test_set(path: Path, file: Path, described: BundledImages) -> DataSet:
+    """The test images of the bundle at ``path``, unpacked to ``file``."""
+    try:
+        size = file.stat().st_size
+        with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type or member.file_size > size for member in archive.infolist()):
+                raise DataError(f"{_TEST} is compressed, which those of bundles never are")
+        arrays = read_arrays(file, ("images", "labels"))
+        images, labels = arrays["images"], arrays["labels"]
+        wanted = (described.images, *described.shape), described.dtype
+        if (images.shape, images.dtype.name) != wanted:
+            raise DataError(f"the images are {images.dtype} {images.shape}, its manifest says {wanted[1]} {wanted[0]}")
+        return make_test_set(_TEST, described.data, (images, labels), described.class_names, described.preprocessing)
+    except (DataError, *_DAMAGED) as error:
+        reason = " ".join(str(error).split()).replace(str(file), _TEST)
+        raise BundleError(f"{path} is not a sound bundle: {reason}; make it with: edgecnn bundle") from error

@@ -1,0 +1,338 @@
+"""Will a .tflite fit and run? Rules of a target with their sources, and the target's own tools where they are here."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError, UnknownNameError
+from edgecnn.files import sha256_bytes
+from edgecnn.formats.c99 import to_c
+from edgecnn.formats.c99_lower import Program, lower, problems
+from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
+from edgecnn.records import SCHEMA_VERSION, TargetCheck
+from edgecnn.runtimes.tflm import arena_bytes
+from edgecnn.runtimes.tflm_operators import OPERATORS
+
+COMPILER = "arm-none-eabi-gcc"
+# target -> what the compiler calls the core
+CORES = {
+    "cortex-m0": "cortex-m0",
+    "cortex-m0plus": "cortex-m0plus",
+    "cortex-m3": "cortex-m3",
+    "cortex-m4": "cortex-m4",
+    "cortex-m7": "cortex-m7",
+    "cortex-m33": "cortex-m33",
+    "cortex-m55": "cortex-m55",
+}
+_COMPILER_LIMIT_S = 120.0
+_UNITS = {"": 1, "k": 1024, "m": 1024**2}
+_WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8}
+
+
+class _Found(msgspec.Struct, kw_only=True):
+    """What a target's rules say, as far as they have come."""
+
+    reasons: list[str]
+    notes: list[str]
+    arena_bytes: int | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A target with its budgets in bytes, ``None`` where there is none."""
+
+    name: str
+    flash: int | None
+    ram: int | None
+
+
+def check(path: Path, target: str) -> TargetCheck:
+    """Whether the .tflite at ``path`` fits and runs on ``target``, with every reason why not.
+
+    ``target`` is "tflm", "c99", "edgetpu", or a core such as "cortex-m4", which may carry budgets:
+    "cortex-m4:flash=256k,ram=64k" (k is 1,024 bytes).
+
+    Raises:
+        UnknownNameError: there is no such target; the message lists the choices.
+        ConfigError: the budgets cannot be read, or the target takes none.
+        ArtifactError: the file is missing, damaged, or no .tflite.
+    """
+    asked = _asked(target)
+    if path.suffix != ".tflite":
+        raise ArtifactError(
+            f"{path} is no .tflite, which is what is checked; make one with: edgecnn export --schemes int8"
+        )
+    if not path.is_file():
+        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    model = path.read_bytes()
+    found = _Found(reasons=[], notes=[])
+    graph = read_graph(model, path.name)
+    try:
+        _TARGETS[asked.name](graph, model, asked, found)
+    except (IndexError, KeyError) as error:  # an operator without the inputs or options that are its own
+        raise ArtifactError(f"{path.name} is damaged: {type(error).__name__} {error} in its operators") from error
+    return TargetCheck(
+        schema_version=SCHEMA_VERSION,
+        file=path.name,
+        sha256=sha256_bytes(model),
+        target=target,
+        reasons=tuple(found.reasons),
+        notes=tuple(found.notes),
+        arena_bytes=found.arena_bytes,
+        flash_bytes=found.flash_bytes,
+        ram_bytes=found.ram_bytes,
+    )
+
+
+def _asked(target: str) -> _Asked:
+    name, _, text = target.partition(":")
+    if name not in _TARGETS:
+        raise UnknownNameError("target", name, _TARGETS)
+    budgets: dict[str, int] = {}
+    for part in text.split(",") if text else ():
+        read = re.fullmatch(r"(flash|ram)=(\d+)([km]?)", part.lower())
+        if read is None or read[1] in budgets:
+            raise ConfigError(
+                f"{part!r} is no budget; give flash and ram once each, as in cortex-m4:flash=256k,ram=64k"
+            )
+        budgets[read[1]] = int(read[2]) * _UNITS[read[3]]
+    if budgets and name not in CORES:
+        raise ConfigError(f"{name} takes no budgets; give those to a core, as in cortex-m4:flash=256k,ram=64k")
+    return _Asked(name=name, flash=budgets.get("flash"), ram=budgets.get("ram"))
+
+
+# TensorFlow Lite for Microcontrollers
+
+_NO_UINT8 = frozenset(
+    {
+        "ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "HARD_SWISH", "LEAKY_RELU",
+        "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PRELU", "RELU", "RELU6", "SOFTMAX", "SUB", "TANH", "TRANSPOSE_CONV",
+    }
+)  # fmt: skip
+_WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+_SOFTMAX_INTEGER_BITS = 5
+
+
+def _tflm(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
+    """Operators, types and scales that TFLM's kernels take, and then TFLM itself.
+
+    Sources, below tensorflow/lite/micro: micro_mutable_op_resolver.h (operators); kernels/conv_common.cc and
+    fully_connected.cc ("Hybrid models are not supported"); the type switches of the kernels, which lost uint8 when TFLM
+    moved to int8; kernel_util of softmax, whose scaled input must exceed 1 (QuantizeMultiplierGreaterThanOne).
+    """
+    for operator in graph.operators:
+        if operator.kind not in OPERATORS:
+            found.reasons.append(f"{operator} has no kernel in TFLM; replace the layer that uses it")
+            continue
+        activation = _activation(graph, operator)
+        if operator.kind in _WEIGHTED and activation.dtype == "float32" and _weights(graph, operator).dtype == "int8":
+            found.reasons.append(f"{operator} has int8 weights and float32 activations, which TFLM does not mix")
+        if operator.kind in _NO_UINT8 and activation.dtype == "uint8":
+            found.reasons.append(f"{operator} computes in uint8, which TFLM's kernels no longer do; convert to int8")
+        if operator.kind == "SOFTMAX" and activation.dtype == "int8":
+            scaled = (
+                float(activation.scale[0]) * operator.options.get("beta", 1.0) * 2.0 ** (31 - _SOFTMAX_INTEGER_BITS)
+            )
+            if scaled <= 1:
+                found.reasons.append(
+                    f"{operator} has an input scale of {activation.scale[0]:.3g}, which ends TFLM at a failed check: "
+                    "are the activations before it all about zero?"
+                )
+    if _per_channel_dense(graph):
+        found.notes.append(
+            "dense layers have a scale per channel: TFLM computes them since autumn 2024, from May 2024 on it "
+            "refused them, older versions give wrong results (tflite-micro pull requests 2673 and 2602)"
+        )
+    try:
+        found.arena_bytes = arena_bytes(model)
+    except MissingExtraError as error:
+        found.notes.append(f"rules only, TFLM itself was not asked: {error}")
+    except SessionError as error:
+        if found.reasons:
+            found.notes.append(f"TFLM says: {error}")
+        else:
+            found.reasons.append(f"TFLM cannot run it: {error}")
+    else:
+        found.notes.append(
+            "TFLM ran it once on this machine; the arena is what it took here, on a device it may be more"
+        )
+        found.notes += [f"TFLM ran it all the same: {reason}" for reason in found.reasons]
+        found.reasons.clear()  # it knows better than our rules
+
+
+def _activation(graph: Graph, operator: Operator) -> Tensor:
+    """The first input that is computed; the last where none is."""
+    tensors = [graph.tensors[index] for index in operator.inputs if index >= 0]
+    return next((tensor for tensor in tensors if tensor.data is None and tensor.dtype != "int32"), tensors[-1])
+
+
+def _weights(graph: Graph, operator: Operator) -> Tensor:
+    return graph.tensors[operator.inputs[1]]
+
+
+def _per_channel_dense(graph: Graph) -> list[Operator]:
+    return [
+        operator
+        for operator in graph.operators
+        if operator.kind == "FULLY_CONNECTED" and len(_weights(graph, operator).scale) > 1
+    ]
+
+
+# Generated C, on any machine and on a Cortex-M
+
+
+def _c99(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
+    """Whether edgecnn writes the graph as C (see ``edgecnn.formats.c99``), and its arena."""
+    found.reasons += problems(graph)
+    if not found.reasons:
+        found.arena_bytes = to_c(graph, "model").plan.arena_bytes
+        found.notes.append("the generator took it; it was not compiled")
+
+
+def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
+    """As c99, and what the code takes of flash and RAM, by the compiler where there is one, against the budgets."""
+    found.reasons += problems(graph)
+    if found.reasons:
+        return
+    program, code = lower(graph), to_c(graph, "model")
+    ends = program.sizes[program.input_value] + program.sizes[program.output_value]
+    found.arena_bytes = code.plan.arena_bytes
+    if shutil.which(COMPILER):
+        text, data, bss = _compiled(code.header, code.source, CORES[asked.name])
+        found.flash_bytes, found.ram_bytes = text + data, data + bss + ends
+        found.notes.append(
+            f"flash and RAM of the model as compiled by {COMPILER} {_compiler_version()}, -O2; start-up code, stack "
+            "and the rest of your program come on top"
+        )
+    else:
+        found.flash_bytes, found.ram_bytes = _constant_bytes(program), found.arena_bytes + ends
+        found.notes.append(
+            f"flash counts the weights alone and RAM the plan of the arena, because {COMPILER} is not here: code, "
+            "start-up code, stack and the rest of your program come on top"
+        )
+    found.notes.append(f"RAM holds {ends:,} bytes of input and output, and an arena of {found.arena_bytes:,}")
+    for kind, taken, allowed in (("flash", found.flash_bytes, asked.flash), ("RAM", found.ram_bytes, asked.ram)):
+        if allowed is not None and taken > allowed:
+            found.reasons.append(
+                f"it takes {taken:,} bytes of {kind}, {allowed:,} are there: {taken - allowed:,} too many"
+            )
+
+
+def _compiled(header: str, source: str, core: str) -> tuple[int, int, int]:
+    """Bytes of code and constants, of variables with a first value, and of zeroed ones, as ``size`` counts them."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.h").write_text(header)
+        (Path(folder) / "model.c").write_text(source)
+        command = [COMPILER, f"-mcpu={core}", "-mthumb", "-std=c99", "-O2", "-c", "model.c"]
+        _output_of(command, folder)
+        sizes = _output_of([COMPILER.replace("-gcc", "-size"), "model.o"], folder).splitlines()[1].split()
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+def _compiler_version() -> str:
+    return _output_of([COMPILER, "-dumpfullversion"], None).strip()
+
+
+def _output_of(command: list[str], folder: str | None) -> str:
+    """What ``command`` prints.
+
+    Raises:
+        ConfigError: it is not there, or fails.
+    """
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=_COMPILER_LIMIT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        raise ConfigError(f"{command[0]} failed: {' '.join(said.split())[:300]}") from error
+    return done.stdout
+
+
+def _constant_bytes(program: Program) -> int:
+    return sum(
+        constant.values.size * _WIDTHS[constant.type] for layer in program.layers for constant in layer.constants
+    )
+
+
+# Edge TPU
+
+_EDGETPU = frozenset(
+    """
+    ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION LOGISTIC
+    LSTM MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_N1_TO_1
+    RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUARED_DIFFERENCE SQUEEZE
+    STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM
+    """.split()  # noqa: SIM905 - a table, not a list
+)
+_NO_FUSED_ACTIVATION = frozenset({"AVERAGE_POOL_2D", "CONCATENATION", "MAX_POOL_2D"})
+_LARGEST_SOFTMAX = 16_000
+_DIMENSIONS = 3
+
+
+def _edgetpu(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
+    """The published requirements of the Edge TPU, of compiler 16.0, the last one.
+
+    Source: "TensorFlow models on the Edge TPU", sections "Model requirements" and "Supported operations" of Coral's
+    documentation (docs/edgetpu/models-intro).
+    """
+    found.notes.append(
+        "published rules only: the Edge TPU's compiler is not here and was not asked; it also limits sizes in ways "
+        "that are not published"
+    )
+    first: Operator | None = None
+    for operator in graph.operators:
+        against = list(_against_edgetpu(graph, operator))
+        found.reasons += [f"{operator} {reason}" for reason in against]
+        first = first or (operator if against else None)
+    if first is not None:
+        found.notes.append(f"the compiler would leave {first} and everything behind it to the CPU")
+
+
+def _against_edgetpu(graph: Graph, operator: Operator) -> Iterator[str]:
+    tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+    if operator.kind not in _EDGETPU:
+        yield "is not in the table of supported operations"
+    wrong = {tensor.dtype for tensor in tensors if tensor.data is None} - {"int8", "uint8"}
+    if wrong and operator.kind != "QUANTIZE":
+        yield f"computes in {', '.join(sorted(wrong))}; only int8 and uint8 run there"
+    for tensor in tensors:
+        if -1 in tensor.shape:
+            yield f"has a free dimension: {tensor.name} of shape {tensor.shape}; export with a fixed batch"
+        elif any(size > 1 for size in tensor.shape[:-_DIMENSIONS]) and tensor.data is None:
+            yield f"has more than three dimensions above 1: {tensor.name} of shape {tensor.shape}"
+    options = operator.options
+    if operator.kind in _NO_FUSED_ACTIVATION and options.get("fusedActivationFunction"):
+        yield "has a fused activation, which this operation must not have"
+    if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and options["dilationWFactor"] != options["dilationHFactor"]:
+        yield "dilates differently in x and y"
+    if operator.kind == "FULLY_CONNECTED" and len(_weights(graph, operator).scale) > 1:
+        yield (
+            "has a scale per channel, which dense layers got after the Edge TPU's last compiler; convert with "
+            "converter._experimental_disable_per_channel_quantization_for_dense_layers = True"
+        )
+    if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED") and _weights(graph, operator).data is None:
+        yield "computes its weights, which must be constant"
+    if operator.kind == "SOFTMAX":
+        shape = _activation(graph, operator).shape
+        if any(size > 1 for size in shape[:-1]) or shape[-1] > _LARGEST_SOFTMAX:
+            yield f"takes {shape}; one dimension of at most {_LARGEST_SOFTMAX:,} runs there"
+    if operator.kind == "MEAN" and len(operator.inputs) > 1:
+        axes = graph.tensors[operator.inputs[1]].data
+        rank = len(graph.tensors[operator.inputs[0]].shape)
+        if axes is not None and any(int(axis) % max(rank, 1) == 0 for axis in axes.ravel()):
+            yield "reduces the batch"
+
+
+_TARGETS: dict[str, Callable[[Graph, bytes, _Asked, _Found], None]] = {
+    "tflm": _tflm,
+    "c99": _c99,
+    "edgetpu": _edgetpu,
+    **dict.fromkeys(CORES, _cortex),
+}

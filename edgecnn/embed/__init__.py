@@ -1,0 +1,109 @@
+"""``edgecnn embed``: a model as a folder that is ready to copy to where it runs, one module for each target."""
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from edgecnn.embed import arduino, c99, linux, tflm
+from edgecnn.embed.content import Content
+from edgecnn.errors import ArtifactError, OutputError, RecordError, UnknownNameError
+from edgecnn.files import sha256_bytes, sha256_file, write_folder
+from edgecnn.records import SCHEMA_VERSION, Kit, from_json, to_json
+
+KIT_FILE = "kit.json"
+_BUILD = "build"
+_TOOLS = ("edgecnn", "ai-edge-litert", "onnxruntime", "tflite-micro")
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A target: what files it takes, by ending, and what makes its content of a file and a data set (or None)."""
+
+    name: str
+    formats: tuple[str, ...]
+    make: Callable[[Path, str | None], Content]
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("c99", ("tflite",), c99.make),
+        Target("tflm", ("tflite",), tflm.make),
+        Target("arduino", ("tflite",), arduino.make),
+        Target("linux", ("tflite", "onnx"), linux.make),
+    )
+}
+
+
+def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
+    """Write the kit of the model file at ``model`` for ``target`` as the folder ``out``, whole or not at all.
+
+    ``data`` is a data set as for ``edgecnn.data.load``, whose test images become golden inputs; without it linux takes
+    the one the model was made from, and the others noise. A folder that holds a former kit and nothing else is made
+    anew; the same model and data give the same bytes.
+
+    Raises:
+        UnknownNameError: there is no such target; the message lists the choices.
+        ArtifactError: the model is missing, damaged or changed, or not of a kind that the target takes.
+        UnsupportedError: an operator of the model is not written as C, or TFLM has no kernel for it.
+        MissingExtraError: ``tflite-micro``, which gives the golden outputs, is not installed.
+        SessionError: a runtime refuses the model.
+        OutputError: ``out`` holds something else than a former kit, or cannot be written.
+    """
+    if target not in TARGETS:
+        raise UnknownNameError("target", target, TARGETS)
+    chosen = TARGETS[target]
+    if not model.is_file():
+        raise ArtifactError(f"no model file at {model}; check the path, or export one with: edgecnn export")
+    if model.suffix[1:] not in chosen.formats:
+        endings = " or ".join(f".{format}" for format in chosen.formats)
+        raise ArtifactError(f"{model} is no exported model for {target}; give a file ending in {endings}")
+    _check_former(out)
+    content = chosen.make(model, data)
+    kit = Kit(
+        schema_version=SCHEMA_VERSION,
+        target=target,
+        name=content.name,
+        model=model.name,
+        model_sha256=sha256_file(model),
+        files={name: sha256_bytes(data_bytes) for name, data_bytes in sorted(content.files.items())},
+        versions={tool: version for tool in _TOOLS if (version := _version(tool)) is not None},
+        arena_bytes=content.arena_bytes,
+        arena_measured_bytes=content.arena_measured_bytes,
+    )
+    write_folder(out, {**content.files, KIT_FILE: to_json(kit)})
+    return kit
+
+
+def _check_former(out: Path) -> None:
+    """Refuse to replace a folder that holds anything but an unchanged former kit and what was built of it."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputError(f"output folder {out} is a file; name a folder, or remove the file")
+    there = sorted(path.name for path in out.iterdir() if path.name != _BUILD)
+    if not there:
+        return
+    advice = "name a new or empty folder"
+    try:
+        kit = from_json((out / KIT_FILE).read_bytes(), Kit, out / KIT_FILE)
+    except (OSError, RecordError) as error:
+        raise OutputError(f"{out} is not a kit: it holds {there[0]}; {advice}") from error
+    found = {
+        path.relative_to(out).as_posix(): path
+        for path in out.rglob("*")
+        if (path.is_symlink() or not path.is_dir()) and path.relative_to(out).parts[0] not in (_BUILD, KIT_FILE)
+    }
+    for name, path in sorted(found.items()):
+        if name not in kit.files:
+            raise OutputError(f"{out} is a kit with something else in it: {name}; {advice}, or move that away")
+        if path.is_symlink() or sha256_file(path) != kit.files[name]:
+            raise OutputError(f"{out} is a kit in which {name} was changed; {advice}, or move that away")
+
+
+def _version(tool: str) -> str | None:
+    try:
+        return metadata.version(tool)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,25 @@
+"""The kit for Arduino: a library around the generated C, with a sketch that prints the class."""
+
+from pathlib import Path
+
+from edgecnn.embed.c99 import generate
+from edgecnn.embed.content import Content, golden_header, template
+
+_SKETCH = "examples/classify"
+
+
+def make(model: Path, data: str | None) -> Content:
+    """The kit of the .tflite at ``model``; golden inputs come from ``data``, or are noise.
+
+    Raises:
+        ArtifactError, UnsupportedError, MissingExtraError, SessionError: as ``edgecnn.embed.c99.generate``.
+    """
+    made = generate(model, data)
+    files = {
+        f"src/{made.name}.h": made.code.header.encode(),
+        f"src/{made.name}.c": made.code.source.encode(),
+        f"{_SKETCH}/golden.h": golden_header(made.name, made.golden),
+    }
+    for file in ("library.properties", f"{_SKETCH}/classify.ino", "README.md"):
+        files[file] = template(f"arduino/{file}", made.names)
+    return Content(name=made.name, files=files, arena_bytes=made.code.plan.arena_bytes)

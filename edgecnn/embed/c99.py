@@ -1,0 +1,47 @@
+"""The kit of the generated C: ``<name>.h``, ``<name>.c``, and a self-test with TFLM's answers."""
+
+from pathlib import Path
+
+import msgspec
+
+from edgecnn.embed.content import Content, Golden, golden, golden_header, load_integer_model, names_of, template
+from edgecnn.formats.c99 import Generated, identifier, to_c
+from edgecnn.formats.tflite_graph import read_graph
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """Generated code with golden inputs and outputs, and what templates call it all."""
+
+    name: str
+    code: Generated
+    golden: Golden
+    names: dict[str, object]
+
+
+def generate(model: Path, data: str | None) -> Generation:
+    """The .tflite at ``model`` as C; golden inputs come from ``data``, or are noise.
+
+    Raises:
+        ArtifactError: it is damaged or changed, or its input or output is no 8-bit integer.
+        UnsupportedError: an operator is not written as C.
+        MissingExtraError, SessionError: TFLM, which gives the golden outputs, is not there or refuses the model.
+    """
+    loaded = load_integer_model(model)
+    name, provenance = identifier(model.stem), loaded.artifact.provenance
+    labels = provenance.labels if provenance else ()
+    code = to_c(read_graph(model.read_bytes(), model.name), name, labels=labels, provenance=provenance)
+    found = golden(loaded, data)
+    names = {**names_of(loaded, name, found), "arena": f"{code.plan.arena_bytes:,}"}
+    return Generation(name, code, found, names)
+
+
+def make(model: Path, data: str | None) -> Content:
+    """The kit of the .tflite at ``model``; raises as ``generate`` does."""
+    made = generate(model, data)
+    files = {
+        f"{made.name}.h": made.code.header.encode(),
+        f"{made.name}.c": made.code.source.encode(),
+        "golden.h": golden_header(made.name, made.golden),
+    }
+    files |= {file: template(f"c99/{file}", made.names) for file in ("self_test.c", "Makefile", "README.md")}
+    return Content(name=made.name, files=files, arena_bytes=made.code.plan.arena_bytes)

@@ -1,0 +1,173 @@
+"""What the kits have in common: their templates, golden inputs and outputs, and arrays written as C."""
+
+import contextlib
+import string
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn import artifacts
+from edgecnn.data import load
+from edgecnn.errors import ArtifactError
+from edgecnn.records import Artifact, Quantization
+from edgecnn.runtimes.quantized_io import to_input
+from edgecnn.runtimes.tflm import TflmSession
+
+Integers = NDArray[np.int8] | NDArray[np.uint8]
+
+_SEED = 0
+_MOST_GOLDEN = 4
+_GOLDEN_BYTES = 64 * 1024
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of a kit by their place in its folder, the name in its code, and its arena (see ``Kit``)."""
+
+    name: str
+    files: dict[str, bytes]
+    arena_bytes: int | None = None
+    arena_measured_bytes: int | None = None
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True):
+    """Inputs ``(n, size)`` and what TFLM gives for them ``(n, size)``, both as the model's own integers.
+
+    ``kind`` says in words what the inputs are.
+    """
+
+    inputs: Integers
+    outputs: Integers
+    kind: str
+
+
+class IntegerModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A .tflite whose input and output are 8-bit integers, with their scales."""
+
+    path: Path
+    artifact: Artifact
+    input: Quantization
+    output: Quantization
+
+
+class _Template(string.Template):
+    """Text in which ``@@name`` and ``@@{name}`` stand for values: C, Make and Markdown have no use for ``@@``."""
+
+    delimiter = "@@"
+
+
+def template(place: str, values: Mapping[str, object]) -> bytes:
+    """The file at ``place`` below kits/ with its ``@@name`` filled in."""
+    return _Template(plain(place).decode()).substitute(values).encode()
+
+
+def plain(place: str) -> bytes:
+    """The file at ``place`` below kits/ as it is."""
+    return resources.files("edgecnn.embed").joinpath("kits", place).read_bytes()
+
+
+def load_integer_model(path: Path) -> IntegerModel:
+    """What is known of a .tflite whose input and output are 8-bit integers.
+
+    Raises:
+        ArtifactError: it has others, or is changed.
+        SessionError: LiteRT refuses it.
+    """
+    artifact = artifacts.load(path)
+    ends: list[Quantization] = []
+    for kind, spec in (("input", artifact.input), ("output", artifact.output)):
+        if spec.dtype not in ("int8", "uint8") or spec.quantization is None:
+            raise ArtifactError(
+                f"{path} has an {kind} of {spec.dtype}; the kit's self-test compares bytes: convert the model with "
+                "int8 input and output, as in edgecnn export --schemes int8 --io int8"
+            )
+        ends.append(spec.quantization)
+    return IntegerModel(path=path, artifact=artifact, input=ends[0], output=ends[1])
+
+
+def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, object]:
+    """What templates call the model called ``name`` in code, its types and sizes, scales, and its golden inputs."""
+    artifact = model.artifact
+    return {
+        "name": name,
+        "NAME": name.upper(),
+        "model": _printable(model.path.name),
+        "golden": _printable(found.kind),
+        "in_type": f"{artifact.input.dtype}_t",
+        "out_type": f"{artifact.output.dtype}_t",
+        "input_size": found.inputs.shape[1],
+        "output_size": found.outputs.shape[1],
+        "input_scale": f"{model.input.scale[0]:.9e}f",
+        "input_zero_point": model.input.zero_point[0],
+        "output_scale": f"{model.output.scale[0]:.9e}f",
+        "output_zero_point": model.output.zero_point[0],
+    }
+
+
+def golden(model: IntegerModel, data: str | None) -> Golden:
+    """Up to four inputs, as many as 64 KiB hold but one at least, and TFLM's outputs for them.
+
+    Inputs are test images of different classes of ``data``, or without it two of noise, all lowest and all highest.
+
+    Raises:
+        ArtifactError: the images of ``data`` do not fit the model.
+        SessionError, MissingExtraError: as ``open_session``.
+    """
+    artifact = model.artifact
+    shape = tuple(int(size or 1) for size in artifact.input.shape[1:])
+    dtype = np.dtype(artifact.input.dtype)
+    if data is None:
+        low, high = (int(end) for end in (np.iinfo(dtype).min, np.iinfo(dtype).max))
+        noise = np.random.default_rng(_SEED).integers(low, high, (2, *shape), dtype=dtype, endpoint=True)
+        ends = [np.full(shape, end, dtype) for end in (low, high)]
+        inputs, kind = np.stack([*noise, *ends]), "noise, noise, all lowest, all highest"
+    else:
+        prepared = artifact.provenance.preprocessing.input_range if artifact.provenance else (0.0, 1.0)
+        loaded = load(data, prepared)
+        if loaded.input_shape != shape:
+            raise ArtifactError(f"{model.path} takes {shape}, the images of {data} are {loaded.input_shape}")
+        first = np.unique(loaded.test.labels, return_index=True)[1][:_MOST_GOLDEN]
+        inputs = to_input(loaded.inputs(loaded.test.images[first]), artifact.input)
+        kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
+    inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
+    with contextlib.closing(TflmSession(model.path, 1, 1, "cpu")) as session:
+        outputs = np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
+    return Golden(inputs=inputs.reshape(len(inputs), -1), outputs=outputs, kind=kind)
+
+
+def golden_header(name: str, found: Golden) -> bytes:
+    """The file golden.h: arrays ``golden_inputs`` and ``golden_outputs``, static and constant."""
+    inputs, outputs = _array("golden_inputs", found.inputs), _array("golden_outputs", found.outputs)
+    about = f"golden inputs ({_printable(found.kind)}) and what TensorFlow Lite Micro gives for them"
+    text = (
+        f"/* {name}: {about}; generated, do not edit. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n"
+        f"#define GOLDEN_COUNT {len(found.inputs)}\n\n{inputs}\n{outputs}\n#endif\n"
+    )
+    return text.encode()
+
+
+def _printable(text: str) -> str:
+    """A file's name as it may stand in a comment or on a line of its own."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _array(name: str, values: Integers) -> str:
+    ctype = f"{values.dtype.name}_t"
+    rows = ",\n".join("    {\n" + numbers(row, 8) + "\n    }" for row in values)
+    return f"static const {ctype} {name}[{values.shape[0]}][{values.shape[1]}] = {{\n{rows}\n}};\n"
+
+
+def numbers(values: Iterable[int], indent: int) -> str:
+    """Integers separated by commas, in lines of at most 120 characters."""
+    lines, line = [], " " * indent
+    for value in values:
+        text = f"{int(value)},"
+        if len(line) + len(text) + 1 > 120:
+            lines.append(line.rstrip())
+            line = " " * indent
+        line += f"{text} "
+    lines.append(line.rstrip().rstrip(","))
+    return "\n".join(lines)

@@ -1,0 +1,42 @@
+/* Prints the class of the golden inputs of @@name, how long each took, and whether every byte was as expected. */
+#include <@@name.h>
+
+#include "golden.h"
+
+static @@out_type output[@@{NAME}_OUTPUT_SIZE];
+
+void setup()
+{
+    Serial.begin(115200);
+    while (!Serial)
+        ;
+}
+
+void loop()
+{
+    for (int i = 0; i < GOLDEN_COUNT; i++) {
+        const unsigned long start = micros();
+        @@{name}_invoke(golden_inputs[i], output);
+        const unsigned long took = micros() - start;
+        int top = 0;
+        bool right = true;
+        for (int j = 0; j < @@{NAME}_OUTPUT_SIZE; j++) {
+            if (output[j] > output[top])
+                top = j;
+            if (output[j] != golden_outputs[i][j])
+                right = false;
+        }
+        Serial.print("golden input ");
+        Serial.print(i);
+        Serial.print(": class ");
+#ifdef @@{NAME}_LABELS
+        Serial.print(@@{name}_labels[top]);
+#else
+        Serial.print(top);
+#endif
+        Serial.print(right ? ", as expected, " : ", WRONG BYTES, ");
+        Serial.print(took);
+        Serial.println(" us");
+    }
+    delay(5000);
+}

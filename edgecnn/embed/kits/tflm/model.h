@@ -1,0 +1,8 @@
+/* The model @@model as bytes: generated, do not edit. */
+#ifndef @@{NAME}_MODEL_H
+#define @@{NAME}_MODEL_H
+
+/* Aligned to 16 bytes, as TensorFlow Lite Micro reads the weights where they lie. */
+extern const unsigned char @@{name}_model[@@size];
+
+#endif

@@ -1,0 +1,55 @@
+/* @@name in TensorFlow Lite Micro: generated, do not edit. */
+#include "@@{name}_tflm.h"
+
+#include "tensorflow/lite/micro/micro_interpreter.h"
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+#include "tensorflow/lite/schema/schema_generated.h"
+
+#include "@@{name}_model.h"
+
+/* Newer versions have the classes in tflite::micro, older ones in tflite. */
+namespace tflite {
+namespace micro {}
+}  // namespace tflite
+using namespace tflite;
+using namespace tflite::micro;
+
+namespace {
+
+alignas(16) uint8_t arena[@@{NAME}_ARENA_SIZE];
+MicroInterpreter *interpreter = nullptr;
+
+}  // namespace
+
+bool @@{name}_init(void)
+{
+    /* exactly the operators of the model */
+    static MicroMutableOpResolver<@@count> resolver;
+    static const bool added =
+        @@calls;
+    static MicroInterpreter instance(GetModel(@@{name}_model), resolver, arena, sizeof(arena));
+    if (!added || instance.AllocateTensors() != kTfLiteOk)
+        return false;
+    interpreter = &instance;
+    return true;
+}
+
+@@in_type *@@{name}_input(void)
+{
+    return reinterpret_cast<@@in_type *>(interpreter->input(0)->data.data);
+}
+
+bool @@{name}_invoke(void)
+{
+    return interpreter->Invoke() == kTfLiteOk;
+}
+
+const @@out_type *@@{name}_output(void)
+{
+    return reinterpret_cast<const @@out_type *>(interpreter->output(0)->data.data);
+}
+
+size_t @@{name}_arena_used(void)
+{
+    return interpreter->arena_used_bytes();
+}

@@ -1,0 +1,58 @@
+"""The kit for TensorFlow Lite for Microcontrollers: the model, its operators, its arena, and a self-test."""
+
+from pathlib import Path
+
+from edgecnn.embed.content import Content, golden, golden_header, load_integer_model, names_of, numbers, template
+from edgecnn.formats.c99 import identifier
+from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.runtimes.tflm import arena_bytes
+from edgecnn.runtimes.tflm_operators import resolver_methods
+
+# What is put on top of the arena measured on the host. On a device pointers are smaller, which helps, but optimised
+# kernels ask for scratch memory that the portable ones do not need: the most seen so far was 12.5 % (DS-CNN on a
+# Cortex-M55 with CMSIS-NN). Twice that, and a kilobyte at least, for what has not been seen.
+MARGIN = 0.25
+_LEAST_MARGIN = 1024
+_ALIGNMENT = 16
+
+
+def arena_with_margin(measured: int) -> int:
+    """Bytes to set aside on a device for what took ``measured`` bytes on the host; a multiple of 16."""
+    wanted = measured + max(round(MARGIN * measured), _LEAST_MARGIN)
+    return -(-wanted // _ALIGNMENT) * _ALIGNMENT
+
+
+def make(model: Path, data: str | None) -> Content:
+    """The kit of the .tflite at ``model``; golden inputs come from ``data``, or are noise.
+
+    Raises:
+        ArtifactError: the model is damaged or changed, or its input or output is no 8-bit integer.
+        UnsupportedError: TFLM has no kernel for an operator.
+        MissingExtraError: ``tflite-micro`` is not installed.
+        SessionError: TFLM refuses the model.
+    """
+    loaded = load_integer_model(model)
+    content = model.read_bytes()
+    methods = resolver_methods(read_graph(content, model.name))
+    found = golden(loaded, data)
+    measured = arena_bytes(content)
+    arena = arena_with_margin(measured)
+    name = identifier(model.stem)
+    names = {
+        **names_of(loaded, name, found),
+        "size": len(content),
+        "bytes": numbers(content, 4),
+        "count": len(methods),
+        "calls": " &&\n        ".join(f"resolver.{method}() == kTfLiteOk" for method in methods),
+        "operators": ", ".join(f"`{method}`" for method in methods),
+        "measured": measured,
+        "measured_text": f"{measured:,}",
+        "arena": arena,
+        "arena_text": f"{arena:,}",
+        "margin": f"{100 * MARGIN:.0f} %",
+    }
+    own = {"model.h", "model.cc", "tflm.h", "tflm.cc"}
+    files = {f"{name}_{file}": template(f"tflm/{file}", names) for file in own}
+    files |= {file: template(f"tflm/{file}", names) for file in ("self_test.cc", "Makefile", "README.md")}
+    files |= {"golden.h": golden_header(name, found), model.name: content}
+    return Content(name=name, files=files, arena_bytes=arena, arena_measured_bytes=measured)

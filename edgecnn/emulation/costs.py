@@ -1,0 +1,149 @@
+"""What model files cost as C on emulated processors, and why others cannot be counted."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgecnn import artifacts
+from edgecnn.emulation.machine import BARE, LEVELS, Sources, build, count, generate, tool_versions
+from edgecnn.errors import ArtifactError, EdgecnnError, EmulationError, UnknownNameError, UnsupportedError
+from edgecnn.files import sha256_file
+from edgecnn.formats.c99 import identifier
+from edgecnn.formats.tflite_graph import Graph, read_graph
+from edgecnn.progress import progress
+from edgecnn.records import Emulated, Failure
+from edgecnn.runtimes.c99 import header_of, read_generated, said_in
+
+_NAME = "model"  # of the C code made here; no file of the test program is called so
+
+
+def costs(
+    paths: Sequence[Path], targets: Sequence[str], opt: str = LEVELS[0]
+) -> tuple[tuple[Emulated, ...], tuple[Failure, ...]]:
+    """Build each int8 .tflite and each generated .c of ``paths`` for ``targets``; count one inference of random bytes.
+
+    A .tflite is written as C first. What cannot be counted is a failure with the reason, of the stage "target"; it is
+    expected where the file does not compute in int8.
+
+    Raises:
+        UnknownNameError: no such target, or none that instructions are counted on.
+    """
+    for target in targets:
+        if target not in BARE:
+            raise UnknownNameError("target", target, BARE)
+    failures: list[Failure] = []
+    tools: dict[str, tuple[str, str]] = {}
+    for target in targets:
+        try:
+            compiler, emulator = tool_versions(target).values()
+            tools[target] = compiler, emulator
+        except EmulationError as error:
+            failures.append(_failure(target, error))
+    emulated: list[Emulated] = []
+    with progress("count instructions", len(paths) * len(tools)) as advance:
+        for path in paths if tools else ():
+            try:
+                sources, arena_bytes = _sources(path)
+            except _NotInt8Error as error:
+                failures.append(_failure(path.name, UnsupportedError(str(error)), expected=True))
+            except EdgecnnError as error:
+                failures.append(_failure(path.name, error))
+            else:
+                for target in tools:
+                    try:
+                        emulated.append(_cost(path, sources, arena_bytes, target, opt, *tools[target]))
+                    except EmulationError as error:
+                        failures.append(_failure(f"{path.name} on {target}", error))
+                    advance(note=f"{path.name} on {target}")
+                continue
+            advance(len(tools), path.name)
+    return tuple(emulated), tuple(failures)
+
+
+class _NotInt8Error(UnsupportedError):
+    """A file that is no static int8 model, or of a format that is not compiled."""
+
+
+def _failure(subject: str, error: EdgecnnError, *, expected: bool = False) -> Failure:
+    return Failure(subject=subject, stage="target", error=type(error).__name__, reason=str(error), expected=expected)
+
+
+def _sources(path: Path) -> tuple[Sources, int]:
+    """The C code of the file at ``path``, and the bytes of its arena.
+
+    Raises:
+        _NotInt8Error: there is none, because the file does not compute in int8.
+        EdgecnnError: there is none for another reason.
+    """
+    if path.suffix not in (".tflite", ".c"):
+        raise _NotInt8Error(f"{path.name} is not compiled; of .tflite and .c files, instructions are counted")
+    if not path.is_file():
+        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    if artifacts.sidecar(path).is_file():
+        artifacts.load(path)  # checks the hashes
+    return _own(path) if path.suffix == ".c" else _generated(path)
+
+
+def _own(path: Path) -> tuple[Sources, int]:
+    said = read_generated(path)
+    if identifier(said.name) != said.name:
+        raise ArtifactError(f"{path.name} names its functions {said.name!r}, which edgecnn never does; export it again")
+    if said.caller_arena:
+        raise ArtifactError(f"{path.name} takes its arena from the caller; instructions are counted with a static one")
+    header = header_of(path).read_bytes()
+    sources = Sources(
+        name=said.name,
+        files={header_of(path).name: header, f"{said.name}.h": header, f"{said.name}.c": path.read_bytes()},
+        input_size=math.prod(size or 1 for size in said.input.shape),
+        output_size=math.prod(size or 1 for size in said.output.shape),
+    )
+    return sources, said.memory.arena_bytes
+
+
+def _generated(path: Path) -> tuple[Sources, int]:
+    graph = read_graph(path.read_bytes(), path.name)
+    try:
+        sources = generate(graph, _NAME)
+    except UnsupportedError as error:
+        if _computes_in_int8(graph):
+            raise
+        raise _NotInt8Error(str(error)) from error
+    return sources, said_in(sources.files[f"{_NAME}.c"], path.name).memory.arena_bytes
+
+
+def _computes_in_int8(graph: Graph) -> bool:
+    computed = {
+        graph.tensors[index].dtype
+        for operator in graph.operators
+        if operator.kind not in ("QUANTIZE", "DEQUANTIZE")
+        for index in operator.outputs
+        if index >= 0
+    }
+    return computed <= {"int8", "uint8", "int32"}  # shapes are int32
+
+
+def _cost(
+    path: Path, sources: Sources, arena_bytes: int, target: str, opt: str, compiler: str, emulator: str
+) -> Emulated:
+    image = np.random.default_rng(0).integers(-128, 128, sources.input_size, np.int8)
+    with tempfile.TemporaryDirectory() as folder:
+        firmware = build(sources, target, Path(folder), opt)
+        cost = count(firmware, image)
+    return Emulated(
+        artifact=path.name,
+        artifact_sha256=sha256_file(path),
+        target=target,
+        opt=opt,
+        compiler=compiler,
+        emulator=emulator,
+        instructions=cost.instructions,
+        functions=cost.functions,
+        code_bytes=firmware.code,
+        flash_bytes=firmware.flash,
+        ram_bytes=firmware.ram,
+        stack_bytes=cost.stack,
+        arena_bytes=arena_bytes,
+    )

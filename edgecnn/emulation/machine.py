@@ -1,0 +1,334 @@
+"""Builds generated C for a target, runs it in QEMU, counts the instructions it executes.
+
+How a target is built and emulated stands in one place, ``kit/Makefile``, which is also what a person uses who has the
+kit without edgecnn. Here it is called, and what it prints becomes records.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import EmulationError, FitError, UnknownNameError
+from edgecnn.formats import c99
+from edgecnn.formats.tflite_graph import Graph
+
+Int8 = NDArray[np.int8]
+
+TARGETS = (
+    "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32",
+    "aarch64", "armhf", "powerpc", "host",
+)  # fmt: skip
+"""What ``kit/Makefile`` builds for: bare machines, then Linux programs (powerpc is big-endian), then this machine."""
+
+LEVELS = ("-O2", "-Os", "-O3")
+
+BARE = TARGETS[:7]
+"""Those that instructions are counted on."""
+
+_KIT = Path(__file__).parent / "kit"
+_BUILD_LIMIT_S = 120.0
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """Generated code: ``files`` are ``<name>.h`` and ``<name>.c``, with ``<name>_invoke(input, output)``.
+
+    ``input_size`` and ``output_size`` are bytes, which are int8 values, of one inference.
+    """
+
+    name: str
+    files: Mapping[str, bytes]
+    input_size: int
+    output_size: int
+
+
+class Firmware(msgspec.Struct, frozen=True, kw_only=True):
+    """A program built for a target, in ``folder``. Sizes are bytes of the model alone, without our test program.
+
+    ``code`` is machine code, with what it needs of the compiler's libraries; ``constants`` are weights and other
+    read-only data; ``ram`` is static, the stack comes on top (see :class:`Cost`).
+    """
+
+    sources: Sources
+    target: str
+    opt: str
+    folder: Path
+    code: int
+    constants: int
+    data: int
+    ram: int
+
+    @property
+    def elf(self) -> Path:
+        """The program."""
+        return self.folder / "build" / f"{self.target}{self.opt}" / f"{self.sources.name}.elf"
+
+    @property
+    def flash(self) -> int:
+        """Code, constants, and first values of variables."""
+        return self.code + self.constants + self.data
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one inference costs: executed instructions, also by function; at most ``stack`` bytes of stack.
+
+    Instructions are not time: QEMU does not model pipelines, memories or caches.
+    """
+
+    instructions: int
+    functions: dict[str, int]
+    stack: int
+
+
+def missing_tools(target: str) -> tuple[str, ...]:
+    """The programs that ``target`` needs and this machine does not have."""
+    if shutil.which("make") is None:
+        return ("make",)
+    return tuple(tool for tool in _tools(target) if shutil.which(tool) is None)
+
+
+def _tools(target: str) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder), {**_kit(), "model.mk": b"MODEL := none\n"})
+        return tuple(dict.fromkeys(_make(Path(folder), _known(target), LEVELS[0], "tools").split()))
+
+
+def tool_versions(target: str) -> dict[str, str]:
+    """What the compiler and the emulator of ``target`` say of themselves.
+
+    Raises:
+        UnknownNameError: no such target.
+        EmulationError: a tool is missing.
+    """
+    _need_tools(target)
+    found = {}
+    for tool in _tools(target):
+        if tool.endswith("gcc") or tool.startswith("qemu"):
+            said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
+            found[tool] = said.splitlines()[0]
+    return found
+
+
+def generate(graph: Graph, name: str) -> Sources:
+    """C99 code of the int8 ``graph``, called ``name``.
+
+    Raises:
+        ConfigError, UnsupportedError, ArtifactError: as :func:`edgecnn.formats.c99.to_c`.
+    """
+    generated = c99.to_c(graph, name)
+    sizes = dict(re.findall(r"_(INPUT|OUTPUT)_SIZE (\d+)", generated.header))
+    return Sources(
+        name=name,
+        files={f"{name}.h": generated.header.encode(), f"{name}.c": generated.source.encode()},
+        input_size=int(sizes["INPUT"]),
+        output_size=int(sizes["OUTPUT"]),
+    )
+
+
+def kit_files(sources: Sources, inputs: Int8, outputs: Int8, target: str = "cortex-m4") -> dict[str, bytes]:
+    """The folder that ``make check`` runs in, by path: generated code, test program, and what it should answer.
+
+    ``inputs`` is ``(n, input_size)``, ``outputs`` ``(n, output_size)``; ``target`` is what make takes by default.
+    """
+    names = {"MODEL": sources.name, "INPUT_SIZE": sources.input_size, "OUTPUT_SIZE": sources.output_size}
+    settings = "".join(f"{name} := {value}\n" for name, value in names.items())
+    return {
+        **sources.files,
+        **_kit(),
+        "model.mk": f"{settings}TARGET ?= {target}\n".encode(),
+        "golden/inputs.bin": inputs.astype(np.int8, casting="safe").tobytes(),
+        "golden/outputs.bin": outputs.astype(np.int8, casting="safe").tobytes(),
+    }
+
+
+def build(sources: Sources, target: str, folder: Path, opt: str = LEVELS[0]) -> Firmware:
+    """Compile and link ``sources`` for ``target`` with optimisation ``opt``, in ``folder``.
+
+    Other targets and levels may be built into the same folder, other sources may not.
+
+    Raises:
+        UnknownNameError: no such target or level.
+        FitError: the board has too little flash or RAM.
+        EmulationError: a tool is missing, or the code does not compile, with the compiler's first message.
+    """
+    if opt not in LEVELS:
+        raise UnknownNameError("optimisation", opt, LEVELS)
+    _need_tools(target)
+    empty = np.zeros((0, 0), np.int8)
+    _write(folder, kit_files(sources, empty, empty))
+    _make(folder, target, opt, "all")
+    size = Counter[str]()
+    for section, length in re.findall(r"^\.(\w+)\S* +(\d+)", _make(folder, target, opt, "size"), re.MULTILINE):
+        size[section] += int(length)
+    return Firmware(
+        sources=sources,
+        target=target,
+        opt=opt,
+        folder=folder,
+        code=size["text"],
+        constants=size["rodata"],
+        data=size["data"],
+        ram=size["data"] + size["bss"],
+    )
+
+
+def run(firmware: Firmware, inputs: Int8, limit_s: float = 300.0) -> Int8:
+    """The outputs ``(n, output_size)`` that the emulated machine gives for ``inputs`` ``(n, input_size)``.
+
+    Raises:
+        EmulationError: the machine faulted, hung for ``limit_s`` seconds, or answered less than it was asked.
+    """
+    return _emulate(firmware, inputs, [], limit_s)[0]
+
+
+def count(firmware: Firmware, image: Int8, limit_s: float = 300.0) -> Cost:
+    """What one inference of ``image`` ``(input_size,)`` costs on a bare machine.
+
+    The machine runs once with one inference and once with two: the difference is free of starting up, and our test
+    program's own functions are left out. The same program and image always give the same numbers.
+
+    Raises:
+        EmulationError: as :func:`run`; a Linux program, or a QEMU without plugins.
+    """
+    if firmware.target not in BARE:
+        raise EmulationError(f"instructions are counted on bare machines: {', '.join(BARE)}; not {firmware.target}")
+    plugin = firmware.elf.parent / "count.so"
+    _make(firmware.folder, firmware.target, firmware.opt, str(plugin.relative_to(firmware.folder)))
+    symbols = firmware.elf.parent / "symbols.txt"
+    _make(firmware.folder, firmware.target, firmware.opt, str(symbols.relative_to(firmware.folder)))
+    counts, stack = [], 0
+    for inferences in (1, 2):
+        with tempfile.NamedTemporaryFile() as out:
+            options = ["-plugin", f"{plugin.resolve()},symbols={symbols.resolve()},out={out.name}"]
+            _, text = _emulate(firmware, np.repeat(image[np.newaxis], inferences, axis=0), options, limit_s)
+            counted = Counter[str]()
+            for line in Path(out.name).read_text(encoding="utf-8").splitlines():
+                number, name = line.split()
+                counted[name] += int(number)  # static functions may share a name
+        counts.append(counted)
+        stack = int(text.split("stack ")[1].split()[0])
+    if not counts[0]:
+        raise EmulationError(f"{_emulator(firmware)[0]} did not run the counting plugin; it needs QEMU with plugins")
+    one, two = counts
+    differences = {name: two[name] - one[name] for name in two if not _ours(name)}
+    functions = {name: difference for name, difference in differences.items() if difference}
+    return Cost(instructions=sum(functions.values()), functions=functions, stack=stack)
+
+
+def _ours(function: str) -> bool:
+    return function == "main" or function.startswith("harness_")
+
+
+def _emulate(firmware: Firmware, inputs: Int8, options: list[str], limit_s: float) -> tuple[Int8, str]:
+    """The outputs for ``inputs``, and what the program printed. ``options`` are more arguments for QEMU."""
+    sources = firmware.sources
+    if inputs.dtype != np.int8 or inputs.ndim != 2 or inputs.shape[1] != sources.input_size:
+        raise EmulationError(f"{sources.name} takes int8 (n, {sources.input_size}); got {inputs.dtype} {inputs.shape}")
+    emulator, *arguments = _emulator(firmware)
+    where = f"{sources.name} on {firmware.target}"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "inputs.bin").write_bytes(inputs.tobytes())
+        Path(folder, "outputs.bin").touch()
+        command = [emulator, *options, *arguments, str(firmware.elf.resolve())]
+        try:
+            ended = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=limit_s,
+                stdin=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise EmulationError(f"{where} did not end within {limit_s:g} s; killed") from error
+        printed = ended.stdout + ended.stderr
+        if ended.returncode:
+            raise EmulationError(f"{where} ended with exit status {ended.returncode}: {_gist(printed)}")
+        outputs = np.frombuffer(Path(folder, "outputs.bin").read_bytes(), np.int8)
+    if outputs.size != len(inputs) * sources.output_size:
+        wanted = len(inputs) * sources.output_size
+        raise EmulationError(f"{where} answered {outputs.size} bytes, not {wanted}: {_gist(printed)}")
+    return outputs.reshape(len(inputs), sources.output_size), printed
+
+
+def _emulator(firmware: Firmware) -> list[str]:
+    return _make(firmware.folder, firmware.target, firmware.opt, "emulator").split()
+
+
+def _make(folder: Path, target: str, opt: str, goal: str) -> str:
+    """What ``make goal`` prints.
+
+    Raises:
+        FitError: the linker says by how much the board is too small.
+        EmulationError: it failed otherwise.
+    """
+    command = ["make", "--silent", "--no-print-directory", f"TARGET={target}", f"OPT={opt}", goal]
+    try:
+        ended = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_BUILD_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EmulationError(f"building for {target} did not end within {_BUILD_LIMIT_S:g} s; killed") from error
+    if ended.returncode:
+        if over := dict(re.findall(r"region [`'](\w+)' overflowed by (\d+) bytes", ended.stderr)):
+            lacking = " and ".join(f"{int(size):,} bytes of {region}" for region, size in over.items())
+            raise FitError(f"the board of {target} lacks {lacking}; choose a larger board or a smaller model")
+        raise EmulationError(f"the code does not build for {target} with {opt}: {_gist(ended.stderr)}")
+    return ended.stdout
+
+
+def _gist(text: str) -> str:
+    """The first line that speaks of an error, or else the first."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if re.search(r"error|undefined|fault|fatal", line)]
+    return (told or lines or ["it said nothing"])[0][:300]
+
+
+def _known(target: str) -> str:
+    if target not in TARGETS:
+        raise UnknownNameError("target", target, TARGETS)
+    return target
+
+
+def _need_tools(target: str) -> None:
+    if missing := missing_tools(target):
+        packages = " ".join(dict.fromkeys(_package(tool) for tool in missing))
+        raise EmulationError(
+            f"{target} needs {', '.join(missing)}, which this machine lacks (Debian: apt install {packages})"
+        )
+
+
+_PACKAGES = {
+    "cc": "gcc",
+    "make": "make",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
+    "powerpc-linux-gnu-gcc": "gcc-powerpc-linux-gnu libc6-dev-powerpc-cross",
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-system-riscv32": "qemu-system-misc",
+}
+
+
+def _package(tool: str) -> str:
+    """The Debian package, or packages, that ``tool`` works with."""
+    prefix, _, name = tool.rpartition("-")
+    beside = f"binutils-{prefix}" if name in ("size", "nm") and prefix else "qemu-user"
+    return _PACKAGES.get(tool, "binutils" if tool in ("size", "nm") else beside)
+
+
+def _kit() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(_KIT.iterdir()) if path.is_file()}
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write ``files``, those that differ: what make built of the others stays."""
+    for name, content in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)

@@ -1,0 +1,397 @@
+"""An int8 .tflite as stand-alone C99: ``<name>.h`` and ``<name>.c``, without a library, malloc or an interpreter.
+
+The generated code gives the bytes that TFLite Micro gives; how, and against which runtime that is tested, is told in
+docs/c99.md. What it was made from stands in a comment of the .c file, as JSON behind ``edgecnn:``, and so do its input,
+its output and its plan of memory.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from importlib import resources
+
+import msgspec
+import numpy as np
+
+from edgecnn.errors import ConfigError, UnsupportedError
+from edgecnn.formats import c99_plan, tflite
+from edgecnn.formats.c99_lower import Constant, Layer, Program, lower
+from edgecnn.formats.source import Source
+from edgecnn.formats.tflite_graph import Graph, Tensor, read_graph
+from edgecnn.quantization.schemes import SCHEMES, is_static_int8
+from edgecnn.records import GeneratedC, MemoryPlan, Provenance, Quantization, Record, Scheme, TensorSpec
+
+_ONLY_INT8 = "C code holds static int8 only, because its kernels compute in integers; choose from: " + ", ".join(
+    scheme.name for scheme in SCHEMES.values() if is_static_int8(scheme)
+)
+# C99, what later standards added, and C++, because the header is for both
+_RESERVED_WORDS = """
+auto break case char const continue default do double else enum extern float for goto if inline int long register
+restrict return short signed sizeof static struct switch typedef union unsigned void volatile while alignas alignof
+bool constexpr false nullptr static_assert thread_local true typeof typeof_unqual asm and and_eq bitand bitor catch
+char8_t char16_t char32_t class co_await co_return co_yield compl concept const_cast consteval constinit decltype
+delete dynamic_cast explicit export friend mutable namespace new noexcept not not_eq operator or or_eq private
+protected public reinterpret_cast requires static_cast template this throw try typeid typename using virtual wchar_t
+xor xor_eq main
+"""
+_RESERVED = frozenset(_RESERVED_WORDS.split())
+_LONGEST = 48
+_FILE = "edgecnn: "
+
+
+class Generated(Record, frozen=True):
+    """The two files, and how the arena is used."""
+
+    header: str
+    source: str
+    plan: MemoryPlan
+
+
+def to_c(
+    graph: Graph,
+    name: str,
+    *,
+    labels: Sequence[str] = (),
+    caller_arena: bool = False,
+    header_name: str | None = None,
+    provenance: Provenance | None = None,
+) -> Generated:
+    """C99 code that computes the int8 ``graph``.
+
+    Args:
+        graph: as read from a .tflite file, with input and output of int8 or uint8 (or float32, quantised at once:
+            then the C code takes the integers). A free batch is taken as 1.
+        name: what all public names begin with, such as "mnist_cnn" for ``mnist_cnn_invoke``.
+        labels: names of the classes, kept as ``<name>_labels``.
+        caller_arena: whether ``<name>_invoke`` takes the arena as a third argument; by default it is static.
+        header_name: of the file that the source includes, by default ``<name>.h``.
+        provenance: kept in a comment of the source.
+
+    Raises:
+        ConfigError: ``name`` is no identifier, or reserved in C or C++.
+        UnsupportedError: an operator, type or option that is not written as C, named with its place.
+        ArtifactError: the graph is damaged.
+    """
+    _check_name(name)
+    header_name = header_name or f"{name}.h"
+    if not header_name.isprintable() or set(header_name) & set('"\\'):
+        raise ConfigError(f"{header_name!r} cannot be included in C; give the model a file name of letters and digits")
+    program = lower(graph)
+    plan, places = _plan(program)
+    said = GeneratedC(
+        name=name,
+        input=_spec(program.input, program.input_shape, "input"),
+        output=_spec(program.output, program.output_shape, "output"),
+        memory=plan,
+        caller_arena=caller_arena,
+        provenance=provenance,
+    )
+    return Generated(
+        header=_header(program, plan, name, labels, caller_arena),
+        source=_source(program, plan, places, said, labels, header_name),
+        plan=plan,
+    )
+
+
+def convert(source: Source, scheme: Scheme) -> bytes:
+    """The int8 .tflite file that the C code is made from.
+
+    Raises:
+        UnsupportedError: the scheme is not static int8, or an operator is not written as C.
+    """
+    if not is_static_int8(scheme):
+        raise UnsupportedError(_ONLY_INT8)
+    return tflite.convert(source, scheme)
+
+
+def embed(model: bytes, provenance: Provenance) -> bytes:
+    """The .c file of an int8 .tflite ``model``."""
+    return _generated(model, provenance).source.encode()
+
+
+def header(model: bytes, provenance: Provenance) -> bytes:
+    """The .h file beside the .c file."""
+    return _generated(model, provenance).header.encode()
+
+
+def identifier(name: str) -> str:
+    """``name`` made fit for C: letters, digits and underscores, not reserved."""
+    made = re.sub(r"[^A-Za-z0-9_]", "_", name)[:_LONGEST]
+    return made if _problem(made) is None else f"model_{made}"[:_LONGEST]
+
+
+def _generated(model: bytes, provenance: Provenance) -> Generated:
+    stem = f"{provenance.model}-{provenance.scheme}"
+    graph = read_graph(model, f"the {provenance.scheme} .tflite file")
+    return to_c(graph, identifier(stem), labels=provenance.labels, header_name=f"{stem}.h", provenance=provenance)
+
+
+def _problem(name: str) -> str | None:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        return "it must begin with a letter and hold letters, digits and underscores only"
+    if name in _RESERVED:
+        return "it is reserved in C or C++"
+    if len(name) > _LONGEST:
+        return f"it is longer than {_LONGEST} characters"
+    return None
+
+
+def _check_name(name: str) -> None:
+    problem = _problem(name)
+    if problem is not None:
+        raise ConfigError(f"{name!r} cannot be a name in C: {problem}; try {identifier(name)!r}")
+
+
+def _spec(tensor: Tensor, shape: tuple[int, ...], name: str) -> TensorSpec:
+    return TensorSpec(
+        name=name,
+        shape=shape,
+        dtype=tensor.dtype,
+        layout="NHWC" if len(shape) == 4 else "NC",
+        quantization=Quantization(scale=(float(tensor.scale[0]),), zero_point=(int(tensor.zero_point[0]),)),
+    )
+
+
+def _plan(program: Program) -> tuple[MemoryPlan, dict[int, int]]:
+    """The plan of the arena, and offsets by value; the scratch memory of layer n is value -1 - n."""
+    outside = (program.input_value, program.output_value)
+    uses: dict[int, c99_plan.Use] = {}
+    overlaps: dict[tuple[int, int], c99_plan.Overlap] = {}
+    last = {value: place for place, layer in enumerate(program.layers) for value in layer.inputs}
+    for place, layer in enumerate(program.layers):
+        if layer.output not in outside:
+            uses[layer.output] = c99_plan.Use(
+                name=program.names[layer.output],
+                size=program.sizes[layer.output],
+                first=place,
+                last=last.get(layer.output, place),
+            )
+        if layer.scratch:
+            uses[-1 - place] = c99_plan.Use(
+                name=f"scratch of {layer.name}", size=layer.scratch, first=place, last=place
+            )
+        for value, overlap in zip(layer.inputs, layer.overlaps, strict=False):
+            if overlap is not None:
+                overlaps[layer.output, value] = overlap
+    blocks = c99_plan.plan(uses, overlaps)
+    places = dict(zip(sorted(uses, key=lambda value: (uses[value].first, value)), blocks, strict=True))
+    offsets = {value: block.offset for value, block in places.items()}
+    return MemoryPlan(arena_bytes=c99_plan.arena_of(offsets, uses), blocks=blocks), offsets
+
+
+# The text of the files
+
+
+def _header(program: Program, plan: MemoryPlan, name: str, labels: Sequence[str], caller_arena: bool) -> str:
+    upper = name.upper()
+    lines = [
+        f"/* {name}: generated by edgecnn, do not edit.",
+        "",
+        *_plan_lines(plan),
+        "*/",
+        f"#ifndef {upper}_H",
+        f"#define {upper}_H",
+        "",
+        "#include <stdint.h>",
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        "/* real = (integer - ZERO_POINT) * SCALE */",
+    ]
+    for kind, tensor, shape in (
+        ("INPUT", program.input, program.input_shape),
+        ("OUTPUT", program.output, program.output_shape),
+    ):
+        lines += [
+            f"#define {upper}_{kind}_SIZE {math.prod(shape)} /* {' x '.join(map(str, shape))} */",
+            *(f"#define {upper}_{kind}_DIM_{axis} {size}" for axis, size in enumerate(shape)),
+            f"#define {upper}_{kind}_SCALE {_float(tensor.scale[0])}",
+            f"#define {upper}_{kind}_ZERO_POINT {_integer(int(tensor.zero_point[0]))}",
+            "",
+        ]
+    lines += [f"#define {upper}_ARENA_SIZE {plan.arena_bytes}", ""]
+    if labels:
+        lines += [
+            f"#define {upper}_LABELS {len(labels)}",
+            f"extern const char *const {name}_labels[{len(labels)}];",
+            "",
+        ]
+    lines += [
+        "/* Runs the model once: reads INPUT_SIZE integers, writes OUTPUT_SIZE. The two must not overlap.",
+        "   The arena is ARENA_SIZE bytes, aligned to 4, and holds nothing between calls. */"
+        if caller_arena
+        else "   Its arena is static: one call at a time. */",
+        f"{_signature(program, name, caller_arena)};",
+        "",
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _plan_lines(plan: MemoryPlan) -> list[str]:
+    lines = [f"   Memory: an arena of {plan.arena_bytes} bytes; input and output are the caller's."]
+    if plan.blocks:
+        lines += ["", "     offset    bytes  layers   value"]
+    for block in plan.blocks:
+        layers = f"{block.first}-{block.last}" if block.last > block.first else f"{block.first}"
+        lines.append(f"   {block.offset:8} {block.bytes:8}  {layers:8} {block.name}")
+    return lines
+
+
+def _source(
+    program: Program,
+    plan: MemoryPlan,
+    places: dict[int, int],
+    said: GeneratedC,
+    labels: Sequence[str],
+    header_name: str,
+) -> str:
+    name = said.name
+    wanted = {kernel for layer in program.layers for kernel in layer.kernels}
+    parts = [
+        f"/* {name}: generated by edgecnn, do not edit.\n\n   {_FILE}{_ascii_json(said)}\n*/\n",
+        f'#include "{header_name}"\n',
+        _kernels(wanted, _variants(program)),
+    ]
+    parts += [_layer(layer, program) for layer in program.layers]
+    if plan.arena_bytes and not said.caller_arena:
+        parts.append(f"static union {{\n    int32_t alignment;\n    int8_t bytes[{plan.arena_bytes}];\n}} arena;\n")
+    if labels:
+        items = ", ".join(f'"{_escaped(label)}"' for label in labels)
+        parts.append(f"const char *const {name}_labels[{len(labels)}] = {{{items}}};\n")
+    parts.append(_invoke(program, plan, places, said))
+    return "\n".join(parts)
+
+
+def _invoke(program: Program, plan: MemoryPlan, places: dict[int, int], said: GeneratedC) -> str:
+    lines = [f"{_signature(program, said.name, said.caller_arena)}", "{"]
+    if plan.arena_bytes:
+        lines.append(f"    int8_t *const a = {'(int8_t *)arena' if said.caller_arena else 'arena.bytes'};")
+    elif said.caller_arena:
+        lines.append("    (void)arena;")
+    for place, layer in enumerate(program.layers):
+        arguments = []
+        for value in (*layer.inputs, layer.output):
+            if value == program.input_value:
+                arguments.append("(const int8_t *)input" if program.input.dtype == "uint8" else "input")
+            elif value == program.output_value:
+                arguments.append("(int8_t *)output" if program.output.dtype == "uint8" else "output")
+            else:
+                arguments.append(f"a + {places[value]}")
+        if layer.scratch:
+            arguments.append(f"(int16_t *)(void *)(a + {places[-1 - place]})")
+        lines.append(f"    {layer.name}({', '.join(arguments)});")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _signature(program: Program, name: str, caller_arena: bool) -> str:
+    arena = ", void *arena" if caller_arena else ""
+    return f"void {name}_invoke(const {program.input.dtype}_t *input, {program.output.dtype}_t *output{arena})"
+
+
+def _layer(layer: Layer, program: Program) -> str:
+    parameters = [f"const int8_t *{parameter}" for parameter in layer.parameters] + ["int8_t *y"]
+    if layer.scratch:
+        parameters.append("int16_t *scratch")
+    constants = "".join(_constant(constant) for constant in layer.constants)
+    return f"/* {layer.comment} */\n{constants}static void {layer.name}({', '.join(parameters)})\n{{\n{layer.body}}}\n"
+
+
+def _constant(constant: Constant) -> str:
+    values = constant.values
+    if values.ndim == 2:
+        text = ", ".join("{" + ", ".join(map(str, row)) + "}" for row in values.tolist())
+        size = f"[{len(values)}][{values.shape[1]}]"
+    else:
+        text = ", ".join(map(_integer, values.tolist()))
+        size = f"[{len(values)}]"
+    lines, start = [], 0
+    while len(text) - start > 116:  # no line longer than 120, broken between numbers
+        end = text.rindex(" ", start, start + 116)
+        lines.append(text[start:end])
+        start = end + 1
+    lines.append(text[start:])
+    alignment = "ALIGNED " if constant.type == "int8_t" else ""
+    return f"static const {constant.type} {alignment}{constant.name}{size} = {{\n    " + "\n    ".join(lines) + "\n};\n"
+
+
+def _integer(value: int) -> str:
+    return "-2147483647 - 1" if value == -(2**31) else str(value)
+
+
+def _float(value: np.float32) -> str:
+    """A float literal that reads back to the same float32."""
+    text = np.format_float_scientific(value, unique=True, trim="0")
+    return f"{text}f"
+
+
+def _variants(program: Program) -> dict[str, str]:
+    """Sections of the kernels' file to take in place of others."""
+    variants = {}
+    if any(layer.wide for layer in program.layers):
+        variants["requantize"] = "requantize_any"
+    if all(layer.full for layer in program.layers):
+        variants["clamp"] = "clamp_full"
+    return variants
+
+
+def _kernels(wanted: set[str], variants: dict[str, str]) -> str:
+    """The sections that ``wanted`` need, in the order of the files; those for Helium replace their namesakes."""
+    portable, helium = _sections("c99_kernels.c"), _sections("c99_kernels_mve.c")
+    needed: set[str] = set()
+    waiting = ["base", *wanted]
+    while waiting:
+        section = waiting.pop()
+        section = variants.get(section, section)
+        if section not in needed:
+            needed.add(section)
+            for sections in (portable, helium):
+                waiting += sections[section][0] if section in sections else []
+    replaced = [section for section in portable if section in helium]
+    parts = []
+    for section in portable:
+        if section == replaced[0]:  # the first to build upon what only Helium has
+            parts += [_for_helium(helium[own][1]) for own in helium if own in needed and own not in portable]
+        if section in needed:
+            code = portable[section][1]
+            parts.append(_for_helium(helium[section][1], f"#else\n{code}") if section in helium else code)
+    return "\n".join(parts)
+
+
+def _for_helium(code: str, otherwise: str = "") -> str:
+    return f"#ifdef HELIUM\n{code}{otherwise}#endif\n"
+
+
+def _sections(file: str) -> dict[str, tuple[list[str], str]]:
+    """For each section of a file of kernels, the sections it needs and its code."""
+    text = resources.files("edgecnn.formats").joinpath(file).read_text()
+    found = re.finditer(r"^//@ (\w+):(.*)\n((?:(?!//@).*\n)*)", text, re.MULTILINE)
+    return {section[1]: (section[2].split(), section[3]) for section in found}
+
+
+def _ascii_json(record: Record) -> str:
+    """One line of JSON that is safe inside a comment of C, whatever strings are in it."""
+    text = msgspec.json.encode(record).decode()
+    return "".join(
+        char if char.isascii() and char not in "*?" else "".join(f"\\u{unit:04x}" for unit in _utf16(char))
+        for char in text
+    )
+
+
+def _utf16(char: str) -> list[int]:
+    encoded = char.encode("utf-16-be")
+    return [int.from_bytes(encoded[place : place + 2]) for place in range(0, len(encoded), 2)]
+
+
+def _escaped(text: str) -> str:
+    """Text inside a C string literal: UTF-8, what is not plain ASCII in octal."""
+    return "".join(
+        chr(byte) if byte < 128 and (chr(byte).isalnum() or byte in b" .,:;-_+()/") else f"\\{byte:03o}"
+        for byte in text.encode()
+    )

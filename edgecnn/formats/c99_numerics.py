@@ -1,0 +1,203 @@
+"""The integer arithmetic of TFLite Micro, evaluated while generating code: multipliers, tables of functions.
+
+Sources: the TFLite 8-bit quantisation specification
+(https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec); gemmlowp's fixed-point
+arithmetic (fixedpoint/fixedpoint.h); TFLite Micro's kernels (tensorflow/lite/micro/kernels and
+tensorflow/lite/kernels/internal/reference). Python integers stand for int32 values; fixed-point numbers are their
+raw integers, with the number of integer bits in the name or the docstring.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+INT32_MAX = 2**31 - 1
+INT32_MIN = -(2**31)
+
+
+def round_half_away(value: float) -> int:
+    """To the nearest integer, halves away from zero, as C's round()."""
+    return math.floor(value + 0.5) if value >= 0 else math.ceil(value - 0.5)
+
+
+def quantize_multiplier(real: float) -> tuple[int, int]:
+    """``real`` ≥ 0 as ``multiplier * 2**(shift - 31)`` with a multiplier in [2³⁰, 2³¹), or 0 (QuantizeMultiplier)."""
+    if real == 0:
+        return 0, 0
+    fraction, shift = math.frexp(real)
+    multiplier = round_half_away(fraction * 2**31)
+    if multiplier == 2**31:
+        multiplier, shift = 2**30, shift + 1
+    return (0, 0) if shift < -31 else (multiplier, shift)
+
+
+def wrapped(value: int) -> int:
+    """The int32 with the lowest 32 bits of ``value``."""
+    return (value + 2**31) % 2**32 - 2**31
+
+
+def high_mul(a: int, b: int) -> int:
+    """gemmlowp's SaturatingRoundingDoublingHighMul: ``a * b / 2**31``, rounded to nearest, halves up."""
+    return INT32_MAX if a == b == INT32_MIN else (a * b + 2**30) >> 31
+
+
+def divide_by_power(value: int, exponent: int) -> int:
+    """gemmlowp's RoundingDivideByPOT: ``value / 2**exponent``, rounded to nearest, halves away from zero."""
+    if exponent == 0:
+        return value
+    return (value + (1 << (exponent - 1)) - (value < 0)) >> exponent
+
+
+def rescale(value: int, multiplier: int, shift: int) -> int:
+    """TFLite's MultiplyByQuantizedMultiplier with its two roundings."""
+    return divide_by_power(high_mul(wrapped(value << max(shift, 0)), multiplier), max(-shift, 0))
+
+
+def table(function: Callable[[int], int], input_dtype: str) -> NDArray[np.uint8]:
+    """What ``function`` makes of each stored byte, 0 to 255, as bytes; it takes the integer of ``input_dtype``."""
+    stored = np.arange(256, dtype=np.uint8)
+    return np.array([function(int(value)) & 255 for value in stored.view(input_dtype)], np.uint8)
+
+
+def softmax_table(scale: float, beta: float) -> NDArray[np.int32]:
+    """exp of ``-difference * scale * beta`` as Q0.31, for differences 0, 1, … until it is 0."""
+    real = min(beta * scale * 2**26, 2.0**31 - 1)
+    multiplier, shift = quantize_multiplier(real)
+    radius = math.floor(31.0 * 2**26 / 2**shift)
+    values = []
+    for difference in range(min(radius, 255) + 1):
+        value = exp_on_negative_values(rescale(-difference, multiplier, shift), 5)
+        if value == 0:
+            break
+        values.append(value)
+    return np.array(values, np.int32)
+
+
+def logistic(scale: float, zero_point: int) -> Callable[[int], int]:
+    """The int8 LOGISTIC, whose output has scale 1/256 and zero point -128."""
+
+    def positive(value: int) -> int:
+        return _one_over_one_plus(exp_on_negative_values(-value, 4))
+
+    def whole(value: int) -> int:
+        if value == 0:
+            return 2**30
+        return positive(value) if value > 0 else INT32_MAX - positive(-value)
+
+    return _limited(scale, zero_point, lambda value: divide_by_power(whole(value), 23) - 128)
+
+
+def tanh(scale: float, zero_point: int) -> Callable[[int], int]:
+    """The int8 TANH, whose output has scale 1/128 and zero point 0."""
+
+    def negated(value: int) -> int:  # of values up to 0
+        newton = _newton(exp_on_negative_values(value, 5))
+        return _shifted_left(newton - 2**29, 2)
+
+    def whole(value: int) -> int:
+        if value == 0:
+            return 0
+        return negated(-value) if value > 0 else -negated(value)
+
+    return _limited(scale, zero_point, lambda value: divide_by_power(whole(value), 24))
+
+
+def _limited(scale: float, zero_point: int, function: Callable[[int], int]) -> Callable[[int], int]:
+    """``function`` of inputs in Q4.27, beyond ±15 saturated."""
+    fraction, shift = math.frexp(scale * 2**27)
+    multiplier = round_half_away(fraction * 2**31)
+    radius = math.floor(15.0 * 2**27 / 2**shift) if shift >= 0 else 2**31
+
+    def clamped(value: int) -> int:
+        centred = value - zero_point
+        if centred <= -radius:
+            return -128
+        if centred >= radius:
+            return 127
+        return min(max(function(rescale(centred, multiplier, shift)), -128), 127)
+
+    return clamped
+
+
+def hard_swish(
+    input_scale: np.float32, input_zero: int, output_scale: np.float32, output_zero: int
+) -> Callable[[int], int]:
+    """The int8 HARD_SWISH in its int16 arithmetic. Its factors come from float32 quotients, as the kernel's do."""
+    fine = np.float32(1 / 128) * input_scale
+    output_multiplier, output_shift = quantize_multiplier(float(fine / output_scale))
+    relu_multiplier, relu_shift = quantize_multiplier(float(fine / np.float32(3.0 / 32768.0)))
+    output_multiplier, relu_multiplier = _to_int16(output_multiplier), _to_int16(relu_multiplier)
+
+    def function(value: int) -> int:
+        shifted = (value - input_zero) * 128
+        before = _high_mul16(shifted, output_multiplier)
+        gate = shifted
+        if relu_shift > 0:
+            gate = _saturated16(gate << (relu_shift - 1))
+        gate = _high_mul16(gate, relu_multiplier)
+        if relu_shift > 0:
+            gate = _saturated16(gate << 1)
+        if relu_shift < 0:
+            gate = divide_by_power(gate, -relu_shift)
+        gate = (gate + 2**15) >> 1
+        product = abs(gate * before) >> 15
+        product = product if gate * before >= 0 else -product  # rounded towards zero
+        return min(max(divide_by_power(product, -output_shift) + output_zero, -128), 127)
+
+    return function
+
+
+def _to_int16(multiplier: int) -> int:
+    return 2**15 - 1 if multiplier >= INT32_MAX - 2**15 else (multiplier + 2**15) >> 16
+
+
+def _saturated16(value: int) -> int:
+    return min(max(value, -(2**15)), 2**15 - 1)
+
+
+def _high_mul16(a: int, b: int) -> int:
+    return 2**15 - 1 if a == b == -(2**15) else (a * b + 2**14) >> 15
+
+
+def exp_on_negative_values(value: int, integer_bits: int) -> int:
+    """gemmlowp's exp of a number ≤ 0 in Q``integer_bits``, as Q0.31."""
+    if value == 0:
+        return INT32_MAX
+    fraction_bits = 31 - integer_bits
+    quarter = 1 << (fraction_bits - 2)
+    within = (value & (quarter - 1)) - quarter
+    result = _exp_near_zero(_shifted_left(within, integer_bits))
+    remainder = within - value
+    # exp(-2**exponent) as Q0.31
+    for exponent, factor in enumerate((1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242), -2):
+        if integer_bits > exponent and remainder >> (fraction_bits + exponent) & 1:
+            result = high_mul(result, factor)
+    return result
+
+
+def _exp_near_zero(value: int) -> int:
+    """exp on [-1/4, 0) in Q0.31, by its series around -1/8."""
+    x = value + 2**28
+    x2 = high_mul(x, x)
+    x3, x4 = high_mul(x2, x), high_mul(x2, x2)
+    rest = divide_by_power(high_mul(divide_by_power(x4, 2) + x3, 715827883) + x2, 1)
+    return 1895147668 + high_mul(1895147668, x + rest)
+
+
+def _newton(value: int) -> int:
+    """``2 / (1 + value)`` for a Q0.31 in [0, 1], as Q2.29, by three steps of Newton's method."""
+    half = (value + INT32_MAX + 1) >> 1
+    x = 1515870810 + high_mul(half, -1010580540)
+    for _ in range(3):
+        x += _shifted_left(high_mul(x, 2**29 - high_mul(half, x)), 2)
+    return x
+
+
+def _one_over_one_plus(value: int) -> int:
+    return _shifted_left(_newton(value), 1)
+
+
+def _shifted_left(value: int, bits: int) -> int:
+    return min(max(value << bits, INT32_MIN), INT32_MAX)

@@ -1,0 +1,110 @@
+"""Where the values of a program lie in the arena: as few bytes as liveness and overlapping allow."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from edgecnn.records import MemoryBlock
+
+ALIGNMENT = 4
+_ORDERS = 100
+
+
+class Overlap(msgspec.Struct, frozen=True, kw_only=True):
+    """How an output may lie over an input that it is the last to read.
+
+    It begins at least ``distance`` bytes before the input; where ``exact``, it begins where the input does.
+    """
+
+    distance: int
+    exact: bool
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """A value in the arena (or scratch memory): its size in bytes, and from which layer to which it is needed."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+def plan(uses: Mapping[int, Use], overlaps: Mapping[tuple[int, int], Overlap]) -> tuple[MemoryBlock, ...]:
+    """Places for all ``uses``; ``overlaps`` are by (output, input) and count where the input is not needed later.
+
+    Greedy first fit, in several orders (the largest first, as they come, and random ones, always the same); the best
+    is taken. Y. Pisarchyk and J. Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020.
+    """
+    apart = {
+        pair: overlap
+        for pair, overlap in overlaps.items()
+        if pair[0] in uses and pair[1] in uses and uses[pair[1]].last == uses[pair[0]].first
+    }
+    by_size = sorted(uses, key=lambda value: (-uses[value].size, value))
+    in_order = sorted(uses, key=lambda value: (uses[value].first, value))
+    orders = [by_size, in_order, in_order[::-1]]
+    shuffler = random.Random(0)
+    for _ in range(_ORDERS if len(uses) > 2 else 0):
+        # mostly by size, or by time, with some luck
+        base, spread = (by_size, 3) if shuffler.random() < 0.5 else (in_order, 4)
+        keys = {value: place + shuffler.random() * spread for place, value in enumerate(base)}
+        orders.append(sorted(base, key=lambda value: keys[value]))
+    rivals = {
+        value: [other for other in uses if uses[other].first <= use.last and use.first <= uses[other].last]
+        for value, use in uses.items()
+    }
+    best = min((_placed(order, rivals, uses, apart) for order in orders), key=lambda offsets: arena_of(offsets, uses))
+    return tuple(
+        MemoryBlock(name=uses[v].name, offset=best[v], bytes=uses[v].size, first=uses[v].first, last=uses[v].last)
+        for v in in_order
+    )
+
+
+def arena_of(offsets: Mapping[int, int], uses: Mapping[int, Use]) -> int:
+    """Bytes that the arena needs."""
+    return max((_aligned(offset + uses[value].size) for value, offset in offsets.items()), default=0)
+
+
+def _placed(
+    order: Sequence[int],
+    rivals: Mapping[int, Sequence[int]],
+    uses: Mapping[int, Use],
+    overlaps: Mapping[tuple[int, int], Overlap],
+) -> dict[int, int]:
+    placed: dict[int, int] = {}
+    for value in order:
+        own = uses[value]
+        there = [other for other in rivals[value] if other in placed]
+        candidates = {0}
+        for other in there:
+            candidates.add(_aligned(placed[other] + uses[other].size))
+            candidates.add((placed[other] - own.size) // ALIGNMENT * ALIGNMENT)
+            for pair in ((value, other), (other, value)):
+                overlap = overlaps.get(pair)
+                if overlap is not None:
+                    distance = _aligned(overlap.distance)
+                    candidates.add(placed[other] - distance if pair[0] == value else placed[other] + distance)
+        placed[value] = next(
+            offset
+            for offset in sorted(candidates)
+            if offset >= 0 and all(_fit(value, offset, other, placed[other], uses, overlaps) for other in there)
+        )
+    return placed
+
+
+def _fit(
+    a: int, at: int, b: int, there: int, uses: Mapping[int, Use], overlaps: Mapping[tuple[int, int], Overlap]
+) -> bool:
+    """Whether two values needed at the same time may lie at these places."""
+    if at + uses[a].size <= there or there + uses[b].size <= at:
+        return True
+    for output, out_at, source, in_at in ((a, at, b, there), (b, there, a, at)):
+        overlap = overlaps.get((output, source))
+        if overlap is not None:
+            return out_at == in_at if overlap.exact else out_at + overlap.distance <= in_at
+    return False
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,114 @@
+"""Checks of a graph that every writer needs, whatever it writes, and errors that name the place."""
+
+from collections.abc import Collection, Container
+
+from edgecnn.errors import ArtifactError, UnsupportedError
+from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
+
+
+def positive(operator: Operator, *names: str) -> list[int]:
+    """Options that count something."""
+    values = [int(operator.options[name]) for name in names]
+    if min(values) < 1:
+        raise ArtifactError(f"{operator}: {', '.join(names)} are {values}; each must be at least 1")
+    return values
+
+
+def axis_of(operator: Operator, axis: int, tensor: Tensor) -> int:
+    """A dimension of ``tensor``, counted from the front."""
+    rank = len(tensor.shape)
+    if not -rank <= axis < rank:
+        raise ArtifactError(f"{operator}: tensor {tensor.name!r} of shape {tensor.shape} has no axis {axis}")
+    return axis % rank
+
+
+def four_dimensions(operator: Operator, *tensors: Tensor) -> None:
+    """Raise unless all ``tensors`` have four dimensions."""
+    for tensor in tensors:
+        if len(tensor.shape) != 4:
+            raise ArtifactError(f"{operator}: tensor {tensor.name!r} has shape {tensor.shape}, not four dimensions")
+
+
+def one_line(error: Exception) -> str:
+    """The message of another library's error, fit to stand in ours."""
+    return " ".join(str(error).split())[:300]
+
+
+def check(graph: Graph, kinds: Container[str], purpose: str) -> None:
+    """Check what writers rely on: one input, one output, and operators that read only what is there before them.
+
+    Inputs are checked of operators in ``kinds`` only, because the others are refused by their name. ``purpose`` says
+    in errors what the graph is read for, such as "written to ONNX".
+    """
+    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
+        if len(indices) != 1:
+            raise UnsupportedError(f"the graph has {len(indices)} {kind}s; it is {purpose} with one of each")
+        tensor = graph.tensors[indices[0]]
+        if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
+            raise UnsupportedError(
+                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be free"
+            )
+    there = {tensor.index for tensor in graph.tensors if tensor.data is not None or 0 in tensor.shape}
+    if there & {*graph.inputs, *graph.outputs} or graph.inputs == graph.outputs:
+        raise ArtifactError("the graph's input or output is a constant, or both are the same tensor")
+    there.update(graph.inputs)
+    for operator in graph.operators:
+        if not operator.outputs:
+            raise ArtifactError(f"{operator} has no output")
+        if operator.kind in kinds:
+            _check_inputs(graph, operator, there)
+        for index in operator.outputs:
+            if index in there or index < 0:
+                raise ArtifactError(f"{operator} makes tensor {index}, which is there already or not at all")
+            there.add(index)
+    if graph.outputs[0] not in there:
+        raise ArtifactError(f"the graph's output {graph.tensors[graph.outputs[0]].name!r} is made by no operator")
+
+
+def _check_inputs(graph: Graph, operator: Operator, there: Collection[int]) -> None:
+    wanted = _INPUTS.get(operator.kind, 1)
+    if len(operator.inputs) < wanted:
+        raise ArtifactError(f"{operator} has inputs {operator.inputs}, {wanted} are needed")
+    for position, index in enumerate(operator.inputs):
+        if index < 0 and not (position == 2 and operator.kind in _WITH_BIAS):
+            raise ArtifactError(f"{operator}: its input {position} is absent")
+        if index >= 0 and index not in there:
+            raise ArtifactError(f"{operator} reads tensor {index} ({graph.tensors[index].name}), which nothing makes")
+    source, output = (graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
+    if operator.kind in _SAME_RANK and len(source.shape) != len(output.shape):
+        raise ArtifactError(f"{operator} makes {output.shape} of {source.shape}, which have not as many dimensions")
+
+
+def shape_computations(graph: Graph) -> set[int]:
+    """Operators that only compute the target of a Reshape from the free batch, which writers do without."""
+    consumers: dict[int, list[Operator]] = {}
+    for operator in graph.operators:
+        for index in operator.inputs:
+            consumers.setdefault(index, []).append(operator)
+    found: set[int] = set()
+    for operator in reversed(graph.operators):
+        users = consumers.get(operator.outputs[0], [])
+        feeds_shape = users and all(
+            user.position in found or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)
+            for user in users
+        )
+        if operator.kind in ("SHAPE", "STRIDED_SLICE", "PACK") and feeds_shape:
+            found.add(operator.position)
+    return found
+
+
+# how many inputs an operator must have, where it is not one
+_INPUTS = {
+    "PADV2": 3,
+    **dict.fromkeys(("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "MUL", "PAD", "SUB"), 2),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TILE", "TRANSPOSE"), 2),
+}
+
+_WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+# whose output has as many dimensions as their first input
+_SAME_RANK = (
+    "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC",
+    "MAX_POOL_2D", "PAD", "PADV2", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR", "SOFTMAX", "TANH", "TILE", "TRANSPOSE",
+)  # fmt: skip

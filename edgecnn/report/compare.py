@@ -1,0 +1,255 @@
+"""The regression gate: a report against an older one, row by row.
+
+A limit counts as broken only where the whole 95 % interval lies beyond it, and as kept where none of it does. Between
+these nothing can be told, and that is said and breaks nothing.
+
+- Latency: new median ÷ old median. The two files share no rounds, so what is uncertain about either median adds up;
+  what differs from one run to the next beyond the worker processes of each (another kernel, another neighbour) is in
+  no interval: leave the limit room for it. Times of different machines are not compared.
+- Accuracy: old − new on the same test images, in percentage points. Where both files say which images were right, the
+  interval is that of the pairs (Bonett and Price 2012), else that of two separate sets of images (Newcombe 1998), which
+  is wider. The same file with the same count has lost nothing, without an interval.
+- What was measured or counted before and is no longer there is a regression: a gate must not pass on what it does not
+  see.
+"""
+
+import math
+from typing import Literal
+
+from edgecnn.bench.comparison import accuracy_difference, time_ratio
+from edgecnn.bench.statistics import Estimate, summary
+from edgecnn.errors import ConfigError, RecordError
+from edgecnn.records import SCHEMA_VERSION, Failure, Record, Report, Result
+from edgecnn.report import format
+from edgecnn.report.format import plain
+from edgecnn.report.grid import setting
+from edgecnn.report.rows import Setting, same_machine
+
+Verdict = Literal["kept", "broken", "cannot tell"]
+_Key = tuple[str, str, Setting]
+
+
+class Change(Record, frozen=True):
+    """How a number of a row changed: its ``change`` with the ends of the 95 % interval, against ``limit``.
+
+    The ends are ``None`` where too little was measured to know them.
+    For latency ``old`` and ``new`` are medians in seconds, and the change is new ÷ old; for accuracy they are shares,
+    0…1, and the change is old − new in percentage points.
+    """
+
+    old: float
+    new: float
+    change: float
+    low: float | None
+    high: float | None
+    limit: float
+    verdict: Verdict
+
+
+class RowChange(Record, frozen=True):
+    """A row that both reports have; ``same_file`` where the artifact's hash is the same."""
+
+    artifact: str
+    runtime: str
+    device: str
+    threads: int
+    batch: int
+    same_file: bool
+    latency: Change | None = None
+    accuracy: Change | None = None
+
+
+class Gate(Record, frozen=True):
+    """A report against an older one. The gate is passed where there are no ``regressions``.
+
+    ``undecided`` says where the intervals straddle a limit, ``notes`` what was not compared and what is new.
+    """
+
+    schema_version: int
+    old: str
+    new: str
+    rows: tuple[RowChange, ...]
+    regressions: tuple[str, ...]
+    undecided: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compare(old: Report, new: Report, *, max_accuracy_drop: float, max_latency_ratio: float) -> Gate:
+    """Hold every row of ``old`` against that of ``new`` of the same artifact name, runtime, device, threads and batch.
+
+    ``max_accuracy_drop`` is in percentage points.
+
+    Raises:
+        ConfigError: a limit is not a finite number, or below 0.
+        RecordError: a report holds several machines, or two rows that have all these in common.
+    """
+    for name, limit in (("--max-accuracy-drop", max_accuracy_drop), ("--max-latency-ratio", max_latency_ratio)):
+        if not 0 <= limit < math.inf:  # NaN too, which no number would ever exceed
+            raise ConfigError(f"{name} must be a finite number from 0 on, got {limit:g}")
+    before, after = _rows(old, "old"), _rows(new, "new")
+    notes = _not_compared(old, new)
+    timed, counted = same_machine(old.environment, new.environment), _same_data(old, new)
+    rows: list[RowChange] = []
+    regressions: list[str] = []
+    undecided: list[str] = []
+    for key, row in before.items():
+        if key not in after:
+            regressions.append(f"{_named(key)}: missing in the new report{_reason(key, new)}")
+            continue
+        change = RowChange(
+            artifact=key[0],
+            runtime=key[1],
+            device=key[2].device,
+            threads=key[2].threads,
+            batch=key[2].batch,
+            same_file=row.artifact.sha256 == after[key].artifact.sha256,
+            latency=_latency(row, after[key], max_latency_ratio) if timed else None,
+            accuracy=_accuracy(row, after[key], max_accuracy_drop) if counted else None,
+        )
+        rows.append(change)
+        if row.accuracy is not None and after[key].accuracy is None:
+            regressions.append(f"{_named(key)}: accuracy was counted in the old report and is not in the new one")
+        for text, verdict in _judged(change):
+            if verdict != "kept":
+                (regressions if verdict == "broken" else undecided).append(f"{_named(key)}: {text}")
+    notes += [f"{_named(key)}: new, with nothing to compare it to" for key in after if key not in before]
+    if not any(row.latency or row.accuracy for row in rows):
+        regressions.append(f"nothing could be compared: {_why_nothing(before, rows, notes)}")
+    return Gate(
+        schema_version=SCHEMA_VERSION,
+        old=old.title,
+        new=new.title,
+        rows=tuple(rows),
+        regressions=tuple(regressions),
+        undecided=tuple(undecided),
+        notes=tuple(notes),
+    )
+
+
+def _rows(report: Report, which: str) -> dict[_Key, Result]:
+    if report.others:
+        raise RecordError(
+            f"the {which} report holds {1 + len(report.others)} reports side by side; compare one file each"
+        )
+    found: dict[_Key, Result] = {}
+    for row in report.rows:
+        if isinstance(row, Result):
+            measured = row.measurement
+            where = Setting(measured.device, measured.threads, measured.batch)
+            key = (row.artifact.name, measured.runtime, where)
+            if key in found:
+                raise RecordError(
+                    f"the {which} report has two rows for {_named(key)}, so it cannot be told which is meant; "
+                    "give the files different names, or measure them in two reports"
+                )
+            found[key] = row
+    return found
+
+
+def _not_compared(old: Report, new: Report) -> list[str]:
+    """What the two reports as a whole do not have in common."""
+    notes = []
+    if not same_machine(old.environment, new.environment):
+        notes.append(
+            f"latency is not compared: the old report is of machine {old.environment.machine}, the new one of "
+            f"{new.environment.machine}; measure both files in one job on one machine"
+        )
+    if old.data is not None and new.data is not None and not _same_data(old, new):
+        notes.append("accuracy is not compared: it was counted on other test images")
+    before, after = old.environment.versions, new.environment.versions
+    changed = [
+        f"{name} {before[name]} → {after[name]}"
+        for name in sorted(before)
+        if after.get(name) != before[name] and name in after
+    ]
+    if changed:
+        notes.append(f"other versions: {plain(', '.join(changed))}")
+    return notes
+
+
+def _same_data(old: Report, new: Report) -> bool:
+    return (old.data_sha256, old.test_images) == (new.data_sha256, new.test_images)
+
+
+def _latency(old: Result, new: Result, limit: float) -> Change:
+    before, after = summary(old.measurement), summary(new.measurement)
+    ratio = time_ratio(after, before)
+    return _change(before.median, after.median, ratio, limit)
+
+
+def _accuracy(old: Result, new: Result, limit: float) -> Change | None:
+    if old.accuracy is None or new.accuracy is None:
+        return None
+    gained = accuracy_difference(new.accuracy, new.answers, old.accuracy, old.answers)
+    drop = Estimate(value=-gained.value + 0.0, low=-gained.high, high=-gained.low)
+    if old.artifact.sha256 == new.artifact.sha256 and old.accuracy == new.accuracy and not gained.gained:
+        drop = Estimate(value=0.0, low=0.0, high=0.0)
+    return _change(old.accuracy.value, new.accuracy.value, drop, limit)
+
+
+def _change(old: float, new: float, change: Estimate, limit: float) -> Change:
+    verdict: Verdict = "cannot tell"
+    if change.low > limit:
+        verdict = "broken"
+    elif change.high <= limit:
+        verdict = "kept"
+    return Change(
+        old=old,
+        new=new,
+        change=change.value,
+        low=change.low if math.isfinite(change.high) else None,
+        high=change.high if math.isfinite(change.high) else None,
+        limit=limit,
+        verdict=verdict,
+    )
+
+
+def _judged(row: RowChange) -> list[tuple[str, Verdict]]:
+    """Each change of a row in words."""
+    told: list[tuple[str, Verdict]] = []
+    if row.latency is not None:
+        change = row.latency
+        times = f"{format.duration(change.old)} → {format.duration(change.new)}"
+        told.append((f"latency ratio {latency_text(change)} ({times}), {change.limit:g} allowed", change.verdict))
+    if row.accuracy is not None:
+        change = row.accuracy
+        shares = f"{format.percent(change.old)} % → {format.percent(change.new)} %"
+        told.append(
+            (f"accuracy drop {accuracy_text(change)} points ({shares}), {change.limit:g} allowed", change.verdict)
+        )
+    return told
+
+
+def latency_text(change: Change) -> str:
+    """A ratio of times with its interval."""
+    low, high = (0.0, math.inf) if change.low is None or change.high is None else (change.low, change.high)
+    return format.ratio_interval(change.change, low, high)
+
+
+def accuracy_text(change: Change) -> str:
+    """A loss of accuracy in points with its interval; a gain is negative."""
+    assert change.low is not None  # counts always have an interval
+    assert change.high is not None
+    return format.points_interval(change.change, change.low, change.high)
+
+
+def _named(key: _Key) -> str:
+    return plain(f"{key[0]} on {key[1]} [{setting(key[2])}]")
+
+
+def _reason(key: _Key, new: Report) -> str:
+    """Why a row is missing, where a failure names its file."""
+    reasons = [
+        f"{row.stage}: {row.error}: {row.reason}"
+        for row in new.rows
+        if isinstance(row, Failure) and row.subject.startswith(key[0])
+    ]
+    return plain(f" ({'; '.join(reasons)})") if reasons else ""
+
+
+def _why_nothing(before: dict[_Key, Result], rows: list[RowChange], notes: list[str]) -> str:
+    if not before:
+        return "the old report has no measured row"
+    if not rows:
+        return "no row of the old report is in the new one"
+    return "; ".join(notes) or "no accuracy was counted"

@@ -1,0 +1,172 @@
+"""Tables and their notes as plain text, ready for any output format to escape and lay out."""
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from edgecnn.records import Environment
+from edgecnn.report import format
+from edgecnn.report.format import plain
+from edgecnn.report.rows import Row, Setting
+
+Tone = Literal["", "good", "bad", "aside"]
+
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+COMMAND = re.compile(r"(?<!`)`([\w .=-]+)`(?!`)")
+"""A command to type, in backticks; nothing in it means anything to Markdown or HTML."""
+
+
+_NUMBER = re.compile(r"[-+−]?\d(?:[\d.,]*\d)?(?:\s?%)?")
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column's heading, whether it holds numbers, and a name to find it by."""
+
+    title: str
+    numeric: bool = False
+    key: str = ""
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A cell's text, the marks of the notes that belong to it, and how it is to be taken.
+
+    ``value`` is the number behind the text, to sort by.
+    """
+
+    text: str
+    marks: tuple[str, ...] = ()
+    tone: Tone = ""
+    value: float | None = None
+
+
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """A table: every row has one cell for each column; ``notes`` are (mark, text).
+
+    ``left_out`` are columns that would be empty: (title, why).
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: Pairs = ()
+    left_out: Pairs = ()
+
+
+def without_empty(grid: Grid, *keys: str) -> Grid:
+    """``grid`` without those of the columns called ``keys`` that say nothing in any row; marks are given anew."""
+    empty = [
+        place
+        for place, column in enumerate(grid.columns)
+        if column.key in keys and all(row[place].text == format.ABSENT for row in grid.rows)
+    ]
+    kept = [place for place in range(len(grid.columns)) if place not in empty]
+    texts = dict(grid.notes)
+    old = dict.fromkeys(mark for row in grid.rows for place in kept for mark in row[place].marks)
+    new = {mark: letters(number) for number, mark in enumerate(sorted(old, key=list(texts).index))}
+    left_out = []
+    for place in empty:
+        why = dict.fromkeys(texts[mark] for row in grid.rows for mark in row[place].marks)
+        if why:
+            left_out.append((grid.columns[place].title, "; ".join(why)))
+    return msgspec.structs.replace(
+        grid,
+        columns=tuple(grid.columns[place] for place in kept),
+        rows=tuple(
+            tuple(
+                msgspec.structs.replace(row[place], marks=tuple(new[mark] for mark in row[place].marks))
+                for place in kept
+            )
+            for row in grid.rows
+        ),
+        notes=tuple((new[mark], text) for mark, text in grid.notes if mark in new),
+        left_out=tuple(left_out),
+    )
+
+
+class Notes:
+    """The notes of one table. The same text gets the same mark, and so do warnings that differ in numbers alone."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+        self._texts: dict[str, dict[str, list[str]]] = {}
+
+    def mark(self, *texts: str, of: str | None = None) -> tuple[str, ...]:
+        """The marks of ``texts``: a, b, … z, aa, ab, …
+
+        Texts ``of`` several rows that differ only in numbers share one; the note then tells each row's number.
+        """
+        marks = []
+        for text in map(plain, texts):
+            kind = text if of is None else _NUMBER.sub("#", text)
+            marks.append(self._marks.setdefault(kind, letters(len(self._marks))))
+            self._texts.setdefault(kind, {}).setdefault(text, []).extend([] if of is None else [of])
+        return tuple(sorted(set(marks), key=lambda mark: (len(mark), mark)))
+
+    def all(self) -> Pairs:
+        """Every note as (mark, text)."""
+        return tuple((mark, _together(self._texts[kind])) for kind, mark in self._marks.items())
+
+
+def _together(texts: dict[str, list[str]]) -> str:
+    """One sentence for texts that are equal but for numbers: a number that varies is followed by whose it is."""
+    first, *more = texts
+    if not more:
+        return first
+    numbers = [_NUMBER.findall(text) for text in texts]
+    parts = _NUMBER.split(first)
+    for place, values in enumerate(zip(*numbers, strict=True)):
+        owners: dict[str, list[str]] = {}
+        for value, whose in zip(values, texts.values(), strict=True):
+            owners.setdefault(value, []).extend(whose)
+        told = values[0]
+        if len(owners) > 1:
+            told = ", ".join(f"{value} ({_owners(whose)})" for value, whose in owners.items())
+        parts[place] += told
+    return "".join(parts)
+
+
+def _owners(whose: list[str]) -> str:
+    """``row 1``; ``rows 1, 7``; names as they are."""
+    if len(whose) > 1 and all(one.startswith("row ") for one in whose):
+        return f"rows {', '.join(one.removeprefix('row ') for one in whose)}"
+    return ", ".join(whose)
+
+
+def letters(index: int) -> str:
+    """0 is a, 25 is z, 26 is aa."""
+    text = chr(ord("a") + index % 26)
+    return text if index < 26 else letters(index // 26 - 1) + text
+
+
+def marks_of(cell: Cell) -> str:
+    """The marks of a cell's notes as text to put behind it: `` (a, c)``."""
+    return f" ({', '.join(cell.marks)})" if cell.marks else ""
+
+
+def label(row: Row) -> str:
+    """A row's artifact and where it ran: ``int8.tflite on litert``."""
+    return plain(row.name if row.runtime is None else f"{row.name} on {row.runtime}")
+
+
+def machine(environment: Environment) -> str:
+    """A machine's processors and its fingerprint."""
+    parts = [part for part in (environment.gpu, environment.cpu) if part is not None]
+    return plain(f"{', '.join(parts) or 'processor not known'} ({environment.machine})")
+
+
+def setting(value: Setting) -> str:
+    """A setting in words: ``cpu, 1 thread, batch 1``."""
+    # 0 leaves the number to the back end
+    threads = format.counted(value.threads, "thread") if value.threads else "default threads"
+    return plain(f"{value.device}, {threads}, batch {format.count(value.batch)}")
+
+
+def listed(texts: Iterable[str]) -> str:
+    """``a, b and c``."""
+    *most, last = texts
+    return f"{', '.join(most)} and {last}" if most else last

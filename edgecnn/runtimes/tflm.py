@@ -1,0 +1,186 @@
+"""TensorFlow Lite for Microcontrollers (TFLM) through ``tflite_micro``: its portable reference kernels, on the host.
+
+TFLM ends the whole process where one of its checks fails. A file is therefore allocated and run once in a process of
+its own before it is opened in this one.
+"""
+
+import functools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import ArtifactError, SessionError
+from edgecnn.formats.tflite_graph import Graph, Tensor, read_graph
+from edgecnn.optional import require
+from edgecnn.records import Quantization, TensorSpec
+from edgecnn.runtimes import Float
+from edgecnn.runtimes.quantized_io import from_output, to_input
+
+# Whether a file is tried in another process first. A process that is there to be lost sets it to False.
+probe_first = True
+
+_PROBE = """
+import resource, sys
+import numpy as np
+from tflite_micro import runtime
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+try:
+    interpreter = runtime.Interpreter.from_bytes(sys.stdin.buffer.read(), arena_size=int(sys.argv[1]))
+    details = interpreter.get_input_details(0)
+    interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
+    interpreter.invoke()
+    interpreter.print_allocations()
+except (RuntimeError, ValueError) as error:
+    sys.exit(f"({error})")
+"""
+_ARENA_TOTAL = "Arena allocation total "
+_LIMIT_S = 300.0
+
+
+class TflmSession:
+    """A .tflite file in TFLM's interpreter, on one thread.
+
+    Raises:
+        SessionError: TFLM refuses the file, or one of its checks fails; the message ends with what it said last.
+    """
+
+    def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
+        if device != "cpu":
+            raise SessionError(f"tflm runs {path.name} on cpu only, not on {device!r}")
+        if threads > 1:
+            raise SessionError(f"tflm has one thread, {threads} were asked for")
+        runtime = require("tflite_micro").runtime
+        model = path.read_bytes()
+        try:
+            graph = read_graph(model, path.name)
+        except ArtifactError as error:
+            raise SessionError(f"tflm cannot load {path.name}: {error}") from error
+        self.input, self.output = _ends(graph, path)
+        stored = self.input.shape[0] or 1
+        if stored != batch:
+            raise SessionError(f"{path.name} has a batch of {stored} in tflm, which resizes nothing; got {batch}")
+        if probe_first:
+            try:
+                arena_bytes(model)
+            except SessionError as error:
+                raise SessionError(f"tflm cannot run {path.name}: {error}") from error
+        try:
+            self._interpreter = runtime.Interpreter.from_bytes(model, arena_size=_ample(graph, model))
+        except (RuntimeError, ValueError) as error:
+            raise SessionError(f"tflm cannot load {path.name}: {error}") from error
+        self.batch = batch
+        self._model = model
+        self._metadata = graph.metadata
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that TFLM takes of its arena, as the function of that name measures them."""
+        return arena_bytes(self._model)
+
+    def encode(self, images: Float) -> None:
+        """Quantise ``images`` as the file's input asks and copy them into the arena."""
+        self._interpreter.set_input(to_input(images, self.input), 0)
+
+    def invoke(self) -> None:
+        """Run the model once.
+
+        Raises:
+            SessionError: a kernel failed.
+        """
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise SessionError(f"tflm failed while running: {error}") from error
+
+    def decode(self) -> Float:
+        """The output as float32 ``(batch, classes)``."""
+        return from_output(self._interpreter.get_output(0), self.output)
+
+    def integers(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Input as the file stores it, ``(batch, …)`` of its own type, to output as the file stores it.
+
+        Raises:
+            SessionError: a kernel failed.
+        """
+        self._interpreter.set_input(values, 0)
+        self.invoke()
+        output: NDArray[Any] = self._interpreter.get_output(0)
+        return output
+
+    def provenance(self) -> bytes | None:
+        """The metadata buffer "edgecnn"."""
+        return self._metadata.get("edgecnn")
+
+    def close(self) -> None:
+        """Free the interpreter and its arena."""
+        del self._interpreter
+
+
+@functools.lru_cache(maxsize=8)
+def arena_bytes(model: bytes, size: int | None = None) -> int:
+    """Bytes of arena that TFLM takes for the .tflite ``model`` on this machine, given ``size`` (ample by default).
+
+    The model is allocated and run once, on zeros, in a process of its own. The number is TFLM's own record of what it
+    has used ("Arena allocation total"): an arena of that size suffices here, and one that is 32 bytes smaller does not.
+
+    Raises:
+        ArtifactError: ``model`` is not a .tflite file edgecnn reads.
+        SessionError: TFLM refuses it, or one of its checks ended that process; with what it said last.
+        MissingExtraError: ``tflite-micro`` is not installed.
+    """
+    require("tflite_micro")
+    if size is None:
+        size = _ample(read_graph(model, "the model"), model)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE, str(size)],
+            input=model,
+            capture_output=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SessionError(f"one inference took more than {_LIMIT_S:g} s") from error
+    said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    if done.returncode == 0:
+        (total,) = [line for line in said if _ARENA_TOTAL in line]
+        return int(total.split(_ARENA_TOTAL)[1].split()[0])
+    last = " ".join(said[-2:]) if said else "it said nothing"
+    how = f"a check failed (signal {-done.returncode})" if done.returncode < 0 else "it refuses the model"
+    raise SessionError(f"{how}: {last}")
+
+
+def _ample(graph: Graph, model: bytes) -> int:
+    """An arena that is large enough for every tensor at once, scratch buffers and what kernels keep."""
+    computed = sum(
+        int(np.prod([abs(size) for size in tensor.shape], dtype=np.int64)) * np.dtype(tensor.dtype).itemsize
+        for tensor in graph.tensors
+        if tensor.data is None
+    )
+    return 4 * computed + len(model) + 2**20
+
+
+def _ends(graph: Graph, path: Path) -> tuple[TensorSpec, TensorSpec]:
+    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
+        if len(indices) != 1:
+            raise SessionError(
+                f"{path.name} has {len(indices)} {kind}s; edgecnn runs models with one input and one output"
+            )
+    return _spec(graph.tensors[graph.inputs[0]]), _spec(graph.tensors[graph.outputs[0]])
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    quantization = None
+    if len(tensor.scale):
+        quantization = Quantization(scale=(float(tensor.scale[0]),), zero_point=(int(tensor.zero_point[0]),))
+    return TensorSpec(
+        name=tensor.name,
+        shape=tuple(None if size < 0 else size for size in tensor.shape),
+        dtype=tensor.dtype,
+        layout="NHWC" if len(tensor.shape) == 4 else "NC",
+        quantization=quantization,
+    )

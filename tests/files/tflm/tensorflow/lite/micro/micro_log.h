@@ -1,0 +1,3 @@
+/* Declarations of what the kit calls; see micro_interpreter.h beside this file. */
+#pragma once
+void MicroPrintf(const char *format, ...);

@@ -1,0 +1,37 @@
+/* Declarations of what the kit calls; see ../micro/micro_interpreter.h. */
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+namespace tflite {
+
+struct Model;
+struct Operator;
+
+/* numbers as in schema.fbs */
+enum BuiltinOperator {
+    BuiltinOperator_ADD = 0,
+    BuiltinOperator_AVERAGE_POOL_2D = 1,
+    BuiltinOperator_CONV_2D = 3,
+    BuiltinOperator_DEPTHWISE_CONV_2D = 4,
+    BuiltinOperator_FULLY_CONNECTED = 9,
+    BuiltinOperator_LOGISTIC = 14,
+    BuiltinOperator_MAX_POOL_2D = 17,
+    BuiltinOperator_MUL = 18,
+    BuiltinOperator_RESHAPE = 22,
+    BuiltinOperator_SOFTMAX = 25,
+    BuiltinOperator_PAD = 34,
+    BuiltinOperator_MEAN = 40,
+    BuiltinOperator_QUANTIZE = 114,
+    BuiltinOperator_HARD_SWISH = 117,
+};
+
+/* a flatbuffer begins with the offset of its root */
+inline const Model *GetModel(const void *buffer)
+{
+    uint32_t root;
+    memcpy(&root, buffer, sizeof(root));
+    return reinterpret_cast<const Model *>(static_cast<const unsigned char *>(buffer) + root);
+}
+
+}  // namespace tflite

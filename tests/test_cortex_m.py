@@ -1,0 +1,277 @@
+"""The reference CNN and others on emulated processors, byte for byte; and the kit that shows it without edgecnn."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tools
+from conftest import Workspace
+from emulated import need
+
+from edgecnn import emulation
+from edgecnn.emulation import Firmware, Sources
+from edgecnn.emulation.machine import Int8
+from edgecnn.errors import FitError
+from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.optional import require
+from edgecnn.records import Artifact, Failure, TargetCost, TargetCosts, from_json
+from edgecnn.runtimes.quantized_io import to_input
+
+ROOT = Path(__file__).parents[1]
+IMAGES = 100
+FAST = ["cortex-m4", "cortex-m55", "riscv32"]
+
+
+@pytest.fixture(scope="session")
+def digits(workspace: Workspace) -> Sources:
+    """The reference CNN, int8, as C."""
+    return emulation.generate(read_graph(workspace.path("tflite", "int8").read_bytes(), "digits"), "digits")
+
+
+@pytest.fixture(scope="session")
+def inputs(workspace: Workspace) -> Int8:
+    """Real test images as the model takes them, among them one that is all -128 and one that is all 127."""
+    artifact: Artifact = workspace.artifacts["tflite", "int8"]
+    images = workspace.data.inputs(workspace.data.test.images[: IMAGES + 2])
+    quantized = to_input(images, artifact.input).reshape(len(images), -1)
+    quantized[0], quantized[1] = -128, 127
+    return quantized
+
+
+@pytest.fixture(scope="session")
+def answers(workspace: Workspace, inputs: Int8) -> Int8:
+    """What TFLite Micro answers."""
+    runtime = require("tflite_micro").runtime
+    model = workspace.path("tflite", "int8").read_bytes()
+    interpreter = runtime.Interpreter.from_bytes(model, arena_size=200_000)
+    outputs = []
+    for image in inputs:
+        interpreter.set_input(image.reshape(1, 28, 28, 1), 0)
+        interpreter.invoke()
+        outputs.append(interpreter.get_output(0).reshape(-1).copy())
+    return np.stack(outputs)
+
+
+@pytest.fixture(scope="session")
+def firmware(digits: Sources, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Firmware]:
+    """The reference CNN for every target whose tools are there, built once; m4 and m55 with every level."""
+    folder = tmp_path_factory.mktemp("firmware")
+    return {
+        (target, opt): emulation.build(digits, target, folder, opt)
+        for target in emulation.TARGETS
+        for opt in emulation.LEVELS
+        if not emulation.missing_tools(target) and target != "cortex-m0" and (opt == "-O2" or target in FAST)
+    }
+
+
+@pytest.mark.parametrize("target", [target for target in emulation.TARGETS if target != "cortex-m0"])
+def test_every_processor_answers_as_tflite_micro(
+    target: str, firmware: dict[tuple[str, str], Firmware], inputs: Int8, answers: Int8
+) -> None:
+    need(target)
+    np.testing.assert_array_equal(emulation.run(firmware[target, "-O2"], inputs), answers)
+
+
+@pytest.mark.parametrize("opt", ["-Os", "-O3"])
+@pytest.mark.parametrize("target", FAST)
+def test_optimisation_changes_no_byte(
+    target: str, opt: str, firmware: dict[tuple[str, str], Firmware], inputs: Int8, answers: Int8
+) -> None:
+    need(target)
+    np.testing.assert_array_equal(emulation.run(firmware[target, opt], inputs[:20]), answers[:20])
+
+
+def test_the_smallest_board_says_what_it_lacks(digits: Sources, tmp_path: Path) -> None:
+    need("cortex-m0")
+    with pytest.raises(FitError, match=r"^the board of cortex-m0 lacks [\d,]+ bytes of RAM; choose a larger board"):
+        emulation.build(digits, "cortex-m0", tmp_path)
+
+
+def test_a_small_model_fits_the_smallest_board(tmp_path: Path) -> None:
+    """16 KiB of RAM are enough for the model of tests/files."""
+    need("cortex-m0")
+    model = (ROOT / "tests" / "files" / "tiny-int8.tflite").read_bytes()
+    sources = emulation.generate(read_graph(model, "tiny"), "tiny")
+    images = np.random.default_rng(0).integers(-128, 128, (IMAGES, sources.input_size), np.int8)
+    expected = emulation.run(emulation.build(sources, "host", tmp_path), images)
+    assert len(np.unique(expected, axis=0)) > 20
+    np.testing.assert_array_equal(emulation.run(emulation.build(sources, "cortex-m0", tmp_path), images), expected)
+
+
+@pytest.mark.parametrize("target", [*FAST, "powerpc"])
+def test_one_changed_weight_is_caught(
+    target: str, digits: Sources, inputs: Int8, answers: Int8, tmp_path: Path
+) -> None:
+    need(target)
+    code = digits.files["digits.c"].decode()
+    start = code.index("{", code.index("_weights"))
+    end = code.index(",", start)
+    weight = int(code[start + 1 : end])
+    changed = f"{code[: start + 1]}{weight - 60 if weight > 0 else weight + 60}{code[end:]}"
+    sources = Sources(
+        name="digits",
+        files={**digits.files, "digits.c": changed.encode()},
+        input_size=digits.input_size,
+        output_size=digits.output_size,
+    )
+    outputs = emulation.run(emulation.build(sources, target, tmp_path), inputs)
+    assert (outputs != answers).any()
+
+
+@pytest.mark.parametrize("target", FAST)
+def test_an_inference_always_costs_the_same(
+    target: str, firmware: dict[tuple[str, str], Firmware], inputs: Int8
+) -> None:
+    need(target)
+    first, again = (emulation.count(firmware[target, "-O2"], inputs[5]) for _ in range(2))
+    assert first == again
+    assert first.instructions == sum(first.functions.values()) > 100_000
+    assert first.stack < 1024
+
+
+def test_fast_kernels_are_used(firmware: dict[tuple[str, str], Firmware], inputs: Int8) -> None:
+    """Two products in one instruction on a Cortex-M4, sixteen on a Cortex-M55."""
+    for target in ("cortex-m3", "cortex-m4", "cortex-m55"):
+        need(target)
+    slow, dual, helium = (
+        emulation.count(firmware[target, "-O2"], inputs[5]).instructions
+        for target in ("cortex-m3", "cortex-m4", "cortex-m55")
+    )
+    assert dual < 0.75 * slow
+    assert helium < 0.5 * dual
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O3 -fno-omit-frame-pointer -fPIC"])
+@pytest.mark.parametrize("core", ["cortex-m0", "cortex-m4", "cortex-m55"])
+def test_compilers_take_the_code_at_every_level(core: str, level: str, digits: Sources, tmp_path: Path) -> None:
+    """Inline assembler wants registers, of which some options leave fewer."""
+    need(core)
+    for name, content in digits.files.items():
+        (tmp_path / name).write_bytes(content)
+    compilers = [
+        ["arm-none-eabi-gcc"],
+        ["clang", "--target=arm-none-eabi", "-isystem", "/usr/lib/arm-none-eabi/include"],
+    ]
+    floats = [] if core == "cortex-m0" else ["-mfloat-abi=hard"]
+    warnings = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+    for compiler in compilers:
+        tools.need(compiler[0])
+        command = [*compiler, f"-mcpu={core}", "-mthumb", *floats, *warnings, *level.split(), "-c", "digits.c"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+# edgecnn bench --target
+
+
+def bench(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "edgecnn", "bench", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_bench_counts_on_a_target(tmp_path: Path) -> None:
+    need("cortex-m4")
+    model, out = ROOT / "tests" / "files" / "tiny-int8.tflite", tmp_path / "costs.json"
+    ended = bench(model, "--target", "cortex-m4", "--out", out)
+    assert ended.returncode == 0, ended.stderr
+    (row,) = from_json(out.read_bytes(), TargetCosts, out).rows
+    assert isinstance(row, TargetCost)
+    sources = emulation.generate(read_graph(model.read_bytes(), "tiny"), "tiny_int8")
+    firmware = emulation.build(sources, "cortex-m4", tmp_path / "again")
+    image = np.random.default_rng(0).integers(-128, 128, sources.input_size, np.int8)
+    assert row.functions == emulation.count(firmware, image).functions
+    assert row.instructions == sum(row.functions.values())
+    assert (row.flash_bytes, row.ram_bytes, row.code_bytes) == (firmware.flash, firmware.ram, firmware.code)
+    assert (
+        f"tiny-int8.tflite on cortex-m4: {row.instructions:,} instructions, flash {row.flash_bytes:,}" in ended.stdout
+    )
+
+
+def test_bench_names_what_has_no_cost(workspace: Workspace) -> None:
+    need("cortex-m0")
+    tiny, large = ROOT / "tests" / "files" / "tiny-int8.tflite", workspace.path("tflite", "int8")
+    ended = bench(tiny, large, workspace.path("tflite", "float32"), "--target", "cortex-m0", "--json")
+    assert ended.returncode == 1
+    rows = from_json(ended.stdout.encode(), TargetCosts, "stdout").rows
+    assert [type(row) for row in rows] == [TargetCost, Failure, Failure]
+    assert "digits-int8.tflite: the board of cortex-m0 lacks" in ended.stderr
+    assert "digits-float32.tflite: " in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "cortex-m5"], "unknown target 'cortex-m5'; choose from: aarch64, "),
+        (["--target", "cortex-m4", "--aa"], "--target measures no time: leave out --data, --baseline, --aa, --ssh and"),
+    ],
+)
+def test_bench_on_targets_that_make_no_sense(options: list[str], message: str) -> None:
+    ended = bench(ROOT / "tests" / "files" / "tiny-int8.tflite", *options)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"edgecnn: {message}")
+
+
+# The kit
+
+
+def make_kit(model: Path, out: Path, *options: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "export", "cortex-m", str(model), "--out", str(out), *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def make(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_kit_proves_itself_and_finds_damage(workspace: Workspace, tmp_path: Path) -> None:
+    need("cortex-m7")
+    kit, model = tmp_path / "kit", workspace.path("tflite", "int8")
+    made = make_kit(model, kit, "--core", "m7", "--data", workspace.data_file)
+    assert made.returncode == 0, made.stderr
+    names = {str(path.relative_to(kit)) for path in kit.rglob("*") if path.is_file()}
+    assert {"digits_int8.c", "digits_int8.h", "Makefile", "README.md", "golden/inputs.bin"} <= names
+    assert set(made.stdout.split()) == {str(kit / name) for name in names}
+
+    checked = make(kit, "check")
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.endswith("ok: every output byte is as expected on cortex-m7\n")
+    assert (
+        make_kit(model, kit, "--core", "m7", "--data", workspace.data_file).returncode == 0
+    )  # anew, over what is built
+
+    outputs = bytearray((kit / "golden" / "outputs.bin").read_bytes())
+    outputs[-1] ^= 1
+    (kit / "golden" / "outputs.bin").write_bytes(outputs)
+    assert make(kit, "check").returncode == 2
+
+
+def test_kit_without_data_has_extreme_inputs(tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    assert make_kit(ROOT / "tests" / "files" / "tiny-int8.tflite", kit).returncode == 0
+    inputs = np.frombuffer((kit / "golden" / "inputs.bin").read_bytes(), np.int8).reshape(16, -1)
+    assert (inputs[0] == -128).all()
+    assert (inputs[1] == 127).all()
+    assert "TARGET ?= cortex-m4" in (kit / "model.mk").read_text(encoding="utf-8")
+
+
+def test_kit_refuses(workspace: Workspace, tmp_path: Path) -> None:
+    model = workspace.path("tflite", "int8")
+    (tmp_path / "notes.txt").write_text("mine")
+    held = make_kit(model, tmp_path)
+    assert (held.returncode, held.stderr) == (
+        1, f"export: {tmp_path} is not a kit of this model: it holds notes.txt; name a new or empty folder\n"
+    )  # fmt: skip
+    float_model = make_kit(workspace.path("tflite", "float32"), tmp_path / "kit")
+    assert float_model.returncode == 1
+    assert "int8" in float_model.stderr
+    assert make_kit(tmp_path / "none.tflite", tmp_path / "kit").returncode == 1
+    assert make_kit(model, tmp_path / "kit", "--core", "m5").returncode == 2
+    shapes = tmp_path / "shapes.npz"
+    images, labels = np.zeros((20, 9, 9), np.uint8), np.arange(20) % 10
+    np.savez(shapes, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    other = make_kit(model, tmp_path / "kit", "--data", shapes)
+    assert other.returncode == 1
+    assert f"{model} takes (28, 28, 1), the images of {shapes} are (9, 9, 1); see --data" in other.stderr
+    assert not (tmp_path / "kit").exists()

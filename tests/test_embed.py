@@ -1,0 +1,476 @@
+"""``edgecnn embed``: every kit does what its README says, and damage makes its self-test fail."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import SMALLER, source_of, write_tflite
+from tools import need
+
+from edgecnn import cli
+from edgecnn.embed import KIT_FILE, TARGETS, embed
+from edgecnn.embed.tflm import arena_with_margin
+from edgecnn.errors import ArtifactError, OutputError, SessionError, UnknownNameError, UnsupportedError
+from edgecnn.files import sha256_file, write_folder
+from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.models import MODELS
+from edgecnn.records import Kit, from_json
+
+FILES = Path(__file__).parent / "files"
+C_FLAGS = "-O1 -Wconversion -Wshadow -Werror"
+
+
+def run(*command: object, folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def make_c99(kit: Path, *settings: str) -> "subprocess.CompletedProcess[str]":
+    return run("make", "test", f"CFLAGS={C_FLAGS}", *settings, folder=kit)
+
+
+def make_tflm(kit: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+    """The kit's ``make test``, against TFLM as it is compiled inside the tflite-micro package."""
+    return run(
+        "make", "test", f"TFLM={FILES / 'tflm'}", "INCLUDES=", "LIB=", "LDFLAGS=-shared",
+        f"CXXFLAGS=-O1 -fPIC -Werror {' '.join(flags)}", f"RUN={sys.executable} {FILES / 'tflm' / 'run.py'}",
+        folder=kit,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The built-in models, PTQ-converted with random weights; do not change them."""
+    folder = tmp_path_factory.mktemp("models")
+    return {name: write_tflite(source_of(name), folder / f"{name}.tflite") for name in MODELS}
+
+
+@pytest.fixture(scope="module")
+def kits(workspace: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A kit of the trained int8 model for every target; do not change them."""
+    folder = tmp_path_factory.mktemp("kits")
+    for target in TARGETS:
+        embed(workspace.path("tflite", "int8"), target, folder / target, str(workspace.data_file))
+    return {target: folder / target for target in TARGETS}
+
+
+@pytest.fixture
+def own(kits: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    """Copies of the kits to change."""
+    return {target: Path(shutil.copytree(kit, tmp_path / target)) for target, kit in kits.items()}
+
+
+def replaced(path: Path, pattern: str, change: Any) -> None:
+    """Put ``change`` of the first match of ``pattern`` in its place."""
+    text = path.read_text()
+    assert re.search(pattern, text)
+    path.write_text(re.sub(pattern, change, text, count=1))
+
+
+def off_by_one(found: re.Match[str]) -> str:
+    """The first number of golden outputs, one step off."""
+    value = int(found[2])
+    return f"{found[1]}{value - 1 if value > 0 else value + 1}"
+
+
+GOLDEN_OUTPUT = r"(golden_outputs\[\d+\]\[\d+\] = \{\s*\{\s*)(-?\d+)"
+
+
+# What is in them
+
+
+def test_targets_are_those_of_the_command() -> None:
+    assert tuple(TARGETS) == cli.EMBED_TARGETS
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_kits_say_what_they_hold(target: str, kits: dict[str, Path], workspace: Any) -> None:
+    kit = from_json((kits[target] / KIT_FILE).read_bytes(), Kit, KIT_FILE)
+    held = {path.relative_to(kits[target]).as_posix() for path in kits[target].rglob("*") if path.is_file()}
+    assert held == {*kit.files, KIT_FILE}
+    assert all(sha256_file(kits[target] / name) == digest for name, digest in kit.files.items())
+    assert kit.model_sha256 == workspace.artifacts["tflite", "int8"].sha256
+    text = (kits[target] / "README.md").read_text()
+    assert "@@" not in text
+    for name in kit.files:
+        if name != "README.md" and not name.startswith("digits") and "examples" not in name:
+            assert name in text, f"{name} is not in the README"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_equal_models_give_equal_kits(target: str, kits: dict[str, Path], own: dict[str, Path], workspace: Any) -> None:
+    embed(workspace.path("tflite", "int8"), target, own[target], str(workspace.data_file))
+    for path in kits[target].rglob("*"):
+        if path.is_file():
+            assert (own[target] / path.relative_to(kits[target])).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("target", ["c99", "tflm", "arduino"])
+def test_golden_inputs_are_the_data_sets(target: str, kits: dict[str, Path], workspace: Any) -> None:
+    text = next(kits[target].rglob("golden.h")).read_text()
+    assert "golden inputs (test images" in text
+    assert "of digits)" in text
+    numbers = re.search(r"golden_inputs\[4\]\[784\] = \{(.*?)\};", text, re.DOTALL)
+    assert numbers is not None
+    values = np.asarray(re.findall(r"-?\d+", numbers[1]), int).reshape(4, 28, 28, 1)
+    first = np.unique(workspace.data.test.labels, return_index=True)[1][:4]
+    images = workspace.data.inputs(workspace.data.test.images[first])
+    quantization = workspace.artifacts["tflite", "int8"].input.quantization
+    expected = np.round(images / np.float32(quantization.scale[0])) + quantization.zero_point[0]
+    np.testing.assert_array_equal(values, np.clip(expected, -128, 127))
+
+
+# C99
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_c99_kit_passes_its_self_test(compiler: str, own: dict[str, Path]) -> None:
+    need(compiler)
+    done = make_c99(own["c99"], f"CC={compiler}", f"CFLAGS={C_FLAGS} -fsanitize=address,undefined")
+    assert done.returncode == 0, done.stderr
+    assert "ok: 4 golden inputs, every output byte as in TensorFlow Lite Micro" in done.stdout
+
+
+def test_c99_kit_notices_damage(own: dict[str, Path], kits: dict[str, Path]) -> None:
+    kit = own["c99"]
+    replaced(kit / "golden.h", GOLDEN_OUTPUT, off_by_one)
+    done = make_c99(kit)
+    assert done.returncode != 0
+    assert re.search(r"FAILED: golden input 0: output 0 is -?\d+, not -?\d+", done.stdout)
+    shutil.copy(kits["c99"] / "golden.h", kit)
+    (source,) = kit.glob("digits*.c")
+    weights = r"(dense\w*|fully_connected)(_weights\[\d+\] = \{\s*)((?:-?\d+,\s*){64})"
+    replaced(source, weights, lambda found: found[1] + found[2] + re.sub(r"-?\d+", "127", found[3]))
+    done = make_c99(kit, "-B")
+    assert done.returncode != 0
+    assert "FAILED: golden input" in done.stdout
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_built_in_models_pass_as_c99(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    kit = embed(models[name], "c99", tmp_path / "kit")
+    assert kit.arena_bytes is not None
+    done = make_c99(tmp_path / "kit")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok: " in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in SMALLER])
+def test_the_page_tells_the_arenas(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    page = (FILES.parents[1] / "docs" / "microcontroller.md").read_text(encoding="utf-8")
+    found = re.search(rf"^\| {name}[^|]*\| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", page, re.MULTILINE)
+    assert found is not None
+    tflm, code = (embed(models[name], target, tmp_path / target) for target in ("tflm", "c99"))
+    assert [int(text.replace(",", "")) for text in found.groups()] == [
+        tflm.arena_measured_bytes,
+        tflm.arena_bytes,
+        code.arena_bytes,
+    ]
+
+
+# TFLM
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_built_in_models_pass_in_tflm(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    kit = embed(models[name], "tflm", tmp_path / "kit")
+    done = make_tflm(tmp_path / "kit")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert "every output byte as on the host" in said
+    used = re.search(r"arena: (\d+) of (\d+) bytes used", said)
+    assert used is not None
+    assert kit.arena_bytes is not None
+    assert kit.arena_measured_bytes is not None
+    assert int(used[1]) <= kit.arena_measured_bytes < int(used[2]) == kit.arena_bytes
+    assert kit.arena_measured_bytes - int(used[1]) < 512, "the recording allocator takes some bytes of its own"
+
+
+def test_tflm_kit_notices_damage(own: dict[str, Path], kits: dict[str, Path], workspace: Any) -> None:
+    kit = own["tflm"]
+    replaced(kit / "golden.h", GOLDEN_OUTPUT, off_by_one)
+    done = make_tflm(kit)
+    assert done.returncode != 0
+    assert "FAILED: golden input 0: output 0 is" in done.stdout + done.stderr
+    shutil.copy(kits["tflm"] / "golden.h", kit)
+
+    model = workspace.path("tflite", "int8").read_bytes()
+    graph = read_graph(model, "x")
+    *_, dense = [operator for operator in graph.operators if operator.kind == "FULLY_CONNECTED"]
+    weights = graph.tensors[dense.inputs[1]].data.tobytes()
+    damaged = model.replace(weights, b"\x7f" * len(weights))
+    assert damaged != model
+    text = ",".join(map(str, damaged))
+    (source,) = kit.glob("*_model.cc")
+    replaced(source, r"= \{[^}]*\}", lambda found: f"= {{{text}}}")
+    done = make_tflm(kit)
+    assert done.returncode != 0
+    assert re.search(r"FAILED: golden input \d: output \d is", done.stdout + done.stderr)
+
+
+def test_tflm_kit_says_that_the_arena_is_too_small(own: dict[str, Path]) -> None:
+    (header,) = own["tflm"].glob("*_tflm.h")
+    name = re.search(r"#define (\w+_ARENA_SIZE) \d+", header.read_text())[1]  # type: ignore[index]
+    done = make_tflm(own["tflm"], f"-D{name}=20000")
+    assert done.returncode != 0
+    assert "FAILED: the interpreter cannot be made; is the arena of 20000 bytes too small?" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("damage", ["one operator less", "one place less"])
+def test_resolver_has_exactly_the_operators(damage: str, own: dict[str, Path]) -> None:
+    (source,) = own["tflm"].glob("*_tflm.cc")
+    if damage == "one operator less":
+        replaced(source, r"resolver\.AddSoftmax\(\)", "kTfLiteOk")
+    else:
+        replaced(source, r"MicroMutableOpResolver<5>", "MicroMutableOpResolver<4>")
+    done = make_tflm(own["tflm"])
+    assert done.returncode != 0
+    assert "FAILED: the interpreter cannot be made" in done.stdout + done.stderr
+
+
+def test_model_is_aligned_to_16_bytes(own: dict[str, Path]) -> None:
+    (source,) = own["tflm"].glob("*_model.cc")
+    test = own["tflm"] / "aligned.cc"
+    name = re.search(r"unsigned char (\w+)\[", source.read_text())[1]  # type: ignore[index]
+    test.write_text(
+        f'#include "{source.with_suffix(".h").name}"\n#include <stdint.h>\n'
+        f"int main() {{ return (int)((uintptr_t){name} % 16); }}\n"
+    )
+    done = run("g++", "-std=c++17", test, source, "-o", "aligned", folder=own["tflm"])
+    assert done.returncode == 0, done.stderr
+    assert run("./aligned", folder=own["tflm"]).returncode == 0
+
+
+def test_kit_compiles_where_tflm_has_its_older_namespace(own: dict[str, Path], tmp_path: Path) -> None:
+    headers = Path(shutil.copytree(FILES / "tflm", tmp_path / "headers"))
+    for header in headers.rglob("*.h"):
+        text = header.read_text()
+        header.write_text(text.replace("namespace micro {\n", "").replace("}  // namespace micro\n", ""))
+    (source,) = own["tflm"].glob("*_tflm.cc")
+    done = run("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{headers}", "-c", source, folder=own["tflm"])
+    assert done.returncode == 0, done.stderr
+
+
+def test_margin_covers_what_was_seen() -> None:
+    for measured in (1, 1000, 24_216, 123_457):
+        arena = arena_with_margin(measured)
+        assert arena % 16 == 0
+        assert arena >= measured + max(1024, 0.125 * measured)
+        assert arena <= 1.25 * measured + 1024 + 16
+
+
+# Arduino
+
+
+def compile_sketch(kit: Path, compiler: str, *flags: str) -> "list[subprocess.CompletedProcess[str]]":
+    prefix = compiler.removesuffix("g++")
+    (source,) = (kit / "src").glob("*.c")
+    sketch = kit / "examples" / "classify" / "classify.ino"
+    include = (f"-I{kit / 'src'}", f"-I{FILES / 'arduino'}", "-Wall", "-Wextra", "-Werror", *flags)
+    return [
+        run(f"{prefix}gcc", "-std=c99", "-O2", *include, "-c", source, "-o", "model.o", folder=kit),
+        run(
+            compiler, "-x", "c++", "-O2", *include, "-include", "Arduino.h", "-c", sketch, "-o", "sketch.o", folder=kit
+        ),
+    ]
+
+
+def test_arduino_library_compiles_for_a_board(own: dict[str, Path]) -> None:
+    need("arm-none-eabi-g++")
+    for done in compile_sketch(own["arduino"], "arm-none-eabi-g++", "-mcpu=cortex-m4", "-mthumb"):
+        assert done.returncode == 0, done.stderr
+
+
+def sketch_says(kit: Path) -> str:
+    for done in compile_sketch(kit, "g++"):
+        assert done.returncode == 0, done.stderr
+    host = FILES / "arduino" / "host.cc"
+    done = run("g++", f"-I{FILES / 'arduino'}", host, "sketch.o", "model.o", "-o", "sketch", folder=kit)
+    assert done.returncode == 0, done.stderr
+    return run("./sketch", folder=kit).stdout
+
+
+def test_sketch_prints_the_class(own: dict[str, Path], workspace: Any) -> None:
+    lines = sketch_says(own["arduino"]).splitlines()
+    names = workspace.data.class_names
+    for index, line in enumerate(lines):
+        found = re.fullmatch(rf"golden input {index}: class (\S+), as expected, 0 us", line)
+        assert found is not None, line
+        assert found[1] in names
+    assert [line.split()[4].rstrip(",") for line in lines].count(names[0]) >= 1
+    assert len(lines) == 4
+
+
+def test_sketch_notices_damage(own: dict[str, Path]) -> None:
+    replaced(own["arduino"] / "examples" / "classify" / "golden.h", GOLDEN_OUTPUT, off_by_one)
+    lines = sketch_says(own["arduino"]).splitlines()
+    assert "WRONG BYTES" in lines[0]
+    assert all("as expected" in line for line in lines[1:])
+
+
+def test_library_properties_are_whole(kits: dict[str, Path]) -> None:
+    lines = (kits["arduino"] / "library.properties").read_text().splitlines()
+    fields = dict(line.split("=", 1) for line in lines)
+    assert set(fields) == {
+        "name", "version", "author", "maintainer", "sentence", "paragraph", "category", "url", "architectures",
+        "includes",
+    }  # fmt: skip
+    assert (kits["arduino"] / "src" / fields["includes"]).is_file()
+    assert "avr" not in fields["architectures"].split(",")
+
+
+# Linux; its program is tested in test_export_kit.py
+
+
+def test_linux_kit_passes_its_check(kits: dict[str, Path]) -> None:
+    done = run(sys.executable, "run.py", "digits-int8.tflite", "--check", folder=kits["linux"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ok: ")
+
+
+def test_linux_asks_for_a_data_set_of_ones_own(workspace: Any, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"was made from digits, a data set of your own; give it with --data"):
+        embed(workspace.path("tflite", "int8"), "linux", tmp_path / "kit")
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("target", ["c99", "tflm", "arduino"])
+@pytest.mark.parametrize("scheme", ["float32", "dynamic-int8", "int16x8"])
+def test_only_integers_are_compared_byte_for_byte(target: str, scheme: str, workspace: Any, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="the kit's self-test compares bytes"):
+        embed(workspace.path("tflite", scheme), target, tmp_path / "kit")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["c99", "tflm", "arduino"])
+def test_unsigned_input_and_output_work(target: str, tmp_path: Path) -> None:
+    model = write_tflite(source_of("mnist_cnn", io="uint8"), tmp_path / "model.tflite")
+    embed(model, target, tmp_path / "kit")
+    if target == "c99":
+        assert make_c99(tmp_path / "kit").returncode == 0
+    elif target == "tflm":
+        done = make_tflm(tmp_path / "kit")
+        assert done.returncode == 0, done.stdout + done.stderr
+    else:
+        assert sketch_says(tmp_path / "kit").count("as expected") == 4
+
+
+def test_a_model_tflm_refuses_leaves_nothing(tmp_path: Path) -> None:
+    model = write_tflite(source_of("mobilenet_v1_025", settled=False), tmp_path / "model.tflite")
+    for target in ("c99", "tflm"):
+        with pytest.raises((SessionError, UnsupportedError)):
+            embed(model, target, tmp_path / "kit")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
+
+
+def test_models_of_other_kinds_are_refused(workspace: Any, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown target 'esp32'; choose from: arduino, c99, linux, tflm"):
+        embed(workspace.path("tflite", "int8"), "esp32", tmp_path / "kit")
+    with pytest.raises(ArtifactError, match=r"no exported model for tflm; give a file ending in \.tflite$"):
+        embed(workspace.path("onnx", "int8"), "tflm", tmp_path / "kit")
+    with pytest.raises(ArtifactError, match="no model file at"):
+        embed(tmp_path / "none.tflite", "c99", tmp_path / "kit")
+    changed = tmp_path / "changed.tflite"
+    changed.write_bytes(workspace.path("tflite", "int8").read_bytes()[:-500])
+    with pytest.raises((ArtifactError, SessionError)):
+        embed(changed, "c99", tmp_path / "kit")
+
+
+# The folder
+
+
+def test_foreign_and_changed_folders_stay_as_they_are(own: dict[str, Path], workspace: Any, tmp_path: Path) -> None:
+    model, kit = workspace.path("tflite", "int8"), own["c99"]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.md").write_text("mine")
+    with pytest.raises(OutputError, match=r"other is not a kit: it holds thesis\.md; name a new or empty folder"):
+        embed(model, "c99", other)
+    (kit / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"is a kit with something else in it: notes\.txt;"):
+        embed(model, "c99", kit)
+    (kit / "notes.txt").unlink()
+    with (kit / "self_test.c").open("a") as file:
+        file.write("/* mine */")
+    with pytest.raises(OutputError, match=r"is a kit in which self_test\.c was changed;"):
+        embed(model, "c99", kit)
+    assert (other / "thesis.md").read_text() == "mine"
+    assert (kit / "self_test.c").read_text().endswith("/* mine */")
+
+
+def test_a_former_kit_is_replaced_and_so_is_what_was_built(own: dict[str, Path], workspace: Any) -> None:
+    kit = own["c99"]
+    assert make_c99(kit).returncode == 0
+    embed(workspace.path("tflite", "int8-qat"), "tflm", kit)
+    assert from_json((kit / KIT_FILE).read_bytes(), Kit, "kit").target == "tflm"
+    assert not (kit / "build").exists()
+    assert not (kit / "self_test.c").exists()
+    assert not list(kit.parent.glob(".*"))
+
+
+def test_a_full_disk_leaves_the_former_kit(
+    own: dict[str, Path], workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    before = {path: path.read_bytes() for path in own["c99"].rglob("*") if path.is_file()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("edgecnn.files.os.fsync", full)
+    with pytest.raises(OutputError, match=r"cannot write .*: No space left on device"):
+        embed(workspace.path("tflite", "int8"), "c99", own["c99"])
+    assert {path: path.read_bytes() for path in own["c99"].rglob("*") if path.is_file()} == before
+    assert not list(own["c99"].parent.glob(".*"))
+
+
+def test_a_folder_moved_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
+    write_folder(tmp_path / "kit", {"a/b": b"old"})
+    (tmp_path / "kit").rename(tmp_path / ".kit.old")
+    (tmp_path / ".kit.partial").mkdir()
+
+    class Stop(BaseException):
+        pass
+
+    class Files(dict[str, bytes]):
+        def items(self) -> Any:
+            raise Stop
+
+    with pytest.raises(Stop):
+        write_folder(tmp_path / "kit", Files())
+    assert (tmp_path / "kit" / "a" / "b").read_bytes() == b"old"
+    write_folder(tmp_path / "kit", {"c": b"new"})
+    assert [path.name for path in tmp_path.rglob("*")] == ["kit", "c"]
+
+
+# The command
+
+
+def test_command(workspace: Any, tmp_path: Path) -> None:
+    model, out = workspace.path("tflite", "int8"), tmp_path / "kit"
+
+    def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        return run(sys.executable, "-m", "edgecnn", "embed", *arguments, folder=Path(cli.__file__).parents[1])
+
+    done = command(model, "--target", "tflm", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert re.match(
+        r"wrote .*kit: 10 files, arena [\d,]+ bytes \([\d,]+ measured here\); read .*README\.md", done.stdout
+    )
+    done = command(model, "--target", "c99", "--out", out, "--json")
+    assert from_json(done.stdout.encode(), Kit, "stdout") == from_json((out / KIT_FILE).read_bytes(), Kit, "kit")
+    (out / "mine").write_text("")
+    refused = command(model, "--target", "c99", "--out", out)
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert "something else in it: mine" in refused.stderr
+    assert command(model, "--target", "esp32", "--out", out).returncode == 2
+    assert command(model, "--out", out).returncode == 2
