@@ -5,7 +5,8 @@ The same file, one thread, batch 1, each way in a fresh process of its own, in r
 - a .tflite by edgecnn, by ``ai_edge_litert.tools.benchmark_litert_model``, and by edgecnn's loop around the interface
   that this tool uses, CompiledModel, while edgecnn runs Interpreter: what the two interfaces differ by is not timing;
 - an .onnx by edgecnn and by a bare loop in C over ONNX Runtime's C API (``ort_loop.c``), for its wheel brings no
-  timing tool that knows a median;
+  timing tool that knows a median; and so a model that only copies one number: what that takes longer from Python than
+  from C is the call, not timing;
 - nothing at all, by edgecnn: what its loop costs.
 """
 
@@ -46,10 +47,11 @@ OURS = ("litert", "onnxruntime")
 TOOL = "benchmark_litert_model"
 COMPILED = "CompiledModel in edgecnn's loop"
 C_LOOP = "C API"
+IDENTITY = "identity.onnx"
 EMPTY, EMPTY_LOOP = "empty runtime, sample", "empty runtime, whole loop"
 
 BAR = 0.03
-"""What our median may differ by from the other's, unless the interfaces differ by as much."""
+"""What our median, compared like for like, may differ by from the other's."""
 
 OVERHEAD_BAR_S = 1e-6
 """What our loop may cost for each sample."""
@@ -107,6 +109,7 @@ def run(path: Path, out: Path) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         ways = [*_empty(suite)]
         program = _compiled(Path(folder))
+        ways += _ways(_identity(out), np.zeros((1, 1, 1), np.float32), suite, program)
         for name in suite.models:
             image = np.random.default_rng(suite.seed).random(MODELS[name]().input_shape[1:], np.float32)
             for artifact in _made(name, suite, out):
@@ -146,6 +149,23 @@ def _made(name: str, suite: Suite, out: Path) -> list[Artifact]:
             write_atomic(path, file_format.embed(content, provenance.replace(scheme=scheme)))
             found.append(artifacts.describe(path))
     return found
+
+
+def _identity(out: Path) -> Candidate:
+    """A model that copies one number, written into ``out``."""
+    onnx = require("onnx")
+    shape = [1, 1, 1, 1]
+    source, target = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("input", "output")
+    )
+    node = onnx.helper.make_node("Identity", ["input"], ["output"])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "identity", [source], [target]),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    write_atomic(out / IDENTITY, model.SerializeToString())
+    return Candidate(path=out / IDENTITY, artifact=artifacts.describe(out / IDENTITY))
 
 
 # Ways to measure
@@ -310,19 +330,23 @@ def _time_loop_over_nothing(workbench: Workbench, path: Path, suite: Suite) -> l
 
 
 class Agreement(Record, frozen=True):
-    """Our time of a file over another's, median over median; ``explained`` over that of the same interface."""
+    """Our time of a file over another's, median over median, and the same like for like.
+
+    ``like`` is our loop around the interface that the tool uses (.tflite), or our time without what the call from
+    Python costs (.onnx), over the other's.
+    """
 
     file: str
     other: str
     ours: Measurement
     theirs: Measurement
     ratio: Estimate
-    explained: Estimate | None = None
+    like: Estimate
 
     @property
     def agrees(self) -> bool:
-        """Whether our median, or our timing of the same interface, is within the bar of the other's."""
-        return any(abs(found.value - 1) <= BAR for found in (self.ratio, self.explained) if found is not None)
+        """Whether our median or, where the interfaces differ, that compared like for like is within the bar."""
+        return min(abs(self.ratio.value - 1), abs(self.like.value - 1)) <= BAR
 
 
 def measurement_of(report: Report, file: str, way: str) -> Measurement:
@@ -344,15 +368,23 @@ def agreements(report: Report) -> tuple[Agreement, ...]:
     for file in files:
         if file.endswith(".tflite"):
             ours, theirs = measurement_of(report, file, OURS[0]), measurement_of(report, file, TOOL)
-            same = measurement_of(report, file, COMPILED)
-            explained = statistics.ratio(same, theirs)
-            ratio = statistics.ratio(ours, theirs)
-            found.append(Agreement(file=file, other=TOOL, ours=ours, theirs=theirs, ratio=ratio, explained=explained))
-        elif file.endswith(".onnx"):
+            alike = measurement_of(report, file, COMPILED)
+        elif file.endswith(".onnx") and file != IDENTITY:
             ours, theirs = measurement_of(report, file, OURS[1]), measurement_of(report, file, C_LOOP)
-            ratio = statistics.ratio(ours, theirs)
-            found.append(Agreement(file=file, other=C_LOOP, ours=ours, theirs=theirs, ratio=ratio))
+            cost = call_s(report)
+            alike = ours.replace(blocks=tuple(tuple(sample - cost for sample in block) for block in ours.blocks))
+        else:
+            continue
+        ratio, like = statistics.ratio(ours, theirs), statistics.ratio(alike, theirs)
+        other = theirs.runtime
+        found.append(Agreement(file=file, other=other, ours=ours, theirs=theirs, ratio=ratio, like=like))
     return tuple(found)
+
+
+def call_s(report: Report) -> float:
+    """What a call of ONNX Runtime takes longer from Python than from C, in seconds: median less median."""
+    ours, theirs = (measurement_of(report, IDENTITY, way) for way in (OURS[1], C_LOOP))
+    return float(np.median(ours.samples) - np.median(theirs.samples))
 
 
 def overhead_s(report: Report) -> tuple[float, float]:
@@ -380,14 +412,12 @@ def table(report: Report, source: str) -> str:
     unit = format.unit_for(float(np.median(one.ours.samples)) for one in found)
     lines = [
         f"| file | compared with | edgecnn, {unit.name} | the other, {unit.name} | edgecnn ÷ the other [95 %] "
-        "| same interface in edgecnn's loop ÷ the other [95 %] |",
+        "| like for like [95 %] |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for one in found:
         times = (format.time(float(np.median(way.samples)), unit) for way in (one.ours, one.theirs))
-        lines.append(
-            f"| {one.file} | {one.other} | {' | '.join(times)} | {_text(one.ratio)} | {_text(one.explained)} |"
-        )
+        lines.append(f"| {one.file} | {one.other} | {' | '.join(times)} | {_text(one.ratio)} | {_text(one.like)} |")
     per_sample, per_turn = overhead_s(report)
     bars = missed(report)
     verdict = f"Missed: {'; '.join(bars)}." if bars else "All are met."
@@ -396,10 +426,14 @@ def table(report: Report, source: str) -> str:
     load = "" if where.load_1min is None else f", load average {where.load_1min:.1f} before"
     measured = next(one.ours for one in found)
     notes = (
+        f"Like for like: edgecnn runs a .tflite in LiteRT's Interpreter, {TOOL} in CompiledModel, which is not the "
+        "same to a small model; here edgecnn's loop is around CompiledModel, too. A call of ONNX Runtime takes "
+        f"{format.duration(call_s(report))} longer from Python than from C, measured with a model that copies one "
+        "number; here that is taken off.",
         f"With a runtime that does nothing, a sample is {format.duration(per_sample)} and a turn of the loop takes "
         f"{format.duration(per_turn)}.",
-        f"Bars: our median, or our loop around the interface that the other times, within {BAR:.0%} of the other's; a "
-        f"sample and a turn of the loop at most {format.duration(OVERHEAD_BAR_S)}. {verdict}",
+        f"Bars: our median, as it is or like for like, within {BAR:.0%} of the other's; a sample and a turn of the "
+        f"loop at most {format.duration(OVERHEAD_BAR_S)}. {verdict}",
         f"Measured on {machine(where)}, {format.counted(where.usable_cores, 'core')} (cpu, 1 thread, batch 1{load}), "
         f"{len(measured.blocks)} rounds of {len(measured.blocks[0])} inferences, Python {where.python}, {versions}. "
         f"Every sample is in `{source}`.",
@@ -407,5 +441,5 @@ def table(report: Report, source: str) -> str:
     return "\n".join(lines) + "\n\n" + "\n\n".join(notes)
 
 
-def _text(ratio: Estimate | None) -> str:
-    return format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)
+def _text(ratio: Estimate) -> str:
+    return format.ratio_interval(ratio.value, ratio.low, ratio.high)
