@@ -3,15 +3,18 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Workspace
+from conftest import FinishedRun, Workspace
 from emulated import need
 
-from edgecnn import cli, emulation
+from edgecnn import cli, device, emulation
 from edgecnn.artifacts import sidecar
+from edgecnn.bench.files import bench_files
+from edgecnn.bundle import make_bundle
 from edgecnn.emulation import costs, machine
 from edgecnn.errors import UnknownNameError
 from edgecnn.formats.c99 import to_c
@@ -204,6 +207,30 @@ def test_a_missing_tool_leaves_the_times_and_is_an_error(tmp_path: Path, monkeyp
     assert "edgecnn: cortex-m4 (target): cortex-m4 needs make, which this machine lacks" in ended.stderr
     report = from_json(ended.stdout.encode(), Report, "stdout")
     assert [type(row) for row in report.rows] == [Result, Failure]
+
+
+def test_beside_a_device_instructions_are_counted_here(
+    finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("cortex-m4")
+    bundle, out = tmp_path / "bundle.zip", tmp_path / "results.json"
+    make_bundle(finished_run.folder, bundle, data=str(finished_run.data_file), images=20)
+    asked: list[str] = []
+
+    def there(transport: object, bundle: Path, options: Sequence[str]) -> Report:
+        asked.extend(options)
+        return bench_files([TINY], seconds=0.05, processes=2)
+
+    monkeypatch.setattr(device, "bench_on", there)
+    arguments = [str(bundle), "--ssh", "device", "--seconds", "0.05", "--target", "cortex-m4", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["edgecnn", "bench", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert asked == ["--seconds", "0.05"]
+    report = read(out)
+    assert {cost.artifact.rpartition(".")[0] for cost in report.emulated} == {"mnist_cnn-int8"}
+    assert all(row.expected for row in report.rows if isinstance(row, Failure))
 
 
 @pytest.mark.parametrize(
