@@ -19,7 +19,7 @@ from edgecnn.report import read
 ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "benchmarks" / "suites" / "against-others.toml"
 TINY = ROOT / "tests" / "files" / "tiny-int8.onnx"
-SMALL = against_others.Suite(models=("ds_cnn",), seed=0, images=4, rounds=2, warmup=3, runs=5)
+SMALL = against_others.Suite(models=("ds_cnn",), seed=0, images=200, rounds=2, warmup=3, runs=5)
 
 
 @pytest.fixture(scope="module")

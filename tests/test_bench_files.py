@@ -223,7 +223,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("folder.onnx", "notes.txt", "nothere.tflite")]
     report = bench_files(paths, seconds=QUICK)
     assert [failure.error for failure in failures(report)] == 3 * ["ArtifactError"]
-    assert "give a file ending in .tflite, .onnx, .keras" in failures(report)[1].reason
+    assert "give a file ending in .tflite, .onnx, .c, .keras" in failures(report)[1].reason
     assert report.rows == tuple(failures(report))
 
 

@@ -13,15 +13,16 @@ from emulated import need
 
 from benchmarks import against_others, int8_onnx, microcontroller
 from edgecnn.errors import ConfigError, RecordError
+from edgecnn.formats import format_named, pairs
 from edgecnn.models import MODELS
 from edgecnn.pipeline import read_config
+from edgecnn.quantization.schemes import scheme_named
 from edgecnn.records import Failure, Parity, Report, Result, from_json, to_json
 from edgecnn.report import read
 
 ROOT = Path(__file__).parents[1]
 SUITES = sorted((ROOT / "benchmarks" / "suites").glob("*.toml"))
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-AGAINST_OTHERS = ROOT / "benchmarks" / "results" / "against-others.json"
 INT8_ONNX = ROOT / "benchmarks" / "results" / "int8-onnx.json"
 MICROCONTROLLER = ROOT / "benchmarks" / "results" / "microcontroller.json"
 
@@ -69,15 +70,14 @@ def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
 def test_unknown_suite_is_an_error() -> None:
     ended = benchmarks("run", "minst")
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, microcontroller, mnist\n"
+    assert ended.stderr == (
+        "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, microcontroller, mnist\n"
     )
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in RESULTS if path not in (AGAINST_OTHERS, INT8_ONNX, MICROCONTROLLER)],
+    [path for path in RESULTS if path.stem not in ("against-others", "int8-onnx", "microcontroller")],
     ids=lambda path: path.stem,
 )
 def test_results_are_reports_of_their_suite(path: Path) -> None:
@@ -90,10 +90,9 @@ def test_results_are_reports_of_their_suite(path: Path) -> None:
         if isinstance(row, Result)
     }
     for threads in suite.threads:
-        for scheme in suite.schemes:
-            for format in suite.formats:
-                if (scheme, format) != ("int16x8", "onnx"):  # ONNX Runtime has no such kernels
-                    assert (scheme, format, threads) in measured
+        for format, scheme in pairs([*map(format_named, suite.formats)], [*map(scheme_named, suite.schemes)]):
+            if (scheme.name, format.name) != ("int16x8", "onnx"):  # ONNX Runtime has no such kernels
+                assert (scheme.name, format.ending, threads) in measured
     assert all(parity.violations == () for parity in report.parities)
 
 

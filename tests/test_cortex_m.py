@@ -16,7 +16,7 @@ from edgecnn.emulation.machine import Int8
 from edgecnn.errors import FitError
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
-from edgecnn.records import Artifact, Failure, TargetCost, TargetCosts, from_json
+from edgecnn.records import Artifact
 from edgecnn.runtimes.quantized_io import to_input
 
 ROOT = Path(__file__).parents[1]
@@ -161,56 +161,6 @@ def test_compilers_take_the_code_at_every_level(core: str, level: str, digits: S
         command = [*compiler, f"-mcpu={core}", "-mthumb", *floats, *warnings, *level.split(), "-c", "digits.c"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
-
-
-# edgecnn bench --target
-
-
-def bench(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "edgecnn", "bench", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_bench_counts_on_a_target(tmp_path: Path) -> None:
-    need("cortex-m4")
-    model, out = ROOT / "tests" / "files" / "tiny-int8.tflite", tmp_path / "costs.json"
-    ended = bench(model, "--target", "cortex-m4", "--out", out)
-    assert ended.returncode == 0, ended.stderr
-    (row,) = from_json(out.read_bytes(), TargetCosts, out).rows
-    assert isinstance(row, TargetCost)
-    sources = emulation.generate(read_graph(model.read_bytes(), "tiny"), "tiny_int8")
-    firmware = emulation.build(sources, "cortex-m4", tmp_path / "again")
-    image = np.random.default_rng(0).integers(-128, 128, sources.input_size, np.int8)
-    assert row.functions == emulation.count(firmware, image).functions
-    assert row.instructions == sum(row.functions.values())
-    assert (row.flash_bytes, row.ram_bytes, row.code_bytes) == (firmware.flash, firmware.ram, firmware.code)
-    assert (
-        f"tiny-int8.tflite on cortex-m4: {row.instructions:,} instructions, flash {row.flash_bytes:,}" in ended.stdout
-    )
-
-
-def test_bench_names_what_has_no_cost(workspace: Workspace) -> None:
-    need("cortex-m0")
-    tiny, large = ROOT / "tests" / "files" / "tiny-int8.tflite", workspace.path("tflite", "int8")
-    ended = bench(tiny, large, workspace.path("tflite", "float32"), "--target", "cortex-m0", "--json")
-    assert ended.returncode == 1
-    rows = from_json(ended.stdout.encode(), TargetCosts, "stdout").rows
-    assert [type(row) for row in rows] == [TargetCost, Failure, Failure]
-    assert "digits-int8.tflite: the board of cortex-m0 lacks" in ended.stderr
-    assert "digits-float32.tflite: " in ended.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--target", "cortex-m5"], "unknown target 'cortex-m5'; choose from: aarch64, "),
-        (["--target", "cortex-m4", "--aa"], "--target measures no time: leave out --data, --baseline, --aa, --ssh and"),
-    ],
-)
-def test_bench_on_targets_that_make_no_sense(options: list[str], message: str) -> None:
-    ended = bench(ROOT / "tests" / "files" / "tiny-int8.tflite", *options)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"edgecnn: {message}")
 
 
 # The kit

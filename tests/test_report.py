@@ -34,6 +34,7 @@ from edgecnn.records import (
     Baseline,
     ColdStart,
     Difference,
+    Emulated,
     Energy,
     Environment,
     Failure,
@@ -287,6 +288,24 @@ def a_layer(position: int | None, operator: str, own: float | None, summed: floa
     )
 
 
+def a_cost(artifact: Artifact, target: str, instructions: int) -> Emulated:
+    return Emulated(
+        artifact=artifact.file,
+        artifact_sha256=artifact.sha256,
+        target=target,
+        opt="-O2",
+        compiler="a-gcc 12.2.1",
+        emulator="QEMU 7.2",
+        instructions=instructions,
+        functions={"model_invoke": instructions},
+        code_bytes=5_432,
+        flash_bytes=31_032,
+        ram_bytes=21_684,
+        stack_bytes=296,
+        arena_bytes=21_680,
+    )
+
+
 def a_rich_report() -> Report:
     """Everything a report can show: sweeps, starts, memory, energy, two baselines, layers, a failure."""
     float_wrong, int8_wrong = set(range(119)), {*range(10, 119), *range(500, 520)}
@@ -314,6 +333,7 @@ def a_rich_report() -> Report:
         [*rows, FAILED, SENSELESS],
         [a_parity(FLOAT, 9881), a_parity(INT8, 9871, lsb=3), a_parity(ONNX_INT8, 9871, lsb=4)],
         baselines=baselines,
+        emulated=(a_cost(INT8, "cortex-m4", 4_560_123), a_cost(INT8, "cortex-m55", 1_234_567)),
         layers=(
             LayerErrors(
                 artifact="int8.tflite",
@@ -646,6 +666,55 @@ def test_end_to_end_starts_memory_and_energy_reach_every_output() -> None:
     assert "## Start, memory and energy" in text
     assert "medians of 3 fresh processes" in text
     assert " e2e" in shown(report)
+
+
+def test_emulated_processors_reach_every_output_but_csv(rich_path: Path) -> None:
+    report = a_rich_report()
+    text = markdown_of(report)
+    section = text[text.index("## Emulated processors") :]
+    assert markdown_row(section, "int8.tflite") == [
+        "int8.tflite", "cortex-m4 (a)", "4.56", "5,432", "31,032", "21,684", "21,680", "296"
+    ]  # fmt: skip
+    assert "- (a) a-gcc 12.2.1 -O2, QEMU 7.2" in section
+    assert "instructions are no time" in section
+    html = rich_path.read_text()
+    assert '<a href="#emulated">Emulated processors</a>' in html
+    assert "<title>int8.tflite on cortex-m55: 1,234,567 instructions</title>" in html
+    assert 'aria-label="Instructions of one inference"' in html
+    assert "int8.tflite on cortex-m4: 4,560,123 instructions, flash 31,032 bytes" in shown(report)
+    assert "cortex" not in csvfile.render(page(report)).decode()
+    assert "Emulated" not in markdown_of(a_full_report())
+
+
+def test_costs_alone_make_a_report(tmp_path: Path) -> None:
+    report = a_report(emulated=(a_cost(INT8, "cortex-m4", 12),))
+    write(report, tmp_path)
+    assert read(tmp_path / "report.json") == report
+    assert "int8.tflite on cortex-m4: 12 instructions" in shown(report)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3.2, r"LiteRT runs int8\.tflite 3\.\d+ \[3\.\d+, 3\.\d+\] times as fast as its C code; the C code is for dev"),
+        (0.5, r"the C code of int8\.tflite runs [12]\.\d+ \[\d\.\d+, 2\.\d+\] times as fast as LiteRT\."),
+        (1.0, r"no measurable difference between the C code of int8\.tflite and LiteRT \(time ratio "),
+    ],
+)
+def test_the_verdict_says_whether_litert_or_c_is_faster(seconds: float, said: str) -> None:
+    code = an_artifact("int8.c", "int8", 90_000)
+
+    def in_c(threads: int) -> Result:
+        result = a_result(code, 41e-6 * seconds, threads=threads, seed=2)
+        return result.replace(measurement=result.measurement.replace(runtime="c99"))
+
+    litert, others = a_result(INT8, 41e-6), (a_result(FLOAT, 80e-6), a_result(QAT, 20e-6))
+    content = page(a_report([a_result(INT8, 20e-6, threads=2), in_c(2), litert, in_c(1), *others]))
+    sentences = [line for line in content.verdict if line.startswith("On this machine")]
+    assert len(sentences) == 1
+    assert re.match(rf"On this machine \(cpu, 1 thread, batch 1\): {said}", sentences[0]), sentences
+    apart = page(a_report([litert, in_c(2)]))
+    assert not [line for line in apart.verdict if line.startswith("On this machine")]
 
 
 def test_what_was_never_measured_has_no_column() -> None:
