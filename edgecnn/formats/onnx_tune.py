@@ -92,15 +92,12 @@ class _Search:
         self.float = _Run(float_model, frozenset())
         self.unsigned = True
         self.untuned = self.best = self.run(frozenset())
-        self.unsigned = False
-        signed = self.run(frozenset())
-        if median(_ratios(signed, self.untuned, _CONFIRMING)) < _GAIN:
-            self.best = signed
-        else:
-            self.unsigned = True
         self.seen = {self.best.in_float}
         self.images = _encoded(graph, images[:_COMPARED_IMAGES])
-        self.expected = self.untuned.outputs(self.images)
+        # With every operator in float nothing is rounded on the way: what rounding costs is told against that.
+        whole = self.run(frozenset(range(len(graph.operators))))
+        self.expected = whole.outputs(self.images).argmax(1)
+        self.least = self.agreement(self.untuned) - (1 - SAME_INTEGERS.agreement)
         self.state = ""
 
     def run(self, in_float: frozenset[int]) -> "_Run":
@@ -151,13 +148,22 @@ class _Search:
             for other in in_float - {position}
         )
 
+    def agreement(self, candidate: "_Run") -> float:
+        """Share of the images whose top class is that of the same weights without any rounding, 0…1."""
+        return float((candidate.outputs(self.images).argmax(1) == self.expected).mean())
+
     def agrees(self, candidate: "_Run") -> bool:
-        """Whether the candidate's top class is that of the int8 graph as often as the tolerance asks."""
-        outputs = candidate.outputs(self.images)
-        return bool((outputs.argmax(1) == self.expected.argmax(1)).mean() >= SAME_INTEGERS.agreement)
+        """Whether the candidate is as near to the answers without rounding as the int8 graph, within tolerance."""
+        return self.agreement(candidate) >= self.least
 
     def result(self) -> Tuning:
         """The best placement, or all in float if that is not faster than the float file."""
+        self.unsigned = False  # last, because on x86 a graph with int8 activations is one in float, and a dead end
+        signed = self.run(self.best.in_float)
+        if median(_ratios(signed, self.best, _CONFIRMING)) < _GAIN and self.agrees(signed):
+            self.best = signed
+        else:
+            self.unsigned = True
         ratios = _ratios(self.best, self.float, _FINAL)
         if median(ratios) > 1:
             everything = self.run(frozenset(operator.position for operator in self.graph.operators))
