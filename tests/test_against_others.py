@@ -130,7 +130,8 @@ def test_a_row_that_is_missing_is_an_error(report: Report) -> None:
 
 def test_a_small_suite_runs(tmp_path: Path) -> None:
     suite = tmp_path / "suite.toml"
-    suite.write_text('models = ["ds_cnn"]\nseed = 0\nimages = 200\nrounds = 2\nwarmup = 3\nruns = 5\n', encoding="utf-8")
+    keys = ('models = ["ds_cnn"]', "seed = 0", "images = 200", "rounds = 2", "warmup = 3", "runs = 5")
+    suite.write_text("\n".join(keys), encoding="utf-8")
     found = against_others.run(suite, tmp_path / "out")
     ways = [(row.artifact.file, row.measurement.runtime) for row in found.rows if isinstance(row, Result)]
     assert len(ways) == len(set(ways)) == 2 + 2 + 2 * 3 + 2 * 2
