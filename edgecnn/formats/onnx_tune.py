@@ -97,7 +97,7 @@ class _Search:
         # With every operator in float nothing is rounded on the way: what rounding costs is told against that.
         whole = self.run(frozenset(range(len(graph.operators))))
         self.expected = whole.outputs(self.images).argmax(1)
-        self.least = self.agreement(self.untuned) - (1 - SAME_INTEGERS.agreement)
+        self.untuned_right = self.right(self.untuned)
         self.state = ""
 
     def run(self, in_float: frozenset[int]) -> "_Run":
@@ -148,13 +148,20 @@ class _Search:
             for other in in_float - {position}
         )
 
-    def agreement(self, candidate: "_Run") -> float:
-        """Share of the images whose top class is that of the same weights without any rounding, 0…1."""
-        return float((candidate.outputs(self.images).argmax(1) == self.expected).mean())
+    def right(self, candidate: "_Run") -> NDArray[np.bool_]:
+        """For each image, whether the top class is that of the same weights without any rounding."""
+        right: NDArray[np.bool_] = candidate.outputs(self.images).argmax(1) == self.expected
+        return right
 
     def agrees(self, candidate: "_Run") -> bool:
-        """Whether the candidate is as near to the answers without rounding as the int8 graph, within tolerance."""
-        return self.agreement(candidate) >= self.least
+        """Whether the candidate is as near to the answers without rounding as the int8 graph, within tolerance.
+
+        As in verification, what chance explains (95 %) does not count: only images that one of the two gets right.
+        """
+        right = self.right(candidate)
+        lost, gained = (self.untuned_right & ~right).sum(), (right & ~self.untuned_right).sum()
+        worse = lost - gained - 1.96 * (lost + gained) ** 0.5
+        return bool(worse <= (1 - SAME_INTEGERS.agreement) * len(right))
 
     def result(self) -> Tuning:
         """The best placement, or all in float if that is not faster than the float file."""
