@@ -23,13 +23,14 @@ import msgspec
 import numpy as np
 
 from benchmarks import int8_onnx
+from benchmarks.suite import ModelSuite, read_suite
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, environment, statistics
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.timing import time_calls
 from edgecnn.bench.worker import Workbench, Worker
-from edgecnn.errors import BenchError, ConfigError, RecordError
+from edgecnn.errors import BenchError, RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, provenance_of
 from edgecnn.formats.source import Source
@@ -69,32 +70,12 @@ tool.run_benchmark(tool.parse_args())
 """
 
 
-class Suite(Record, frozen=True):
+class Suite(ModelSuite, frozen=True):
     """What to measure: see the file."""
 
-    models: tuple[str, ...]
-    seed: int
-    images: int
     rounds: int
     warmup: int
     runs: int
-
-
-def read_suite(path: Path) -> Suite:
-    """The suite in the TOML file at ``path``.
-
-    Raises:
-        ConfigError: no TOML, an unknown or missing key, a value of the wrong type, or an unknown model.
-    """
-    try:
-        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not a valid suite: {error}; the keys are: {', '.join(Suite.__struct_fields__)}"
-        ) from error
-    if unknown := sorted(set(suite.models) - set(MODELS)):
-        raise ConfigError(f"{path} names unknown models {', '.join(unknown)}; known are: {', '.join(MODELS)}")
-    return suite
 
 
 def run(path: Path, out: Path) -> Report:
@@ -103,7 +84,7 @@ def run(path: Path, out: Path) -> Report:
     Raises:
         BenchError: there is no C compiler, or a way to measure a file fails.
     """
-    suite = read_suite(path)
+    suite = read_suite(path, Suite)
     make_folder(out)
     machine_before = environment.environment()
     with tempfile.TemporaryDirectory() as folder:

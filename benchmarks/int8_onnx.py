@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
+from benchmarks.suite import ModelSuite, read_suite
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench, statistics
 from edgecnn.bench.statistics import Estimate
 from edgecnn.data import DataSet, load
 from edgecnn.data.dataset import Split, make_dataset
-from edgecnn.errors import ConfigError, RecordError
+from edgecnn.errors import RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, onnx_tune, provenance_of
 from edgecnn.formats.onnx_qdq import spec_of
@@ -40,7 +40,6 @@ from edgecnn.records import (
     Failure,
     Measurement,
     Parity,
-    Record,
     Report,
     Result,
     to_json,
@@ -85,16 +84,13 @@ _CLEAR = 10.0
 _SETTLING = 100
 
 
-class Suite(Record, frozen=True):
+class Suite(ModelSuite, frozen=True):
     """What to measure; times in seconds. ``images`` calibrate the ranges.
 
     The reference CNN has all of MNIST, for one epoch; of the others, ``train_images`` train each for ``epochs``, and
     their answers are compared on ``test_images``.
     """
 
-    models: tuple[str, ...]
-    seed: int
-    images: int
     train_images: int
     epochs: int
     test_images: int
@@ -103,26 +99,9 @@ class Suite(Record, frozen=True):
     blocks: int
 
 
-def read_suite(path: Path) -> Suite:
-    """The suite in the TOML file at ``path``.
-
-    Raises:
-        ConfigError: no TOML, an unknown or missing key, a value of the wrong type, or an unknown model.
-    """
-    try:
-        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not a valid suite: {error}; the keys are: {', '.join(Suite.__struct_fields__)}"
-        ) from error
-    if unknown := sorted(set(suite.models) - set(MODELS)):
-        raise ConfigError(f"{path} names unknown models {', '.join(unknown)}; known are: {', '.join(MODELS)}")
-    return suite
-
-
 def run(path: Path, out: Path) -> Report:
     """Make every file of the suite at ``path`` in the folder ``out`` and measure them: those of a model in turns."""
-    suite = read_suite(path)
+    suite = read_suite(path, Suite)
     make_folder(out)
     made, parities = {}, []
     for name in suite.models:

@@ -8,20 +8,19 @@ pipelines nor memories. What TFLite Micro needs is not measured here; the figure
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
 import numpy as np
 
 from benchmarks import int8_onnx
+from benchmarks.suite import ModelSuite, check_names, read_suite
 from edgecnn import emulation
 from edgecnn.bench.environment import environment
 from edgecnn.data import Images
 from edgecnn.emulation.machine import Int8, tool_versions
-from edgecnn.errors import ConfigError, RecordError
+from edgecnn.errors import RecordError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.formats import c99, tflite
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import read_graph
-from edgecnn.models import MODELS
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
@@ -61,14 +60,11 @@ REFERENCE = {
 """TFLite Micro with CMSIS-NN: figures that the bars were set by. They were counted elsewhere, not by this suite."""
 
 
-class Suite(Record, frozen=True):
+class Suite(ModelSuite, frozen=True):
     """What to count. ``images`` calibrate the ranges; the models are trained as those of ``int8-onnx``."""
 
-    models: tuple[str, ...]
     targets: tuple[str, ...]
     levels: tuple[str, ...]
-    seed: int
-    images: int
     train_images: int
     epochs: int
     test_images: int
@@ -110,31 +106,11 @@ class Counts(Record, frozen=True):
 SCHEMA_VERSION = 1
 
 
-def read_suite(path: Path) -> Suite:
-    """The suite in the TOML file at ``path``.
-
-    Raises:
-        ConfigError: no TOML, an unknown or missing key, a value of the wrong type, or an unknown name.
-    """
-    try:
-        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not a valid suite: {error}; the keys are: {', '.join(Suite.__struct_fields__)}"
-        ) from error
-    for kind, names, known in (
-        ("models", suite.models, tuple(MODELS)),
-        ("targets", suite.targets, emulation.TARGETS),
-        ("levels", suite.levels, emulation.LEVELS),
-    ):
-        if unknown := sorted(set(names) - set(known)):
-            raise ConfigError(f"{path} names unknown {kind} {', '.join(unknown)}; known are: {', '.join(known)}")
-    return suite
-
-
 def run(path: Path, out: Path) -> Counts:
     """Train and convert the models of the suite at ``path``, keep the .tflite files in ``out``, and count."""
-    suite = read_suite(path)
+    suite = read_suite(path, Suite)
+    check_names(path, "targets", suite.targets, emulation.TARGETS)
+    check_names(path, "levels", suite.levels, emulation.LEVELS)
     make_folder(out)
     rows: list[Row] = []
     for name in suite.models:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import against_others
+from benchmarks.suite import read_suite
 from edgecnn import artifacts
 from edgecnn.bench import Candidate
 from edgecnn.errors import BenchError, ConfigError, RecordError
@@ -45,7 +46,7 @@ def changed(report: Report, file: str, way: str, factor: float) -> Report:
 
 
 def test_the_result_is_of_its_suite(report: Report) -> None:
-    suite = against_others.read_suite(SUITE)
+    suite = read_suite(SUITE, against_others.Suite)
     assert suite.rounds >= 10
     ways = {
         (row.artifact.file, row.measurement.runtime): row.measurement for row in report.rows if isinstance(row, Result)
@@ -214,4 +215,4 @@ def test_suites_that_cannot_be_used(old: str, new: str, message: str, tmp_path: 
     assert old in text
     (tmp_path / "s.toml").write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ConfigError, match=re.escape(message)):
-        against_others.read_suite(tmp_path / "s.toml")
+        read_suite(tmp_path / "s.toml", against_others.Suite)

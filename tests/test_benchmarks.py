@@ -12,6 +12,7 @@ import pytest
 from emulated import need
 
 from benchmarks import against_others, int8_onnx, microcontroller
+from benchmarks.suite import read_suite
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.formats import format_named, pairs
 from edgecnn.models import MODELS
@@ -48,12 +49,12 @@ def test_there_is_a_result_for_each_suite() -> None:
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_suites_parse(path: Path) -> None:
-    readers = {
-        "against-others": against_others.read_suite,
-        "int8-onnx": int8_onnx.read_suite,
-        "microcontroller": microcontroller.read_suite,
+    kinds = {
+        "against-others": against_others.Suite,
+        "int8-onnx": int8_onnx.Suite,
+        "microcontroller": microcontroller.Suite,
     }
-    readers.get(path.stem, read_config)(path)
+    assert read_suite(path, kinds[path.stem]) if path.stem in kinds else read_config(path)
 
 
 def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
@@ -178,7 +179,7 @@ def slowed(report: Report, file: str, factor: float) -> Report:
 
 
 def test_int8_result_is_of_its_suite(int8_report: Report) -> None:
-    suite = int8_onnx.read_suite(ROOT / "benchmarks" / "suites" / "int8-onnx.toml")
+    suite = read_suite(ROOT / "benchmarks" / "suites" / "int8-onnx.toml", int8_onnx.Suite)
     assert suite.blocks >= 30
     assert int8_onnx.models_of(int8_report) == suite.models == tuple(MODELS)
     assert len(int8_report.rows) == len(suite.models) * len(int8_onnx.COLUMNS)
@@ -327,7 +328,7 @@ def with_row(counts: microcontroller.Counts, model: str, target: str, **changes:
 
 
 def test_microcontroller_result_is_of_its_suite(counts: microcontroller.Counts) -> None:
-    suite = microcontroller.read_suite(ROOT / "benchmarks" / "suites" / "microcontroller.toml")
+    suite = read_suite(ROOT / "benchmarks" / "suites" / "microcontroller.toml", microcontroller.Suite)
     wanted = [(model, target, level) for model in suite.models for target in suite.targets for level in suite.levels]
     assert [(row.model, row.target, row.level) for row in counts.rows] == wanted
     assert suite.test_images >= 100
@@ -406,14 +407,14 @@ def test_a_missing_microcontroller_row_is_an_error(counts: microcontroller.Count
         ('"ds_cnn"', '"vgg"', "names unknown models vgg; known are: mnist_cnn, resnet8"),
         ('"cortex-m55"', '"cortex-m85"', "names unknown targets cortex-m85; known are: cortex-m0"),
         ('"-Os"', '"-O9"', "names unknown levels -O9; known are: -O2, -Os, -O3"),
-        ("images =", "image =", "unknown field `image`; the keys are: models, targets"),
+        ("images =", "image =", "unknown field `image`; the keys are: models, seed, images, targets"),
     ],
 )
 def test_microcontroller_suites_that_cannot_be_used(old: str, new: str, message: str, checkout: Path) -> None:
     suite = checkout / "benchmarks" / "suites" / "microcontroller.toml"
     suite.write_text(suite.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ConfigError, match=re.escape(message)):
-        microcontroller.read_suite(suite)
+        microcontroller.run(suite, checkout / "out")
 
 
 def test_a_small_microcontroller_suite_runs(tmp_path: Path) -> None:
