@@ -350,7 +350,8 @@ class Measurement(Record, frozen=True):
     ``warmup`` holds the samples taken before the first block and at the start of each, while caches fill again;
     they take no part in any statistic; ``steady`` says whether the first warm-up ended because the times had settled.
     ``load_s`` is the time to open the session, model file to ready, in a fresh process. ``threads`` 0 leaves the
-    number to the runtime. ``others_busy`` is, for each block, the share (0…1) of all cores that other processes took.
+    number to the runtime. ``others_busy`` is, for each block, the share of all cores that other processes took: right
+    on average only, below 0 or above 1 in blocks that are shorter than the 10 ms in which the system counts.
     ``processes`` is the number of blocks that each of the worker processes measured, one after the other; none where
     all come from one process.
     """

@@ -86,8 +86,8 @@ class Warmth(NamedTuple):
 class Block(NamedTuple):
     """One block: seconds of each ``invoke`` and of each way from end to end, and those to refill the caches before.
 
-    ``others_busy`` is the share (0…1) of all cores that other processes took, ``energy`` what the packages spent on
-    ``lead`` and ``samples``; ``None`` where the system does not tell.
+    ``others_busy`` is the share of all cores that other processes took, as in ``Measurement``; ``energy`` what the
+    packages spent on ``lead`` and ``samples``; ``None`` where the system does not tell.
     """
 
     lead: list[float]
@@ -186,7 +186,7 @@ class Workbench:
         own, wall, busy_now = time.process_time() - own, time.perf_counter() - start, counters.busy_s()
         others = None
         if busy is not None and busy_now is not None:
-            others = min(1.0, max(0.0, busy_now - busy - own) / (wall * (os.cpu_count() or 1)))
+            others = (busy_now - busy - own) / (wall * (os.cpu_count() or 1))
         return Block(leading, samples, whole, others, energy)
 
     def memory(self) -> Memory | None:
