@@ -239,6 +239,7 @@ def short_table(counts: Counts, source: str) -> str:
 
 def _at_default_level(counts: Counts) -> tuple[str, ...]:
     models = models_of(counts)
+    without_helium = [_m4_cells(counts, model) for model in models]
     helium = [
         (
             model,
@@ -252,7 +253,7 @@ def _at_default_level(counts: Counts) -> tuple[str, ...]:
         f"Cortex-M4F, {LEVEL}. Behind a figure stands its bar, the most it may be. TFLM is TFLite Micro with "
         "CMSIS-NN: reference figures, counted elsewhere and not by this suite; its arena holds input and output, "
         "which are the caller's here.",
-        _grid(_M4_HEAD, [_m4_cells(counts, model) for model in models]),
+        _grid(_M4_HEAD, without_helium),
         f"Cortex-M55 with Helium, {LEVEL}:",
         _grid(("model", "instructions, M", "bar", "TFLM"), helium),
     )

@@ -41,7 +41,7 @@ def test_a_placement_comes_with_its_measurement(graph: Graph, workspace: Any) ->
     assert tuning.runtime.startswith("onnxruntime ")
     model = onnx_qdq.to_onnx(graph, "again", tuning.in_float, tuning.unsigned)
     folded = [node for node in model.graph.node if node.op_type == "Cast"]
-    weighted = [position for position in tuning.in_float if graph.operators[position].kind in onnx_qdq._WITH_BIAS]
+    weighted = [p for p in tuning.in_float if graph.operators[p].kind in ("CONV_2D", "FULLY_CONNECTED")]
     assert len(folded) >= len(weighted)
 
 
