@@ -172,7 +172,9 @@ def make_kit(model: Path, out: Path, *options: object) -> "subprocess.CompletedP
 
 
 def make(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["make", "--no-print-directory", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_kit_proves_itself_and_finds_damage(workspace: Workspace, tmp_path: Path) -> None:

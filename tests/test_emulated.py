@@ -194,7 +194,9 @@ def test_a_missing_tool_skips_here_and_fails_in_ci(ci: str, tmp_path: Path, monk
 
 
 def make(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["make", "--no-print-directory", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
