@@ -6,8 +6,6 @@ Nothing here, nor in what it imports, needs TensorFlow or a runtime of exported 
 import importlib.util
 import math
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.comparison import answers_of, best_batch, images_per_s
+from edgecnn.bench.environment import nvidia
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
 from edgecnn.errors import BenchError, ConfigError, MissingExtraError, RecordError, UnknownNameError
@@ -365,21 +364,8 @@ def _with_gpu(machine: Environment, model: _Model) -> Environment:
         for package in metadata.distributions()
         if (name := package.metadata["Name"].lower()).startswith(_GPU_PACKAGES)
     }
-    driver = _driver()
+    driver = next(iter(nvidia("driver_version")), "").strip()  # one for all GPUs
     return machine.replace(
         gpu=machine.gpu or model.gpu,
         versions={**machine.versions, **dict(sorted(found.items())), **({"NVIDIA driver": driver} if driver else {})},
     )
-
-
-def _driver() -> str | None:
-    """Version of the NVIDIA driver, where its tool tells."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):  # the tool is there and the driver is not
-        return None
-    return answer.stdout.split("\n")[0].strip() or None

@@ -184,13 +184,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _gpu() -> str | None:
+def nvidia(query: str) -> list[str]:
+    """What nvidia-smi answers to ``query``, such as "name", for each GPU; nothing where it does not tell."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return None
-    command = [tool, "--query-gpu=name", "--format=csv,noheader"]
+        return []
+    command = [tool, f"--query-gpu={query}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):  # the tool is there and the driver is not
-        return None
-    return ", ".join(answer.stdout.split("\n")).strip(", ") or None
+        return []
+    return answer.stdout.split("\n")
+
+
+def _gpu() -> str | None:
+    return ", ".join(nvidia("name")).strip(", ") or None
