@@ -137,6 +137,13 @@ _export = _options(
         show_default=True,
         help="Training images that post-training quantisation looks at.",
     ),
+    click.option(
+        "--onnx-cpu",
+        type=click.Choice(["any", "vnni"]),
+        default="any",
+        show_default=True,
+        help="Where int8 .onnx is right; vnni: plain int8 weights, wrong on x86 without VNNI.",
+    ),
 )
 
 
@@ -163,6 +170,7 @@ def cli(verbose: bool) -> None:
 @click.option("--io", type=click.Choice(["float32", "int8", "uint8"]), help="Of int8 files.  [default: int8]")
 @click.option("--batch", type=click.Choice(["1", "dynamic"]), help="Of the files.  [default: 1]")
 @click.option("--calibration-images", type=int, help="For post-training quantisation.  [default: 500]")
+@click.option("--onnx-cpu", type=click.Choice(["any", "vnni"]), help="Where int8 .onnx is right.  [default: any]")
 @click.option("--tune/--no-tune", default=None, help="Leave slow operators of int8 .onnx in float.  [default: tune]")
 @click.option("--tune-seconds", type=float, help="Measuring that for each int8 .onnx may take.  [default: 20]")
 @click.option("--threads", type=_Numbers(int, "1,2"), help="To measure with.  [default: 1]")
@@ -259,6 +267,7 @@ def export(
     io: Any,
     batch: str,
     calibration_images: int,
+    onnx_cpu: Any,
     qat: Path | None,
     tune: bool,
     tuning: Path | None,
@@ -285,6 +294,7 @@ def export(
         io=io,
         batch=1 if batch == "1" else None,
         calibration_images=calibration_images,
+        onnx_cpu=onnx_cpu,
     )
     if tune or tuning is not None:
         from edgecnn.formats.onnx_tune import tunings
@@ -527,14 +537,20 @@ def baseline(
 @cli.command()
 @click.argument("file", type=_FILE)
 @click.option("--shape", type=_Numbers(int, "1,3,64,64"), help="Of the input, where FILE leaves it free.")
-@click.option("--assert", "wanted", type=click.Choice(["int8"]), help="Fail if a node computes in something else.")
+@click.option(
+    "--assert",
+    "wanted",
+    type=click.Choice(["int8", "portable"]),
+    help="Fail if a node computes in something else, or can saturate on other processors.",
+)
 @_json
 def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_json: bool) -> None:
     """Show what runs in integers and what in float.
 
     FILE is a .onnx or .tflite file that any tool made. Shown are its operators with types, quantisation, sizes and
     multiply-accumulates, and what the runtime makes of them. With --assert int8 the exit status is 1 if a node
-    computes in float or with float activations; conversions of type and layout do not count.
+    computes in float or with float activations; conversions of type and layout do not count. With --assert portable
+    it is 1 if sums of int8 products in a node of a .onnx file can saturate on x86 without VNNI.
     """
     from edgecnn.inspection import inspect as inspect_file
     from edgecnn.inspection.terminal import show
@@ -544,11 +560,18 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
         _print(found, True, "")
     else:
         show(found)
-    if wanted is not None:
-        for node in found.not_int8:
-            kind = node.kernel if node.position is None else f"{node.kind} {node.position}"
-            click.echo(f"edgecnn: {file}: {kind} ({node.name}) computes in {node.precision}", err=True)
-        sys.exit(1 if found.not_int8 else 0)
+    wrong = {"int8": found.not_int8, "portable": found.not_portable}.get(wanted or "", ())
+    for node in wrong:
+        kind = node.kernel if node.position is None else f"{node.kind} {node.position}"
+        fault = f"computes in {node.precision}" if wanted == "int8" else "can saturate on x86 without VNNI"
+        click.echo(f"edgecnn: {file}: {kind} ({node.name}) {fault}", err=True)
+    if wanted == "portable" and wrong:
+        click.echo(
+            "edgecnn: export the model with edgecnn export --onnx-cpu any, or store these weights as uint8, "
+            "or set the session option session.x64quantprecision to 1 in every program that loads the file",
+            err=True,
+        )
+    sys.exit(1 if wrong else 0)
 
 
 @cli.command()

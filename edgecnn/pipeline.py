@@ -46,6 +46,7 @@ from edgecnn.records import (
     Failure,
     Io,
     LayerErrors,
+    OnnxCpu,
     Parity,
     Record,
     Report,
@@ -96,6 +97,8 @@ class RunConfig(Record, frozen=True):
         io: type of input and output of int8 files.
         batch: "1", or "dynamic" for a free batch dimension.
         calibration_images: training images that post-training quantisation looks at.
+        onnx_cpu: processors on which int8 .onnx files are right: "any", or "vnni" for files without the test that they
+            make at load, which are wrong on x86 without VNNI.
         tune: whether to measure which operators of an int8 .onnx are left in float; without, all are int8.
         tune_seconds: how long that may take for each int8 .onnx.
         threads: numbers of threads to measure with.
@@ -119,6 +122,7 @@ class RunConfig(Record, frozen=True):
     io: Io = "int8"
     batch: Literal["1", "dynamic"] = "1"
     calibration_images: int = 500
+    onnx_cpu: OnnxCpu = "any"
     tune: bool = True
     tune_seconds: float = DEFAULT_SECONDS
     threads: tuple[int, ...] = (1,)
@@ -133,7 +137,7 @@ class RunConfig(Record, frozen=True):
             scheme_named(name)
         for name in self.formats:
             format_named(name)
-        for field in ("io", "batch"):
+        for field in ("io", "batch", "onnx_cpu"):
             choices = _choices(field)
             if getattr(self, field) not in choices:
                 raise UnknownNameError(field, getattr(self, field), choices)
@@ -322,6 +326,7 @@ class _Run:
             io=config.io,
             batch=1 if config.batch == "1" else None,
             calibration_images=config.calibration_images,
+            onnx_cpu=config.onnx_cpu,
         )
 
     @cached_property
@@ -407,6 +412,7 @@ class _Run:
             "io": self.config.io,
             "batch": self.config.batch,
             "calibration": self.config.calibration_images,
+            "onnx_cpu": self.config.onnx_cpu,
         }
 
     def tune(self) -> None:

@@ -14,6 +14,7 @@ from edgecnn.errors import RecordError
 SCHEMA_VERSION = 1
 
 Io = Literal["float32", "int8", "uint8"]
+OnnxCpu = Literal["any", "vnni"]
 R = TypeVar("R", bound="Record")
 
 
@@ -474,6 +475,7 @@ class InspectedNode(Record, frozen=True):
     computed once, when the file was loaded; it was put in by the runtime. ``precision`` is what the kernel computes
     in: int8 (signed or not), int16, hybrid (float activations, int8 weights), float; or a conversion of type or
     layout, or data that are moved or shapes that are computed. ``macs`` are multiply-accumulates of one run.
+    ``saturates``: on x86 without VNNI, ONNX Runtime's sums of its products can leave 16 bits.
     ``seconds`` are those of one run, with the profiler's cost; ``time_share`` (0…1) is the share in all nodes' seconds.
     """
 
@@ -490,6 +492,7 @@ class InspectedNode(Record, frozen=True):
     weight_bytes: int
     seconds: float | None = None
     time_share: float | None = None
+    saturates: bool = False
 
 
 class Inspection(Record, frozen=True):
@@ -520,6 +523,11 @@ class Inspection(Record, frozen=True):
     def not_int8(self) -> tuple[InspectedNode, ...]:
         """Nodes that compute in something else than int8; conversions and moved data compute nothing."""
         return tuple(node for node in self.nodes if node.precision in ("float", "hybrid", "int16"))
+
+    @property
+    def not_portable(self) -> tuple[InspectedNode, ...]:
+        """Nodes that can give other answers on x86 without VNNI."""
+        return tuple(node for node in self.nodes if node.saturates)
 
 
 class AccuracyStep(Record, frozen=True):

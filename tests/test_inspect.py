@@ -158,7 +158,7 @@ def test_dynamic_int8_is_hybrid(workspace: Workspace) -> None:
 
 def test_nodes_of_an_int8_onnx_are_those_of_the_profiler(workspace: Workspace) -> None:
     graph = read_graph(workspace.path("tflite", "int8").read_bytes(), "x")
-    content = onnx_qdq.to_onnx(graph, "x", in_float=(0, 1), unsigned=True).SerializeToString()
+    content = onnx_qdq.to_onnx(graph, "x", in_float=(0, 1), cpu="vnni").SerializeToString()
     path = workspace.folder / "tuned.onnx"
     path.write_bytes(content)
     found = inspect(path)

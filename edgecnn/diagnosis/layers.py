@@ -39,6 +39,7 @@ from edgecnn.progress import Advance, progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import LayerError, LayerErrors
 from edgecnn.runtimes import Float
+from edgecnn.runtimes.ort import open_model
 from edgecnn.verify import FAKE_QUANTIZED, FLOAT, fake_quantized_outputs, reference_of
 
 IMAGES = 200
@@ -294,12 +295,8 @@ def _channels_first(values: _Array) -> _Array:
 
 
 def _ort_session(model: bytes) -> Any:
-    ort = require("onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # single images are too little work to share
-    options.log_severity_level = 4
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return open_model(model, threads=1)  # single images are too little work to share
     except Exception as error:
         raise SessionError(f"onnxruntime cannot load the graph in float: {_first_line(error)}") from error
 

@@ -74,7 +74,7 @@ def _quantized(source: Source, scheme: Scheme) -> bytes:
         kind: onnx_qdq.spec_of(graph.tensors[index], kind)
         for kind, index in (("input", graph.inputs[0]), ("output", graph.outputs[0]))
     }
-    placement: dict[str, Any] = {}
+    placement: dict[str, Any] = {"cpu": source.onnx_cpu}
     tuning = source.tunings.get(scheme.name)
     if tuning is not None:
         found = tuple(operator.kind for operator in graph.operators)
@@ -83,7 +83,7 @@ def _quantized(source: Source, scheme: Scheme) -> bytes:
                 f"the tuning is that of a model with operators {', '.join(tuning.operators)}; this one has "
                 f"{', '.join(found)}: tune it anew, or export without"
             )
-        placement = {"in_float": tuning.in_float, "unsigned": tuning.unsigned}
+        placement |= {"in_float": tuning.in_float, "unsigned": tuning.unsigned}
     return _finished(onnx_qdq.to_onnx(graph, source.model.name, **placement), specs)
 
 

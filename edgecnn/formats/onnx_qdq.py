@@ -11,6 +11,11 @@ training leaves below 0; only values that the .tflite saturates at the top can t
 Operators may be left in float, where a runtime's integer kernel is slower. Their weights stay the same integers, behind
 a Cast and a Mul that runtimes fold when they load the file; values between two float operators are not quantised.
 
+On x86 without VNNI, ONNX Runtime's sums of uint8 x int8 products can saturate (``saturation.py``). Weights with which
+they can are read in one of two forms: int8 where a small product of constants, the probe, comes out exact, else the
+same integers as uint8 with zero point 128, whose kernels are exact everywhere but take up to twice the time with VNNI.
+ONNX Runtime computes the probe and takes that branch when it loads the file: nothing of it is left to run.
+
 TFLite is channels-last, ONNX channels-first: four-dimensional activations change their layout, and so do the
 weights, at export. Flatten then yields another order, which is folded into the weights of the dense layer behind
 it. TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
@@ -24,10 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, UnsupportedError
+from edgecnn.formats import saturation
 from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, one_line, positive, shape_computations
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
 from edgecnn.optional import require
-from edgecnn.records import Quantization, TensorSpec
+from edgecnn.records import OnnxCpu, Quantization, TensorSpec
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -41,26 +47,30 @@ _INTEGER = ("int8", "uint8")
 _MOVED = 3
 
 
-def to_onnx(graph: Graph, name: str, in_float: Collection[int] = (), unsigned: bool = True) -> Any:
+def to_onnx(
+    graph: Graph, name: str, in_float: Collection[int] = (), unsigned: bool = True, cpu: OnnxCpu = "any"
+) -> Any:
     """The int8 ``graph`` as an onnx ``ModelProto``; ``name`` becomes the graph's name.
 
     ``in_float`` are the positions of operators to compute in float. ``unsigned`` stores int8 activations as uint8,
     128 higher like their zero points; input and output keep their type. On x86 ONNX Runtime has no integer kernels for
-    int8 activations and computes most operators in float; on Arm it has both.
+    int8 activations and computes most operators in float; on Arm it has both. ``cpu`` "any" gives a file that is right
+    on every processor; "vnni" stores int8 weights alone, whose sums can saturate on x86 without VNNI.
 
     Raises:
         UnsupportedError: an operator or tensor type without counterpart, named with its place.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
     check(graph, _WRITERS, "written to ONNX")
-    return _Writer(graph, in_float, unsigned).model(name)
+    return _Writer(graph, in_float, unsigned, cpu).model(name)
 
 
 class _Writer:
-    def __init__(self, graph: Graph, in_float: Collection[int], unsigned: bool) -> None:
+    def __init__(self, graph: Graph, in_float: Collection[int], unsigned: bool, cpu: OnnxCpu) -> None:
         self.graph = graph
         self.in_float = frozenset(in_float)
         self.unsigned = unsigned
+        self.cpu = cpu
         self.helper = require("onnx").helper
         self.numpy_helper = require("onnx").numpy_helper
         self.nodes: list[Any] = []
@@ -290,7 +300,50 @@ class _Writer:
             self.constant(f"{name}/scale", scale),
             self.constant(f"{name}/zero_point", zero),
         ]
-        return self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": axis} if per_axis else {}))
+        attributes = {"axis": axis} if per_axis else {}
+        if self.cpu == "any" and tensor.dtype == "int8" and saturation.possible(data, self._groups(operator)):
+            return self._exact_or_unsigned(inputs, attributes, f"{name}/real", data.shape)
+        return self.node("DequantizeLinear", inputs, f"{name}/real", **attributes)
+
+    def _groups(self, operator: Operator) -> int:
+        return self.tensor(operator.inputs[0]).shape[3] if operator.kind == "DEPTHWISE_CONV_2D" else 1
+
+    def _exact_or_unsigned(
+        self, inputs: list[str], attributes: dict[str, int], output: str, shape: tuple[int, ...]
+    ) -> str:
+        """Float value of int8 weights, read as uint8 where the probe says that sums saturate."""
+        make, kinds = self.helper.make_node, require("onnx").TensorProto
+        weights, scale, zero = inputs
+        name = weights.removesuffix("/weights")
+        raised = self.constant(
+            f"{zero}/uint8", self.numpy_helper.to_array(self.initializers[zero]).astype(np.uint8) + 128
+        )
+        nodes = {
+            "then": [make("DequantizeLinear", inputs, [f"{name}/int8"], **attributes)],
+            "else": [
+                make("Cast", [weights], [f"{name}/int32"], to=kinds.INT32),
+                make("Add", [f"{name}/int32", self.constant("128", np.int32(128))], [f"{name}/raised"]),
+                make("Cast", [f"{name}/raised"], [f"{name}/stored"], to=kinds.UINT8),
+                make("DequantizeLinear", [f"{name}/stored", scale, raised], [f"{name}/uint8"], **attributes),
+            ],
+        }
+        branches = {
+            f"{branch}_branch": self.helper.make_graph(
+                made, branch, [], [self.helper.make_tensor_value_info(made[-1].output[0], kinds.FLOAT, shape)]
+            )
+            for branch, made in nodes.items()
+        }
+        return self.node("If", [self._probe()], output, **branches)
+
+    def _probe(self) -> str:
+        """Name of a constant bool: whether this processor adds products of uint8 and int8 exactly."""
+        if "exact" not in {node.output[0] for node in self.nodes}:
+            activations, weights, total = saturation.probe()
+            operands = [self.constant("probe/uint8", activations), self.constant("probe/int8", weights)]
+            products = self.node("MatMulInteger", operands, "probe/products")
+            least = self.node("ReduceMin", [products], "probe/least", keepdims=0)
+            self.node("Equal", [least, self.constant("probe/exact", np.int32(total))], "exact")
+        return "exact"
 
     def _folded(self, name: str, data: NDArray[Any], tensor: Tensor, axis: int, operator: Operator) -> str:
         """Float value of an integer weight by standard operators that runtimes fold, unlike DequantizeLinear."""

@@ -24,7 +24,8 @@ from edgecnn.formats.tflite_graph import Graph, read_graph
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
-from edgecnn.records import Scheme, Tuning
+from edgecnn.records import OnnxCpu, Scheme, Tuning
+from edgecnn.runtimes.ort import open_model
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.verify import SAME_INTEGERS
 
@@ -48,7 +49,8 @@ def tune(source: Source, scheme: Scheme, seconds: float) -> Tuning:
         ExportError: the model cannot be converted.
     """
     graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
-    return search(graph, onnx.convert(source, SCHEMES["float32"]), source.calibration, seconds)
+    float_model = onnx.convert(source, SCHEMES["float32"])
+    return search(graph, float_model, source.calibration, seconds, source.onnx_cpu)
 
 
 def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None) -> dict[str, Tuning]:
@@ -67,9 +69,11 @@ def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None) 
     return {scheme.name: provenance.tuning for scheme in possible}
 
 
-def search(graph: Graph, float_model: bytes, images: NDArray[np.float32], seconds: float) -> Tuning:
+def search(
+    graph: Graph, float_model: bytes, images: NDArray[np.float32], seconds: float, cpu: OnnxCpu = "any"
+) -> Tuning:
     """As ``tune``, from an int8 ``graph`` and the float32 .onnx of the same model."""
-    found = _Search(graph, float_model, images)
+    found = _Search(graph, float_model, images, cpu)
     end = time.monotonic() + seconds
     with progress("tune int8 .onnx", seconds) as advance:
         before = time.monotonic()
@@ -87,8 +91,9 @@ def search(graph: Graph, float_model: bytes, images: NDArray[np.float32], second
 class _Search:
     """The best placement so far, and what was tried."""
 
-    def __init__(self, graph: Graph, float_model: bytes, images: NDArray[np.float32]) -> None:
+    def __init__(self, graph: Graph, float_model: bytes, images: NDArray[np.float32], cpu: OnnxCpu = "any") -> None:
         self.graph = graph
+        self.cpu = cpu
         self.float = _Run(float_model, frozenset())
         self.unsigned = True
         self.untuned = self.best = self.run(frozenset())
@@ -102,7 +107,7 @@ class _Search:
 
     def run(self, in_float: frozenset[int]) -> "_Run":
         """A session with the operators at the positions ``in_float`` in float."""
-        model = onnx_qdq.to_onnx(self.graph, "candidate", in_float, self.unsigned)
+        model = onnx_qdq.to_onnx(self.graph, "candidate", in_float, self.unsigned, self.cpu)
         return _Run(model.SerializeToString(), in_float)
 
     def candidates(self) -> Iterator[frozenset[int]]:
@@ -198,11 +203,8 @@ class _Run:
     def __init__(self, model: bytes, in_float: frozenset[int]) -> None:
         self.in_float = in_float
         ort = require("onnxruntime")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
         self._ort = ort
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = open_model(model, threads=1)
         (self._input,), (output,) = self._session.get_inputs(), self._session.get_outputs()
         self._binding = self._session.io_binding()
         shape = [size if isinstance(size, int) else 1 for size in self._input.shape]

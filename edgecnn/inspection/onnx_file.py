@@ -24,9 +24,11 @@ import numpy as np
 
 from edgecnn.errors import ArtifactError, EdgecnnError, SessionError
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, product, timed
+from edgecnn.inspection.portable import saturating, without_constant_ifs
 from edgecnn.optional import require
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import format as fmt
+from edgecnn.runtimes.ort import open_model
 
 _CONVERSIONS = (
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Transpose", "ReorderInput", "ReorderOutput",
@@ -86,20 +88,35 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
     try:
         model = onnx.load(str(path))
         _name_nodes(model)
-        content = model.SerializeToString()
     except Exception as error:
         raise ArtifactError(f"{path} cannot be read as an ONNX file: {_first_line(error)}") from error
     if not model.graph.node:
         raise ArtifactError(f"{path} is no ONNX file, or one without operators")
+    position = {node.name: number for number, node in enumerate(model.graph.node)}
     try:
-        feeds, run_seconds = _run(ort, path.name, content, shape)
-        executed = _profile(ort, content, feeds, len(model.graph.node), median(run_seconds))
+        unsafe, whole = saturating(model), model
+        model = without_constant_ifs(model, _computed)
+        branches = _ifs(whole) - _ifs(model)
+        content = model.SerializeToString()
+        feeds, run_seconds = _run(path.name, content, shape)
+        executed = _profile(content, feeds, len(model.graph.node), median(run_seconds))
     except EdgecnnError:
         raise
     except Exception as error:
         raise SessionError(f"onnxruntime cannot run {path.name}: {_first_line(error)}") from error
     nodes = _Reader(onnx, model, {name: value.shape for name, value in feeds.items()}).nodes(executed)
-    return Found(f"onnxruntime {ort.__version__}", nodes, run_seconds, _notes(nodes, run_seconds))
+    nodes = tuple(node.replace(position=position.get(node.name), saturates=node.name in unsafe) for node in nodes)
+    return Found(f"onnxruntime {ort.__version__}", nodes, run_seconds, _notes(nodes, run_seconds, branches))
+
+
+def _ifs(model: Any) -> int:
+    return sum(node.op_type == "If" for node in model.graph.node)
+
+
+def _computed(model: Any) -> bool:
+    """The only output of a model without inputs, on this processor."""
+    (value,) = open_model(model.SerializeToString(), threads=1).run(None, {})
+    return bool(np.all(value))
 
 
 def _name_nodes(model: Any) -> None:
@@ -110,23 +127,9 @@ def _name_nodes(model: Any) -> None:
             node.name = f"{node.name or node.op_type}#{number}"
 
 
-def _session(ort: Any, content: bytes, profile: Path | None = None) -> Any:
-    """A session on one thread, which writes a profile if a place is given."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
-    # Without enable_fallback=0 some errors are printed to stdout, and the same is tried again.
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-
-
-def _run(
-    ort: Any, name: str, content: bytes, shape: tuple[int, ...] | None
-) -> tuple[dict[str, Any], tuple[float, ...]]:
+def _run(name: str, content: bytes, shape: tuple[int, ...] | None) -> tuple[dict[str, Any], tuple[float, ...]]:
     """Made-up inputs, and the seconds of runs without the profiler."""
-    session = _session(ort, content)
+    session = open_model(content, threads=1)
     feeds = {}
     for entry in session.get_inputs():
         if entry.type not in _TYPES:
@@ -137,13 +140,13 @@ def _run(
     return feeds, timed(lambda: session.run(None, feeds))
 
 
-def _profile(ort: Any, content: bytes, feeds: dict[str, Any], nodes: int, seconds: float) -> list[_Executed]:
+def _profile(content: bytes, feeds: dict[str, Any], nodes: int, seconds: float) -> list[_Executed]:
     """The nodes in the order they ran, each with its mean over the faster half of the runs.
 
     A run has about ``nodes`` nodes and takes about ``seconds``.
     """
     with tempfile.TemporaryDirectory(prefix="edgecnn-") as folder:
-        session = _session(ort, content, Path(folder) / "profile")
+        session = open_model(content, threads=1, profile=Path(folder) / "profile")
         for _ in range(_WARM_UP + max(10, min(_MOST_RUNS, _EVENTS // nodes, int(_SECONDS / seconds)))):
             session.run(None, feeds)
         events = msgspec.json.decode(Path(session.end_profiling()).read_bytes(), type=list[_Event])
@@ -450,8 +453,10 @@ def _plain(kind: str) -> str:
     return {"ConvInteger": "Conv", "MatMulInteger": "MatMul", "MatMulIntegerToFloat": "MatMul"}.get(kind, kind)
 
 
-def _notes(nodes: tuple[InspectedNode, ...], run_seconds: tuple[float, ...]) -> tuple[str, ...]:
+def _notes(nodes: tuple[InspectedNode, ...], run_seconds: tuple[float, ...], branches: int) -> tuple[str, ...]:
     gone = []
+    if branches:
+        gone.append(f"shown in the branch that this processor takes, chosen when the file is loaded: If ×{branches}")
     for fate, said in (("fused", "fused into neighbours"), ("folded", "computed once, when the file is loaded")):
         kinds = Counter(node.kind for node in nodes if node.fate == fate)
         if kinds:
@@ -463,6 +468,12 @@ def _notes(nodes: tuple[InspectedNode, ...], run_seconds: tuple[float, ...]) -> 
     again = [node.name for node in nodes if node.precision == "int8" and node.macs and _float_weights(node)]
     if again:
         gone.append(f"weights in float that ONNX Runtime made int8 itself: {', '.join(again)}")
+    unsafe = [node.name for node in nodes if node.saturates]
+    if unsafe:
+        gone.append(
+            "int8 weights whose sums of products can saturate on x86 without VNNI, if the session option "
+            f"session.x64quantprecision is not 1 there: {', '.join(unsafe)}"
+        )
     profiled = sum(node.seconds or 0.0 for node in nodes)
     return (
         *(f"{part[0].upper()}{part[1:]}." for part in gone),

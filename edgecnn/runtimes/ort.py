@@ -11,6 +11,8 @@ from edgecnn.records import TensorSpec, from_json
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
+# Makes int8 weights uint8 where sums of their products can saturate: on x86 without VNNI, and only there.
+_EXACT_SUMS = ("session.x64quantprecision", "1")
 _DTYPES = {"tensor(float)": "float32", "tensor(int8)": "int8", "tensor(uint8)": "uint8"}
 
 
@@ -21,12 +23,8 @@ class OrtSession:
         if device != "cpu":
             raise SessionError(f"onnxruntime runs {path.name} on cpu only here, not on {device!r}")
         ort = require("onnxruntime")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = open_model(str(path), threads)
         except Exception as error:
             raise SessionError(f"onnxruntime cannot load {path.name}: {_first_line(error)}") from error
         self._metadata = self._session.get_modelmeta().custom_metadata_map
@@ -72,6 +70,24 @@ class OrtSession:
     def close(self) -> None:
         """Free the session."""
         del self._binding, self._session
+
+
+def open_model(model: str | bytes, threads: int, profile: Path | None = None) -> Any:
+    """The ``InferenceSession`` of a file, or of its content, on the CPU; 0 ``threads`` are as many as there are cores.
+
+    ``profile`` is how the name of a profile starts, if one is wanted. What ONNX Runtime raises comes through.
+    """
+    ort = require("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry(*_EXACT_SUMS)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    # Without enable_fallback=0 some errors are printed to stdout, and the same is tried again.
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,250 @@
+"""Int8 .onnx files are right where sums of two products saturate, and files that are not are found."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Workspace
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from onnx import TensorProto, helper, numpy_helper
+
+from edgecnn import cli
+from edgecnn.formats import onnx_qdq, saturation
+from edgecnn.formats.tflite_graph import Graph, read_graph
+from edgecnn.inspection import inspect
+from edgecnn.inspection.portable import _on_saturating, saturating, without_constant_ifs
+from edgecnn.runtimes.ort import open_model
+
+WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
+
+
+@pytest.fixture(scope="module")
+def graph(workspace: Workspace) -> Graph:
+    return read_graph(workspace.path("tflite", "int8").read_bytes(), "x")
+
+
+def kinds(model: Any) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def stored_weights(model: Any) -> set[str]:
+    """Types that weights are read from, behind the DequantizeLinear in front of Conv and Gemm."""
+    made = {output: node for node in model.graph.node for output in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    zeros = [made[n.input[1]].input[2] for n in model.graph.node if n.op_type in ("Conv", "Gemm")]
+    return {numpy_helper.to_array(constants[zero]).dtype.name for zero in zeros}
+
+
+def outputs(model: Any, images: Any) -> Any:
+    session = open_model(model.SerializeToString(), threads=1)
+    return np.concatenate([session.run(None, {"input": image[np.newaxis]})[0] for image in images])
+
+
+# ------------------------------------------------------------------------------------------ which weights
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([64, 64], False),  # 255 · 128 = 32,640
+        ([127, 1], False),
+        ([127, 2], True),  # 255 · 129 = 32,895, the limit is 32,767
+        ([-64, -64], False),
+        ([-127, -2], True),
+        ([-128, 0], False),
+        ([127, -127], False),  # of different sign, they make each other smaller
+        ([127, 0, 0, 127], True),  # wherever they stand
+        ([127], False),
+    ],
+)
+def test_two_products_of_one_output(row: list[int], expected: bool) -> None:
+    assert saturation.possible(np.array([row], np.int8)) is expected
+    assert saturation.possible(np.array([[0] * len(row), row], np.int8)) is expected, "any output counts"
+
+
+def test_products_of_two_outputs_are_not_added() -> None:
+    assert not saturation.possible(np.array([[127, 0], [0, 127]], np.int8))
+
+
+def test_depthwise_kernels_add_one_by_one() -> None:
+    weights = np.full((4, 1, 3, 3), 127, np.int8)
+    assert not saturation.possible(weights, groups=4)
+    assert saturation.possible(weights, groups=1)
+    assert saturation.possible(weights, groups=2), "two outputs a group: a matrix product"
+
+
+@given(npst.arrays(np.int8, st.tuples(st.integers(1, 3), st.integers(1, 4))))
+def test_the_rule_is_that_of_all_activations(weights: Any) -> None:
+    """Any two taps, each with an activation of 0 or 255, where the extremes are."""
+    sums = [
+        int(a) * int(row[i]) + int(b) * int(row[j])
+        for row in weights
+        for i in range(len(row))
+        for j in range(i)
+        for a in (0, 255)
+        for b in (0, 255)
+    ]
+    assert saturation.possible(weights) is any(not -(2**15) <= total < 2**15 for total in sums)
+
+
+# ------------------------------------------------------------------------------------------ what is written
+
+
+def test_a_file_for_any_processor_holds_both_forms(graph: Graph) -> None:
+    model = onnx_qdq.to_onnx(graph, "any")
+    weighted = sum(operator.kind in WEIGHTED for operator in graph.operators)
+    assert kinds(model)["If"] == weighted
+    assert kinds(model)["MatMulInteger"] == 1, "one probe for all"
+    assert saturating(model) == frozenset()
+    assert stored_weights(without_constant_ifs(model, lambda condition: True)) == {"int8"}
+    assert stored_weights(without_constant_ifs(model, _on_saturating)) == {"uint8"}
+    for cpu_is_exact in (True, False):
+        branch = without_constant_ifs(model, lambda condition, exact=cpu_is_exact: exact)
+        onnx.checker.check_model(branch, full_check=True)
+        assert not {"If", "MatMulInteger"} & set(kinds(branch)), "what the probe needed is gone"
+
+
+def test_a_file_for_vnni_is_plain_and_can_saturate(graph: Graph) -> None:
+    model = onnx_qdq.to_onnx(graph, "vnni", cpu="vnni")
+    assert not {"If", "MatMulInteger"} & set(kinds(model))
+    assert stored_weights(model) == {"int8"}
+    assert saturating(model) == {node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
+
+
+@pytest.mark.parametrize("unsigned", [True, False])
+def test_both_branches_give_the_same_integers(graph: Graph, workspace: Workspace, unsigned: bool) -> None:
+    model = onnx_qdq.to_onnx(graph, "any", unsigned=unsigned)
+    images = np.random.default_rng(0).integers(-128, 128, (50, 1, 28, 28), np.int8)
+    plain = outputs(onnx_qdq.to_onnx(graph, "vnni", unsigned=unsigned, cpu="vnni"), images)
+    assert len(np.unique(plain)) > 20
+    np.testing.assert_array_equal(outputs(model, images), plain)
+    np.testing.assert_array_equal(outputs(without_constant_ifs(model, _on_saturating), images), plain)
+
+
+def test_the_probe_is_exact_exactly_where_sums_do_not_saturate() -> None:
+    activations, weights, total = saturation.probe()
+    assert (activations.astype(np.int32) @ weights.astype(np.int32) == total).all()
+    pair = 2 * int(activations[0, 0]) * int(weights[0, 0])
+    assert pair > 2**15 - 1
+
+
+def test_a_choice_that_needs_an_input_stays_and_counts_as_it_may_go(graph: Graph) -> None:
+    """If the condition is not constant, both branches remain: int8 weights may be taken."""
+    model = onnx_qdq.to_onnx(graph, "any")
+    model.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, []))
+    for node in model.graph.node:
+        if node.op_type == "If":
+            node.input[0] = "flag"
+    assert kinds(without_constant_ifs(model, _on_saturating))["If"] == kinds(model)["If"]
+
+
+# ------------------------------------------------------------------------------------------ other people's files
+
+
+def qdq_conv(weights: Any, activations: Any = np.uint8, relu: bool = False, quantized: bool = True) -> Any:
+    """A convolution between DequantizeLinear and QuantizeLinear, as quantisation tools write it."""
+    zero = activations(np.iinfo(activations).min)
+    raised = weights.dtype.type(128 if weights.dtype == np.uint8 else 0)
+    constants = {"s": np.float32(0.1), "z": zero, "w": weights, "ws": np.float32(0.01), "wz": raised}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "s", "z"], ["x"]),
+        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["real"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["weights"]),
+        helper.make_node("Conv", ["real", "weights"], ["conv"], name="conv"),
+    ]
+    last = "conv"
+    if relu:
+        nodes.append(helper.make_node("Relu", [last], ["relu"]))
+        last = "relu"
+    if quantized:
+        nodes.append(helper.make_node("QuantizeLinear", [last, "s", "z"], ["y"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["y", "s", "z"], ["output"]))
+    else:
+        nodes.append(helper.make_node("Identity", [last], ["output"]))
+    return made(nodes, constants, [1, weights.shape[1], 8, 8])
+
+
+def made(nodes: Any, constants: Any, shape: list[int], output: int = TensorProto.FLOAT) -> Any:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", output, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)], ir_version=8
+    )
+
+
+BLUR = np.full((4, 3, 3, 3), 127, np.int8)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        pytest.param(qdq_conv(BLUR), True, id="blur"),
+        pytest.param(qdq_conv(BLUR, relu=True), True, id="behind relu"),
+        pytest.param(qdq_conv(BLUR, np.int8), True, id="int8 activations, which x86 stores as uint8"),
+        pytest.param(qdq_conv(BLUR, quantized=False), False, id="not quantised next: computed in float"),
+        pytest.param(qdq_conv((BLUR.astype(np.int16) + 128).astype(np.uint8)), False, id="uint8 weights"),
+        pytest.param(qdq_conv(BLUR // 2), False, id="weights of 7 bits"),
+    ],
+)
+def test_a_convolution_of_another_tool(model: Any, expected: bool) -> None:
+    assert saturating(model) == (frozenset({"conv"}) if expected else frozenset())
+
+
+@pytest.mark.parametrize("weights", [np.int8, np.uint8])
+def test_integer_operators(weights: Any) -> None:
+    constants = {"w": np.full((4, 4), 127, weights), "z": weights(0)}
+    dynamic = [
+        helper.make_node("DynamicQuantizeLinear", ["input"], ["q", "s", "zero"]),
+        helper.make_node("MatMulInteger", ["q", "w", "zero", "z"], ["output"], name="dynamic"),
+    ]
+    expected = frozenset({"dynamic"}) if weights is np.int8 else frozenset()
+    assert saturating(made(dynamic, constants, [2, 4], TensorProto.INT32)) == expected
+
+
+@pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic-int8", "int8"])
+def test_exported_files_are_portable(
+    workspace: Workspace, scheme: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = workspace.path("onnx", scheme)
+    monkeypatch.setattr(sys, "argv", ["edgecnn", "inspect", str(path), "--assert", "portable"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert "saturate" not in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_portable_fails_with_its_nodes(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = tmp_path / "plain.onnx"
+    path.write_bytes(onnx_qdq.to_onnx(graph, "x", cpu="vnni").SerializeToString())
+    found = inspect(path)
+    assert [node.kind for node in found.not_portable] == ["Conv", "Conv", "Gemm", "Gemm"]
+    assert "session.x64quantprecision" in "\n".join(found.notes)
+    monkeypatch.setattr(sys, "argv", ["edgecnn", "inspect", str(path), "--assert", "portable"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    err = capsys.readouterr().err
+    assert end.value.code == 1
+    assert err.count("can saturate on x86 without VNNI") == 4
+    assert "--onnx-cpu any" in err
+
+
+def test_inspection_shows_the_branch_that_is_taken(graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "any.onnx"
+    path.write_bytes(onnx_qdq.to_onnx(graph, "x").SerializeToString())
+    found = inspect(path)
+    assert any("If ×4" in note for note in found.notes)
+    assert {node.precision for node in found.nodes if node.macs} == {"int8"}
+    assert not found.not_portable
