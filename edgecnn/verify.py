@@ -304,7 +304,10 @@ def _steeper(outputs: Float, reference: Float) -> list[str]:
     gain, deviation = gain_of(outputs, reference)
     if abs(gain) - 1.96 * deviation <= _GAIN:
         return []
-    return [f"outputs answer {100 * gain:+.2f} % steeper, ±{100 * _GAIN:.2f} % allowed: a scale is not the one it was"]
+    return [
+        f"output gain is off by {100 * gain:+.2f} % (limit ±{100 * _GAIN:.2f} %): a quantisation scale has changed, "
+        "or sums saturate (for .onnx: edgecnn inspect --assert portable)"
+    ]
 
 
 def gain_of(outputs: Float, reference: Float) -> tuple[float, float]:
