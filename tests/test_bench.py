@@ -24,7 +24,6 @@ from numpy.random import Generator
 
 from edgecnn.bench import Candidate, Interrupted, Timeouts, bench, counters, environment, statistics, timing
 from edgecnn.bench.baseline import load_baseline, record_baseline
-from edgecnn.bench.environment import parse_cpuinfo
 from edgecnn.bench.modes import two_modes
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.timing import time_calls
@@ -32,6 +31,7 @@ from edgecnn.bench.worker import Warmth, Workbench, Worker, WorkerError
 from edgecnn.data import load
 from edgecnn.errors import BenchError, ConfigError, RecordError, SessionError
 from edgecnn.files import sha256_file
+from edgecnn.processor import parse_cpuinfo
 from edgecnn.records import (
     Accuracy,
     Artifact,

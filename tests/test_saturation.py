@@ -1,5 +1,6 @@
 """Int8 .onnx files are right where sums of two products saturate, and files that are not are found."""
 
+import importlib.util
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,11 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import TensorProto, helper, numpy_helper
 
+import edgecnn
 from edgecnn import cli
 from edgecnn.formats import onnx_qdq, saturation
 from edgecnn.formats.tflite_graph import Graph, read_graph
 from edgecnn.inspection import inspect
-from edgecnn.inspection.portable import _on_saturating, saturating, without_constant_ifs
+from edgecnn.inspection.portable import saturating, without_constant_ifs, without_vnni
+from edgecnn.processor import kind_of, sums_saturate
+from edgecnn.runtimes import ort
 from edgecnn.runtimes.ort import open_model
 
 WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
@@ -103,7 +107,7 @@ def test_a_file_for_any_processor_holds_both_forms(graph: Graph) -> None:
     assert kinds(model)["MatMulInteger"] == 1, "one probe for all"
     assert saturating(model) == frozenset()
     assert stored_weights(without_constant_ifs(model, lambda condition: True)) == {"int8"}
-    assert stored_weights(without_constant_ifs(model, _on_saturating)) == {"uint8"}
+    assert stored_weights(without_vnni(model)) == {"uint8"}
     for cpu_is_exact in (True, False):
         branch = without_constant_ifs(model, lambda condition, exact=cpu_is_exact: exact)
         onnx.checker.check_model(branch, full_check=True)
@@ -124,7 +128,7 @@ def test_both_branches_give_the_same_integers(graph: Graph, workspace: Workspace
     plain = outputs(onnx_qdq.to_onnx(graph, "vnni", unsigned=unsigned, cpu="vnni"), images)
     assert len(np.unique(plain)) > 20
     np.testing.assert_array_equal(outputs(model, images), plain)
-    np.testing.assert_array_equal(outputs(without_constant_ifs(model, _on_saturating), images), plain)
+    np.testing.assert_array_equal(outputs(without_vnni(model), images), plain)
 
 
 def test_the_probe_is_exact_exactly_where_sums_do_not_saturate() -> None:
@@ -141,7 +145,7 @@ def test_a_choice_that_needs_an_input_stays_and_counts_as_it_may_go(graph: Graph
     for node in model.graph.node:
         if node.op_type == "If":
             node.input[0] = "flag"
-    assert kinds(without_constant_ifs(model, _on_saturating))["If"] == kinds(model)["If"]
+    assert kinds(without_vnni(model))["If"] == kinds(model)["If"]
 
 
 # ------------------------------------------------------------------------------------------ other people's files
@@ -248,3 +252,53 @@ def test_inspection_shows_the_branch_that_is_taken(graph: Graph, tmp_path: Path)
     assert any("If ×4" in note for note in found.notes)
     assert {node.precision for node in found.nodes if node.macs} == {"int8"}
     assert not found.not_portable
+
+
+# ------------------------------------------------------------------------------------------ the session option
+
+
+@pytest.mark.parametrize(
+    ("features", "saturates", "kind"),
+    [
+        (("sse4_1", "avx"), False, "SSE4.1"),
+        (("sse4_1", "avx", "avx2"), True, "AVX2"),
+        (("avx2", "avx512f"), True, "AVX-512 without VNNI"),
+        (("avx2", "avx_vnni"), False, "AVX2 with VNNI"),
+        (("avx2", "avx512f", "avx512_vnni"), False, "AVX-512 with VNNI"),
+        (("asimd", "asimddp"), False, "NEON with dot products"),
+        ((), False, None),
+    ],
+)
+def test_the_option_is_set_where_sums_saturate_and_nowhere_else(
+    features: tuple[str, ...],
+    saturates: bool,
+    kind: str | None,
+    graph: Graph,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert sums_saturate(features) is saturates
+    assert kind_of(features) == kind
+    monkeypatch.setattr(ort, "this_processor", lambda: ("some processor", features))
+    options = open_model(onnx_qdq.to_onnx(graph, "x", cpu="vnni").SerializeToString(), threads=1).get_session_options()
+    try:
+        value = options.get_session_config_entry("session.x64quantprecision")
+    except RuntimeError:  # how ONNX Runtime says that there is no such entry
+        value = None
+    assert value == ("1" if saturates else None)
+    kit = kit_module()
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags : {' '.join(features)}\n", encoding="utf-8")
+    monkeypatch.setattr(kit, "Path", lambda path: cpuinfo if path == "/proc/cpuinfo" else Path(path))
+    assert kit.sums_saturate() is saturates
+
+
+def kit_module() -> Any:
+    """The script of the kit for Linux, as a module."""
+    path = Path(edgecnn.__file__).parent / "embed" / "kits" / "linux" / "run.py"
+    spec = importlib.util.spec_from_file_location("kit", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 import uuid
@@ -12,33 +11,8 @@ from pathlib import Path
 
 from edgecnn.bench.counters import read
 from edgecnn.bench.timing import timer_s
+from edgecnn.processor import this_processor
 from edgecnn.records import Environment
-
-# CPU features that change which int8 and float kernels a runtime picks: x86 first, then Arm.
-_FEATURES = (
-    "sse4_1",
-    "avx",
-    "f16c",
-    "fma",
-    "avx2",
-    "avx_vnni",
-    "avx_vnni_int8",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_int8",
-    "amx_bf16",
-    "neon",
-    "asimd",
-    "asimdhp",
-    "asimddp",
-    "i8mm",
-    "bf16",
-    "sve",
-    "sve2",
-    "sme",
-)
 
 # Version 1 says "no limit" with the largest multiple of a page that fits in 63 bits.
 _NO_LIMIT = 2**62
@@ -67,7 +41,7 @@ def environment() -> Environment:
     ``machine`` is a hash that stays the same on one machine and tells neither its name nor its user. Unknown
     values are ``None``. ``usable_cores`` heeds the affinity of this process and a container's CPU quota.
     """
-    cpu, features = parse_cpuinfo(read(Path("/proc/cpuinfo")) or "")
+    cpu, features = this_processor()
     cpu = cpu or platform.processor() or None
     cores = os.cpu_count() or 1
     allowed, quota = affinity(), cpu_quota()
@@ -91,22 +65,6 @@ def environment() -> Environment:
         frequency_hz=frequency_hz(),
         timer_s=timer_s(),
     )
-
-
-def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...]]:
-    """Model, where given, and known features from the text of ``/proc/cpuinfo`` on x86 or Arm."""
-    model = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+?)\s*$", text, re.MULTILINE)
-    part = re.search(r"^CPU part\s*:\s*(\S+)", text, re.MULTILINE)
-    implementer = re.search(r"^CPU implementer\s*:\s*(\S+)", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    present = set(flags[1].split()) if flags else set()
-    if model:
-        name = model[1]
-    elif part and implementer:
-        name = f"Arm implementer {implementer[1]} part {part[1]}"
-    else:
-        name = None
-    return name, tuple(feature for feature in _FEATURES if feature in present)
 
 
 def _fingerprint(cpu: str | None, cores: int) -> str:

@@ -29,8 +29,13 @@ def saturating(model: Any) -> frozenset[str]:
 
     Where an If depends on constants alone, the branch counts that such a processor takes.
     """
-    file = _File(without_constant_ifs(model, _on_saturating).graph)
+    file = _File(without_vnni(model).graph)
     return frozenset(node.name for node in file.nodes if file.saturates(node))
+
+
+def without_vnni(model: Any) -> Any:
+    """A copy of ``model`` as ONNX Runtime takes it on x86 without VNNI: each If replaced by the branch taken there."""
+    return without_constant_ifs(model, _on_saturating)
 
 
 def without_constant_ifs(model: Any, compute: Callable[[Any], bool]) -> Any:

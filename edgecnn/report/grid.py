@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from edgecnn.processor import kind_of
 from edgecnn.records import Environment
 from edgecnn.report import format
 from edgecnn.report.format import plain
@@ -154,9 +155,10 @@ def label(row: Row) -> str:
 
 
 def machine(environment: Environment) -> str:
-    """A machine's processors and its fingerprint."""
-    parts = [part for part in (environment.gpu, environment.cpu) if part is not None]
-    return plain(f"{', '.join(parts) or 'processor not known'} ({environment.machine})")
+    """A machine's processors, the kind of its instructions, and its fingerprint."""
+    kind = kind_of(environment.cpu_features)
+    parts = [part for part in (environment.gpu, environment.cpu or "processor not known", kind) if part is not None]
+    return plain(f"{', '.join(parts)} ({environment.machine})")
 
 
 def setting(value: Setting) -> str:

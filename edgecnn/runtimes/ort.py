@@ -7,11 +7,13 @@ import numpy as np
 
 from edgecnn.errors import SessionError
 from edgecnn.optional import require
+from edgecnn.processor import sums_saturate, this_processor
 from edgecnn.records import TensorSpec, from_json
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
-# Makes int8 weights uint8 where sums of their products can saturate: on x86 without VNNI, and only there.
+# Makes int8 weights uint8, so that sums of their products cannot saturate. Only for processors where they can: on
+# others it takes up to twice the time, and ONNX Runtime refuses some files with it.
 _EXACT_SUMS = ("session.x64quantprecision", "1")
 _DTYPES = {"tensor(float)": "float32", "tensor(int8)": "int8", "tensor(uint8)": "uint8"}
 
@@ -82,7 +84,8 @@ def open_model(model: str | bytes, threads: int, profile: Path | None = None) ->
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_session_config_entry(*_EXACT_SUMS)
+    if sums_saturate(this_processor()[1]):
+        options.add_session_config_entry(*_EXACT_SUMS)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
