@@ -2,7 +2,10 @@
 
 Random models of one layer, called with the output over the input, and of several layers are put into one program, whose
 answers are compared with TFLite Micro's. Around and between input, output and arena lie bytes that must stay as they
-are, and other bytes on every call, on which no answer may depend. ``EDGECNN_FUZZ=2000`` tries ten times as many.
+are, and other bytes on every call, on which no answer may depend. Their memory ends where the machine's does: on this
+machine and the emulated Cortex-M0 (plain C), M33 (DSP) and M55 (Helium) a step beyond is a fault.
+
+``EDGECNN_FUZZ=2000`` tries ten times as many models.
 """
 
 import functools
@@ -22,6 +25,7 @@ from generated import Model, Tflm, needs_tflm, random_inputs, tflm_process
 
 from edgecnn import emulation
 from edgecnn.emulation import Firmware, Sources
+from edgecnn.errors import EmulationError
 from edgecnn.formats import c99_kernels, c99_lower
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99_lower import lower
@@ -34,8 +38,8 @@ pytestmark = needs_tflm
 TARGETS = ("host", *emulation.BARE)
 BATCHES = range(max(1, 3 * int(os.environ.get("EDGECNN_FUZZ", "200")) // 200))  # each with another -O
 LAYERS, MODELS, IMAGES = 120, 40, 4
-LARGEST = 700  # values of a tensor: sixteen of these and the code fit the smallest board
-GUARD = 64
+LARGEST = 700  # values of a tensor, so that the smallest board has room
+GUARD, MEMORY = 64, 4608
 OVER_THEIR_INPUT = {"conv_2d", "depthwise_conv_2d", "max_pool_2d", "average_pool_2d", "add", "mul", "lookup"}
 FILES = ("c99_kernels.c", "c99_kernels_mve.c")
 Shape = tuple[int, ...]
@@ -250,9 +254,14 @@ def several_layers(seed: Sequence[int]) -> bytes:
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A model, inputs and TFLite Micro's outputs ``(n, …)``, and how a single layer's output may lie over its input."""
+    """A model, inputs and TFLite Micro's outputs ``(n, …)``, and how a single layer's output may lie over its input.
+
+    ``source`` are its layers and ``m_invoke``, without the kernels; ``arena`` is in bytes.
+    """
 
     model: bytes
+    source: str
+    arena: int
     images: Any
     wanted: Any
     kernel: str
@@ -261,10 +270,15 @@ class Case(msgspec.Struct, frozen=True):
 
 def case(model: bytes, tflm: Tflm) -> Case:
     images = random_inputs(model, IMAGES)
-    layers = lower(read_graph(model, "m")).layers
+    graph = read_graph(model, "m")
+    layers, generated = lower(graph).layers, to_c(graph, "m", caller_arena=True)
+    first = re.search(r"^/\* [A-Z_0-9]+ \S+: .* -> ", generated.source, re.MULTILINE)
+    assert first is not None
     single = len(layers) == 1
     return Case(
         model=model,
+        source=generated.source[first.start() :],
+        arena=generated.plan.arena_bytes,
         images=images.reshape(IMAGES, -1),
         wanted=tflm(model, images).reshape(IMAGES, -1),
         kernel=layers[0].kernels[0] if single else "",
@@ -273,75 +287,94 @@ def case(model: bytes, tflm: Tflm) -> Case:
 
 
 _DRIVER = """
-static union {
-    int32_t alignment;
-    int8_t bytes[%(memory)d];
-} memory;
 static const struct {
     void (*invoke)(const int8_t *, int8_t *, void *);
     int32_t input, output, arena;
 } cases[] = {%(cases)s};
+
+#ifdef __linux__
+static int8_t *memory(void)
+{
+    static int8_t *end;
+    if (end == NULL) {
+        end = (int8_t *)mmap(NULL, 131072, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) + 65536;
+        mprotect(end, 65536, PROT_NONE);
+    }
+    return end - %(memory)d;
+}
+#else
+extern int8_t RAM_ORIGIN[], RAM_LENGTH[]; /* the linker's numbers */
+static int8_t *memory(void)
+{
+    return (int8_t *)((uintptr_t)RAM_ORIGIN + (uintptr_t)RAM_LENGTH - %(memory)d);
+}
+#endif
 
 static int8_t pattern(int32_t place, int32_t fill)
 {
     return (int8_t)(((place * 89) ^ (fill * 31)) & 127);
 }
 
-/* Of a row: which case, how far the input begins behind the output, both in two bytes, where the first of them begins,
-   what to fill memory with; then the input. The answer is the output and the number of bytes that changed elsewhere. */
+/* A row: five numbers of two bytes, then the input. They are the case; where in the memory, which ends where the
+   machine's does, input, output and arena begin; what else to fill it with. The answer: output, and whether a byte
+   beside output and arena has changed. */
 void cases_invoke(const int8_t *row, int8_t *answer)
 {
-    const int32_t number = (uint8_t)row[0] + 256 * row[1], shift = (uint8_t)row[2] + 256 * row[3], fill = row[5];
-    const int32_t inputs = cases[number].input, outputs = cases[number].output, size = (int32_t)sizeof memory.bytes;
-    const int32_t output = %(guard)d + row[4] + (shift < 0 ? -shift : 0), input = output + shift;
-    const int32_t arena = size - %(guard)d - cases[number].arena;
-    int32_t i, changed = 0;
-    for (i = 0; i < size; i++)
-        memory.bytes[i] = pattern(i, fill);
+    int32_t said[5], inputs, outputs, arena, i, changed = 0;
+    int8_t *const bytes = memory();
+    for (i = 0; i < 5; i++, row += 2)
+        said[i] = (uint8_t)row[0] + 256 * row[1];
+    inputs = cases[said[0]].input;
+    outputs = cases[said[0]].output;
+    arena = cases[said[0]].arena;
+    for (i = 0; i < %(memory)d; i++)
+        bytes[i] = pattern(i, said[4]);
     for (i = 0; i < inputs; i++)
-        memory.bytes[input + i] = row[6 + i];
-    cases[number].invoke(memory.bytes + input, memory.bytes + output, memory.bytes + arena);
-    for (i = 0; i < size; i++) {
-        const int8_t before = i >= input && i < input + inputs ? row[6 + i - input] : pattern(i, fill);
-        if (i >= output && i < output + outputs)
-            answer[i - output] = memory.bytes[i];
-        else if ((i < arena || i >= arena + cases[number].arena) && memory.bytes[i] != before)
-            changed++;
+        bytes[said[1] + i] = row[i];
+    cases[said[0]].invoke(bytes + said[1], bytes + said[2], bytes + said[3]);
+    for (i = 0; i < %(memory)d; i++) {
+        const int8_t before = i >= said[1] && i < said[1] + inputs ? row[i - said[1]] : pattern(i, said[4]);
+        if (i >= said[2] && i < said[2] + outputs)
+            answer[i - said[2]] = bytes[i];
+        else if ((i < said[3] || i >= said[3] + arena) && bytes[i] != before)
+            changed = 1;
     }
-    answer[%(outputs)d] = (int8_t)(changed < 127 ? changed : 127);
+    answer[%(outputs)d] = (int8_t)changed;
 }
+"""
+
+_HEADER = """#ifdef __linux__
+#define _DEFAULT_SOURCE
+#include <stddef.h>
+#include <sys/mman.h>
+#endif
+#include <stdint.h>
+void cases_invoke(const int8_t *row, int8_t *answer);
 """
 
 
 def program(cases: Sequence[Case]) -> Sources:
-    """One program of all models: their layers as generated, above one copy of the kernels."""
-    bodies, rows, names = [], [], set()
-    largest = [0, 0, 0]
-    for number, one in enumerate(cases):
-        generated = to_c(read_graph(one.model, "m"), f"m{number}", caller_arena=True)
-        first = re.search(r"^/\* [A-Z_0-9]+ \S+: .* -> ", generated.source, re.MULTILINE)
-        assert first is not None
-        body = re.sub(r"\blayer_(?=\d)", f"m{number}_layer_", generated.source[first.start() :])
-        names |= set(re.findall(r"\b(\w+)\(", body))
-        bodies.append(body)
-        sizes = (one.images[0].size, one.wanted[0].size, generated.plan.arena_bytes)
-        rows.append(f"{{m{number}_invoke, {', '.join(map(str, sizes))}}}")
-        largest = [max(pair) for pair in zip(largest, sizes, strict=True)]
-    kernels = c99_kernels.code(names & c99_kernels.names(), {"requantize": "requantize_any"})
-    memory = sum(largest) + 4 * GUARD & ~3
-    driver = _DRIVER % {"memory": memory, "cases": ", ".join(rows), "guard": GUARD, "outputs": largest[1]}
-    header = "#include <stdint.h>\nvoid cases_invoke(const int8_t *row, int8_t *answer);\n"
+    """One program of all models: their layers as generated, under one copy of the kernels."""
+    bodies = [re.sub(r"\b(layer|m)_(?=\d|invoke)", rf"m{place}_\1_", one.source) for place, one in enumerate(cases)]
+    called = {name for body in bodies for name in re.findall(r"\b(\w+)\(", body)}
+    kernels = c99_kernels.code(called & c99_kernels.names(), {"requantize": "requantize_any"})
+    rows = [f"{{m{n}_m_invoke, {a.images[0].size}, {a.wanted[0].size}, {a.arena}}}" for n, a in enumerate(cases)]
+    outputs = max(one.wanted[0].size for one in cases)
+    driver = _DRIVER % {"memory": MEMORY, "cases": ", ".join(rows), "outputs": outputs}
     code = "\n".join(['#include "cases.h"', kernels, *bodies, driver])
-    files = {"cases.h": header.encode(), "cases.c": code.encode()}
-    return Sources(name="cases", files=files, input_size=6 + largest[0], output_size=largest[1] + 1)
+    files = {"cases.h": _HEADER.encode(), "cases.c": code.encode()}
+    inputs = max(one.images[0].size for one in cases)
+    return Sources(name="cases", files=files, input_size=10 + inputs, output_size=outputs + 1)
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call of a case: which image, how far the input begins behind the output."""
+    """One call of a case: which image, and where in memory input, output and arena begin."""
 
     case: int
     image: int
-    shift: int
+    input: int
+    output: int
+    arena: int
 
 
 def wrong(firmware: Firmware, cases: Sequence[Case], calls: Sequence[Call]) -> list[Call]:
@@ -349,9 +382,8 @@ def wrong(firmware: Firmware, cases: Sequence[Case], calls: Sequence[Call]) -> l
     rows = np.zeros((len(calls), firmware.sources.input_size), np.int8)
     for place, (row, call) in enumerate(zip(rows, calls, strict=True)):
         image = cases[call.case].images[call.image]
-        row[:4] = np.array([call.case, call.shift], "<i2").view(np.int8)
-        row[4:6] = place % 4, place * 7 % 127
-        row[6 : 6 + image.size] = image
+        row[:10] = np.array([call.case, call.input, call.output, call.arena, place], "<i2").view(np.int8)
+        row[10 : 10 + image.size] = image
     answers = emulation.run(firmware, rows)
     found = []
     for call, answer in zip(calls, answers, strict=True):
@@ -359,6 +391,41 @@ def wrong(firmware: Firmware, cases: Sequence[Case], calls: Sequence[Call]) -> l
         if answer[-1] or (answer[: wanted.size] != wanted).any():
             found.append(call)
     return found
+
+
+def apart(cases: Sequence[Case]) -> list[Call]:
+    """Calls with input, output and arena apart; also with the input, and with the arena, at the very end of memory."""
+    calls = []
+    for number, one in enumerate(cases):
+        output = GUARD + number % 4
+        behind = output + one.wanted[0].size + GUARD
+        last = MEMORY - one.images[0].size
+        arena, last_arena = -(-behind // 4) * 4, MEMORY - one.arena
+        assert max(arena + one.arena + GUARD, behind + GUARD) <= last
+        assert behind + one.images[0].size + 2 * GUARD <= last_arena
+        calls += [Call(number, image, behind, output, last_arena - GUARD) for image in range(IMAGES)]
+        calls += [Call(number, 2, last, output, arena), Call(number, 3, behind, output, last_arena)]
+    return calls
+
+
+def over(cases: Sequence[Case], shifts: Callable[[Overlap], Sequence[int]]) -> list[Call]:
+    """Calls with the output so many bytes before the input, where a layer allows any."""
+    calls = []
+    for number, one in enumerate(cases):
+        for shift in shifts(one.overlap) if one.overlap else ():
+            output = GUARD + number % 4 + max(-shift, 0)
+            places = (output + shift, output, MEMORY - one.arena - GUARD)
+            calls += [Call(number, image, *places) for image in range(IMAGES)]
+    return calls
+
+
+def near(overlap: Overlap) -> list[int]:
+    """As near as is said, and somewhat farther."""
+    return [0] if overlap.exact else [overlap.distance + more for more in (0, 1, 2, 5)]
+
+
+def too_near(overlap: Overlap) -> list[int]:
+    return [-1, 1] if overlap.exact else [overlap.distance - 1]
 
 
 @functools.cache
@@ -391,32 +458,6 @@ def firmware(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     cases.cache_clear()
 
 
-def calls(ours: Sequence[Case], shifts: Callable[[Case], Sequence[int]]) -> list[Call]:
-    return [
-        Call(case=place, image=image, shift=shift)
-        for place, one in enumerate(ours)
-        for shift in shifts(one)
-        for image in range(IMAGES)
-    ]
-
-
-def apart(one: Case) -> list[int]:
-    return [one.wanted[0].size + GUARD]
-
-
-def nearest(one: Case) -> list[int]:
-    """As near as the layer is said to bear it, and somewhat farther."""
-    if one.overlap is None:
-        return []
-    return [0] if one.overlap.exact else [one.overlap.distance + more for more in (0, 1, 2, 5)]
-
-
-def too_near(one: Case) -> list[int]:
-    if one.overlap is None:
-        return []
-    return [-1, 1] if one.overlap.exact else [one.overlap.distance - 1]
-
-
 def wrong_kernels(ours: Sequence[Case], found: Sequence[Call]) -> set[str]:
     return {ours[call.case].kernel for call in found}
 
@@ -425,15 +466,19 @@ def wrong_kernels(ours: Sequence[Case], found: Sequence[Call]) -> set[str]:
 @pytest.mark.parametrize("target", TARGETS)
 def test_models_answer_as_tflite_micro_and_stay_in_their_memory(target: str, batch: int, firmware: Any) -> None:
     ours = cases(batch)
-    assert wrong(firmware(target, batch), ours, calls(ours, apart)) == []
+    assert wrong(firmware(target, batch), ours, apart(ours)) == []
 
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("target", TARGETS)
 def test_outputs_may_lie_as_near_as_is_said_but_no_nearer(target: str, batch: int, firmware: Any) -> None:
     ours = cases(batch)
-    assert wrong(firmware(target, batch), ours, calls(ours, nearest)) == []
-    assert wrong_kernels(ours, wrong(firmware(target, batch), ours, calls(ours, too_near))) == OVER_THEIR_INPUT
+    assert wrong(firmware(target, batch), ours, over(ours, near)) == []
+    assert wrong_kernels(ours, wrong(firmware(target, batch), ours, over(ours, too_near))) == OVER_THEIR_INPUT
+
+
+def test_which_kernels_may_write_over_their_input() -> None:
+    assert {kernel for kernel in c99_kernels.names() if c99_kernels.order(kernel)} == OVER_THEIR_INPUT
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -494,7 +539,7 @@ def test_a_word_that_promises_more_than_the_kernel_keeps_is_found_out(
     edit(f"//@ {kernel} ({word})", f"//@ {kernel} ({weaker})")
     ours = kernel_cases(kernel)
     firmware = emulation.build(program(ours), "host", tmp_path)
-    assert wrong_kernels(ours, wrong(firmware, ours, calls(ours, nearest))) == {kernel}
+    assert wrong_kernels(ours, wrong(firmware, ours, over(ours, near))) == {kernel}
 
 
 @pytest.mark.parametrize("file", ["kernels.c", "mve.c"])
@@ -519,14 +564,26 @@ def test_an_order_of_another_processor_is_found_there(edit: Callable[..., None],
     ours = kernel_cases("conv_2d")
     for target, found in (("host", set()), ("cortex-m4", set()), ("cortex-m55", {"conv_2d"})):
         firmware = emulation.build(program(ours), target, tmp_path)
-        assert wrong(firmware, ours, calls(ours, apart)) == []
-        assert wrong_kernels(ours, wrong(firmware, ours, calls(ours, nearest))) == found
+        assert wrong(firmware, ours, apart(ours)) == []
+        assert wrong_kernels(ours, wrong(firmware, ours, over(ours, near))) == found
+
+
+def test_a_byte_read_behind_the_input_is_found(edit: Callable[..., None], tmp_path: Path) -> None:
+    """Even where it changes nothing: what lies behind memory faults."""
+    need("cortex-m55")
+    edit("vldrbq_z_s8(from, rest)", "vldrbq_s8(from)", "mve.c")
+    ours = kernel_cases("max_pool_2d")
+    firmware = emulation.build(program(ours), "cortex-m55", tmp_path)
+    calls = apart(ours)
+    assert wrong(firmware, ours, [call for call in calls if call.input < call.arena]) == []
+    with pytest.raises(EmulationError, match="the processor faulted"):
+        wrong(firmware, ours, calls)
 
 
 def test_a_byte_written_behind_the_output_is_found(edit: Callable[..., None], tmp_path: Path) -> None:
     edit("*y++ = (int8_t)table[(uint8_t)*x++];", "*y++ = (int8_t)table[(uint8_t)*x++];\n    *y = 0;")
     ours = kernel_cases("lookup")
-    assert wrong_kernels(ours, wrong(emulation.build(program(ours), "host", tmp_path), ours, calls(ours, apart)))
+    assert wrong_kernels(ours, wrong(emulation.build(program(ours), "host", tmp_path), ours, apart(ours)))
 
 
 @pytest.mark.parametrize("kernel", ["conv_2d", "depthwise_conv_2d"])
@@ -534,8 +591,20 @@ def test_scratch_memory_too_small_is_found(kernel: str, monkeypatch: pytest.Monk
     add = c99_lower._Lowering.add
 
     def less(self: Any, *arguments: Any, scratch: int = 0, **options: Any) -> None:
-        add(self, *arguments, scratch=scratch * 3 // 4, **options)
+        add(self, *arguments, scratch=max(scratch - 12, 0), **options)
 
     monkeypatch.setattr(c99_lower._Lowering, "add", less)
     ours = kernel_cases(kernel)
-    assert wrong(emulation.build(program(ours), "host", tmp_path), ours, calls(ours, apart))
+    firmware = emulation.build(program(ours), "host", tmp_path)
+    calls = apart(ours)
+    assert wrong(firmware, ours, [call for call in calls if call.arena + ours[call.case].arena < MEMORY])
+    with pytest.raises(EmulationError, match="exit status -11"):
+        wrong(firmware, ours, calls)
+
+
+def test_scratch_memory_too_small_for_vectors_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    need("cortex-m55")
+    monkeypatch.setattr(c99_lower, "_HELIUM_LANES", 2)
+    ours = kernel_cases("depthwise_conv_2d")
+    with pytest.raises(EmulationError, match="the processor faulted"):
+        wrong(emulation.build(program(ours), "cortex-m55", tmp_path), ours, apart(ours))

@@ -21,7 +21,7 @@ __attribute__((unused)) static inline int32_t plain_shifts(const int8_t *shift, 
     return n == 0;
 }
 //@ rows: mve requantize clamp
-/* Weights by outputs, `stride` bytes from one to the next; sixteen bytes behind the last may be read. plain: whether
+/* Weights by outputs, `stride` bytes from one to the next; twelve bytes behind the last may be read. plain: whether
    requantize_4() may be used. */
 struct rows {
     const int8_t *weights;
