@@ -1,5 +1,16 @@
 /* The kernels of the generated code. Sections begin with a line "//@ name: what it needs"; the generator copies
-   those that a model uses. All arithmetic is that of TFLite Micro's reference kernels, see docs/c99.md. */
+   those that a model uses. All arithmetic is that of TFLite Micro's reference kernels, see docs/c99.md.
+
+   "//@ name (order): what it needs" says in which order a kernel reads its input x and writes its output y. The plan of
+   the arena lays y over x by this word, so all variants of the kernel must keep it, those of other processors too:
+
+   values    Once value n of y is written, none up to value n of x is read again. y may begin where x does, or before.
+   pixels    A pixel of y is written when all that it needs of x has been read, or channel by channel, where each needs
+             that channel of x alone; then the next pixel. y may begin as far before x as its pixels get ahead of what
+             later ones need.
+   channels  A channel of y is written when the same channel of x, which no other needs, has been read. y may be x.
+
+   Without a word, y must not touch x. */
 //@ base:
 #if defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
 #define HELIUM 1 /* Cortex-M55, M85 and the like: vectors of sixteen bytes */
@@ -119,7 +130,7 @@ struct conv_2d {
     int32_t pad_top, pad_left;
     int32_t in_zero, out_zero, low, high;
 };
-//@ conv_2d: conv_2d_settings requantize clamp
+//@ conv_2d (pixels): conv_2d_settings requantize clamp
 /* The inputs under the kernel for two pixels are two columns, pair by pair: taps 0 and 1 of the first, then of the
    second, taps 2 and 3 of the first, and so on. This writes n taps from number k on; it returns the next number. */
 static inline uint32_t column_fill(int16_t value, int32_t n, int16_t *to, uint32_t k)
@@ -288,7 +299,7 @@ struct depthwise_conv_2d {
     int32_t plane_height, plane_width; /* one channel with its padding; the width is even */
     int32_t in_zero, out_zero, low, high;
 };
-//@ depthwise_conv_2d: depthwise_conv_2d_settings requantize clamp fill_16
+//@ depthwise_conv_2d (channels): depthwise_conv_2d_settings requantize clamp fill_16
 #ifdef DUAL_MAC
 /* Kernels of 3 x 3, two neighbouring outputs at a time. Weights 0 and 1, and 1 and 2 of each row stand in a word. */
 static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output,
@@ -367,7 +378,7 @@ static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const int
     }
 }
 
-/* Channel by channel, so that y may be x where both have as many channels. plane: room for one channel. */
+/* plane: room for one channel */
 static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x, int8_t *y, int16_t *plane)
 {
     const int32_t channels = s->channels, multiplier = s->outputs / channels;
@@ -442,7 +453,7 @@ struct pool {
     int32_t pad_top, pad_left;
     int32_t low, high;
 };
-//@ max_pool_2d: pool
+//@ max_pool_2d (pixels): pool
 static void max_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
 {
     const int32_t channels = s->channels, line = s->in_width * channels;
@@ -484,7 +495,7 @@ static void max_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
         }
     }
 }
-//@ average_pool_2d: pool
+//@ average_pool_2d (pixels): pool
 /* The mean of what lies inside, rounded to nearest, halves away from zero */
 static void average_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
 {
@@ -538,7 +549,7 @@ struct binary {
     int32_t left_a, multiplier_a, shift_a, left_b, multiplier_b, shift_b; /* ADD and SUB only */
     int32_t multiplier, shift;
 };
-//@ add: binary
+//@ add (values): binary
 /* Both operands go, 20 bits to the left, to twice the larger of their scales. */
 static void add(const struct binary *s, const int8_t *a, const int8_t *b, int8_t *y, int32_t sign)
 {
@@ -559,7 +570,7 @@ static void add(const struct binary *s, const int8_t *a, const int8_t *b, int8_t
         }
     }
 }
-//@ mul: binary
+//@ mul (values): binary
 static void mul(const struct binary *s, const int8_t *a, const int8_t *b, int8_t *y)
 {
     int32_t i, j, k, l;
@@ -576,7 +587,7 @@ static void mul(const struct binary *s, const int8_t *a, const int8_t *b, int8_t
         }
     }
 }
-//@ lookup: base
+//@ lookup (values): base
 /* A function of single values, from its table */
 static void lookup(const uint8_t *table, const int8_t *x, int8_t *y, int32_t n)
 {

@@ -1,5 +1,6 @@
 /* The kernels again for Helium, the vector unit of Cortex-M55 and M85: these sections replace those of the same name
-   in c99_kernels.c where the compiler has it. The results are the same to the last bit. */
+   in c99_kernels.c where the compiler has it. The results are the same to the last bit, and so is the order that stands
+   behind a name. */
 //@ mve: base
 #include <arm_mve.h>
 
@@ -20,7 +21,7 @@ __attribute__((unused)) static inline int32_t plain_shifts(const int8_t *shift, 
     return n == 0;
 }
 //@ rows: mve requantize clamp
-/* Weights by outputs, `stride` bytes from one to the next; sixteen bytes behind the last may be read. plain: whether
+/* Weights by outputs, `stride` bytes from one to the next; twelve bytes behind the last may be read. plain: whether
    requantize_4() may be used. */
 struct rows {
     const int8_t *weights;
@@ -101,7 +102,7 @@ __attribute__((noinline)) static void rows_times(const struct rows *s, const int
         vstrbq_s32(y + output, vminq_s32(vmaxq_s32(value, low), high));
     }
 }
-//@ conv_2d: conv_2d_settings rows
+//@ conv_2d (pixels): conv_2d_settings rows
 static inline int8_t *column_fill(int8_t value, int32_t n, int8_t *to)
 {
     for (; n > 0; n--)
@@ -170,7 +171,7 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
         }
     }
 }
-//@ depthwise_conv_2d: depthwise_conv_2d_settings requantize clamp fill_16 mve
+//@ depthwise_conv_2d (channels): depthwise_conv_2d_settings requantize clamp fill_16 mve
 /* A channel's plane by lines; four outputs of a line, its lanes, are computed at once. Lines are rows, or columns where
    that makes fewer fours. Distances are in elements; x and y are those of the channel. */
 struct lines {
@@ -270,7 +271,7 @@ static void depthwise_conv_2d_3x3(const struct depthwise_conv_2d *s, const struc
     }
 }
 
-/* Channel by channel, so that y may be x where both have as many channels. plane: room for one channel. */
+/* plane: room for one channel */
 static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x, int8_t *y, int16_t *plane)
 {
     const int32_t multiplier = s->outputs / s->channels;
@@ -312,7 +313,7 @@ static void fully_connected(const struct fully_connected *s, const int8_t *x, in
     for (row = 0; row < s->rows; row++)
         rows_times(&rows, x + row * s->taps, y + row * s->outputs);
 }
-//@ max_pool_2d: pool mve
+//@ max_pool_2d (pixels): pool mve
 /* Sixteen channels at a time */
 static void max_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
 {
@@ -339,7 +340,7 @@ static void max_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
         }
     }
 }
-//@ add: binary mve
+//@ add (values): binary mve
 /* Four values at a time, which lie side by side or are one and the same */
 static inline int32x4_t add_operand(const int8_t *x, int32_t stride, mve_pred16_t rest, int32_t zero, int32_t unit,
                                     int32_t multiplier, int32_t shift)

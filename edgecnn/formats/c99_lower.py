@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, UnsupportedError
+from edgecnn.formats import c99_kernels
 from edgecnn.formats import c99_numerics as numerics
 from edgecnn.formats.c99_plan import Overlap
 from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, one_line, positive, shape_computations
@@ -414,21 +415,16 @@ class _Lowering:
             "dilation_height": dilation[0], "dilation_width": dilation[1],
             "pad_top": pad[0], "pad_left": pad[1],
         }  # fmt: skip
-        overlap: Overlap | None
         if depthwise:
             plane = [(size - 1) * step + (taps - 1) * apart + 1 for size, step, taps, apart in
                      zip(out, stride, kernel, dilation, strict=True)]  # fmt: skip
             plane[1] += plane[1] % 2
             fields |= {"plane_height": plane[0], "plane_width": plane[1]}
             scratch = 2 * (plane[0] * plane[1] + _HELIUM_LANES * max(stride))
-            overlap = (
-                Overlap(distance=0, exact=True) if outputs == channels and math.prod(out) <= height * width else None
-            )
             packed = rows
         else:
             packed = in_fours(rows)
             scratch = 2 * 2 * packed.shape[1]
-            overlap = Overlap(distance=_distance(shape, (*out, outputs), stride, pad, 2), exact=False)
         fields |= {
             "in_zero": int(source.zero_point[0]),
             "out_zero": int(output.zero_point[0]),
@@ -452,7 +448,7 @@ class _Lowering:
             constants=constants,
             struct=_struct(kind, ("weights", "bias", "multiplier", "shift"), fields),
             scratch=scratch,
-            overlaps=[overlap],
+            overlaps=[_overlap(kind, shape, (1, *out, outputs), stride, pad)],
             wide=wide,
             full=(low, high) == _INT8,
         )
@@ -491,7 +487,6 @@ class _Lowering:
             ["fully_connected"],
             constants=constants,
             struct=_struct("fully_connected", ("weights", "bias", "multiplier", "shift"), fields),
-            overlaps=[None],
             wide=wide,
             full=(low, high) == _INT8,
         )
@@ -515,10 +510,9 @@ class _Lowering:
             "pad_top": pad[0], "pad_left": pad[1], "low": low, "high": high,
         }  # fmt: skip
         kind = operator.kind.lower()
-        overlap = Overlap(distance=_distance(shape, (*out, channels), stride, pad, 1), exact=False)
         self.add(
             operator, operator.inputs[:1], f"{kind}(&s, @0, y)", [kind], struct=_struct("pool", (), fields),
-            overlaps=[overlap], full=(low, high) == _INT8,
+            overlaps=[_overlap(kind, shape, (1, *out, channels), stride, pad)], full=(low, high) == _INT8,
         )  # fmt: skip
 
     def mean(self, operator: Operator) -> None:
@@ -593,12 +587,10 @@ class _Lowering:
             call, kernel = f"add(&s, @0, @1, y, {-1 if operator.kind == 'SUB' else 1})", "add"
         fields |= {"multiplier": multiplier, "shift": shift}
         wide = min(shift, fields.get("shift_a", 1), fields.get("shift_b", 1)) < 0
-        same = [
-            Overlap(distance=0, exact=False) if shape == made or math.prod(shape) == math.prod(made) else None
-            for shape in shapes
-        ]
-        self.add(operator, operator.inputs[:2], call, [kernel], struct=_struct("binary", (), fields),
-                 overlaps=same, wide=wide, full=(low, high) == _INT8)  # fmt: skip
+        self.add(
+            operator, operator.inputs[:2], call, [kernel], struct=_struct("binary", (), fields),
+            overlaps=[_overlap(kernel, shape, made) for shape in shapes], wide=wide, full=(low, high) == _INT8,
+        )  # fmt: skip
 
     def unary(self, operator: Operator) -> None:
         """A function of single values: all its 256 results stand in a table."""
@@ -613,7 +605,7 @@ class _Lowering:
         self.add(
             operator, operator.inputs[:1], f"lookup({name}_table, @0, y, {math.prod(shape)})", ["lookup"],
             constants=[Constant(name=f"{name}_table", type="uint8_t", values=values)],
-            overlaps=[Overlap(distance=0, exact=False)],
+            overlaps=[_overlap("lookup", shape, shape)],
         )  # fmt: skip
 
     def softmax(self, operator: Operator) -> None:
@@ -932,19 +924,30 @@ def _window(
     return out, before
 
 
-def _distance(shape: Shape, out: Sequence[int], stride: Sequence[int], pad: Sequence[int], block: int) -> int:
-    """How many bytes the output must begin before the input so that no value is overwritten before its last use.
+def _overlap(
+    kernel: str, shape: Shape, made: Shape, stride: Sequence[int] = (1, 1), pad: Sequence[int] = (0, 0)
+) -> Overlap | None:
+    """How an output of shape ``made`` may lie over an input, by the order that the kernel's code says it keeps."""
+    order = c99_kernels.order(kernel)
+    if order == "values" and math.prod(made) == math.prod(shape):  # not one repeated
+        return Overlap(distance=0, exact=False)
+    if order == "pixels":
+        return Overlap(distance=_distance(shape, made, stride, pad), exact=False)
+    if order == "channels" and made[3] == shape[3] and math.prod(made) <= math.prod(shape):
+        return Overlap(distance=0, exact=True)
+    return None
 
-    Pixels are made in order, ``block`` at a time, each block read before it is written.
-    """
+
+def _distance(shape: Shape, made: Shape, stride: Sequence[int], pad: Sequence[int]) -> int:
+    """How many bytes the output must begin before the input so that no value is overwritten before its last use."""
     _, height, width, channels = shape
-    rows = np.maximum(np.arange(out[0]) * stride[0] - pad[0], 0) * width * channels
-    columns = np.maximum(np.arange(out[1]) * stride[1] - pad[1], 0) * channels
+    rows = np.maximum(np.arange(made[1]) * stride[0] - pad[0], 0) * width * channels
+    columns = np.maximum(np.arange(made[2]) * stride[1] - pad[1], 0) * channels
     first = rows[:, None] + columns  # what each pixel reads first, or before
     later = np.append(rows[1:], height * width * channels)  # no later row reads what is before this
     first = np.minimum(first, later[:, None]).reshape(-1)
-    written = np.arange(len(first)) * out[2]  # when a pixel is read, those before are written
-    return int(max(0, (written - first)[::block].max()))
+    written = np.arange(len(first)) * made[3]  # when a pixel is read, those before are written
+    return int(max(0, (written - first).max()))
 
 
 def _strides(shape: Sequence[int]) -> list[int]:

@@ -1,0 +1,75 @@
+"""The kernels' files: sections of C, what each needs, and in which order a kernel reads and writes."""
+
+import functools
+import re
+from collections.abc import Mapping, Set
+from importlib import resources
+
+import msgspec
+
+_FILES = ("c99_kernels.c", "c99_kernels_mve.c")
+
+
+class _Section(msgspec.Struct, frozen=True):
+    """Code, the names of the sections it builds upon, and a kernel's order where it has one (see c99_kernels.c)."""
+
+    needs: tuple[str, ...]
+    order: str | None
+    code: str
+
+
+def names() -> frozenset[str]:
+    """The sections that there are."""
+    return frozenset(_sections(_FILES[0]))
+
+
+def order(kernel: str) -> str | None:
+    """The order, "values", "pixels" or "channels", that all variants of a kernel say they keep; c99_kernels.c tells it.
+
+    None if one of them says none, or another: then the output must not touch the input.
+    """
+    said = {sections[kernel].order for sections in map(_sections, _FILES) if kernel in sections}
+    return said.pop() if len(said) == 1 else None
+
+
+def code(wanted: Set[str], variants: Mapping[str, str]) -> str:
+    """The sections that ``wanted`` need, in the order of the files; those for Helium replace their namesakes.
+
+    ``variants`` are names of sections to take in place of others.
+    """
+    portable, helium = map(_sections, _FILES)
+    needed: set[str] = set()
+    waiting = ["base", *wanted]
+    while waiting:
+        section = waiting.pop()
+        section = variants.get(section, section)
+        if section not in needed:
+            needed.add(section)
+            for sections in (portable, helium):
+                waiting += sections[section].needs if section in sections else ()
+    replaced = [section for section in portable if section in helium]
+    parts = []
+    for section in portable:
+        if section == replaced[0]:  # the first to build upon what only Helium has
+            parts += [_for_helium(helium[own].code) for own in helium if own in needed and own not in portable]
+        if section in needed:
+            plain = portable[section].code
+            parts.append(_for_helium(helium[section].code, f"#else\n{plain}") if section in helium else plain)
+    return "\n".join(parts)
+
+
+def _for_helium(code: str, otherwise: str = "") -> str:
+    return f"#ifdef HELIUM\n{code}{otherwise}#endif\n"
+
+
+@functools.cache
+def _sections(file: str) -> dict[str, _Section]:
+    """The sections of a file of kernels by name."""
+    header = r"^//@ (?P<name>\w+)(?: \((?P<order>values|pixels|channels)\))?:(?P<needs>.*)\n"
+    found = re.finditer(header + r"(?P<code>(?:(?!//@).*\n)*)", _text(file), re.MULTILINE)
+    return {section["name"]: _Section(tuple(section["needs"].split()), section["order"], section["code"])
+            for section in found}  # fmt: skip
+
+
+def _text(file: str) -> str:
+    return resources.files("edgecnn.formats").joinpath(file).read_text()
