@@ -20,7 +20,7 @@ from edgecnn.emulation.runner import EMPTY
 from edgecnn.errors import EdgecnnError, EmulationError, UnsupportedError
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
-from edgecnn.records import Artifact, Failure, ProcessorAnswers, ProcessorState, Tolerance
+from edgecnn.records import Artifact, Failure, Parity, ProcessorAnswers, ProcessorState, Tolerance
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
@@ -31,8 +31,12 @@ FORMATS = ("tflite", "onnx")
 """Of the files that are run there; C code is, by ``machine``."""
 
 HERE = "this machine"
-"""What a ``Parity`` calls the same file on the machine that emulates."""
+"""What a ``Parity`` calls the same file on the machine that emulates, where that answers like the file's reference."""
 
+WRONG_HERE = "this machine, which is wrong itself"
+"""What it calls it where it does not."""
+
+_RUNNER = Path(__file__).with_name("runner.py")
 _LIMIT_S = 600.0
 
 
@@ -97,22 +101,26 @@ def verify_on(
 ) -> list[ProcessorAnswers | Failure]:
     """Run the files at ``paths`` on the processors ``on`` for the first ``images`` test images of ``data``.
 
-    The reference is the one that ``verify.verify`` compares with.
+    The reference is the one that ``verify.verify`` compares with. A file that this machine does not run is a failure of
+    the stage "emulate" too.
 
     Raises:
         ArtifactError, ConfigError: as ``verify.verify``, before anything runs.
         EmulationError: QEMU or the Python for a processor is missing.
-        SessionError: this machine does not run a file.
     """
     processors = ready(on)
     found = [artifacts.load(path) for path in paths]
     inputs, labels = data.inputs(data.test.images[:images]), data.test.labels[:images]
+    kinds = [verify.reference_for(artifact) for artifact in found]
     references = verify.references_of(found, data, inputs, model=model, qat_weights=qat_weights)
     rows: list[ProcessorAnswers | Failure] = []
-    for path, artifact in zip(paths, found, strict=True):
-        reference = references[verify.reference_for(artifact)]
-        here = verify.outputs_of(path, inputs)
-        rows += run_on(path, artifact, processors, inputs, labels, reference, here)
+    for path, artifact, kind in zip(paths, found, kinds, strict=True):
+        try:
+            here = verify.outputs_of(path, inputs)
+        except EdgecnnError as error:
+            rows.append(_failure(artifact.file, error))
+        else:
+            rows += run_on(path, artifact, processors, inputs, labels, references[kind], here)
     return rows
 
 
@@ -136,33 +144,29 @@ def run_on(
             if artifact.format not in FORMATS:
                 raise UnsupportedError(f"only .tflite and .onnx files are run there, {path.name} is none")
             ran = _run(path, artifact, on, to_input(images, artifact.input), plugin)
-            against = verify.reference_for(artifact)
+            package = ran.runtime.partition(" ")[0]
             return ProcessorAnswers(
                 processor=on.processor.name,
                 emulator=on.emulator.version,
                 runtime=ran.runtime,
-                runtime_here=f"{(package := ran.runtime.split()[0])} {versions_here()[package]}",
-                against_reference=verify.compare(
+                runtime_here=f"{package} {versions_here()[package]}",
+                against_reference=to_reference(ran.outputs),
+                against_here=verify.compare(
                     artifact,
                     ran.outputs,
-                    reference,
+                    here,
                     labels,
-                    against=against,
-                    tolerance=verify.TOLERANCES[artifact.scheme],
-                ),
-                against_here=verify.compare(
-                    artifact, ran.outputs, here, labels, against=HERE, tolerance=_same_file(artifact)
+                    against=WRONG_HERE if to_reference(here).violations else HERE,
+                    tolerance=_same_file(artifact),
                 ),
                 instructions=ran.instructions,
             )
         except EdgecnnError as error:
-            return Failure(
-                subject=f"{artifact.file} on {on.processor.name}",
-                stage="emulate",
-                error=type(error).__name__,
-                reason=str(error),
-                expected=isinstance(error, UnsupportedError),
-            )
+            return _failure(f"{artifact.file} on {on.processor.name}", error)
+
+    def to_reference(outputs: Float) -> Parity:
+        against, tolerance = verify.reference_for(artifact), verify.TOLERANCES[artifact.scheme]
+        return verify.compare(artifact, outputs, reference, labels, against=against, tolerance=tolerance)
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -175,6 +179,11 @@ def run_on(
             rows.append(row)
             advance()
     return rows
+
+
+def _failure(subject: str, error: EdgecnnError) -> Failure:
+    expected = isinstance(error, UnsupportedError)
+    return Failure(subject=subject, stage="emulate", error=type(error).__name__, reason=str(error), expected=expected)
 
 
 class _Ran(msgspec.Struct, frozen=True):
@@ -192,7 +201,7 @@ def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic],
     what = f"{path.name} on {on.processor.name}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        shutil.copyfile(Path(__file__).with_name("runner.py"), folder / "runner.py")
+        shutil.copyfile(_RUNNER, folder / "runner.py")
         shutil.copyfile(path, folder / f"model{path.suffix}")
         np.save(folder / "inputs.npy", inputs, allow_pickle=False)
         system = system_for(on.processor, on.interpreter, folder / "system")
@@ -210,6 +219,8 @@ def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic],
             ) from error
         if done.returncode:
             raise EmulationError(f"{what} ended with status {done.returncode}: {gist(done.stderr) or 'without a word'}")
+        if not (folder / "outputs.npy").is_file():
+            raise EmulationError(f"{what} ended without an answer")
         raw = np.load(folder / "outputs.npy", allow_pickle=False)
         if len(raw) != len(inputs) or raw.dtype.name != artifact.output.dtype:
             raise EmulationError(

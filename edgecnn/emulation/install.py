@@ -33,6 +33,7 @@ ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1"}
 _PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 _ARCHITECTURES = {"aarch64": "arm64", "x86_64": "amd64"}  # Debian's names
 _SITE = "usr/lib/python3/dist-packages"  # where Debian's Python looks
+_HOOKS = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")
 _LIMIT_S = 600.0
 
 
@@ -162,6 +163,8 @@ def _download_packages(machine: str, folder: Path) -> list[Path]:
     for place in (folder / "lists" / "partial", archives / "partial"):
         make_folder(place)
     (folder / "status").touch()  # no package is installed there
+    hooks = folder / "hooks.conf"  # without those of this system, which work on its own lists
+    hooks.write_text("".join(f"#clear APT::Update::{when};\n" for when in _HOOKS))
     settings = {
         "APT::Architecture": _ARCHITECTURES[machine],
         "APT::Architectures": _ARCHITECTURES[machine],
@@ -173,7 +176,8 @@ def _download_packages(machine: str, folder: Path) -> list[Path]:
         "Dir::State::lists": str(folder / "lists"),
         "Dir::State::status": str(folder / "status"),
     }
-    apt = ["apt-get", "--quiet", *(f"--option={key}={value}" for key, value in settings.items())]
+    options = [f"--option={key}={value}" for key, value in settings.items()]
+    apt = ["apt-get", "--quiet", f"--config-file={hooks}", *options]
     reason = f"apt has no {' '.join(_PACKAGES)} for {_ARCHITECTURES[machine]} here"
     _run([*apt, "update"], reason)
     _run([*apt, "--yes", "--download-only", "install", *_PACKAGES], reason)

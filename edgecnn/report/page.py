@@ -285,7 +285,7 @@ def _cautions(report: Report) -> tuple[str, ...]:
     """What makes the whole report less than it should be."""
     interrupted = ("the measurement was interrupted: rows are missing or short",) if report.unfinished else ()
     wrong = (
-        plain(f"{one.artifact} does not answer on {one.processor} as it should: {'; '.join(one.violations)}")
+        plain(f"{one.artifact} answers otherwise on {one.processor}, {one.violations[0]}")
         for one in report.processors
         if one.violations
     )

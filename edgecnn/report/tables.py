@@ -235,7 +235,7 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
                 *_apart(one.against_here.difference),
                 *_apart(one.against_reference.difference),
                 _number(one.instructions, format.millions),
-                _parity_cell(one.violations, notes),
+                _parity_cell(("; ".join(one.violations),) if one.violations else (), notes),
             )
             for one in answers
         ),

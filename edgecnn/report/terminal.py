@@ -38,8 +38,7 @@ _ANSWERS = {
     "accuracy": "acc. %",
     "largest": "largest",
     "mean": "mean",
-    "agreement": "same top class",
-    "reference_agreement": "as Keras",
+    "agreement": "agree %",
     "instructions": "M instr.",
     "parity": "parity",
 }
@@ -154,7 +153,7 @@ def _show_answers(grid: Grid, model: str, console: Console) -> None:
     places = [place for place, column in enumerate(grid.columns) if column.key in _ANSWERS]
     for place in places:
         column = grid.columns[place]
-        table.add_column(_ANSWERS[column.key], justify="right" if column.numeric else "left", overflow="fold")
+        table.add_column(_ANSWERS[column.key], justify="right" if column.numeric else "left", no_wrap=True)
     for cells in grid.rows:
         shown = [
             _text(cells[place], "", cells[place].text.removeprefix(model), marks_of(cells[place])) for place in places
