@@ -5,7 +5,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,27 +168,35 @@ def blur(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     return path, folder / "blur.keras", folder / "data.npz"
 
 
-def verified(
-    blur: tuple[Path, Path, Path], on: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> tuple[int, ProcessorAnswers, str]:
+Said = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Said:
+    """Runs ``edgecnn`` and gives its exit status and what it printed to stdout and stderr."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgecnn", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0), *capfd.readouterr()
+
+    return command
+
+
+def verified(blur: tuple[Path, Path, Path], on: str, said: Said) -> tuple[int, ProcessorAnswers, str]:
     """What ``edgecnn verify --on`` says of the planted file: exit status, record, stderr."""
     path, model, data = blur
-    arguments = ["verify", path, "--model", model, "--data", data, "--on", on, "--json"]
-    monkeypatch.setattr(sys, "argv", ["edgecnn", *map(str, arguments)])
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    out, err = capfd.readouterr()
+    status, out, err = said("verify", path, "--model", model, "--data", data, "--on", on, "--json")
     (row,) = json.loads(out)
-    return int(end.value.code or 0), from_json(json.dumps(row).encode(), ProcessorAnswers, "stdout"), err
+    return status, from_json(json.dumps(row).encode(), ProcessorAnswers, "stdout"), err
 
 
 @X86
-def test_a_file_that_saturates_fails_on_haswell(
-    blur: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_saturates_fails_on_haswell(blur: tuple[Path, Path, Path], said: Said) -> None:
     on_x86()
-    status, found, err = verified(blur, "haswell", monkeypatch, capfd)
+    status, found, err = verified(blur, "haswell", said)
     assert status == 1
     assert found.against_reference.violations
     assert found.against_reference.reference_accuracy.correct == 100
@@ -197,11 +205,9 @@ def test_a_file_that_saturates_fails_on_haswell(
 
 
 @X86
-def test_it_is_right_on_nehalem_whose_kernels_widen_first(
-    blur: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_right_on_nehalem_whose_kernels_widen_first(blur: tuple[Path, Path, Path], said: Said) -> None:
     on_x86()
-    right(*verified(blur, "nehalem", monkeypatch, capfd))
+    right(*verified(blur, "nehalem", said))
 
 
 def right(status: int, found: ProcessorAnswers, err: str) -> None:
@@ -212,10 +218,8 @@ def right(status: int, found: ProcessorAnswers, err: str) -> None:
     assert bool(status) == ("against this machine, which is wrong itself: " in err)
 
 
-def test_the_same_file_is_right_on_a_raspberry_pi(
-    blur: tuple[Path, Path, Path], arm: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    right(*verified(blur, "cortex-a72", monkeypatch, capfd))
+def test_the_same_file_is_right_on_a_raspberry_pi(blur: tuple[Path, Path, Path], arm: Path, said: Said) -> None:
+    right(*verified(blur, "cortex-a72", said))
     exact = np.einsum("nhw,kchw->nk", blur_images()[0].astype(np.int64), WEIGHTS.astype(np.int64))
     wanted = np.rint(exact / 127 / 255 / (33 / 255))
     (path, _, _), (processor,) = blur, ready(["cortex-a72"])
@@ -367,6 +371,42 @@ def test_an_emulator_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch,
 
 
 # ------------------------------------------------------------------------------------------------ installation
+
+
+@X86
+def test_what_is_here_and_what_is_missing(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_x86()
+    tools.need("qemu-aarch64")
+    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path))
+    assert said("emulate", "haswell", "--install")[0] == 0  # it needs this Python alone
+    status, out, err = said("emulate", "haswell", "cortex-a72")
+    assert status == 1
+    assert re.fullmatch(
+        r"haswell     x86 with AVX2, from 2013: ready, ai-edge-litert \S+, onnxruntime \S+\n"
+        r"cortex-a72  Raspberry Pi 4: missing\n",
+        out,
+    )
+    assert err.endswith("which is not here; run: edgecnn emulate --install cortex-a72\n")
+    status, out, _ = said("emulate", "--json")
+    assert status == 1
+    states = json.loads(out)
+    assert [state["processor"] for state in states] == list(PROCESSORS)
+    assert [bool(state["missing"]) for state in states] == [False, False, True, True, True, True]
+    assert not list(tmp_path.rglob("*.deb"))
+
+
+def test_senseless_command_lines(said: Said, blur: tuple[Path, Path, Path]) -> None:
+    path, model, data = blur
+    given = ["verify", path, "--model", model, "--data", data]
+    for more, says in (
+        (["--on", "haswell", "--layers"], "answer different questions"),
+        (["--images", "5"], "--images is for --on"),
+        (["--on", "avx512"], "QEMU has no AVX-512"),
+        (["--on", "haswell", "--images", "0"], "0 is not in the range"),
+    ):
+        status, out, err = said(*given, *more)
+        assert (status, out) == (2, "")
+        assert says in err
 
 
 def test_what_was_installed_is_recorded_and_serves_again(arm: Path) -> None:

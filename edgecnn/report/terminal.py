@@ -153,7 +153,12 @@ def _show_answers(grid: Grid, model: str, console: Console) -> None:
     places = [place for place, column in enumerate(grid.columns) if column.key in _ANSWERS]
     for place in places:
         column = grid.columns[place]
-        table.add_column(_ANSWERS[column.key], justify="right" if column.numeric else "left", no_wrap=True)
+        table.add_column(
+            _ANSWERS[column.key],
+            justify="right" if column.numeric else "left",
+            no_wrap=column.key != "artifact",
+            overflow="fold",
+        )
     for cells in grid.rows:
         shown = [
             _text(cells[place], "", cells[place].text.removeprefix(model), marks_of(cells[place])) for place in places
