@@ -112,7 +112,7 @@ _on = click.option(
     "--on",
     type=_Numbers(str, "haswell,cortex-a72"),
     default=(),
-    help=f"Run files on emulated processors too, comma-separated: {', '.join(PROCESSORS)}.",
+    help=f"Run files on emulated processors, comma-separated: {', '.join(PROCESSORS)}.",
 )
 _export = _options(
     click.option(

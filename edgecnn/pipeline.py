@@ -576,6 +576,7 @@ class _Run:
             inputs = {
                 **self.export_inputs(scheme_named(artifact.scheme)),
                 "artifact": artifact.sha256,
+                "images": IMAGES,
                 "processors": [each.key for each in self.processors],
             }
             self.stage(name, inputs, [path], make)
