@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -21,7 +21,7 @@ from edgecnn.errors import ConfigError, EdgecnnError
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
-    from edgecnn.records import Baseline, Parity, Record, Report
+    from edgecnn.records import Baseline, Parity, ProcessorAnswers, Record, Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,13 +30,14 @@ SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
 FORMATS = ("tflite", "onnx", "c99")
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2")
 EMBED_TARGETS = ("c99", "tflm", "arduino", "linux")
+PROCESSORS = ("nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max")
 BENCH_TARGETS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32")
 
 _FILE = click.Path(path_type=Path)
 
 
 class _Numbers(click.ParamType[Any]):
-    """Comma-separated numbers, such as 1,2."""
+    """Comma-separated numbers, such as 1,2, or names that the library checks."""
 
     def __init__(self, kind: type, name: str) -> None:
         self.kind = kind
@@ -106,6 +107,12 @@ _threads = click.option(
 )
 _seconds = click.option(
     "--seconds", type=float, default=2.0, show_default=True, help="How long each candidate is measured."
+)
+_on = click.option(
+    "--on",
+    type=_Numbers(str, "haswell,cortex-a72"),
+    default=(),
+    help=f"Run files on emulated processors, comma-separated: {', '.join(PROCESSORS)}.",
 )
 _export = _options(
     click.option(
@@ -177,6 +184,7 @@ def cli(verbose: bool) -> None:
 @click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
 @click.option("--cold", type=int, help="Fresh processes in which that is done: as many cold starts.  [default: 5]")
 @click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline; may be repeated.")
+@_on
 @_json
 def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
     """Do everything, from the data to the report.
@@ -323,6 +331,8 @@ def export(
 @click.option("--model", type=_FILE, required=True, help="The .keras model the files came from.")
 @_data
 @_qat
+@_on
+@click.option("--images", type=click.IntRange(1), help="Test images to take there.  [default: 100]")
 @click.option("--stages", is_flag=True, help="Count accuracy step by step, from float to each runtime (int8 FILES).")
 @click.option("--layers", is_flag=True, help="Measure the error of every int8 tensor inside .tflite FILES.")
 @_json_array
@@ -332,6 +342,8 @@ def verify(
     data: str,
     input_range: Any,
     qat: Path | None,
+    on: tuple[str, ...],
+    images: int | None,
     stages: bool,
     layers: bool,
     as_json: bool,
@@ -340,12 +352,17 @@ def verify(
 
     On all test images; the exit status is 1 if a file is out of tolerance. --stages tells which step changed the
     accuracy: quantisation-aware training, int8, or a runtime. --layers compares inside the file, on 200 training
-    images, and has no tolerance.
+    images, and has no tolerance. --on runs .tflite and .onnx FILES on processors that QEMU emulates here instead, and
+    compares their answers with the model's and with this machine's; see edgecnn emulate.
     """
     from edgecnn.verify import verify as verify_files
 
-    if stages and layers:
-        raise ConfigError("--stages and --layers answer different questions; give one of them")
+    if stages + layers + bool(on) > 1:
+        raise ConfigError("--stages, --layers and --on answer different questions; give one of them")
+    if images is not None and not on:
+        raise ConfigError("--images is for --on; without it, files are compared on all test images")
+    if on:
+        _show_on(files, on, model, _load(data, input_range), qat, images, as_json)
     if layers:
         _show_layers(files, model, _load(data, input_range), qat, as_json)
         return
@@ -604,6 +621,38 @@ def check(model: Path, target: str, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("processors", metavar="[PROCESSOR]...", nargs=-1)
+@click.option("--install", is_flag=True, help="Install the Python that they need into the cache folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records, one per processor, as a JSON array.")
+def emulate(processors: tuple[str, ...], install: bool, as_json: bool) -> None:
+    """Say which processors --on can run files on.
+
+    PROCESSORS are all unless named: nehalem, haswell, cortex-a53, cortex-a72, cortex-a76, arm-max. The exit status is
+    1 if something is missing for one of them. QEMU runs them; for another architecture than this machine's it needs a
+    Python with the runtimes, which --install unpacks from Debian's or Ubuntu's packages and from wheels. Nothing of
+    this system is changed.
+    """
+    from edgecnn.emulation.answers import state
+    from edgecnn.emulation.install import install as install_for
+    from edgecnn.emulation.processors import processor_named
+
+    chosen = [processor_named(name) for name in processors or PROCESSORS]
+    for processor in chosen if install else ():
+        install_for(processor)
+    states = [state(processor) for processor in chosen]
+    if as_json:
+        _print_array(states)
+    else:
+        for one in states:
+            runtimes = ", ".join(f"{name} {version}" for name, version in one.versions.items())
+            click.echo(f"{one.processor:10}  {one.stands_for}: {'missing' if one.missing else f'ready, {runtimes}'}")
+    for one in states:
+        for line in one.missing:
+            click.echo(f"edgecnn: {one.processor}: {line}", err=True)
+    sys.exit(1 if any(one.missing for one in states) else 0)
+
+
+@cli.command()
 @click.argument("model", type=_FILE)
 @click.option("--target", type=click.Choice(EMBED_TARGETS), required=True, help="Where MODEL is to run.")
 @click.option("--data", help="Take golden inputs from this data set; by default noise, for linux the data of MODEL.")
@@ -786,6 +835,42 @@ def _show_layers(files: "Sequence[Path]", model: Path, data: "DataSet", qat: Pat
             show_layers(errors)
 
 
+def _show_on(
+    files: "Sequence[Path]",
+    on: "Sequence[str]",
+    model: Path,
+    data: "DataSet",
+    qat: Path | None,
+    images: int | None,
+    as_json: bool,
+) -> NoReturn:
+    """Run files on emulated processors and end with the exit status that their answers ask for."""
+    from edgecnn.emulation.answers import IMAGES, verify_on
+    from edgecnn.records import ProcessorAnswers
+    from edgecnn.report import show_answers
+
+    rows = verify_on(files, on, data, model=model, qat_weights=qat, images=images or IMAGES)
+    if as_json:
+        _print_array(rows)
+    else:
+        show_answers(rows)
+    broken = [line for row in rows if isinstance(row, ProcessorAnswers) for line in _wrong_on(row)]
+    _end([*broken, *_failed(rows)], "problem", as_json)
+
+
+def _wrong_on(answers: "ProcessorAnswers") -> list[str]:
+    return [f"{answers.artifact} on {answers.processor} {violation}" for violation in answers.violations]
+
+
+def _failed(rows: Iterable[object]) -> list[str]:
+    """The rows that failed and should not have."""
+    from edgecnn.records import Failure
+
+    return [
+        f"{row.subject} ({row.stage}): {row.reason}" for row in rows if isinstance(row, Failure) and not row.expected
+    ]
+
+
 def _show_violations(parities: "Sequence[Parity]") -> NoReturn:
     """Say what is out of tolerance on stderr, and end with the exit status that it asks for."""
     for parity in parities:
@@ -869,15 +954,9 @@ def _is_expected(error: EdgecnnError) -> bool:
 
 def _status(report: "Report", as_json: bool) -> NoReturn:
     """End with 1 if an artifact is out of tolerance or a row failed that should not have."""
-    from edgecnn.records import Failure
-
     broken = [f"{p.artifact} against {p.reference}: {line}" for p in report.parities for line in p.violations]
-    broken += [
-        f"{row.subject} ({row.stage}): {row.reason}"
-        for row in report.rows
-        if isinstance(row, Failure) and not row.expected
-    ]
-    _end(broken, "problem", as_json)
+    broken += [line for answers in report.processors for line in _wrong_on(answers)]
+    _end([*broken, *_failed(report.rows)], "problem", as_json)
 
 
 def _end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:

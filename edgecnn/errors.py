@@ -15,7 +15,7 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 ├── BundleError              a bundle that cannot be made, or that is damaged or not what its manifest says
 ├── DeviceError              a device that cannot be reached, or cannot do what was asked of it
 ├── SessionError             a runtime that cannot load or run an artifact
-├── EmulationError           generated code that cannot be built for, or run on, an emulated machine
+├── EmulationError           code or a model that cannot be built for, or run on, an emulated machine
 │   └── FitError             a board with too little flash or RAM
 └── BenchError               a measurement that cannot be made
 """
@@ -34,11 +34,11 @@ class ConfigError(EdgecnnError):
 
 
 class UnknownNameError(ConfigError):
-    """A name that is in none of the registries; the message lists the choices."""
+    """A name that is in none of the registries; the message lists the choices, and may say why there are no others."""
 
-    def __init__(self, kind: str, name: str, choices: object) -> None:
+    def __init__(self, kind: str, name: str, choices: object, others: str = "") -> None:
         listed = ", ".join(sorted(str(choice) for choice in choices))  # type: ignore[attr-defined]
-        super().__init__(f"unknown {kind} {name!r}; choose from: {listed}")
+        super().__init__(f"unknown {kind} {name!r}; choose from: {listed}" + (f"; {others}" if others else ""))
 
 
 class MissingExtraError(EdgecnnError):
@@ -90,7 +90,7 @@ class SessionError(EdgecnnError):
 
 
 class EmulationError(EdgecnnError):
-    """Generated code that cannot be built for, or run on, an emulated machine."""
+    """Generated code or a model file that cannot be built for, or run on, an emulated machine."""
 
 
 class FitError(EmulationError):

@@ -1,10 +1,14 @@
 """Files are written whole or not at all, and known by their SHA-256."""
 
+import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import platformdirs
 
 from edgecnn.errors import OutputError
 
@@ -18,6 +22,11 @@ def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of the file at ``path``."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where downloaded files are kept: ``$EDGECNN_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("EDGECNN_CACHE") or platformdirs.user_cache_dir("edgecnn")).absolute()
 
 
 def make_folder(path: Path) -> Path:
@@ -37,6 +46,23 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise OutputError(f"output folder {path} is not writable; change its permissions or name another")
     return path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let no other process that asks for the same into ``folder`` at the same time.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    path = folder / ".lock"
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; change its permissions") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_atomic(path: Path, data: bytes) -> None:

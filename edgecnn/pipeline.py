@@ -20,6 +20,9 @@ from edgecnn.bench.baseline import load_baseline
 from edgecnn.bench.comparison import answers_of
 from edgecnn.data import DataSet, load
 from edgecnn.diagnosis.layers import layers
+from edgecnn.emulation.answers import FORMATS as RUN_THERE
+from edgecnn.emulation.answers import IMAGES, ready, run_on
+from edgecnn.emulation.processors import processor_named
 from edgecnn.errors import (
     ConfigError,
     EdgecnnError,
@@ -44,10 +47,12 @@ from edgecnn.records import (
     Artifact,
     BenchResults,
     Failure,
+    FileAnswers,
     Io,
     LayerErrors,
     OnnxCpu,
     Parity,
+    ProcessorAnswers,
     Record,
     Report,
     Result,
@@ -68,6 +73,7 @@ from edgecnn.verify import (
     in_tflm,
     judge,
     outputs_of,
+    reference_for,
     reference_of,
     runs_in_tflm,
     tflm_outputs_of,
@@ -105,6 +111,7 @@ class RunConfig(Record, frozen=True):
         seconds: how long each candidate is measured.
         cold: in how many fresh processes, one after the other, that is done: as many cold starts.
         baselines: JSON files written by ``edgecnn baseline``.
+        on: emulated processors to run the .tflite and .onnx files on.
     """
 
     model: str = "mnist_cnn"
@@ -129,6 +136,7 @@ class RunConfig(Record, frozen=True):
     seconds: float = 2.0
     cold: int = 5
     baselines: tuple[str, ...] = ()
+    on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.model not in MODELS and not _is_path(self.model):
@@ -137,6 +145,8 @@ class RunConfig(Record, frozen=True):
             scheme_named(name)
         for name in self.formats:
             format_named(name)
+        for name in self.on:
+            processor_named(name)
         for field in ("io", "batch", "onnx_cpu"):
             choices = _choices(field)
             if getattr(self, field) not in choices:
@@ -232,10 +242,13 @@ class _Run:
         self.failures: list[Failure] = []
         self.tunings: dict[str, Tuning] = {}
         self.answers: dict[str, Answers] = {}  # by the file's hash
+        self.found: dict[str, Float] = {}  # outputs, by the file's hash
+        self.references: dict[str, Float] = {}  # outputs, by the name of the model
         for partial in self.out.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
             partial.unlink()
         self.tools = {tool: _version(tool) for tool in _TOOLS}
         self.baselines = tuple(load_baseline(Path(path)) for path in config.baselines)
+        self.processors = ready(config.on)  # what is missing is told before the long work
         self.model = self.out / "model.keras"
         self.qat_weights = self.out / "qat.npz"
 
@@ -267,6 +280,7 @@ class _Run:
         self.tune()
         exported = list(self.export())
         parities = self.verify(exported)
+        answers = self.emulate(exported)
         layers = tuple(self.layers(exported))
         measured = self.bench(exported)
         report = Report(
@@ -282,6 +296,7 @@ class _Run:
             baselines=self.baselines,
             stages=tuple(self.times),
             layers=layers,
+            processors=answers,
         )
         write(report, self.out)
         return report
@@ -468,13 +483,14 @@ class _Run:
 
     def verify(self, exported: list[Artifact]) -> list[Parity]:
         """Every artifact against the model it came from, and int8 .onnx against its .tflite."""
-        references = {FLOAT: self.reference(FLOAT)}
+        references = self.references
+        references[FLOAT] = self.reference(FLOAT)
         self.warn_if_guessing(references[FLOAT])
         self.answers[sha256_file(self.model)] = answers_of(references[FLOAT].argmax(axis=1), self.data.test)
         if any(scheme_named(artifact.scheme).method == "qat" for artifact in exported):
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
         parities: list[Parity] = []
-        outputs: dict[str, Float] = {}
+        outputs = self.found
         micro: dict[str, Float] = {}
         with progress("verify", len(exported)) as advance:
             for artifact in exported:
@@ -540,6 +556,43 @@ class _Run:
         self.stage(f"outputs-{name.replace(' ', '-')}", inputs, [path], make)
         outputs: Float = np.load(path, allow_pickle=False)
         return outputs
+
+    def emulate(self, exported: list[Artifact]) -> tuple[ProcessorAnswers, ...]:
+        """work/answers-….json: what every .tflite and .onnx answers on emulated processors; what failed is a row."""
+        answers: list[ProcessorAnswers] = []
+        for artifact in exported if self.processors else ():
+            if artifact.format not in RUN_THERE or artifact.sha256 not in self.found:
+                continue
+            name = f"answers-{artifact.file}"
+            path = self.work / f"{name}.json"
+
+            def make(artifact: Artifact = artifact, path: Path = path) -> None:
+                first = slice(IMAGES)
+                found = run_on(
+                    self.artifacts / artifact.file,
+                    artifact,
+                    self.processors,
+                    self.test_images[first],
+                    self.data.test.labels[first],
+                    self.references[reference_for(artifact)][first],
+                    self.found[artifact.sha256][first],
+                )
+                write_atomic(path, to_json(FileAnswers(rows=tuple(found))))
+
+            inputs = {
+                **self.export_inputs(scheme_named(artifact.scheme)),
+                "artifact": artifact.sha256,
+                "images": IMAGES,
+                "processors": [each.key for each in self.processors],
+            }
+            self.stage(name, inputs, [path], make)
+            for row in from_json(path.read_bytes(), FileAnswers, path).rows:
+                if isinstance(row, ProcessorAnswers):
+                    answers.append(row)
+                else:
+                    self.failures.append(row)
+                    self.stamp(name).unlink(missing_ok=True)  # tried again next time
+        return tuple(answers)
 
     def layers(self, exported: list[Artifact]) -> Iterator[LayerErrors]:
         """work/layers-….json: the error of every int8 tensor inside the int8 .tflite files."""

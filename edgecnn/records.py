@@ -674,6 +674,72 @@ class Emulated(Record, frozen=True):
     arena_bytes: int
 
 
+class EmulatedPython(Record, frozen=True):
+    """A Python for another architecture that QEMU runs: what it was unpacked from, ``files`` by SHA-256.
+
+    ``machine`` is the architecture as Python says it, ``python`` the version without the last number, ``versions``
+    those of the runtimes.
+    """
+
+    machine: str
+    python: str
+    versions: dict[str, str]
+    files: dict[str, str]
+
+
+class ProcessorState(Record, frozen=True):
+    """Whether model files can be run on an emulated processor; ``missing`` says what is not there and how to get it.
+
+    ``python`` is the path of the Python that is emulated, ``versions`` are its runtimes'.
+    """
+
+    processor: str
+    stands_for: str
+    emulator: str | None
+    python: str | None
+    versions: dict[str, str]
+    missing: tuple[str, ...]
+
+
+class ProcessorAnswers(Record, frozen=True, tag="answers"):
+    """What a model file answers on an emulated processor, for the first test images.
+
+    ``emulator`` and ``runtime`` are what the two say of themselves, ``runtime_here`` is the runtime of the machine of
+    the report. ``against_reference`` compares with the Keras model the file came from, ``against_here`` with the same
+    file on that machine. ``instructions`` are those of one inference, the median over the images, and are no time;
+    ``None`` where they could not be counted.
+    """
+
+    processor: str
+    emulator: str
+    runtime: str
+    runtime_here: str
+    against_reference: Parity
+    against_here: Parity
+    instructions: int | None = None
+
+    @property
+    def artifact(self) -> str:
+        """The model file's name."""
+        return self.against_here.artifact
+
+    @property
+    def parities(self) -> tuple[Parity, Parity]:
+        """Both comparisons."""
+        return self.against_reference, self.against_here
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """What is out of tolerance, and against what."""
+        return tuple(f"against {one.reference}: {line}" for one in self.parities for line in one.violations)
+
+
+class FileAnswers(Record, frozen=True):
+    """What became of one model file on each emulated processor."""
+
+    rows: tuple[ProcessorAnswers | Failure, ...]
+
+
 class Kit(Record, frozen=True):
     """What ``edgecnn embed`` wrote into a folder; it is ``kit.json`` there. ``files`` are the others by SHA-256.
 
@@ -696,7 +762,8 @@ class Report(Record, frozen=True):
     """A run in one record: what was made, how it was verified, how fast it is, what failed.
 
     ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
-    ``emulated`` is what artifacts cost on processors that are emulated here, whichever machine ``rows`` are from.
+    ``emulated`` is what artifacts cost on processors that are emulated here, whichever machine ``rows`` are from;
+    ``processors`` is what they answer on some.
     ``others`` are reports of other machines shown beside this one; none of their rows is ranked against its own.
     ``unfinished`` is that of ``BenchResults``.
     """
@@ -714,6 +781,7 @@ class Report(Record, frozen=True):
     stages: tuple[StageTime, ...] = ()
     layers: tuple[LayerErrors, ...] = ()
     emulated: tuple[Emulated, ...] = ()
+    processors: tuple[ProcessorAnswers, ...] = ()
     others: "tuple[Report, ...]" = ()
     unfinished: str | None = None
 

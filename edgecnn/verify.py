@@ -70,12 +70,7 @@ def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
     """
     images = data.inputs(data.test.images)
     found = [artifacts.load(path) for path in paths]
-    references = {FLOAT: reference_of(model, images)}
-    if any(artifact.scheme in SCHEMES and SCHEMES[artifact.scheme].method == "qat" for artifact in found):
-        if qat_weights is None:
-            raise ConfigError("an int8-qat file is compared with the model after quantisation-aware training: --qat")
-        source = Source.load(model, data, qat_weights=qat_weights)
-        references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
+    references = references_of(found, data, images, model=model, qat_weights=qat_weights)
     outputs = {artifact.sha256: outputs_of(path, images) for artifact, path in zip(found, paths, strict=True)}
     micro = {}
     for artifact, path in zip(found, paths, strict=True):
@@ -87,6 +82,36 @@ def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
     return [
         parity for artifact in found for parity in judge(artifact, found, outputs, references, data.test.labels, micro)
     ]
+
+
+def references_of(
+    found: Sequence[Artifact], data: DataSet, images: Float, *, model: Path, qat_weights: Path | None
+) -> dict[str, Float]:
+    """Outputs for ``images`` of the models that ``found`` are compared with, by ``FLOAT`` and ``FAKE_QUANTIZED``.
+
+    Raises:
+        ConfigError: an int8-qat file without ``qat_weights``.
+    """
+    references = {FLOAT: reference_of(model, images)}
+    if any(artifact.scheme in SCHEMES and SCHEMES[artifact.scheme].method == "qat" for artifact in found):
+        if qat_weights is None:
+            raise ConfigError("an int8-qat file is compared with the model after quantisation-aware training: --qat")
+        source = Source.load(model, data, qat_weights=qat_weights)
+        references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
+    return references
+
+
+def reference_for(artifact: Artifact) -> str:
+    """Which reference an artifact is compared with.
+
+    Raises:
+        ConfigError: its scheme is not one of edgecnn's.
+    """
+    if artifact.scheme not in SCHEMES:
+        raise ConfigError(
+            f"{artifact.file} does not say how it was quantised, so no tolerance is known; export it with edgecnn"
+        )
+    return FAKE_QUANTIZED if SCHEMES[artifact.scheme].method == "qat" else FLOAT
 
 
 def judge(
@@ -105,12 +130,8 @@ def judge(
     Raises:
         ConfigError: the artifact's scheme is not one of edgecnn's.
     """
-    if artifact.scheme not in SCHEMES:
-        raise ConfigError(
-            f"{artifact.file} does not say how it was quantised, so no tolerance is known; export it with edgecnn"
-        )
+    reference = reference_for(artifact)
     scheme = SCHEMES[artifact.scheme]
-    reference = FAKE_QUANTIZED if scheme.method == "qat" else FLOAT
     yield compare(
         artifact,
         outputs[artifact.sha256],
@@ -128,7 +149,7 @@ def judge(
                     outputs[twin.sha256],
                     labels,
                     against=twin.file,
-                    tolerance=SAME_WEIGHTS if _has_float_operators(artifact) else SAME_INTEGERS,
+                    tolerance=SAME_WEIGHTS if has_float_operators(artifact) else SAME_INTEGERS,
                 )
     for twin in (artifact,) if artifact.format == "tflite" else exported if artifact.format == "c" else ():
         if runs_in_tflm(twin) and twin.scheme == scheme.name and twin.sha256 in micro:
@@ -179,7 +200,7 @@ def tflm_outputs_of(path: Path, images: Float) -> Float:
 
 def outputs_in(opened: Callable[[], Session], images: Float) -> Float:
     """As ``outputs_of``, in sessions that ``opened`` gives, one per usable core."""
-    workers = min(_usable_cores(), len(images))
+    workers = min(usable_cores(), len(images))
 
     def share(part: Float) -> Float:
         with contextlib.closing(opened()) as session:
@@ -257,12 +278,12 @@ def compare(
         tolerance=tolerance,
     )
     found = _violations(parity)
-    if against != FLOAT and not _has_float_operators(artifact):  # operators left in float do not saturate
+    if against != FLOAT and not has_float_operators(artifact):  # operators left in float do not saturate
         found += _steeper(outputs, reference)
     return parity.replace(violations=tuple(found))
 
 
-def _has_float_operators(artifact: Artifact) -> bool:
+def has_float_operators(artifact: Artifact) -> bool:
     """Whether tuning left operators of an int8 file in float."""
     tuning = artifact.provenance.tuning if artifact.provenance else None
     return tuning is not None and bool(tuning.in_float)
@@ -334,5 +355,6 @@ def _first_not_finite(outputs: Float) -> int:
     return int((~np.isfinite(outputs)).any(axis=1).argmax())
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

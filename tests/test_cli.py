@@ -20,6 +20,7 @@ from conftest import Workspace
 
 from edgecnn import cli, files, pipeline
 from edgecnn.data import DataSet
+from edgecnn.emulation.processors import PROCESSORS
 from edgecnn.formats import FORMATS
 from edgecnn.models import MODELS
 from edgecnn.pipeline import RunConfig
@@ -107,6 +108,7 @@ def test_commands() -> None:
         "bench",
         "check",
         "embed",
+        "emulate",
         "export",
         "quantize",
         "report",
@@ -120,6 +122,8 @@ def test_choices_repeated_for_quick_help_are_those_of_the_registries() -> None:
     assert tuple(SCHEMES) == cli.SCHEMES
     assert tuple(FORMATS) == cli.FORMATS
     assert tuple(MODELS) == cli.MODELS
+    assert tuple(PROCESSORS) == cli.PROCESSORS
+    assert ", ".join(PROCESSORS) in re.sub(r"\s+", " ", COMMANDS["emulate"].help or "")
     for name in ("run", "export"):
         choices = {
             option.name: tuple(option.type.choices)

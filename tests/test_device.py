@@ -398,7 +398,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = from_json(probe.removeprefix("edgecnn-device ").encode(), device._Python, "the probe")
     minor = int(found.libc_version.split(".")[1])
     wheel = wheels.own_wheel(folder)
-    wheels.download(wheel, folder, python=found.version, machine=found.machine, glibc=(2, minor))
+    wheels.download([wheel], folder, python=found.version, machine=found.machine, glibc=(2, minor))
     return folder
 
 
@@ -567,7 +567,7 @@ def test_a_machine_without_wheels(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"no wheels here for Python 3\.11 on armv7l with glibc 2\.36: No matching dist"
     ):
-        wheels.download(wheels.own_wheel(tmp_path), tmp_path, python=(3, 11), machine="armv7l", glibc=(2, 36))
+        wheels.download([wheels.own_wheel(tmp_path)], tmp_path, python=(3, 11), machine="armv7l", glibc=(2, 36))
 
 
 def test_the_pythons_are_those_of_the_project() -> None:

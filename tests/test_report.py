@@ -44,6 +44,7 @@ from edgecnn.records import (
     Memory,
     Parity,
     Preprocessing,
+    ProcessorAnswers,
     Provenance,
     Report,
     Result,
@@ -52,7 +53,7 @@ from edgecnn.records import (
     Tolerance,
     to_json,
 )
-from edgecnn.report import csvfile, format, markdown, merge, read, show, write
+from edgecnn.report import csvfile, format, markdown, merge, read, show, show_answers, write
 from edgecnn.report.grid import Notes
 from edgecnn.report.page import Page, page
 from edgecnn.report.rows import Setting, findings, table
@@ -684,6 +685,58 @@ def test_emulated_processors_reach_every_output_but_csv(rich_path: Path) -> None
     assert "int8.tflite on cortex-m4: 4,560,123 instructions, flash 31,032 bytes" in shown(report)
     assert "cortex" not in csvfile.render(page(report)).decode()
     assert "Emulated" not in markdown_of(a_full_report())
+
+
+def some_answers(artifact: Artifact, processor: str, *, violations: tuple[str, ...] = ()) -> ProcessorAnswers:
+    return ProcessorAnswers(
+        processor=processor,
+        emulator="qemu version 7.2",
+        runtime="litert 2.3.0",
+        runtime_here="litert 2.4.0",
+        against_reference=a_parity(artifact, 9871, lsb=9 if "int8" in artifact.file else None),
+        against_here=a_parity(
+            artifact, 9871, lsb=3 if "int8" in artifact.file else None, violations=violations
+        ).replace(reference="this machine"),
+        instructions=1_312_345,
+    )
+
+
+def test_answers_by_processor_reach_every_output_but_csv(tmp_path: Path) -> None:
+    wrong = ("top class agrees on 50.00%", "mean difference 12 LSB, 1.5 allowed")
+    report = a_report(
+        processors=(
+            some_answers(INT8, "haswell", violations=wrong),
+            some_answers(INT8, "cortex-a72").replace(instructions=None),
+            some_answers(FLOAT, "nehalem"),
+        )
+    )
+    text = markdown_of(report)
+    section = text[text.index("## Answers by processor") :]
+    same = ["98.71 [98.47, 98.91]", "3 LSB", "0.0310 LSB", "99.50", "9 LSB", "0.0310 LSB", "99.50"]
+    assert markdown_row(section, "int8.tflite") == ["int8.tflite", "haswell (a)", *same, "1.31", "fail (b)"]
+    assert "| int8.tflite | cortex-a72 (a) | " + " | ".join(same) + " | — | pass |" in section
+    floats = ["98.71 [98.47, 98.91]", "0.0625", "0.000125", "99.50", "0.0625", "0.000125", "99.50"]
+    assert markdown_row(section, "float32.tflite") == ["float32.tflite", "nehalem (a)", *floats, "1.31", "pass"]
+    assert "- (a) litert 2.3.0 (this machine has litert 2.4.0), qemu version 7.2, 10,000 test images" in section
+    assert "- (b) against this machine: top class agrees on 50.00%; against this machine: mean difference 12" in section
+    caution = "int8.tflite answers otherwise on haswell, against this machine: top class agrees on 50.00%"
+    assert f"Take care: {caution}" in text
+    assert read(write(report, tmp_path)[0]) == report
+    html = (tmp_path / "report.html").read_text()
+    assert '<a href="#processors">Answers by processor</a>' in html
+    assert caution in html
+    for printed in (shown(report), answers_shown([*report.processors, FAILED])):
+        assert max(len(line) for line in printed.splitlines()) <= 100
+        assert re.search(r"int8\.tflite +haswell \(a\) +98\.71 +3 LSB +0\.0310 LSB +99\.50 +1\.31 +fail \(b\)", printed)
+    assert f"✗ {FAILED.subject}, {FAILED.stage}: " in answers_shown([FAILED])
+    assert "haswell" not in csvfile.render(page(report)).decode()
+    assert "by processor" not in markdown_of(a_full_report())
+
+
+def answers_shown(rows: list[ProcessorAnswers | Failure]) -> str:
+    out = io.StringIO()
+    show_answers(rows, Console(file=out, highlight=False))
+    return out.getvalue()
 
 
 def test_costs_alone_make_a_report(tmp_path: Path) -> None:

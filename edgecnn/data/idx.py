@@ -4,22 +4,19 @@ Files are looked for in the cache (``$EDGECNN_CACHE``, else the user's cache fol
 turn. Wherever a file comes from, it is used only if its uncompressed content has the pinned hash.
 """
 
-import fcntl
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from edgecnn.data.dataset import DataSet, make_dataset
 from edgecnn.data.sources import Fetched, Folder, Mirror, RawFile, Source, Wheel
-from edgecnn.errors import DataError, OutputError
-from edgecnn.files import make_folder, sha256_bytes, write_atomic
+from edgecnn.errors import DataError
+from edgecnn.files import cache_folder, locked, make_folder, sha256_bytes, write_atomic
 from edgecnn.progress import progress
 
 _SIDE = 28
@@ -123,20 +120,16 @@ def _labels(raw: bytes) -> npt.NDArray[np.uint8]:
 
 
 def _raw_files(idx_set: IdxSet) -> dict[str, bytes]:
-    folder = _cache_folder() / idx_set.name
+    folder = cache_folder() / idx_set.name
     raw = _cached(folder, idx_set.files)
     if len(raw) < len(idx_set.files):
         make_folder(folder)
-        with _locked(folder):  # another process may be fetching the same files, or just have done so
+        with locked(folder):  # another process may be fetching the same files, or just have done so
             raw |= _cached(folder, _missing(idx_set, raw))
             missing = _missing(idx_set, raw)
             if missing:
                 raw |= _fetch(idx_set, missing, folder)
     return raw
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("EDGECNN_CACHE") or platformdirs.user_cache_dir("edgecnn")).absolute()
 
 
 def _missing(idx_set: IdxSet, raw: dict[str, bytes]) -> list[RawFile]:
@@ -155,18 +148,6 @@ def _cached(folder: Path, files: Sequence[RawFile]) -> dict[str, bytes]:
         if sha256_bytes(data) == file.sha256:
             raw[file.name] = data
     return raw
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    path = folder / ".lock"
-    try:
-        lock = path.open("w")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; change its permissions") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(idx_set: IdxSet, files: Sequence[RawFile], folder: Path) -> dict[str, bytes]:

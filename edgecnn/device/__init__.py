@@ -135,7 +135,7 @@ def _install(transport: Transport, device: _Python) -> str:
         target = f"{wheels}/{wheel.name}"
         if transport.run(attended(device.python, [*pip, "--retries=1", "--timeout=15", target])).status != 0:
             minor = int(device.libc_version.split(".")[1])
-            found = download(wheel, Path(here), python=device.version, machine=device.machine, glibc=(2, minor))
+            found = download([wheel], Path(here), python=device.version, machine=device.machine, glibc=(2, minor))
             transport.put({path.name: path for path in found}, wheels)
             line = [*pip, "--no-index", "--find-links", wheels, target]
             answer = transport.run(attended(device.python, line))

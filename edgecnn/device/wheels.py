@@ -58,10 +58,13 @@ def _digest(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def download(wheel: Path, folder: Path, *, python: tuple[int, int], machine: str, glibc: tuple[int, int]) -> list[Path]:
-    """Download what ``wheel`` needs on a device with this CPython and glibc into ``folder``; its wheels, all of them.
+def download(
+    wanted: Sequence[str | Path], folder: Path, *, python: tuple[int, int], machine: str, glibc: tuple[int, int]
+) -> list[Path]:
+    """Download what ``wanted`` needs on a device with this CPython and glibc into ``folder``; its wheels, all of them.
 
-    ``machine`` is the device's, such as ``aarch64``. pip's own settings hold: an index, or a folder of wheels.
+    ``wanted`` are requirements, or wheels that are here. ``machine`` is the device's, such as ``aarch64``. pip's own
+    settings hold: an index, or a folder of wheels.
 
     Raises:
         DeviceError: pip is not there, or finds no wheels for such a device.
@@ -72,7 +75,7 @@ def download(wheel: Path, folder: Path, *, python: tuple[int, int], machine: str
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", f"{python[0]}.{python[1]}"]
     for platform in (*platforms, f"manylinux2014_{machine}", f"linux_{machine}"):
         command += ["--platform", platform]
-    done = subprocess.run([*command, "--dest", str(folder), str(wheel)], capture_output=True, text=True)
+    done = subprocess.run([*command, "--dest", str(folder), *map(str, wanted)], capture_output=True, text=True)
     if done.returncode != 0:
         raise DeviceError(
             f"pip finds no wheels here for Python {python[0]}.{python[1]} on {machine} with glibc "

@@ -8,9 +8,9 @@ from edgecnn.files import make_folder, write_atomic
 from edgecnn.records import SCHEMA_VERSION, Report, from_json, to_json
 from edgecnn.report import csvfile, html, markdown
 from edgecnn.report.page import page
-from edgecnn.report.terminal import show, show_gate
+from edgecnn.report.terminal import show, show_answers, show_gate
 
-__all__ = ["merge", "read", "show", "show_gate", "write"]
+__all__ = ["merge", "read", "show", "show_answers", "show_gate", "write"]
 
 
 def merge(paths: Sequence[Path]) -> Report:

@@ -36,6 +36,7 @@ def _part(page: Page, level: int) -> list[str]:
     for title, grids in (
         ("Start, memory and energy", (page.resources,)),
         ("Emulated processors", (page.emulated,)),
+        ("Answers by processor", (page.processors,)),
         ("Float baselines", (page.baselines, page.against)),
         ("What the numbers are", ()),
         ("Verification", (page.verification,)),

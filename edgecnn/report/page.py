@@ -42,6 +42,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     results: Grid
     resources: Grid
     emulated: Grid
+    processors: Grid
     baselines: Grid
     against: Grid
     verification: Grid
@@ -94,6 +95,7 @@ def _page(report: Report, letter: str) -> Page:
         results=tables.results(rows, unit),
         resources=tables.resources(rows),
         emulated=tables.emulated(report.emulated),
+        processors=tables.processors(report.processors),
         baselines=tables.baselines(beside, unit),
         against=tables.against(beside),
         verification=tables.verification(report.parities),
@@ -282,7 +284,12 @@ def side_by_side(parts: tuple[Page, ...]) -> Grid:
 def _cautions(report: Report) -> tuple[str, ...]:
     """What makes the whole report less than it should be."""
     interrupted = ("the measurement was interrupted: rows are missing or short",) if report.unfinished else ()
-    return (*interrupted, *(machine_warnings(report.environment) if report.rows else ()))
+    wrong = (
+        plain(f"{one.artifact} answers otherwise on {one.processor}, {one.violations[0]}")
+        for one in report.processors
+        if one.violations
+    )
+    return (*interrupted, *wrong, *(machine_warnings(report.environment) if report.rows else ()))
 
 
 def _facts(report: Report) -> Pairs:

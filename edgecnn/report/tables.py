@@ -5,7 +5,17 @@ from typing import Any
 
 from edgecnn.bench.comparison import best_batch
 from edgecnn.bench.statistics import Estimate, Summary, end_to_end, summary
-from edgecnn.records import ColdStart, Emulated, Failure, LayerErrors, Parity, Report, Tolerance
+from edgecnn.records import (
+    ColdStart,
+    Difference,
+    Emulated,
+    Failure,
+    LayerErrors,
+    Parity,
+    ProcessorAnswers,
+    Report,
+    Tolerance,
+)
 from edgecnn.report import format
 from edgecnn.report.format import Unit, plain
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Tone, machine, setting, without_empty
@@ -191,6 +201,62 @@ def emulated(costs: tuple[Emulated, ...]) -> Grid:
         ),
         notes=notes.all(),
     )
+
+
+def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
+    """What model files answer on emulated processors."""
+    notes = Notes()
+    columns = (
+        Column("artifact", key="artifact"),
+        Column("processor", key="processor"),
+        Column("accuracy, % [95 %]", numeric=True, key="accuracy"),
+        Column("to this machine: largest", numeric=True, key="largest"),
+        Column("mean", numeric=True, key="mean"),
+        Column("same top class, %", numeric=True, key="agreement"),
+        Column("to the Keras model: largest", numeric=True),
+        Column("mean", numeric=True),
+        Column("same top class, %", numeric=True, key="reference_agreement"),
+        Column("instructions, millions", numeric=True, key="instructions"),
+        Column("parity", key="parity"),
+    )
+    return Grid(
+        caption=(
+            "Each file in the runtime's own build for that processor, which QEMU emulates: differences to the same "
+            "file on this machine and to the Keras model it came from, and the executed instructions of one inference, "
+            "which are no time. LSB are steps of the output; float outputs have none, and differences without them are "
+            "in the output's unit."
+        ),
+        columns=columns,
+        rows=tuple(
+            (
+                Cell(plain(one.artifact)),
+                Cell(plain(one.processor), notes.mark(_emulated_by(one))),
+                Cell(format.accuracy(one.against_here.accuracy), value=one.against_here.accuracy.value),
+                *_apart(one.against_here.difference),
+                *_apart(one.against_reference.difference),
+                _number(one.instructions, format.millions),
+                _parity_cell(("; ".join(one.violations),) if one.violations else (), notes),
+            )
+            for one in answers
+        ),
+        notes=notes.all(),
+    )
+
+
+def _emulated_by(answers: ProcessorAnswers) -> str:
+    other = "" if answers.runtime == answers.runtime_here else f" (this machine has {answers.runtime_here})"
+    images = format.counted(answers.against_here.difference.images, "test image")
+    return f"{answers.runtime}{other}, {answers.emulator}, {images}"
+
+
+def _apart(apart: Difference) -> tuple[Cell, Cell, Cell]:
+    """The largest and the mean difference, and on how many images the top class is the same."""
+    if apart.max_lsb is None or apart.mean_lsb is None:
+        largest, mean = _number(apart.max_abs, format.significant), _number(apart.mean_abs, format.significant)
+    else:
+        largest = Cell(f"{format.count(apart.max_lsb)} LSB", value=apart.max_lsb)
+        mean = Cell(f"{format.significant(apart.mean_lsb)} LSB", value=apart.mean_lsb)
+    return largest, mean, _number(apart.agreement, format.percent)
 
 
 def baselines(beside: tuple[Versus, ...], unit: Unit) -> Grid:

@@ -1,19 +1,20 @@
 """A report in the terminal: the verdict and the numbers that decide, in 100 columns."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgecnn.records import Emulated, Report
+from edgecnn.records import Emulated, Failure, ProcessorAnswers, Report
 from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
 from edgecnn.report.format import ABSENT, count, plain
 from edgecnn.report.grid import Cell, Grid, machine, marks_of, setting
 from edgecnn.report.page import Page, page, shared_model, titled
 from edgecnn.report.rows import Setting
+from edgecnn.report.tables import processors
 
 WIDTH = 100
 
@@ -28,6 +29,17 @@ _COLUMNS = {
     "end_to_end": "e2e",
     "to_float32": "÷ float32 [95 %]",
     "to_baseline": "÷ base",
+    "parity": "parity",
+}
+# Those of the answers by processor.
+_ANSWERS = {
+    "artifact": "artifact",
+    "processor": "processor",
+    "accuracy": "acc. %",
+    "largest": "largest",
+    "mean": "mean",
+    "agreement": "agree %",
+    "instructions": "M instr.",
     "parity": "parity",
 }
 _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
@@ -54,6 +66,18 @@ def show(report: Report, console: Console | None = None) -> None:
         console.print(_side_by_side(content.side_by_side))
         for mark, text in content.side_by_side.notes:
             console.print(_item(f"({mark})", text))
+
+
+def show_answers(rows: Sequence[ProcessorAnswers | Failure], console: Console | None = None) -> None:
+    """Print what files answer on emulated processors, to stdout unless ``console`` says otherwise."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    _show_answers(processors(tuple(row for row in rows if isinstance(row, ProcessorAnswers))), "", console)
+    for row in rows:
+        if isinstance(row, Failure):
+            bullet = "–" if row.expected else "✗"
+            console.print(_item(bullet, plain(f"{row.subject}, {row.stage}: {row.error}: {row.reason}")))
 
 
 def show_gate(gate: Gate, console: Console | None = None) -> None:
@@ -103,6 +127,7 @@ def _show_part(content: Page, console: Console) -> None:
         console.print(_item("•", "As C on emulated processors. Instructions of one inference are no time."))
     for cost in content.costs:
         console.print(_item(" ", _cost(cost)))
+    _show_answers(content.processors, shared_model(content), console)
     for row in content.rows:
         if row.kind == "no baseline":
             console.print(Text(f"{row.name}: {row.absent['measurement']}"))
@@ -117,6 +142,32 @@ def _show_part(content: Page, console: Console) -> None:
     for failure in content.senseless.rows:
         what, stage, _, reason = (cell.text for cell in failure)
         console.print(_item("–", f"{what}, {stage}: {reason}"))
+
+
+def _show_answers(grid: Grid, model: str, console: Console) -> None:
+    """The table of answers by processor, if there are any; ``model`` is left out of the files' names."""
+    if not grid.rows:
+        return
+    console.print(_item("•", "On emulated processors. Differences are to this machine's answers."))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    places = [place for place, column in enumerate(grid.columns) if column.key in _ANSWERS]
+    for place in places:
+        column = grid.columns[place]
+        table.add_column(
+            _ANSWERS[column.key],
+            justify="right" if column.numeric else "left",
+            no_wrap=column.key != "artifact",
+            overflow="fold",
+        )
+    for cells in grid.rows:
+        shown = [
+            _text(cells[place], "", cells[place].text.removeprefix(model), marks_of(cells[place])) for place in places
+        ]
+        table.add_row(*shown)
+    console.print(table)
+    for mark, text in grid.notes:
+        console.print(_item(f"({mark})", text))
+    console.print()
 
 
 def _cost(cost: Emulated) -> str:

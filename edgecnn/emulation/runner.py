@@ -1,0 +1,81 @@
+"""Runs a model file on each input of inputs.npy, and writes the raw outputs to outputs.npy, whole or not at all.
+
+An emulated Python runs it in a folder with these files: ``python -I runner.py model.onnx``. It needs numpy and one
+runtime, which it uses as anybody's program would: by default settings, but with one thread. runtime.txt gets the
+runtime's name and version.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MARK = 0x45434E4E  # as in marks.c
+EMPTY = 3  # pairs of marks with nothing between, before those around each inference
+
+Infer = Callable[[Any], Any]
+
+
+def mark() -> None:
+    """A system call that does nothing but fail; marks.c knows it by its argument."""
+    with contextlib.suppress(OSError):
+        os.lseek(MARK, 0, os.SEEK_SET)
+
+
+def onnxruntime(model: str) -> Infer:
+    """Runs the .onnx file ``model`` on one input."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (name,) = (node.name for node in session.get_inputs())
+
+    def infer(image: Any) -> Any:
+        mark()
+        (output,) = session.run(None, {name: image})
+        mark()
+        return output
+
+    return infer
+
+
+def litert(model: str) -> Infer:
+    """Runs the .tflite file ``model`` on one input."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=model, num_threads=1)
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def infer(image: Any) -> Any:
+        interpreter.set_tensor(taken["index"], image)
+        mark()
+        interpreter.invoke()
+        mark()
+        return interpreter.get_tensor(given["index"])
+
+    return infer
+
+
+def main(model: str) -> None:
+    """Answer every input, one at a time."""
+    package, opened = {".onnx": ("onnxruntime", onnxruntime), ".tflite": ("ai-edge-litert", litert)}[Path(model).suffix]
+    inputs = np.load("inputs.npy", allow_pickle=False)
+    infer = opened(model)
+    for _ in range(2 * EMPTY):
+        mark()
+    outputs = [infer(image[np.newaxis]) for image in inputs]
+    with Path("outputs.partial").open("wb") as file:
+        np.save(file, np.concatenate(outputs), allow_pickle=False)
+    Path("runtime.txt").write_text(f"{package} {metadata.version(package)}", encoding="utf-8")
+    Path("outputs.partial").replace("outputs.npy")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
