@@ -86,8 +86,8 @@ def table(report: Report, source: str) -> str:
 
 def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
     about_name = [row.absent["measurement"]] if row.kind == "no baseline" else []
-    if row.kind == "baseline" and not row.here:
-        about_name.append(f"measured on another machine, {machine(row.environment)}: never ranked")
+    if row.elsewhere is not None:
+        about_name.append(f"{row.elsewhere} ({row.environment.machine}): never ranked")
     ratio = row.time_to_float32
     return (
         Cell(row.name, notes.mark(*about_name)),

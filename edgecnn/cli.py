@@ -168,7 +168,7 @@ def cli(verbose: bool) -> None:
 @click.option("--threads", type=_Numbers(int, "1,2"), help="To measure with.  [default: 1]")
 @click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
 @click.option("--cold", type=int, help="Fresh processes in which that is done: as many cold starts.  [default: 5]")
-@click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline; may be repeated.")
+@click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline, or none.  [default: ours]")
 @_json
 def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
     """Do everything, from the data to the report.
@@ -680,7 +680,9 @@ def _bench_on_device(
 
     Instructions are counted here: the device needs no compiler and no emulator.
     """
+    from edgecnn import artifacts
     from edgecnn.bench.baseline import load_baseline
+    from edgecnn.bench.comparison import check_fits
     from edgecnn.device import Adb, Ssh, bench_on
     from edgecnn.emulation import costs
 
@@ -690,6 +692,8 @@ def _bench_on_device(
         raise ConfigError("a device measures a bundle: give a .zip file that edgecnn bundle made")
     recorded = tuple(load_baseline(path) for path in baselines)
     with _bundle(files) as (models, _):  # looked at here before it is copied there
+        for path, baseline in zip(baselines, recorded, strict=True):
+            check_fits(path, baseline, {model.name: artifacts.load(model).float_model for model in models})
         transport = Ssh(host) if host is not None else Adb(serial)
         report = bench_on(transport, files[0], _forwarded())
         emulated, uncounted = costs(models, targets) if targets else ((), ())

@@ -50,15 +50,15 @@ class Estimate(Record, frozen=True):
 class Summary(Record, frozen=True):
     """Latency of one invocation in seconds; ``low`` and ``high`` bound the 95 % interval of the median.
 
-    ``p99`` is ``None`` below ``P99_SAMPLES`` samples. ``throughput`` is all images over all measured time, in
-    images per second.
+    ``p99`` is ``None`` below ``P99_SAMPLES`` samples, both percentiles where only medians of blocks were kept.
+    ``throughput`` is all images over all measured time, in images per second.
     """
 
     samples: int
     median: float
     low: float
     high: float
-    p90: Estimate
+    p90: Estimate | None
     p99: Estimate | None
     throughput: float
 
@@ -127,7 +127,7 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
     samples = np.array(measurement.samples)
     blocks = _block_medians(measurement)
     middle, p90 = np.percentile(samples, (50, 90))
-    if len(samples) < _FEW_SAMPLES:
+    if len(samples) < _FEW_SAMPLES and not measurement.medians:
         found.append(f"only {len(samples)} samples, fewer than {_FEW_SAMPLES}: measure for longer")
     if len(blocks) < _FEW_BLOCKS:
         found.append(f"only {len(blocks)} blocks, fewer than {_FEW_BLOCKS}: do not trust the interval")
@@ -135,7 +135,7 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
         found.append("the times had not settled when the warm-up ended: the first blocks may be too slow")
     third = max(1, len(blocks) // 3)
     drift = float(np.median(blocks[-third:]) / np.median(blocks[:third])) - 1
-    modes = two_modes(samples)
+    modes = None if measurement.medians else two_modes(samples)
     if abs(drift) > _DRIFT:
         found.append(f"the last third differs from the first by {drift:+.0%}: the machine was not steady")
     elif modes is not None:
@@ -178,7 +178,7 @@ def _summary(measurement: Measurement, times: tuple[tuple[float, ...], ...]) -> 
         median=middle.value,
         low=middle.low,
         high=middle.high,
-        p90=p90,
+        p90=None if measurement.medians else p90,
         p99=p99 if count >= P99_SAMPLES else None,
         throughput=measurement.batch * count / total if total else math.inf,
     )

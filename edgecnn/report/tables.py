@@ -59,19 +59,19 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
     about_name: tuple[str, ...] = ()
     if row.kind == "no baseline":
         about_name = notes.mark(row.absent["measurement"])
-    if row.kind == "baseline" and not row.here:
-        about_name = notes.mark(f"measured on another machine, {machine(row.environment)}: never ranked")
+    if row.elsewhere is not None:
+        about_name = notes.mark(f"{row.elsewhere} ({row.environment.machine}): never ranked")
     about_baseline: tuple[str, ...] = ()
     if row.baseline is not None:
         text = f"divided by {row.baseline.name}"
         if row.foreign_baseline is not None:
-            text += f" of another machine, {machine(row.foreign_baseline)}"
+            text = f"divided by {row.baseline.model}, {row.baseline.elsewhere} ({row.foreign_baseline.machine})"
         about_baseline = notes.mark(text)
 
     timing, whole = row.timing, row.end_to_end
     tone: Tone = "" if row.kind == "result" else "aside"
     warned = notes.mark(*row.warnings, of=f"row {row.number}")
-    p99 = None if timing is None else timing.p99
+    p90, p99 = (None, None) if timing is None else (timing.p90, timing.p99)
     return (
         Cell(format.count(row.number), tone=tone, value=row.number),
         cell("name", row.name, None, about_name, tone),
@@ -89,7 +89,7 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
         quotient("time_to_float32", row.time_to_float32),
         quotient("time_to_baseline", row.time_to_baseline, about_baseline),
         _parity_cell(row.violations, notes) if row.parities else cell("parity", None),
-        cell("p90", None) if timing is None else _time_cell(timing.p90, unit),
+        cell("p90", None) if p90 is None else _time_cell(p90, unit),
         cell("p99", None) if p99 is None else _time_cell(p99, unit),
         cell("end_to_end", None) if whole is None else Cell(median_text(whole, unit), value=whole.median),
         cell("images_per_s", None) if timing is None else _number(timing.throughput, format.rate),
@@ -286,7 +286,7 @@ def _beside(one: Versus, notes: Notes) -> tuple[Cell, ...]:
         Cell(format.count(row.number), value=row.number),
         Cell(plain(row.name)),
         Cell(f"{plain(row.runtime or '')} [{setting(row.setting)}]"),
-        Cell(plain(one.baseline.name), () if found.here else notes.mark("on another machine")),
+        Cell(plain(one.baseline.name), () if found.here else notes.mark(one.baseline.elsewhere)),
         quotient("latency", found.latency),
         quotient("latency_with_copies", found.latency_with_copies),
         quotient("throughput", found.throughput),
