@@ -10,15 +10,23 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks import against_others, int8_onnx, microcontroller
+from edgecnn.bench.baseline import condensed, load_baseline
 from edgecnn.errors import ConfigError
-from edgecnn.records import Report, from_json
+from edgecnn.records import Report, from_json, to_json
 from edgecnn.report import format, read, rows
 from edgecnn.report.grid import Cell, Notes, machine, marks_of, setting
 from edgecnn.report.rows import Row
 
+BASELINES = Path(__file__).parent / "baselines"
 _RESULTS = Path(__file__).parent / "results"
 _BLOCK = re.compile(r"^(<!-- table:(\S+) -->\n).*?^(<!-- /table:\2 -->)$", re.DOTALL | re.MULTILINE)
 _MARKER = re.compile(r"^<!-- /?table:\S+ -->$", re.MULTILINE)
+
+
+def shipped_form(path: Path) -> bytes:
+    """The recorded baseline at ``path`` as it comes with edgecnn."""
+    note = f"Every sample is in benchmarks/baselines/{path.name}."
+    return to_json(condensed(load_baseline(path), note))
 
 
 def result_file(suite: str) -> Path:

@@ -1,7 +1,8 @@
 """Every record edgecnn writes or reads, and its JSON form.
 
 Records are frozen; their fields are JSON types, tuples and other records, so any of them goes to a file
-and comes back equal. Measurements keep every sample: medians and percentiles are computed, never stored.
+and comes back equal. Measurements keep every sample: medians and percentiles are computed, and stored in those alone
+that come with edgecnn.
 """
 
 import re
@@ -359,6 +360,38 @@ class Energy(Record, frozen=True):
     inferences: int
 
 
+class Estimate(Record, frozen=True):
+    """A value and its 95 % interval; from one block alone, the interval is 0 to infinity: nothing is known of it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Summary(Record, frozen=True):
+    """Latency of one invocation in seconds; ``low`` and ``high`` bound the 95 % interval of the median.
+
+    ``p99`` is ``None`` of fewer samples than it takes. ``throughput`` is all images over all measured time, in images
+    per second.
+    """
+
+    samples: int
+    median: float
+    low: float
+    high: float
+    p90: Estimate
+    p99: Estimate | None
+    throughput: float
+
+
+class Summaries(Record, frozen=True):
+    """What the samples of a measurement come to, with the reasons to distrust them, where they are kept elsewhere."""
+
+    invoke: Summary
+    end_to_end: Summary | None
+    warnings: tuple[str, ...]
+
+
 class Measurement(Record, frozen=True):
     """Latency of one artifact on one runtime: every sample, in seconds, block by block.
 
@@ -369,7 +402,7 @@ class Measurement(Record, frozen=True):
     number to the runtime. ``others_busy`` is, for each block, the share of all cores that other processes took: right
     on average only, below 0 or above 1 in blocks that are shorter than the 10 ms in which the system counts.
     ``processes`` is the number of blocks that each of the worker processes measured, one after the other; none where
-    all come from one process. ``medians`` says that of each block nothing but its median was kept.
+    all come from one process. ``summaries`` stand for samples that are not here, in baselines that come with edgecnn.
     """
 
     artifact: str
@@ -388,7 +421,7 @@ class Measurement(Record, frozen=True):
     memory: Memory | None = None
     energy: Energy | None = None
     processes: tuple[int, ...] = ()
-    medians: bool = False
+    summaries: Summaries | None = None
 
     @property
     def samples(self) -> tuple[float, ...]:

@@ -37,6 +37,7 @@ from edgecnn.records import (
     Emulated,
     Energy,
     Environment,
+    Estimate,
     Failure,
     LayerError,
     LayerErrors,
@@ -449,7 +450,7 @@ def test_below_1_is_faster() -> None:
     assert float32.time_to_float32.value == 1
     assert int8.size_ratio == 0.25
     slow = a_report([a_result(FLOAT, 100e-6, spread=0), a_result(WIDE, 200e-6, spread=0)])
-    assert table(slow)[1].time_to_float32 == statistics.Estimate(value=2.0, low=2.0, high=2.0)
+    assert table(slow)[1].time_to_float32 == Estimate(value=2.0, low=2.0, high=2.0)
 
 
 def test_percentiles_need_samples() -> None:

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench import Candidate, Run, Timeouts
+from edgecnn.bench import Candidate, Run, Timeouts, statistics
 from edgecnn.bench.comparison import answers_of, images_per_s
 from edgecnn.bench.environment import environment, nvidia
 from edgecnn.bench.worker import Opened, Workbench, Worker, WorkerError
@@ -37,6 +36,7 @@ from edgecnn.records import (
     Measurement,
     Record,
     Result,
+    Summaries,
     TensorSpec,
     from_json,
 )
@@ -116,8 +116,7 @@ def record_baseline(
     """
     if device not in ("auto", "cpu", "gpu"):
         raise ConfigError(f"unknown device {device!r}; choose from: auto, cpu, gpu")
-    if path.suffix != ".keras":
-        raise ConfigError(f"the baseline is measured with a Keras 3 model; {path} does not end in .keras")
+    check_is_keras(path)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds must be positive, got {seconds:g}")
     try:
@@ -128,6 +127,16 @@ def record_baseline(
         raise BenchError(f"no baseline of {path.name}: {error.reason}") from error
     except (BenchError, ModelError) as error:
         raise BenchError(f"no baseline of {path.name}: {error}") from error
+
+
+def check_is_keras(path: Path) -> None:
+    """Check the ending of a model's file.
+
+    Raises:
+        ConfigError: it is not .keras.
+    """
+    if path.suffix != ".keras":
+        raise ConfigError(f"the baseline is measured with a Keras 3 model; {path} does not end in .keras")
 
 
 def _recorded(
@@ -262,30 +271,28 @@ def _check(model: _Model, data: DataSet) -> None:
 
 
 def condensed(baseline: Baseline, note: str) -> Baseline:
-    """``baseline`` small enough to ship: of each block only the median; ``note`` goes in front of its own.
+    """``baseline`` with summaries in place of samples; ``note`` goes in front of its own."""
 
-    Medians and their intervals come out as those of all samples, but for the spread inside the blocks; there are no
-    percentiles.
-    """
+    def summarised(measurement: Measurement) -> Measurement:
+        return measurement.replace(
+            warmup=(),
+            blocks=(),
+            end_to_end=(),
+            others_busy=(),
+            processes=(),
+            cold_starts=(),
+            summaries=Summaries(
+                invoke=statistics.summary(measurement),
+                end_to_end=statistics.end_to_end(measurement),
+                warnings=statistics.warnings(measurement, baseline.environment),
+            ),
+        )
+
     return baseline.replace(
-        measurement=_medians(baseline.measurement),
-        throughput=tuple(map(_medians, baseline.throughput)),
+        measurement=summarised(baseline.measurement),
+        throughput=tuple(map(summarised, baseline.throughput)),
         note=note if baseline.note is None else f"{note} {baseline.note}",
     )
-
-
-def _medians(measurement: Measurement) -> Measurement:
-    return measurement.replace(
-        warmup=(),
-        blocks=tuple((_median(block),) for block in measurement.blocks),
-        end_to_end=tuple((_median(block),) for block in measurement.end_to_end),
-        others_busy=tuple(round(share, 3) for share in measurement.others_busy),
-        medians=True,
-    )
-
-
-def _median(block: Sequence[float]) -> float:
-    return round(median(block), 10)  # a tenth of a nanosecond, the clock's unit
 
 
 def shipped_baselines(architecture: str) -> tuple[Baseline, ...]:

@@ -19,10 +19,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench.statistics import Estimate, Summary, end_to_end, summary
+from edgecnn.bench.statistics import end_to_end, summary
 from edgecnn.data.dataset import Split
 from edgecnn.errors import ConfigError, RecordError
-from edgecnn.records import Accuracy, Answers, Baseline, Environment, Measurement, Record, Result
+from edgecnn.records import Accuracy, Answers, Baseline, Environment, Estimate, Measurement, Record, Result, Summary
 
 _CLOCK_S = 1e-9  # the clock's unit, where nothing was measured to take less
 
@@ -124,7 +124,7 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
     else:
         latency = time_ratio(own, summary(same))
 
-    if own_with_copies is None or not baseline.measurement.end_to_end:
+    if own_with_copies is None or end_to_end(baseline.measurement) is None:
         who = "this row" if own_with_copies is None else "the baseline"
         absent["throughput_with_copies"] = f"{who} was not timed end to end"
         absent.setdefault("latency_with_copies", absent["throughput_with_copies"])
@@ -182,13 +182,14 @@ def time_ratio(time: Summary, reference: Summary) -> Estimate:
 
 def images_per_s(measurement: Measurement, *, with_copies: bool = False) -> float:
     """Images per second at the median time, of the model alone or end to end."""
-    blocks = measurement.end_to_end if with_copies else measurement.blocks
-    return measurement.batch / max(float(np.median(np.concatenate(blocks))), _CLOCK_S)
+    times = end_to_end(measurement) if with_copies else summary(measurement)
+    assert times is not None  # with copies is asked of what was timed with them
+    return measurement.batch / max(times.median, _CLOCK_S)
 
 
 def best_batch(baseline: Baseline, *, with_copies: bool = False) -> Measurement:
     """The measurement of ``baseline`` with the most images per second, whatever its batch."""
-    measured = [one for one in (baseline.measurement, *baseline.throughput) if one.end_to_end or not with_copies]
+    measured = [one for one in (baseline.measurement, *baseline.throughput) if end_to_end(one) or not with_copies]
     return max(measured, key=lambda one: images_per_s(one, with_copies=with_copies))
 
 

@@ -14,7 +14,6 @@ from edgecnn.bench import Candidate, Interrupted, bench, settings_of, statistics
 from edgecnn.bench.baseline import load_baseline
 from edgecnn.bench.comparison import answers_of, check_fits
 from edgecnn.bench.environment import environment
-from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
 from edgecnn.emulation import costs
@@ -27,6 +26,7 @@ from edgecnn.records import (
     Artifact,
     BenchResults,
     Environment,
+    Estimate,
     Failure,
     Record,
     Report,

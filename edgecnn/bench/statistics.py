@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgecnn.bench.modes import two_modes
 from edgecnn.errors import BenchError
-from edgecnn.records import ColdStart, Environment, Measurement, Record
+from edgecnn.records import ColdStart, Environment, Estimate, Measurement, Summary
 
 P99_SAMPLES = 1000
 """Below this many samples the 99th percentile rests on fewer than ten of them and is not given."""
@@ -39,39 +39,19 @@ _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.22
 _Array = NDArray[np.float64]
 
 
-class Estimate(Record, frozen=True):
-    """A value and its 95 % interval; from one block alone, the interval is 0 to infinity: nothing is known of it."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Summary(Record, frozen=True):
-    """Latency of one invocation in seconds; ``low`` and ``high`` bound the 95 % interval of the median.
-
-    ``p99`` is ``None`` below ``P99_SAMPLES`` samples, both percentiles where only medians of blocks were kept.
-    ``throughput`` is all images over all measured time, in images per second.
-    """
-
-    samples: int
-    median: float
-    low: float
-    high: float
-    p90: Estimate | None
-    p99: Estimate | None
-    throughput: float
-
-
 @lru_cache(maxsize=512)  # a report divides by the same baselines again and again
 def summary(measurement: Measurement) -> Summary:
     """Median and percentiles of ``invoke`` alone, with their intervals; the warm-up takes no part."""
+    if measurement.summaries is not None:
+        return measurement.summaries.invoke
     return _summary(measurement, measurement.blocks)
 
 
 @lru_cache(maxsize=512)
 def end_to_end(measurement: Measurement) -> Summary | None:
     """As ``summary``, of encode, invoke and decode together; ``None`` where that was not measured."""
+    if measurement.summaries is not None:
+        return measurement.summaries.end_to_end
     return _summary(measurement, measurement.end_to_end) if measurement.end_to_end else None
 
 
@@ -123,11 +103,13 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
 
     With ``environment``, that of the measurement, times are held against the timer of that machine.
     """
+    if measurement.summaries is not None:
+        return measurement.summaries.warnings
     found = []
     samples = np.array(measurement.samples)
     blocks = _block_medians(measurement)
     middle, p90 = np.percentile(samples, (50, 90))
-    if len(samples) < _FEW_SAMPLES and not measurement.medians:
+    if len(samples) < _FEW_SAMPLES:
         found.append(f"only {len(samples)} samples, fewer than {_FEW_SAMPLES}: measure for longer")
     if len(blocks) < _FEW_BLOCKS:
         found.append(f"only {len(blocks)} blocks, fewer than {_FEW_BLOCKS}: do not trust the interval")
@@ -135,7 +117,7 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
         found.append("the times had not settled when the warm-up ended: the first blocks may be too slow")
     third = max(1, len(blocks) // 3)
     drift = float(np.median(blocks[-third:]) / np.median(blocks[:third])) - 1
-    modes = None if measurement.medians else two_modes(samples)
+    modes = two_modes(samples)
     if abs(drift) > _DRIFT:
         found.append(f"the last third differs from the first by {drift:+.0%}: the machine was not steady")
     elif modes is not None:
@@ -178,7 +160,7 @@ def _summary(measurement: Measurement, times: tuple[tuple[float, ...], ...]) -> 
         median=middle.value,
         low=middle.low,
         high=middle.high,
-        p90=None if measurement.medians else p90,
+        p90=p90,
         p99=p99 if count >= P99_SAMPLES else None,
         throughput=measurement.batch * count / total if total else math.inf,
     )

@@ -4,8 +4,7 @@ import csv
 import io
 
 from edgecnn.bench.comparison import AccuracyDifference
-from edgecnn.bench.statistics import Estimate, Summary
-from edgecnn.records import Failure, Measurement
+from edgecnn.records import Estimate, Failure, Measurement, Summary
 from edgecnn.report.page import Page
 from edgecnn.report.rows import Row, Versus
 from edgecnn.report.tables import cold_total
@@ -167,13 +166,13 @@ def _measured(row: Row, measurement: Measurement, timing: Summary) -> dict[str, 
     cold, memory, energy = row.cold_start, measurement.memory, measurement.energy
     line: dict[str, Value] = {
         "samples": timing.samples,
-        "blocks": len(measurement.blocks),
+        "blocks": len(measurement.blocks) or None,  # none where summaries stand for them
         "time_p50_s": timing.median,
         "time_p50_low_s": timing.low,
         "time_p50_high_s": timing.high,
-        "time_p90_s": None if timing.p90 is None else timing.p90.value,
-        "time_p90_low_s": None if timing.p90 is None else timing.p90.low,
-        "time_p90_high_s": None if timing.p90 is None else timing.p90.high,
+        "time_p90_s": timing.p90.value,
+        "time_p90_low_s": timing.p90.low,
+        "time_p90_high_s": timing.p90.high,
         "time_p99_s": None if timing.p99 is None else timing.p99.value,
         "time_p99_low_s": None if timing.p99 is None else timing.p99.low,
         "time_p99_high_s": None if timing.p99 is None else timing.p99.high,

@@ -11,18 +11,19 @@ import msgspec
 
 from edgecnn.bench import statistics
 from edgecnn.bench.comparison import AccuracyDifference, Comparison, accuracy_difference, compare, fits, time_ratio
-from edgecnn.bench.statistics import Estimate, Summary
 from edgecnn.records import (
     Accuracy,
     Answers,
     Baseline,
     ColdStart,
     Environment,
+    Estimate,
     Failure,
     Measurement,
     Parity,
     Report,
     Result,
+    Summary,
 )
 
 RECORD_A_BASELINE = (
@@ -433,9 +434,7 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
     absent["time_to_float32"] = absent["time_to_baseline"] = "it is a baseline itself"
     points = _accuracy_points(baseline.accuracy, float_accuracy(report), absent)
     timing = statistics.summary(measurement)
-    if measurement.medians:
-        absent["p90"] = absent["p99"] = "of each block nothing but its median was kept"
-    elif timing.p99 is None:
+    if timing.p99 is None:
         absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
     return Row(
         number=number,

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from edgecnn.bench.comparison import best_batch
-from edgecnn.bench.statistics import Estimate, Summary, end_to_end, summary
-from edgecnn.records import ColdStart, Emulated, Failure, LayerErrors, Parity, Report, Tolerance
+from edgecnn.bench.statistics import end_to_end, summary
+from edgecnn.records import ColdStart, Emulated, Estimate, Failure, LayerErrors, Parity, Report, Summary, Tolerance
 from edgecnn.report import format
 from edgecnn.report.format import Unit, plain
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Tone, machine, setting, without_empty
@@ -71,7 +71,7 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
     timing, whole = row.timing, row.end_to_end
     tone: Tone = "" if row.kind == "result" else "aside"
     warned = notes.mark(*row.warnings, of=f"row {row.number}")
-    p90, p99 = (None, None) if timing is None else (timing.p90, timing.p99)
+    p99 = None if timing is None else timing.p99
     return (
         Cell(format.count(row.number), tone=tone, value=row.number),
         cell("name", row.name, None, about_name, tone),
@@ -89,7 +89,7 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
         quotient("time_to_float32", row.time_to_float32),
         quotient("time_to_baseline", row.time_to_baseline, about_baseline),
         _parity_cell(row.violations, notes) if row.parities else cell("parity", None),
-        cell("p90", None) if p90 is None else _time_cell(p90, unit),
+        cell("p90", None) if timing is None else _time_cell(timing.p90, unit),
         cell("p99", None) if p99 is None else _time_cell(p99, unit),
         cell("end_to_end", None) if whole is None else Cell(median_text(whole, unit), value=whole.median),
         cell("images_per_s", None) if timing is None else _number(timing.throughput, format.rate),
