@@ -353,13 +353,13 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
             "difference."
         ),
         "time ÷ float baseline": (
-            "Time divided by the time of the float Keras model, on a GPU where one was measured, at the same "
-            "batch. A recorded baseline shares no rounds with these rows: what is uncertain about either median adds "
+            "Time divided by the time of the float Keras model with the same layers and shapes, whatever its weights, on "
+            "a GPU where one was measured, at the same batch. A recorded baseline shares no rounds with these rows: what is uncertain about either median adds "
             "up in the interval. One from another machine is marked with that machine and takes part in no ranking."
         ),
         "accuracy − baseline": (
-            "Paired where both say which images they got right (Bonett and Price's interval): models stumble over the "
-            "same images, so the pairs tell differences that the two intervals alone cannot."
+            "Paired where both have the same weights and say which images they got right (Bonett and Price's interval): "
+            "models stumble over the same images, so the pairs tell differences that the two intervals alone cannot."
         ),
         "Pareto front": (
             "Among the rows of one setting, by their medians and counts: no other is at least as fast and as accurate "
@@ -391,7 +391,8 @@ def _environments(report: Report) -> tuple[tuple[str, Pairs], ...]:
     listed = [("This machine", _environment(report.environment))]
     for baseline in report.baselines:
         title = plain(f"Baseline {baseline.model}, {baseline.backend} on {baseline.device}")
-        listed.append((title, _environment(baseline.environment)))
+        note = () if baseline.note is None else (("about this record", plain(baseline.note)),)
+        listed.append((title, (*_environment(baseline.environment), *note)))
     return tuple(listed)
 
 

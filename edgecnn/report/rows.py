@@ -223,9 +223,8 @@ def float_accuracy(report: Report) -> FloatAccuracy | None:
     for result in _results(report):
         if _is_float_keras(result) and result.accuracy is not None:
             return FloatAccuracy(result.accuracy, result.artifact.name, result.answers)
-    weights = {result.artifact.float_model[0] for result in _results(report)} - {None}
     for baseline in report.baselines:
-        if (not weights or baseline.model_sha256 in weights) and baseline.accuracy is not None:
+        if _of_these_weights(baseline, report) and baseline.accuracy is not None:
             source = f"{baseline.model}, recorded on {baseline.environment.machine}"
             return FloatAccuracy(baseline.accuracy, source, baseline.answers)
     references = {(parity.reference, parity.reference_accuracy) for parity in report.parities}
@@ -432,7 +431,11 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
     if not _of_this_model(baseline, report):
         warnings += ("recorded with a model of other layers or shapes: no row is compared with it",)
     absent["time_to_float32"] = absent["time_to_baseline"] = "it is a baseline itself"
-    points = _accuracy_points(baseline.accuracy, float_accuracy(report), absent)
+    points = None
+    if _of_these_weights(baseline, report):
+        points = _accuracy_points(baseline.accuracy, float_accuracy(report), absent)
+    else:
+        absent["accuracy_points"] = "it has other weights"
     timing = statistics.summary(measurement)
     if timing.p99 is None:
         absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
@@ -507,6 +510,12 @@ def _of_this_model(baseline: Baseline, report: Report) -> bool:
     """Whether any row has the layers and shapes of a baseline's model; ``True`` where there is no row."""
     results = _results(report)
     return not results or any(fits(baseline, *result.artifact.float_model) for result in results)
+
+
+def _of_these_weights(baseline: Baseline, report: Report) -> bool:
+    """Whether any row has the weights of a baseline's model; ``True`` where no row says."""
+    known = {result.artifact.float_model[0] for result in _results(report)} - {None}
+    return not known or baseline.model_sha256 in known
 
 
 def _baselines(report: Report) -> list[FloatBaseline]:
