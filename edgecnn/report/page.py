@@ -360,7 +360,8 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
         ),
         "accuracy − baseline": (
             "Paired where both have the same weights and say which images they got right (Bonett and Price's "
-            "interval). Models stumble over the same images, so the pairs tell differences that the two intervals alone cannot."
+            "interval). Models stumble over the same images, so the pairs tell differences that the two intervals "
+            "alone cannot."
         ),
         "Pareto front": (
             "Among the rows of one setting, by their medians and counts: no other is at least as fast and as accurate "
