@@ -67,6 +67,15 @@ def table(check: bool) -> None:
     sys.exit(1 if check and stale else 0)
 
 
+@cli.command()
+def baselines() -> None:
+    """Make the baselines that come with edgecnn, in edgecnn/baselines/, anew from those in benchmarks/baselines/."""
+    for path in sorted(tables.BASELINES.glob("*.json")):
+        shipped = make_folder(_ROOT / "edgecnn" / "baselines") / path.name
+        write_atomic(shipped, tables.shipped_form(path))
+        click.echo(f"wrote {shipped}")
+
+
 if __name__ == "__main__":
     try:
         cli(prog_name="python -m benchmarks")

@@ -10,15 +10,23 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks import against_others, int8_onnx, microcontroller
+from edgecnn.bench.baseline import condensed, load_baseline
 from edgecnn.errors import ConfigError
-from edgecnn.records import Report, from_json
+from edgecnn.records import Report, from_json, to_json
 from edgecnn.report import format, read, rows
 from edgecnn.report.grid import Cell, Notes, machine, marks_of, setting
 from edgecnn.report.rows import Row
 
+BASELINES = Path(__file__).parent / "baselines"
 _RESULTS = Path(__file__).parent / "results"
 _BLOCK = re.compile(r"^(<!-- table:(\S+) -->\n).*?^(<!-- /table:\2 -->)$", re.DOTALL | re.MULTILINE)
 _MARKER = re.compile(r"^<!-- /?table:\S+ -->$", re.MULTILINE)
+
+
+def shipped_form(path: Path) -> bytes:
+    """The recorded baseline at ``path`` as it comes with edgecnn."""
+    note = f"Every sample is in benchmarks/baselines/{path.name}."
+    return to_json(condensed(load_baseline(path), note))
 
 
 def result_file(suite: str) -> Path:
@@ -86,8 +94,8 @@ def table(report: Report, source: str) -> str:
 
 def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
     about_name = [row.absent["measurement"]] if row.kind == "no baseline" else []
-    if row.kind == "baseline" and not row.here:
-        about_name.append(f"measured on another machine, {machine(row.environment)}: never ranked")
+    if row.elsewhere is not None:
+        about_name.append(f"{row.elsewhere} ({row.environment.machine}): never ranked")
     ratio = row.time_to_float32
     return (
         Cell(row.name, notes.mark(*about_name)),

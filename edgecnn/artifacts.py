@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edgecnn.errors import ArtifactError
 from edgecnn.files import sha256_file
+from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_json
 from edgecnn.runtimes import open_session
 from edgecnn.runtimes.c99 import header_of, read_generated
@@ -75,4 +76,5 @@ def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artif
             provenance=provenance,
             companions=(Companion(file=header.name, sha256=sha256_file(header)),) if generated else (),
             memory=generated.memory if generated else None,
+            architecture=architecture_of(path) if path.suffix == ".keras" else None,
         )

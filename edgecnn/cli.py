@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from edgecnn.errors import ConfigError, EdgecnnError
+from edgecnn.errors import BenchError, ConfigError, EdgecnnError
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
@@ -183,7 +183,7 @@ def cli(verbose: bool) -> None:
 @click.option("--threads", type=_Numbers(int, "1,2"), help="To measure with.  [default: 1]")
 @click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
 @click.option("--cold", type=int, help="Fresh processes in which that is done: as many cold starts.  [default: 5]")
-@click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline; may be repeated.")
+@click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline, or none.  [default: ours]")
 @_on
 @_json
 def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
@@ -513,8 +513,14 @@ def bundle(run: Path, data: str | None, images: int, out: Path, as_json: bool) -
 
 
 @cli.command()
-@click.argument("model", type=_FILE)
-@_data
+@click.argument("models", type=_FILE, nargs=-1, required=True)
+@click.option(
+    "--data",
+    default="mnist",
+    show_default=True,
+    help="mnist, fashion-mnist, a .npz file, a folder of images, or none: times alone.",
+)
+@_input_range
 @click.option(
     "--backend",
     type=click.Choice(["auto", "tensorflow", "jax", "torch"]),
@@ -530,25 +536,65 @@ def bundle(run: Path, data: str | None, images: int, out: Path, as_json: bool) -
     help="Where to run the model; auto takes the GPU if there is one.",
 )
 @_seconds
-@click.option("--out", type=_FILE, required=True, help="JSON file to write.")
-@_json
+@click.option("--out", type=_FILE, required=True, help="JSON file to write, or folder for one per model.")
+@_json_array
 def baseline(
-    model: Path, data: str, input_range: Any, backend: str, device: str, seconds: float, out: Path, as_json: bool
+    models: tuple[Path, ...],
+    data: str,
+    input_range: Any,
+    backend: str,
+    device: str,
+    seconds: float,
+    out: Path,
+    as_json: bool,
 ) -> None:
-    """Measure the float MODEL on this machine, best on a GPU.
+    """Measure the float MODELS on this machine, best on a GPU.
 
-    MODEL is a .keras file; the record serves run and bench as --baseline, there or elsewhere. Measured are the latency
+    MODELS are .keras files; the records serve run and bench as --baseline, there or elsewhere. Measured are the latency
     of one image and the throughput of rising batches, on the device and with the copies to and from it, and the
-    accuracy on all test images. Needs Keras and one back end, nothing else.
+    accuracy on all test images. Each record is written as soon as it is made; a model that cannot be measured is named
+    with the reason, and the exit status is 1. Needs Keras and one back end, nothing else.
     """
-    from edgecnn.bench.baseline import record_baseline
+    from edgecnn.bench.baseline import check_is_keras, choose_backend, record_baseline
     from edgecnn.files import write_atomic
-    from edgecnn.records import to_json
+    from edgecnn.records import Failure, to_json
 
-    _check_target(out, ".json")
-    record = record_baseline(model, _load(data, input_range), device, backend=backend, seconds=seconds)
-    write_atomic(out, to_json(record))
-    _print(record, as_json, f"wrote {out}: {_recorded(record)}")
+    targets = _baseline_files(models, out)
+    for model in models:
+        check_is_keras(model)
+    loaded = None if data == "none" else _load(data, input_range)
+    backend = choose_backend(backend, device)
+    found: list[Record] = []
+    for model, target in targets.items():
+        try:
+            record = record_baseline(model, loaded, device, backend=backend, seconds=seconds)
+        except BenchError as error:
+            found.append(Failure(subject=model.name, stage="baseline", error="BenchError", reason=str(error)))
+            click.echo(f"edgecnn: {error}", err=True)
+            continue
+        write_atomic(target, to_json(record))
+        found.append(record)
+        if not as_json:
+            click.echo(f"wrote {target}: {_recorded(record)}")
+    if as_json:
+        _print_array(found)
+    sys.exit(1 if any(isinstance(one, Failure) for one in found) else 0)
+
+
+def _baseline_files(models: "Sequence[Path]", out: Path) -> dict[Path, Path]:
+    """The file to write for each of ``models``: ``out``, or one in it named after the model."""
+    from edgecnn.files import make_folder
+
+    if out.suffix == ".json":
+        if len(models) > 1:
+            raise ConfigError(f"--out {out} is one file for {len(models)} models; give a folder")
+        make_folder(out.parent)
+        return {models[0]: out}
+    targets = {model: out / f"{model.stem}.json" for model in models}
+    if len(set(targets.values())) < len(models):
+        raise ConfigError("two models of one name would be written to one file; give each of them a name of its own")
+    make_folder(out)
+    return targets
 
 
 @cli.command()
@@ -752,7 +798,9 @@ def _bench_on_device(
 
     Instructions are counted here: the device needs no compiler and no emulator.
     """
+    from edgecnn import artifacts
     from edgecnn.bench.baseline import load_baseline
+    from edgecnn.bench.comparison import check_fits
     from edgecnn.device import Adb, Ssh, bench_on
     from edgecnn.emulation import costs
 
@@ -762,6 +810,8 @@ def _bench_on_device(
         raise ConfigError("a device measures a bundle: give a .zip file that edgecnn bundle made")
     recorded = tuple(load_baseline(path) for path in baselines)
     with _bundle(files) as (models, _):  # looked at here before it is copied there
+        for path, baseline in zip(baselines, recorded, strict=True):
+            check_fits(path, baseline, {model.name: artifacts.load(model).float_model for model in models})
         transport = Ssh(host) if host is not None else Adb(serial)
         report = bench_on(transport, files[0], _forwarded())
         emulated, uncounted = costs(models, targets) if targets else ((), ())

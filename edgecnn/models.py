@@ -1,5 +1,6 @@
 """Keras 3 models: the ones that come with edgecnn, and a user's own from a .keras file."""
 
+import hashlib
 import io
 import json
 import re
@@ -133,10 +134,7 @@ def load_model(path: Path) -> Any:
         ModelError: the file is missing, damaged, no .keras file, or holds a Lambda layer with code.
     """
     keras = require("keras")
-    if path.suffix != ".keras":
-        raise ModelError(f"{path} does not end in .keras; save the model with model.save('name.keras') in Keras 3")
-    if not path.is_file():
-        raise ModelError(f"no model file at {path}; check the path")
+    _check_file(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
@@ -147,6 +145,13 @@ def load_model(path: Path) -> Any:
                 "replace it with a built-in Keras layer and save again"
             ) from error
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text[:200]}") from error
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix != ".keras":
+        raise ModelError(f"{path} does not end in .keras; save the model with model.save('name.keras') in Keras 3")
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}; check the path")
 
 
 def save_model(model: Any, path: Path, *, with_optimizer: bool = False) -> None:
@@ -192,6 +197,70 @@ def _numbered(config: bytes) -> bytes:
         return found[1] + str(numbers.setdefault(found[2], len(numbers) + 1)).encode()
 
     return re.sub(rb'("shared_object_id": )(\d+)', number, config)
+
+
+# Parts of a config that change neither a model's layers nor their shapes: names, and what only training uses.
+_NO_ARCHITECTURE = re.compile(
+    r"name|registered_name|module|trainable|seed|momentum|shape|shared_object_id|"
+    r"build_config|build_input_shape|compile_config|\w+_(?:initializer|regularizer|constraint)"
+)
+_REFERENCES = ("keras_history", "input_layers", "output_layers")
+
+
+def architecture(model: Any) -> str:
+    """SHA-256 of a Keras model's layers, their settings and shapes, and how they are connected.
+
+    Weights, names of layers, and what only training uses take no part, so models with equal hashes compute the same
+    operations on the same shapes.
+    """
+    return _architecture(model.to_json())
+
+
+def architecture_of(path: Path) -> str:
+    """``architecture`` of the .keras file at ``path``, read without Keras.
+
+    Raises:
+        ModelError: the file is missing, damaged, or no .keras file.
+    """
+    _check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _architecture(archive.read("config.json"))
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as a .keras archive: {error}; save the model again") from error
+
+
+def _architecture(config: str | bytes) -> str:
+    canonical = json.dumps(_canonical(json.loads(config), {}), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _canonical(value: Any, places: dict[str, int]) -> Any:
+    """A part of a config without names; ``places`` are those of the layers by their names."""
+    if isinstance(value, list):
+        return [_canonical(one, places) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "DTypePolicy":  # written as its name alone by some versions of Keras
+        return value["config"]["name"]
+    if isinstance(layers := value.get("layers"), list):
+        places = {layer["config"]["name"]: place for place, layer in enumerate(layers)}
+    found = {}
+    for key, part in value.items():
+        if key in _REFERENCES:
+            found[key] = _placed(part, places)
+        elif key == "batch_shape":
+            found[key] = part[1:]
+        # versions of Keras differ in which settings they write that are off
+        elif _NO_ARCHITECTURE.fullmatch(key) is None and part is not None and part is not False:
+            found[key] = _canonical(part, places)
+    return found
+
+
+def _placed(reference: Any, places: dict[str, int]) -> Any:
+    if isinstance(reference, list):
+        return [_placed(one, places) for one in reference]
+    return places.get(reference, reference)
 
 
 def check_model(model: Any, data: DataSet) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench
-from edgecnn.bench.baseline import load_baseline
-from edgecnn.bench.comparison import answers_of
+from edgecnn.bench.baseline import load_baseline, shipped_baselines
+from edgecnn.bench.comparison import answers_of, check_fits
 from edgecnn.data import DataSet, load
 from edgecnn.diagnosis.layers import layers
 from edgecnn.emulation.answers import FORMATS as RUN_THERE
@@ -36,7 +36,7 @@ from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
-from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
+from edgecnn.models import MODELS, architecture, architecture_of, build_model, check_model, load_model, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization import qat
@@ -45,6 +45,7 @@ from edgecnn.records import (
     SCHEMA_VERSION,
     Answers,
     Artifact,
+    Baseline,
     BenchResults,
     Failure,
     FileAnswers,
@@ -110,7 +111,8 @@ class RunConfig(Record, frozen=True):
         threads: numbers of threads to measure with.
         seconds: how long each candidate is measured.
         cold: in how many fresh processes, one after the other, that is done: as many cold starts.
-        baselines: JSON files written by ``edgecnn baseline``.
+        baselines: JSON files written by ``edgecnn baseline``, for the same layers and shapes; without any, those that
+            come with edgecnn; ("none",) for none of them.
         on: emulated processors to run the .tflite and .onnx files on.
     """
 
@@ -174,6 +176,8 @@ class RunConfig(Record, frozen=True):
             raise ConfigError(f"validation_split must be at least 0 and below 1, got {self.validation_split}")
         if not self.threads or min(self.threads) < 1:
             raise ConfigError(f"threads must be one or more positive numbers, got {self.threads}")
+        if "none" in self.baselines and len(self.baselines) > 1:
+            raise ConfigError("baselines are files, or none; give one or the other")
         if not self.schemes or not self.formats:
             raise ConfigError("give at least one scheme and one format")
 
@@ -247,7 +251,6 @@ class _Run:
         for partial in self.out.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
             partial.unlink()
         self.tools = {tool: _version(tool) for tool in _TOOLS}
-        self.baselines = tuple(load_baseline(Path(path)) for path in config.baselines)
         self.processors = ready(config.on)  # what is missing is told before the long work
         self.model = self.out / "model.keras"
         self.qat_weights = self.out / "qat.npz"
@@ -274,6 +277,7 @@ class _Run:
     def report(self) -> Report:
         """Run all stages in order."""
         self.data  # noqa: B018 - nothing works without data, so it fails first
+        self.baselines  # noqa: B018 - one that is of no use is told before the long work
         self.train()
         if self.wants_qat:
             self.quantize()
@@ -309,6 +313,21 @@ class _Run:
         data = load(self.config.data, self.config.input_range)
         self.times.append(StageTime(name="data", seconds=time.perf_counter() - start, reused=False))
         return data
+
+    @cached_property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """The float baselines of the model: those given, or else those that come with edgecnn."""
+        config = self.config
+        if config.baselines == ("none",):
+            return ()
+        files = tuple((Path(path), load_baseline(Path(path))) for path in config.baselines)
+        if config.model in MODELS:
+            shape = architecture(build_model(config.model, self.data, config.seed))
+        else:
+            shape = architecture_of(Path(config.model))
+        for path, baseline in files:
+            check_fits(path, baseline, {Path(config.model).name: (None, shape)})
+        return tuple(baseline for _, baseline in files) or shipped_baselines(shape)
 
     @cached_property
     def name(self) -> str:

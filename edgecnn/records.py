@@ -1,9 +1,11 @@
 """Every record edgecnn writes or reads, and its JSON form.
 
 Records are frozen; their fields are JSON types, tuples and other records, so any of them goes to a file
-and comes back equal. Measurements keep every sample: medians and percentiles are computed, never stored.
+and comes back equal. Measurements keep every sample: medians and percentiles are computed, and stored in those alone
+that come with edgecnn.
 """
 
+import re
 from statistics import NormalDist
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -12,6 +14,8 @@ import msgspec
 from edgecnn.errors import RecordError
 
 SCHEMA_VERSION = 1
+
+_NUMBERS = re.compile(rb"\[\n\s*([-+.\deE,\s]+)\n\s*\]")  # no string holds a line break that is not escaped
 
 Io = Literal["float32", "int8", "uint8"]
 OnnxCpu = Literal["any", "vnni"]
@@ -27,8 +31,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def to_json(record: Record) -> bytes:
-    """Encode a record as indented UTF-8 JSON with a final newline."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+    """Encode a record as UTF-8 JSON, indented, with a final newline; the numbers of an array share a line."""
+    indented = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    return _NUMBERS.sub(lambda array: b"[" + b",".join(array[1].replace(b",", b" ").split()) + b"]", indented) + b"\n"
 
 
 def from_json(data: bytes, kind: type[R], where: object) -> R:
@@ -100,7 +105,10 @@ class Tuning(Record, frozen=True):
 
 
 class Provenance(Record, frozen=True):
-    """What an artifact was made from; stored inside the file itself and in its sidecar."""
+    """What an artifact was made from; stored inside the file itself and in its sidecar.
+
+    ``architecture`` is the hash of the Keras model's layers and shapes (see ``models.architecture``).
+    """
 
     model: str
     model_sha256: str
@@ -112,6 +120,7 @@ class Provenance(Record, frozen=True):
     calibration_images: int | None
     versions: dict[str, str]
     tuning: Tuning | None = None
+    architecture: str | None = None
 
 
 class MemoryBlock(Record, frozen=True):
@@ -159,7 +168,7 @@ class GeneratedC(Record, frozen=True):
 class Artifact(Record, frozen=True):
     """One model file: what is in it, where it comes from, and its hash. ``file`` stands beside the sidecar.
 
-    ``memory`` is known of generated C only.
+    ``memory`` is known of generated C only, ``architecture`` is that of a .keras file itself.
     """
 
     file: str
@@ -172,11 +181,19 @@ class Artifact(Record, frozen=True):
     provenance: Provenance | None = None
     companions: tuple[Companion, ...] = ()
     memory: MemoryPlan | None = None
+    architecture: str | None = None
 
     @property
     def name(self) -> str:
         """Short name for tables, such as ``int8.tflite``."""
         return self.file
+
+    @property
+    def float_model(self) -> tuple[str | None, str | None]:
+        """SHA-256 and architecture of the float Keras model that this is or was made from, where known."""
+        if self.format == "keras":
+            return self.sha256, self.architecture
+        return (None, None) if self.provenance is None else (self.provenance.model_sha256, self.provenance.architecture)
 
 
 class Epoch(Record, frozen=True):
@@ -344,6 +361,38 @@ class Energy(Record, frozen=True):
     inferences: int
 
 
+class Estimate(Record, frozen=True):
+    """A value and its 95 % interval; from one block alone, the interval is 0 to infinity: nothing is known of it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Summary(Record, frozen=True):
+    """Latency of one invocation in seconds; ``low`` and ``high`` bound the 95 % interval of the median.
+
+    ``p99`` is ``None`` of fewer samples than it takes. ``throughput`` is all images over all measured time, in images
+    per second.
+    """
+
+    samples: int
+    median: float
+    low: float
+    high: float
+    p90: Estimate
+    p99: Estimate | None
+    throughput: float
+
+
+class Summaries(Record, frozen=True):
+    """What the samples of a measurement come to, with the reasons to distrust them, where they are kept elsewhere."""
+
+    invoke: Summary
+    end_to_end: Summary | None
+    warnings: tuple[str, ...]
+
+
 class Measurement(Record, frozen=True):
     """Latency of one artifact on one runtime: every sample, in seconds, block by block.
 
@@ -354,7 +403,7 @@ class Measurement(Record, frozen=True):
     number to the runtime. ``others_busy`` is, for each block, the share of all cores that other processes took: right
     on average only, below 0 or above 1 in blocks that are shorter than the 10 ms in which the system counts.
     ``processes`` is the number of blocks that each of the worker processes measured, one after the other; none where
-    all come from one process.
+    all come from one process. ``summaries`` stand for samples that are not here, in baselines that come with edgecnn.
     """
 
     artifact: str
@@ -373,6 +422,7 @@ class Measurement(Record, frozen=True):
     memory: Memory | None = None
     energy: Energy | None = None
     processes: tuple[int, ...] = ()
+    summaries: Summaries | None = None
 
     @property
     def samples(self) -> tuple[float, ...]:
@@ -417,11 +467,13 @@ class Baseline(Record, frozen=True):
     """The float Keras model on one device, recorded with ``edgecnn baseline``.
 
     ``measurement`` has batch 1: its blocks time the model with input and output on the device, its ``end_to_end``
-    with the copies from and to the host. ``throughput`` holds one measurement for each larger batch, and
-    ``throughput_end`` says why there is no larger one still. ``peak_device_bytes`` is the device's memory in use at
-    most, in any of these measurements, where the back end tells. ``compiled_with`` names what compiled the model, or
-    says why it was not compiled. ``tensor_float_32`` says whether the back end's settings let a GPU round factors to
-    TensorFloat-32 (10 bits of mantissa); ``None`` on a CPU, which does not.
+    with the copies from and to the host. ``throughput`` holds one measurement for each larger batch, all from one
+    process, whose ``load_s`` is the time to compile and run the batch once; ``throughput_end`` says why there is no
+    larger one still. ``peak_device_bytes`` is the device's memory in use at most, in any of these measurements, where
+    the back end tells. ``compiled_with`` names what compiled the model, or says why it was not compiled.
+    ``tensor_float_32`` says whether the back end's settings let a GPU round factors to TensorFloat-32 (10 bits of
+    mantissa); ``None`` on a CPU, which does not. ``architecture`` is the hash of the model's layers and shapes (see
+    ``models.architecture``), ``note`` what else is to be known of the record.
     """
 
     schema_version: int
@@ -438,6 +490,8 @@ class Baseline(Record, frozen=True):
     peak_device_bytes: int | None = None
     compiled_with: str | None = None
     tensor_float_32: bool | None = None
+    architecture: str | None = None
+    note: str | None = None
 
 
 class StageTime(Record, frozen=True):

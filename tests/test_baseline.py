@@ -4,22 +4,29 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.tables import shipped_form
 from edgecnn.bench import baseline as module
-from edgecnn.bench.baseline import load_baseline, record_baseline
-from edgecnn.bench.comparison import right
+from edgecnn.bench import statistics
+from edgecnn.bench.baseline import load_baseline, record_baseline, shipped_baselines
+from edgecnn.bench.comparison import best_batch, images_per_s, right
 from edgecnn.bench.files import bench_files
-from edgecnn.bench.worker import Candidate
+from edgecnn.bench.worker import Block, Candidate, Warmth, Workbench, Worker, WorkerError
+from edgecnn.cli import cli
 from edgecnn.data import DataSet, load
-from edgecnn.errors import BenchError, ConfigError, UnknownNameError
-from edgecnn.records import Artifact, Baseline, BenchResults, Failure, Result, TensorSpec, from_json, to_json
+from edgecnn.errors import BenchError, ConfigError, RecordError, UnknownNameError
+from edgecnn.models import architecture, architecture_of, mnist_cnn
+from edgecnn.records import Artifact, Baseline, Failure, Result, TensorSpec, from_json, to_json
 
 ROOT = Path(__file__).parents[1]
+JAX = "jax.jit ahead of time, weights as constants"
 SPEC = TensorSpec(name="x", shape=(None, 4, 4, 1), dtype="float32", layout="NHWC")
 
 # What a machine with Keras and JAX alone has not got; edgecnn's own dependencies on runtimes among them.
@@ -89,25 +96,31 @@ def test_a_machine_with_keras_and_jax_alone(model: Path, data_file: Path, tmp_pa
     out = tmp_path / "cpu.json"
     ended = edgecnn("baseline", model, "--data", data_file, "--seconds", "0.2", "--out", out, env=env)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith(f"wrote {out}: jax on cpu, compiled with jax.jit; one image ")
+    assert ended.stdout.startswith(
+        f"wrote {out}: jax on cpu, compiled with jax.jit ahead of time, weights as constants; one image "
+    )
     assert ended.stdout.endswith(", accuracy 90.00%\n")
 
     found = load_baseline(out)
-    assert (found.backend, found.device, found.compiled_with) == ("jax", "cpu", "jax.jit")
+    assert (found.backend, found.device, found.compiled_with) == ("jax", "cpu", JAX)
     assert (found.peak_device_bytes, found.tensor_float_32) == (None, None)  # no device of its own
     assert found.accuracy is not None
     assert (found.accuracy.correct, found.accuracy.total) == (270, 300)
     assert found.answers is not None
     assert (right(found.answers) == (np.arange(300) >= 30)).all()
     assert "jax" in found.environment.versions
-    assert [found.measurement.batch, *(one.batch for one in found.throughput)][:4] == [1, 8, 16, 32]
+    assert [found.measurement.batch, *(one.batch for one in found.throughput)][:3] == [1, 8, 64]
     assert found.throughput_end
     for measured in (found.measurement, *found.throughput):
         assert (measured.runtime, measured.device, measured.threads) == ("keras", "cpu", 0)
         assert len(measured.blocks) == len(measured.end_to_end) == (50 if measured.batch == 1 else 10)
         assert min(measured.samples) > 0
         assert measured.warmup
-        assert len(measured.cold_starts) == (3 if measured.batch == 1 else 1)
+        assert len(measured.cold_starts) == (3 if measured.batch == 1 else 0)
+    assert found.measurement.processes == (17, 17, 16)
+    assert found.measurement.memory is not None
+    assert min(start.import_s for start in found.measurement.cold_starts) > 0.1
+    assert found.architecture == architecture_of(model)
 
     # and beside the runtimes, on a machine that has them
     report = bench_files([model], data=load(str(data_file)), seconds=0.1, baselines=[out])
@@ -150,7 +163,7 @@ def test_the_back_end_asked_for_is_the_one_that_runs(
 ) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # which --backend overrules
     found = record_baseline(model, data, "cpu", backend="jax", seconds=0.05, batches=(2,))
-    assert (found.backend, found.compiled_with) == ("jax", "jax.jit")
+    assert (found.backend, found.compiled_with) == ("jax", JAX)
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
     assert [one.batch for one in found.throughput] == [2]
     assert found.throughput_end == "no larger batch was tried"
@@ -177,12 +190,12 @@ def test_auto_takes_the_back_end_that_sees_a_gpu(monkeypatch: pytest.MonkeyPatch
             return gpus.get(backend)
 
     monkeypatch.setattr(module, "Worker", Fake)
-    assert module._backend("auto", "auto") == "tensorflow"  # no GPU: the first installed
+    assert module.choose_backend("auto", "auto") == "tensorflow"  # no GPU: the first installed
     assert asked == ["tensorflow", "jax"]
     gpus["jax"] = "A100"
-    assert module._backend("auto", "auto") == module._backend("auto", "gpu") == "jax"
-    assert module._backend("auto", "cpu") == "tensorflow"
-    assert module._backend("tensorflow", "gpu") == "tensorflow"  # as asked for; opening it says that it sees none
+    assert module.choose_backend("auto", "auto") == module.choose_backend("auto", "gpu") == "jax"
+    assert module.choose_backend("auto", "cpu") == "tensorflow"
+    assert module.choose_backend("tensorflow", "gpu") == "tensorflow"  # as asked for; opening it says that it sees none
 
 
 def test_settings_that_make_no_sense(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,51 +225,109 @@ def test_data_of_another_shape_are_refused(model: Path, tmp_path: Path) -> None:
         record_baseline(model, load(str(tmp_path / "d.npz")), backend="jax")
 
 
+class MadeUp:
+    """A worker whose batches take the ``seconds`` given, or fail for the reason given."""
+
+    def __init__(self, seconds: dict[int, float | str]) -> None:
+        self.seconds = seconds
+
+    def call(self, doing: str, limit_s: float, step: Callable[..., Any], *arguments: Any) -> Any:
+        if step is Workbench.use:
+            self.batch = arguments[1]
+            if isinstance(self.seconds[self.batch], str):
+                raise WorkerError("MemoryError", str(self.seconds[self.batch]))
+            return 0.1
+        taken = self.seconds[self.batch]
+        if step is Workbench.warm_up:
+            return Warmth([taken], True)
+        if step is Workbench.block:
+            return Block([taken], [taken] * arguments[1], [taken], None, None)
+        return module._Compiled(compiled_with="x", tensor_float_32=True, peak_device_bytes=1000 * self.batch)
+
+
 @pytest.mark.parametrize(
     ("seconds", "measured", "end"),
     [
-        ({8: 1.0, 16: 1.0, 32: 1.0}, 3, "no larger batch was tried"),
-        ({8: 1.0, 16: 1.99, 32: 3.97, 64: 1.0}, 3, "batches 16 and 32 gained less than 2 % on smaller ones"),
-        ({8: 1.0, 16: 2.5, 32: 3.0, 64: 8.0, 128: 16.0, 256: 1.0}, 5, "batches 64 and 128 gained less"),
-        (
-            {8: 1.0, 16: "out of memory: RESOURCE_EXHAUSTED", 32: 1.0},
-            1,
-            "batch 16 could not be measured: MemoryError: out of",
-        ),
-        (
-            {8: "killed"},
-            0,
-            "batch 8 could not be measured: MemoryError: killed",
-        ),
+        ({8: 1.0, 64: 1.0, 512: 1.0}, 3, "no larger batch was tried"),
+        ({8: 1.0, 64: 7.9, 512: 1.0}, 2, "batch 64 gained less than 2 % on smaller ones"),
+        ({8: 1.0, 64: 7.8, 512: 70.0, 4096: 1.0}, 3, "batch 512 gained less than 2 % on smaller ones"),
+        ({8: 1.0, 64: "RESOURCE_EXHAUSTED", 512: 1.0}, 1, "batch 64 could not be measured: MemoryError: RESOURCE"),
+        ({8: "killed"}, 0, "batch 8 could not be measured: MemoryError: killed"),
     ],
 )
 def test_the_sweep_ends_where_larger_batches_gain_nothing(
-    seconds: dict[int, float | str], measured: int, end: str, a_baseline: Baseline, monkeypatch: pytest.MonkeyPatch
+    seconds: dict[int, float | str], measured: int, end: str
 ) -> None:
     """With made-up times, or reasons why there are none, for each batch."""
-
-    def made_up(candidates: list[Candidate], **_: object) -> BenchResults:
-        (candidate,) = candidates
-        found = seconds[candidate.batch]
-        row: Result | Failure
-        if isinstance(found, str):
-            row = Failure(subject="x", stage="bench", error="MemoryError", reason=found)
-        else:
-            blocks = ((found,) * 3,) * 3
-            row = Result(
-                artifact=candidate.artifact,
-                measurement=a_baseline.measurement.replace(batch=candidate.batch, blocks=blocks),
-            )
-        return BenchResults(schema_version=1, environment=a_baseline.environment, seed=0, rows=(row,))
-
-    monkeypatch.setattr(module, "bench", made_up)
     artifact = Artifact(
         file="m.keras", format="keras", scheme="float32", input=SPEC, output=SPEC, sha256="00", size_bytes=1
     )
     candidate = Candidate(path=Path("m.keras"), artifact=artifact)
-    found, reason = module._sweep(candidate, np.zeros((4, 4, 1), np.float32), 1.0, tuple(seconds))
+    image = np.zeros((4, 4, 1), np.float32)
+    found, reason, peak = module._sweep(MadeUp(seconds), candidate, image, 1.0, tuple(seconds))  # type: ignore[arg-type]
     assert [one.batch for one in found] == list(seconds)[:measured]
+    assert [one.samples[0] for one in found] == list(seconds.values())[:measured]
     assert reason.startswith(end)
+    assert peak == (1000 * found[-1].batch if found else None)  # of what was measured, not of what failed
+
+
+def test_three_processes_measure_a_model_whatever_ends_the_sweep(
+    model: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every one of them opens the back end anew, which takes a rented GPU seven seconds."""
+    started: list[Worker] = []
+
+    class Counted(Worker):
+        def __enter__(self) -> "Counted":
+            started.append(self)
+            return super().__enter__()
+
+    monkeypatch.setattr(module, "Worker", Counted)
+    found = record_baseline(model, data, "cpu", backend="jax", seconds=0.05, batches=(2, 4, 10**12))
+    assert len(started) == 3
+    assert len(found.measurement.cold_starts) == 3
+    assert found.throughput[0].batch == 2
+    assert found.throughput_end
+    assert found.accuracy is not None
+
+    # what comes before memory ends is kept
+    monkeypatch.setattr(module, "_GAIN", 0.0)
+    found = record_baseline(model, None, "cpu", backend="jax", seconds=0.05, batches=(2, 10**12))
+    assert [one.batch for one in found.throughput] == [2]
+    assert found.throughput_end is not None
+    assert found.throughput_end.startswith("batch 1000000000000 could not be measured: MemoryError: out of memory")
+    assert len(found.measurement.blocks) == 50
+
+
+def test_several_models_one_of_which_cannot_be_measured(model: Path, tmp_path: Path) -> None:
+    damaged, out = tmp_path / "damaged.keras", tmp_path / "new" / "folder"
+    damaged.write_bytes(model.read_bytes()[:-100])
+    env = without((), tmp_path)
+    options = ("--data", "none", "--backend", "jax", "--seconds", "0.05", "--out", out)
+    ended = edgecnn("baseline", damaged, model, *options, "--json", env=env)
+    assert ended.returncode == 1
+    failure, recorded = json.loads(ended.stdout)
+    assert failure["subject"] == "damaged.keras"
+    assert failure["reason"].startswith("no baseline of damaged.keras: ")
+    assert failure["reason"] in ended.stderr
+    assert [path.name for path in out.iterdir()] == ["model.json"]
+    found = load_baseline(out / "model.json")
+    assert from_json(json.dumps(recorded).encode(), Baseline, "stdout") == found
+    assert found.accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("models", "out", "message"),
+    [
+        (("a.keras", "b.keras"), "out.json", "--out out.json is one file for 2 models; give a folder"),
+        (("x/a.keras", "y/a.keras"), "out", "two models of one name would be written to one file"),
+        (("a.keras", "b.h5"), "out", "b.h5 does not end in .keras"),
+    ],
+)
+def test_several_models_need_a_file_each(models: tuple[str, ...], out: str, message: str, tmp_path: Path) -> None:
+    ended = CliRunner().invoke(cli, ["baseline", *models, "--data", "none", "--out", out])
+    assert isinstance(ended.exception, ConfigError)
+    assert message in str(ended.exception)
 
 
 @pytest.fixture(scope="module")
@@ -278,9 +349,7 @@ def test_a_gpu_is_named_with_its_driver_and_packages(
     tool.write_text('#!/bin/sh\n[ "$1" = --query-gpu=driver_version ] && echo 580.65.06\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    opened = module._Model(
-        gpu="NVIDIA X", device="gpu", compiled_with="jax.jit", tensor_float_32=True, input=SPEC, output=SPEC
-    )
+    opened = module._Model(gpu="NVIDIA X", device="gpu", input=SPEC, output=SPEC, import_s=1.0, load_s=1.0)
     found = module._with_gpu(a_baseline.environment, opened)
     assert (found.gpu, found.versions["NVIDIA driver"]) == ("NVIDIA X", "580.65.06")
     assert found.versions["jaxlib"]
@@ -292,8 +361,10 @@ def test_a_gpu_is_named_with_its_driver_and_packages(
 def test_baselines_of_before_are_read(a_baseline: Baseline, tmp_path: Path) -> None:
     """A file without the newer fields."""
     fields = json.loads(to_json(a_baseline))
-    for name in ("answers", "throughput", "throughput_end", "peak_device_bytes", "compiled_with", "tensor_float_32"):
+    newer = ("answers", "throughput", "throughput_end", "peak_device_bytes", "compiled_with", "tensor_float_32")
+    for name in (*newer, "architecture", "note"):
         del fields[name]
+    del fields["measurement"]["summaries"]
     (tmp_path / "old.json").write_text(json.dumps(fields))
     assert load_baseline(tmp_path / "old.json").measurement == a_baseline.measurement
 
@@ -303,3 +374,46 @@ def test_a_failed_row_stays_a_failure_beside_a_baseline(a_baseline: Baseline, tm
     (tmp_path / "bad.tflite").write_bytes(b"no model")
     report = bench_files([tmp_path / "bad.tflite"], data=data, seconds=0.1, baselines=[tmp_path / "b.json"])
     assert isinstance(report.rows[0], Failure)
+
+
+# ---- the baselines that come with edgecnn
+
+
+RECORDED = sorted((ROOT / "benchmarks" / "baselines").glob("*.json"))
+
+
+def test_every_recorded_baseline_comes_with_edgecnn_and_no_other() -> None:
+    assert [path.name for path in RECORDED] == [path.name for path in sorted(module._SHIPPED.glob("*.json"))]
+    assert RECORDED
+    for path in RECORDED:
+        shipped = module._SHIPPED / path.name
+        assert shipped.read_bytes() == shipped_form(path), "run: python -m benchmarks baselines"
+        assert shipped.stat().st_size < 25_000
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_a_shipped_baseline_says_what_all_its_samples_say(path: Path) -> None:
+    whole, small = load_baseline(path), load_baseline(module._SHIPPED / path.name)
+    assert small.measurement.samples == ()
+    for one, other in zip((whole.measurement, *whole.throughput), (small.measurement, *small.throughput), strict=True):
+        assert statistics.summary(one) == statistics.summary(other)
+        assert statistics.end_to_end(one) == statistics.end_to_end(other)
+        assert statistics.warnings(one, whole.environment) == statistics.warnings(other, small.environment)
+        assert images_per_s(one) == images_per_s(other)
+    assert best_batch(whole).batch == best_batch(small).batch
+    assert f"benchmarks/baselines/{path.name}" in (small.note or "")
+    assert small.answers == whole.answers
+
+
+def test_the_baseline_of_the_reference_model_is_found_by_its_architecture() -> None:
+    found = shipped_baselines(architecture(mnist_cnn()))
+    assert [(one.backend, one.device) for one in found] == [("jax", "gpu: NVIDIA H100 80GB HBM3")]
+    assert shipped_baselines(architecture(mnist_cnn(classes=11))) == ()
+
+
+def test_a_damaged_file_of_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SHIPPED", tmp_path)
+    assert shipped_baselines("00") == ()
+    (tmp_path / "x.json").write_bytes((module._SHIPPED / "x.json").name.encode())
+    with pytest.raises(RecordError, match=r"x\.json is not a valid Baseline file"):
+        shipped_baselines("00")

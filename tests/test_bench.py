@@ -37,6 +37,7 @@ from edgecnn.records import (
     Artifact,
     BenchResults,
     Energy,
+    Estimate,
     Failure,
     Measurement,
     Result,
@@ -752,7 +753,7 @@ def test_a_file_against_itself_is_a_difference_in_few_runs_and_five_percent_in_m
     ("low", "high", "said"), [(0.8, 0.99, "faster"), (0.8, 1.0, "none"), (1.0, 1.2, "none"), (1.01, 1.2, "slower")]
 )
 def test_a_difference_is_one_only_where_the_interval_excludes_one(low: float, high: float, said: str) -> None:
-    assert statistics.difference(statistics.Estimate(value=1, low=low, high=high)) == said
+    assert statistics.difference(Estimate(value=1, low=low, high=high)) == said
 
 
 def test_ratio_pairs_blocks_by_round() -> None:

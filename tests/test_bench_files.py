@@ -14,10 +14,12 @@ from test_bench import workers
 
 from edgecnn import artifacts, runtimes
 from edgecnn.bench import files
+from edgecnn.bench.baseline import shipped_baselines
 from edgecnn.bench.files import bench_files
 from edgecnn.bench.worker import Workbench, WorkerError
 from edgecnn.data import load
 from edgecnn.errors import ArtifactError, ConfigError, RecordError, UnknownNameError
+from edgecnn.models import architecture, architecture_of, mnist_cnn
 from edgecnn.records import Artifact, Failure, Report, Result, to_json
 from edgecnn.runtimes.fake import FakeModel
 
@@ -294,3 +296,22 @@ def test_senseless_seconds(tmp_path: Path, seconds: float) -> None:
 def test_baseline_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="cannot read the baseline"):
         bench_files([fake(tmp_path / "m.fake")], seconds=QUICK, baselines=[tmp_path / "none.json"])
+
+
+def test_a_baseline_of_another_architecture_is_refused_before_anything_is_measured(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = workspace.path("tflite", "int8")
+    said = artifacts.load(file).provenance
+    assert said is not None
+    assert said.architecture == architecture_of(workspace.model_file)
+    (shipped,) = shipped_baselines(architecture(mnist_cnn()))
+    path = tmp_path / "gpu.json"
+    path.write_bytes(to_json(shipped))
+    monkeypatch.setattr(files, "bench", None)
+    with pytest.raises(ConfigError, match=r"gpu\.json is a baseline of mnist_cnn\.keras .* digits-int8\.tflite"):
+        bench_files([file], seconds=QUICK, baselines=[path])
+    monkeypatch.undo()
+    path.write_bytes(to_json(shipped.replace(architecture=said.architecture)))
+    report = bench_files([file], seconds=QUICK, baselines=[path])
+    assert [len(report.rows), len(report.baselines)] == [1, 1]

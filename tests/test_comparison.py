@@ -1,5 +1,7 @@
 """A row beside the float baseline: ratios, paired and unpaired accuracy, and what happens where something is absent."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ from edgecnn.bench.comparison import (
     accuracy_difference,
     answers_of,
     best_batch,
+    check_fits,
     compare,
+    fits,
     images_per_s,
     paired_interval,
     right,
@@ -16,7 +20,7 @@ from edgecnn.bench.comparison import (
 )
 from edgecnn.bench.statistics import summary
 from edgecnn.data.dataset import Split
-from edgecnn.errors import RecordError
+from edgecnn.errors import ConfigError, RecordError
 from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,
@@ -96,6 +100,55 @@ def baseline(measured: Measurement, *throughput: Measurement, **more: object) ->
         throughput=throughput,
         **fields,  # type: ignore[arg-type]
     )
+
+
+# ---- the same model
+
+
+@pytest.mark.parametrize(
+    ("weights", "architecture", "of_baseline", "fitting"),
+    [
+        ("11", None, None, True),
+        ("11", "aa", "bb", True),  # the very file
+        ("22", "aa", "aa", True),  # trained anew
+        ("22", "aa", "bb", False),
+        ("22", None, "aa", False),
+        ("22", "aa", None, False),
+        (None, "aa", "bb", False),
+        (None, "aa", None, True),  # nothing speaks against it
+        (None, None, "aa", True),
+    ],
+)
+def test_a_baseline_fits_models_of_its_layers_and_shapes(
+    weights: str | None, architecture: str | None, of_baseline: str | None, fitting: bool
+) -> None:
+    recorded = baseline(measurement(1e-4), architecture=of_baseline)
+    assert fits(recorded, weights, architecture) == fitting
+    if fitting:
+        check_fits(Path("b.json"), recorded, {"x.tflite": ("22", "cc"), "m.tflite": (weights, architecture)})
+    else:
+        with pytest.raises(ConfigError, match=r"^b\.json is a baseline of m\.keras .* not the model of m\.tflite"):
+            check_fits(Path("b.json"), recorded, {"m.tflite": (weights, architecture)})
+
+
+def test_a_baseline_that_does_not_fit_names_both_models() -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_fits(Path("b.json"), baseline(measurement(1e-4), architecture="a" * 64), {"x.keras": ("22", "b" * 64)})
+    assert "m.keras (architecture aaaaaaaaaaaa)" in str(refused.value)
+    assert "x.keras (architecture bbbbbbbbbbbb)" in str(refused.value)
+
+
+def test_accuracy_is_paired_with_the_same_weights_only() -> None:
+    where, pattern = split(100), np.arange(100) >= 10
+    counted, found = Accuracy(correct=90, total=100), answers(pattern, where)
+    recorded = baseline(measurement(1e-4), accuracy=counted, answers=found, architecture="aa")
+    own = row(measurement(1e-4), counted, found)
+    for weights, paired in (("11", True), ("22", False)):
+        artifact = own.artifact.replace(format="keras", sha256=weights, architecture="aa")
+        difference = compare(own.replace(artifact=artifact), recorded, machine("here")).accuracy
+        assert difference is not None
+        assert (difference.paired, difference.value) == (paired, 0)
+        assert difference.note == (None if paired else "not paired: the baseline has other weights")
 
 
 # ---- answers

@@ -12,7 +12,17 @@ import pytest
 
 from edgecnn.data import DataSet, Split
 from edgecnn.errors import ModelError, OutputError, UnknownNameError
-from edgecnn.models import MODELS, build_model, check_model, gives_probabilities, load_model, mnist_cnn, save_model
+from edgecnn.models import (
+    MODELS,
+    architecture,
+    architecture_of,
+    build_model,
+    check_model,
+    gives_probabilities,
+    load_model,
+    mnist_cnn,
+    save_model,
+)
 
 L = keras.layers
 
@@ -201,3 +211,80 @@ def two_heads() -> Any:
 )
 def test_logits_and_probabilities_are_told_apart(last: list[Any], probabilities: bool) -> None:
     assert gives_probabilities(keras.Sequential([keras.Input((4,)), *last])) is probabilities
+
+
+# The hash of the architecture
+
+
+def block(names: list[str | None], **changes: Any) -> Any:
+    """A residual block with layers of these names."""
+    given = {
+        "width": 4, "kernel": 3, "strides": 1, "padding": "same", "activation": "relu", "bias": True, "channels": 1,
+        "second": "conv", "dtype": None, "seed": 0, "batch": None,
+    } | changes  # fmt: skip
+    first, second, add, dense = names
+    settings = {
+        "padding": given["padding"],
+        "dtype": given["dtype"],
+        "kernel_initializer": keras.initializers.GlorotUniform(given["seed"]),
+    }
+    inputs = keras.Input((8, 8, given["channels"]), batch_size=given["batch"])
+    x = L.Conv2D(
+        given["width"], given["kernel"], strides=given["strides"], use_bias=given["bias"], name=first, **settings
+    )(inputs)
+    y = L.Conv2D(x.shape[-1], 3, activation=given["activation"], name=second, **settings)(x)
+    x = L.Add(name=add)([x, y] if given["second"] == "conv" else [x, x])
+    return keras.Model(inputs, L.Dense(3, name=dense)(L.GlobalAveragePooling2D()(y if given["second"] == "y" else x)))
+
+
+UNNAMED: list[str | None] = [None] * 4
+NAMED: list[str | None] = ["relu", "conv2d", "same", "z"]  # one of them as another layer is called by default
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_a_hash_of_its_own_that_its_file_has_too(name: str, mnist: DataSet, tmp_path: Path) -> None:
+    data = images_of(mnist, (64, 48, 3), classes=7)
+    hashes = {other: architecture(build_model(other, data, 0)) for other in MODELS}
+    assert len(set(hashes.values())) == len(MODELS)
+    save_model(build_model(name, data, 1), tmp_path / "m.keras")  # other weights
+    assert architecture_of(tmp_path / "m.keras") == hashes[name]
+    assert architecture(MODELS[name]((64, 48, 3), 8)) != hashes[name]  # one more class
+
+
+def test_neither_weights_nor_names_nor_training_change_the_hash(mnist: DataSet, tmp_path: Path) -> None:
+    plain = architecture(block(UNNAMED))
+    assert architecture(block(NAMED, seed=7)) == plain
+    assert architecture(block(UNNAMED, batch=5)) == plain  # nor a fixed batch
+    assert architecture(block(UNNAMED, dtype="float32")) == plain
+    trained = block(UNNAMED)
+    trained.compile("adam", "mse")
+    trained.layers[1].trainable = False
+    trained.save(tmp_path / "trained.keras")  # with its optimiser
+    assert architecture_of(tmp_path / "trained.keras") == plain
+    nested = [
+        keras.Sequential([keras.Input((8, 8, 1)), block(names)], name=str(names[0])) for names in (UNNAMED, NAMED)
+    ]
+    assert architecture(nested[0]) == architecture(nested[1]) != plain
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 5}, {"kernel": 5}, {"strides": 2}, {"padding": "valid", "second": "y"}, {"activation": "tanh"},
+        {"activation": None}, {"bias": False}, {"channels": 3}, {"second": "itself"}, {"dtype": "mixed_float16"},
+    ],
+)  # fmt: skip
+def test_layers_and_shapes_and_connections_change_the_hash(changes: dict[str, Any]) -> None:
+    before = {key: value for key, value in changes.items() if key == "second" and value == "y"}
+    assert architecture(block(UNNAMED, **changes)) != architecture(block(UNNAMED, **before))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "cannot be read as a .keras archive"), (b"PK\x05\x06" + bytes(18), "config.json"), (None, "no model file")],
+)
+def test_a_hash_needs_a_file_that_is_a_model(content: bytes | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "m.keras").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        architecture_of(tmp_path / "m.keras")

@@ -1,5 +1,7 @@
 """The pipeline: what is redone and what is not, what survives being killed, and what a failure leaves."""
 
+import csv
+import io
 import logging
 import shutil
 import signal
@@ -12,15 +14,19 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from rich.console import Console
 
 from edgecnn import pipeline, verify
+from edgecnn.bench import statistics
 from edgecnn.cli import _status
 from edgecnn.data import load
 from edgecnn.data.dataset import DataSet
 from edgecnn.errors import ConfigError, DataError, MissingExtraError, ModelError, RecordError
 from edgecnn.files import sha256_file
+from edgecnn.models import mnist_cnn
 from edgecnn.pipeline import RunConfig, run
-from edgecnn.records import Failure, History, Report, Result, Tolerance, from_json
+from edgecnn.records import Failure, History, Report, Result, Tolerance, from_json, to_json
+from edgecnn.report import show
 
 SCHEMES = ("float32", "int8", "int8-qat")
 
@@ -401,6 +407,61 @@ def test_impossible_tolerance_fails_the_run(
     assert broken == {"mnist_cnn-int8.tflite", "mnist_cnn-int8.onnx", "mnist_cnn-int8.c"}
     assert status_of(report) == 1
     assert capsys.readouterr().err.count("edgecnn: mnist_cnn-int8.onnx against float Keras model: ") >= 2
+
+
+# ---------------------------------------------------------------------------------------------- the float baseline
+
+H100 = "measured elsewhere, on NVIDIA H100 80GB HBM3"
+
+
+def test_a_run_is_put_beside_the_baseline_that_comes_with_edgecnn(undisturbed: tuple[Path, Report]) -> None:
+    out, report = undisturbed
+    (baseline,) = report.baselines
+    assert baseline.device == "gpu: NVIDIA H100 80GB HBM3"
+    for name in ("report.md", "report.html", "report.csv"):
+        assert H100 in (out / name).read_text(encoding="utf-8")
+    shown = io.StringIO()
+    show(report, Console(file=shown, width=100))
+    assert H100 in " ".join(shown.getvalue().split())
+    *lines, last = csv.DictReader((out / "report.csv").read_text(encoding="utf-8").splitlines())
+    assert (last["row"], last["elsewhere"], last["same_machine"]) == ("baseline", H100, "no")
+    assert float(last["time_p50_s"]) == pytest.approx(165e-6, rel=0.01)
+    for line, row in zip(lines, results(report), strict=False):
+        here = statistics.summary(row.measurement).median
+        assert float(line["time_to_baseline_ratio"]) == pytest.approx(here / float(last["time_p50_s"]))
+        low, high = float(line["time_to_baseline_low_ratio"]), float(line["time_to_baseline_high_ratio"])
+        assert low < float(line["time_to_baseline_ratio"]) < high
+        assert line["baseline"] == "mnist_cnn.keras (jax) on NVIDIA H100 80GB HBM3"
+        assert line["accuracy_to_baseline_paired"] == "no"  # trained on other images
+        # nor is it what quantisation has cost
+        assert line["accuracy_to_float_keras_points"] == "" or abs(float(line["accuracy_to_float_keras_points"])) < 5
+
+
+def test_which_baselines_a_run_is_put_beside(finished: Path, config: RunConfig, tmp_path: Path) -> None:
+    (shipped,) = run(config, finished).baselines
+    assert run(config.replace(baselines=("none",)), finished).baselines == ()
+    assert "no float baseline was measured here" in (finished / "report.md").read_text(encoding="utf-8")
+    mine, other = tmp_path / "mine.json", tmp_path / "other.json"
+    mine.write_bytes(to_json(shipped.replace(model="mine.keras")))
+    report = run(config.replace(baselines=(str(mine),)), finished)
+    assert redone(report) == set()
+    assert [baseline.model for baseline in report.baselines] == ["mine.keras"]
+    other.write_bytes(to_json(shipped.replace(model="other.keras", architecture="0" * 64)))
+    with pytest.raises(ConfigError, match=r"other\.json is a baseline of other\.keras .* not the model of mnist_cnn"):
+        run(config.replace(baselines=(str(mine), str(other))), tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.*"))  # before the training
+    with pytest.raises(ConfigError, match="baselines are files, or none"):
+        config.replace(baselines=("none", str(mine)))
+
+
+def test_other_models_have_no_baseline(digits: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.keras"
+    narrow = mnist_cnn(classes=9)
+    narrow.save(own)
+    assert pipeline._Run(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines == ()
+    mnist_cnn().save(own)
+    (baseline,) = pipeline._Run(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines
+    assert baseline.backend == "jax"
 
 
 # ---------------------------------------------------------------------------------------------- what fails early

@@ -24,6 +24,7 @@ from rich.console import Console
 
 import edgecnn.optional
 from edgecnn.bench import statistics
+from edgecnn.bench.baseline import condensed
 from edgecnn.errors import MissingExtraError, OutputError, RecordError
 from edgecnn.files import sha256_bytes
 from edgecnn.records import (
@@ -37,6 +38,7 @@ from edgecnn.records import (
     Emulated,
     Energy,
     Environment,
+    Estimate,
     Failure,
     LayerError,
     LayerErrors,
@@ -53,7 +55,7 @@ from edgecnn.records import (
     Tolerance,
     to_json,
 )
-from edgecnn.report import csvfile, format, markdown, merge, read, show, show_answers, write
+from edgecnn.report import csvfile, format, html, markdown, merge, read, show, show_answers, write
 from edgecnn.report.grid import Notes
 from edgecnn.report.page import Page, page
 from edgecnn.report.rows import Setting, findings, table
@@ -450,7 +452,7 @@ def test_below_1_is_faster() -> None:
     assert float32.time_to_float32.value == 1
     assert int8.size_ratio == 0.25
     slow = a_report([a_result(FLOAT, 100e-6, spread=0), a_result(WIDE, 200e-6, spread=0)])
-    assert table(slow)[1].time_to_float32 == statistics.Estimate(value=2.0, low=2.0, high=2.0)
+    assert table(slow)[1].time_to_float32 == Estimate(value=2.0, low=2.0, high=2.0)
 
 
 def test_percentiles_need_samples() -> None:
@@ -519,11 +521,12 @@ def test_a_baseline_from_another_machine_is_labelled_and_never_ranked() -> None:
     found = findings(report, rows)
     ranked = [found.fastest, *(one.row for one in found.tied), found.next and found.next.row, *found.smallest]
     assert baseline not in ranked
-    assert "divided by mnist.keras (jax) on Example GPU 80GB of another machine, Example GPU 80GB" in markdown_of(
-        report
-    )
-    assert "fedcba987654" in markdown_of(report)
-    assert "never ranked" in markdown_of(report)
+    for text in (markdown_of(report), html.render(page(report)).decode(), shown(report)):
+        flat = " ".join(text.split())
+        assert "divided by mnist.keras (jax), measured elsewhere, on Example GPU 80GB (fedcba987654)" in flat
+        assert "measured elsewhere, on Example GPU 80GB (fedcba987654): never ranked" in flat
+    assert cells(report)[-1]["elsewhere"] == "measured elsewhere, on Example GPU 80GB"
+    assert cells(report)[2]["elsewhere"] == ""
     assert cells(report)[2]["baseline_machine"] == "fedcba987654"
     assert cells(report)[-1]["same_machine"] == "no"
 
@@ -545,7 +548,52 @@ def test_a_baseline_needs_the_same_batch() -> None:
 def test_a_baseline_of_another_model_is_compared_with_nothing() -> None:
     rows = table(exact_report(baselines=(a_baseline(sha="00" * 32),)))
     assert rows[2].time_to_baseline is None
-    assert any("another model" in warning for warning in rows[3].warnings)
+    assert any("a model of other layers or shapes" in warning for warning in rows[3].warnings)
+
+
+def with_architecture(result: Result, architecture: str) -> Result:
+    """``result``, made from a model of this architecture, with weights of its own."""
+    said = result.artifact.provenance
+    assert said is not None
+    told = said.replace(model_sha256=architecture * 32, architecture=architecture)
+    return result.replace(artifact=result.artifact.replace(provenance=told))
+
+
+def test_each_row_is_put_beside_the_baselines_of_its_own_architecture() -> None:
+    rows = [with_architecture(a_result(INT8, 30e-6, spread=0), "aa"), with_architecture(a_result(FLOAT, 60e-6), "bb")]
+    recorded = (a_baseline(sha="00" * 32, spread=0).replace(architecture="aa"),)
+    own, other, _ = table(a_report(rows, baselines=recorded))
+    assert own.time_to_baseline is not None
+    assert own.time_to_baseline.value == pytest.approx(0.1)
+    assert other.time_to_baseline is None
+    content = page(a_report(rows, baselines=recorded))
+    assert [one.row.name for one in content.versus] == ["int8.tflite"]
+
+
+def test_the_accuracy_of_other_weights_is_no_reference() -> None:
+    """A baseline of the same architecture says how fast, and nothing of what quantisation has cost."""
+    row = with_architecture(a_result(INT8, 30e-6, 9871), "aa")
+    recorded = a_baseline(sha="00" * 32).replace(architecture="aa")
+    own, last = table(a_report([row], baselines=(recorded,)))
+    assert (own.accuracy_points, last.accuracy_points) == (None, None)
+    assert last.absent["accuracy_points"] == "it has other weights"
+    same = recorded.replace(model_sha256="aa" * 32)
+    assert table(a_report([row], baselines=(same,)))[0].accuracy_points == pytest.approx(-0.1)
+
+
+def test_summaries_stand_for_the_samples_of_a_baseline() -> None:
+    """Every number of a report is the same, whether the samples are there or what they come to."""
+    whole = a_baseline(spread=0.2)
+    small = condensed(whole, "from elsewhere")
+    assert not small.measurement.samples
+    one, other = (exact_report(baselines=(baseline,)) for baseline in (whole, small))
+    note = "- **about this record**: from elsewhere\n"
+    assert note in markdown_of(other)
+    assert markdown_of(one) == markdown_of(other).replace(note, "")
+    *_, line = cells(one)
+    *_, stood_for = cells(other)
+    differing = {name for name in line if line[name] != stood_for[name]}
+    assert differing == {"blocks"}  # there are none
 
 
 # The verdict
@@ -1141,7 +1189,7 @@ def test_the_terminal_output_fits_in_100_columns_when_piped() -> None:
 
 def test_the_terminal_keeps_other_machines_in_a_table_of_their_own() -> None:
     report = exact_report(baselines=(a_baseline(device="cpu"),))
-    assert "cpu, 1 thread, batch 1, on Example GPU 80GB, Example CPU @ 2.00GHz, AVX2 (fedcba987654)." in shown(report)
+    assert "cpu, 1 thread, batch 1, measured elsewhere, on Example CPU @ 2.00GHz, AVX2 (fedcba987654)." in shown(report)
 
 
 def test_the_terminal_output_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:

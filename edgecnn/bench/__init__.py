@@ -22,7 +22,7 @@ import numpy as np
 
 from edgecnn.bench import environment
 from edgecnn.bench.schedule import rounds
-from edgecnn.bench.worker import Candidate, Workbench, Worker, WorkerError
+from edgecnn.bench.worker import Candidate, Opened, Workbench, Worker, WorkerError
 from edgecnn.errors import ConfigError
 from edgecnn.progress import Advance, progress
 from edgecnn.records import (
@@ -39,7 +39,7 @@ from edgecnn.records import (
 )
 from edgecnn.runtimes import Float
 
-__all__ = ["Candidate", "Interrupted", "Timeouts", "bench", "settings_of"]
+__all__ = ["Candidate", "Interrupted", "Run", "Timeouts", "bench", "settings_of"]
 
 _WARM_UP_S = 2.0
 # More say little about a block, and every sample is stored.
@@ -115,7 +115,7 @@ def bench(
         raise ConfigError("the earlier results come from a call with other candidates or settings")
     timeouts = timeouts or Timeouts()
     runs = [
-        _Run(candidate, image, seconds / blocks, timeouts, None if earlier is None else earlier.rows[index])
+        Run(candidate, image, seconds / blocks, timeouts, None if earlier is None else earlier.rows[index])
         for index, candidate in enumerate(candidates)
     ]
     done = max((len(run.blocks) for run in runs), default=0)
@@ -168,12 +168,12 @@ def settings_of(
     return hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()
 
 
-def _part(runs: "Sequence[_Run]", order: Sequence[tuple[int, ...]], advance: Advance) -> None:
+def _part(runs: "Sequence[Run]", order: Sequence[tuple[int, ...]], advance: Advance) -> None:
     """Rounds in ``order``, in one fresh process for each of ``runs``."""
     with ExitStack() as stack:
         for index in order[0]:
             run = runs[index]
-            run.attempt(partial(run.start, stack))
+            run.attempt(partial(_start, run, stack))
             advance(_START_S, note=run.candidate.artifact.name)
         for visited in order:
             for index in visited:
@@ -183,8 +183,12 @@ def _part(runs: "Sequence[_Run]", order: Sequence[tuple[int, ...]], advance: Adv
             run.attempt(run.finish)
 
 
-class _Run:
-    """A candidate on its way to a row."""
+def _start(run: "Run", stack: ExitStack) -> None:
+    run.start(stack.enter_context(Worker()))
+
+
+class Run:
+    """A candidate on its way to a row, measured in one worker after the other: ``start``, ``block`` …, ``finish``."""
 
     def __init__(
         self,
@@ -226,14 +230,20 @@ class _Run:
                     subject=self.candidate.subject, stage="bench", error=error.error, reason=error.reason
                 )
 
-    def start(self, stack: ExitStack) -> None:
-        """Open the file in a fresh process that ``stack`` ends, warm up, settle how many invocations fit in a block."""
-        self._worker = worker = stack.enter_context(Worker())
-        call, timeouts = worker.call, self._timeouts
-        opened = call("opening the file", timeouts.open_s, Workbench.open, self.candidate, self._image)
+    def start(self, worker: Worker) -> None:
+        """Open the file in a fresh ``worker``, and ``go_on``."""
+        self._worker = worker
+        self.go_on(
+            worker,
+            worker.call("opening the file", self._timeouts.open_s, Workbench.open, self.candidate, self._image),
+        )
+
+    def go_on(self, worker: Worker, opened: Opened) -> None:
+        """Warm up what ``worker`` has ``opened``, and settle how many invocations fit in a block."""
+        self._worker = worker
         self._runtime = opened.runtime
         self._cold_starts.append(opened.cold_start)
-        warmth = call("warming up", timeouts.warm_up_s, Workbench.warm_up, _WARM_UP_S)
+        warmth = worker.call("warming up", self._timeouts.warm_up_s, Workbench.warm_up, _WARM_UP_S)
         self._warmup += warmth.samples
         self._steady = self._steady and warmth.steady
         if not self._count:
@@ -258,12 +268,11 @@ class _Run:
         self.blocks.append(tuple(block.samples))  # last: an interrupted block is none
 
     def finish(self) -> None:
-        """Note what the process has taken at most, and end it."""
+        """Note what the process has taken at most."""
         assert self._worker is not None
         memory = self._worker.call("saying what memory it took", self._timeouts.block_s, Workbench.memory)
         if memory is not None and (self._memory is None or _grown(memory) > _grown(self._memory)):
             self._memory = memory
-        self._worker.stop()
 
     def row(self, rounds: int) -> Result | Failure:
         """What became of it in the first ``rounds`` rounds."""

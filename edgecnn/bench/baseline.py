@@ -6,6 +6,7 @@ Nothing here, nor in what it imports, needs TensorFlow or a runtime of exported 
 import importlib.util
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -15,13 +16,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench import Candidate, bench
-from edgecnn.bench.comparison import answers_of, best_batch, images_per_s
-from edgecnn.bench.environment import nvidia
-from edgecnn.bench.worker import Workbench, Worker, WorkerError
+from edgecnn.bench import Candidate, Run, Timeouts, statistics
+from edgecnn.bench.comparison import answers_of, images_per_s
+from edgecnn.bench.environment import environment, nvidia
+from edgecnn.bench.worker import Opened, Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
-from edgecnn.errors import BenchError, ConfigError, MissingExtraError, RecordError, UnknownNameError
+from edgecnn.errors import BenchError, ConfigError, MissingExtraError, ModelError, RecordError, UnknownNameError
 from edgecnn.files import sha256_file
+from edgecnn.models import architecture_of
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import (
@@ -29,10 +31,12 @@ from edgecnn.records import (
     Accuracy,
     Artifact,
     Baseline,
+    ColdStart,
     Environment,
-    Failure,
     Measurement,
     Record,
+    Result,
+    Summaries,
     TensorSpec,
     from_json,
 )
@@ -42,28 +46,39 @@ from edgecnn.runtimes.keras import KerasSession
 BACKENDS = ("tensorflow", "jax", "torch")
 """In the order in which ``auto`` looks for a GPU."""
 
-BATCHES = tuple(2**power for power in range(3, 15))
-"""That throughput is measured with, until it gains no more."""
+BATCHES = tuple(8**power for power in range(1, 8))
+"""That throughput is measured with, until it gains no more or memory ends."""
 
 _INSTALL = "pip install keras and one back end: 'jax[cuda12]', torch, or 'tensorflow[and-cuda]'"
 _GPU_PACKAGES = ("jax", "nvidia-", "triton")  # how the names of packages start that run a model on a GPU
 _CLASSIFIED_AT_ONCE = 256
 # height and width of the image where the model leaves them open and there are no data
 _FREE_SIZE = 32
-_PROCESSES, _SWEEP_BLOCKS = 3, 10
+_SHIPPED = Path(__file__).parents[1] / "baselines"
+_PROCESSES, _BLOCKS = 3, 50
+# of the time of one image, that each batch takes; and in how many blocks
+_SWEEP_SHARE, _SWEEP_BLOCKS = 8, 10
 _GAIN = 1.02  # of throughput, below which a batch is no faster than a smaller one
 _OPEN_S, _STEP_S = 300.0, 300.0
 
 
 class _Model(Record, frozen=True):
-    """What is known of the model once it is open."""
+    """What is known of the model once it is loaded, and the seconds that this took in a fresh process."""
 
     gpu: str | None
     device: str
-    compiled_with: str
-    tensor_float_32: bool | None
     input: TensorSpec
     output: TensorSpec
+    import_s: float
+    load_s: float
+
+
+class _Compiled(Record, frozen=True):
+    """What is known of it once it has run; the fields are those of a ``Baseline``."""
+
+    compiled_with: str
+    tensor_float_32: bool | None
+    peak_device_bytes: int | None
 
 
 def record_baseline(
@@ -80,8 +95,8 @@ def record_baseline(
     The back end compiles the model, and the clock stops when the device has finished. Each is timed with input and
     output on the device and with the copies from and to the host, in turns, as ``bench`` does it; with as many threads
     as the back end likes (``threads`` 0). Accuracy is counted on all test images of ``data``. Without ``data`` it is
-    ``None`` and the model is fed noise. Needs Keras and one back end, no other runtime. The work is done in processes
-    of their own, one after the other, so that none finds the GPU's memory taken.
+    ``None`` and the model is fed noise. Needs Keras and one back end, no other runtime. The work is done in three
+    processes, one after the other; the last one goes on to accuracy and throughput.
 
     Args:
         path: a ``.keras`` file.
@@ -89,10 +104,10 @@ def record_baseline(
         device: "cpu", "gpu", or "auto" for the GPU if the back end sees one.
         backend: "tensorflow", "jax" or "torch"; "auto" takes what ``KERAS_BACKEND`` names, else the first one
             installed that sees a GPU, else the first one installed.
-        seconds: how long the latency of one image is measured, in three fresh processes; each batch takes half of it,
-            in one process.
-        batches: to measure throughput with, rising. Two that gain less than 2 % on the best before, or one that does
-            not fit into memory, end it; the reason is kept.
+        seconds: how long the latency of one image is measured, in three fresh processes; each batch takes an eighth of
+            it, all in one process.
+        batches: to measure throughput with, rising. One that gains less than 2 % on the best before, or does not fit
+            into memory, ends it; the reason is kept.
 
     Raises:
         ConfigError: an unknown device or back end, ``seconds`` not positive, a file that does not end in ``.keras``.
@@ -101,95 +116,127 @@ def record_baseline(
     """
     if device not in ("auto", "cpu", "gpu"):
         raise ConfigError(f"unknown device {device!r}; choose from: auto, cpu, gpu")
-    if path.suffix != ".keras":
-        raise ConfigError(f"the baseline is measured with a Keras 3 model; {path} does not end in .keras")
+    check_is_keras(path)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds must be positive, got {seconds:g}")
     try:
-        backend = _backend(backend, device)
+        backend = choose_backend(backend, device)
         with _keras_on(backend):
             return _recorded(path, data, device, backend, seconds, batches)
     except WorkerError as error:
         raise BenchError(f"no baseline of {path.name}: {error.reason}") from error
-    except BenchError as error:
+    except (BenchError, ModelError) as error:
         raise BenchError(f"no baseline of {path.name}: {error}") from error
+
+
+def check_is_keras(path: Path) -> None:
+    """Check the ending of a model's file.
+
+    Raises:
+        ConfigError: it is not .keras.
+    """
+    if path.suffix != ".keras":
+        raise ConfigError(f"the baseline is measured with a Keras 3 model; {path} does not end in .keras")
 
 
 def _recorded(
     path: Path, data: DataSet | None, device: str, backend: str, seconds: float, batches: Sequence[int]
 ) -> Baseline:
+    architecture, sha256, machine = architecture_of(path), sha256_file(path), environment()
+    accuracy = answers = None
+    first, *others = (len(part) for part in np.array_split(range(_BLOCKS), _PROCESSES))
     with Worker() as worker:
         model = worker.call("opening the model", _OPEN_S, _open, path, backend, device)
-        accuracy = answers = None
-        if data is not None:
+        if data is None:
+            image = np.random.default_rng(0).random([size or _FREE_SIZE for size in model.input.shape[1:]], np.float32)
+        else:
             _check(model, data)
-            top = _classified(worker, data)
-            accuracy = Accuracy(correct=int((top == data.test.labels).sum()), total=len(top))
-            answers = answers_of(top, data.test)
-    candidate = Candidate(
-        path=path,
-        artifact=Artifact(
+            image = data.inputs(data.test.images[:1])[0]
+        artifact = Artifact(
             file=path.name,
             format="keras",
             scheme="float32",
             input=model.input,
             output=model.output,
-            sha256=sha256_file(path),
+            sha256=sha256,
             size_bytes=path.stat().st_size,
-        ),
-        threads=0,
-        device=model.device,
-    )
-    if data is not None:
-        image = data.inputs(data.test.images[:1])[0]
-    else:
-        image = np.random.default_rng(0).random([size or _FREE_SIZE for size in model.input.shape[1:]], np.float32)
-    results = bench([candidate], image=image, seconds=seconds, processes=_PROCESSES)
-    (row,) = results.rows
-    if isinstance(row, Failure):
-        raise BenchError(row.reason)
-    throughput, end = _sweep(candidate, image, seconds / 2, batches)
-    baseline = Baseline(
+        )
+        candidate = Candidate(path=path, artifact=artifact, threads=0, device=model.device)
+        run = Run(candidate, image, seconds / _BLOCKS, Timeouts(), None)
+        first_s = worker.call("running the model once", _OPEN_S, Workbench.use, image, 1)
+        run.go_on(worker, Opened("keras", ColdStart(import_s=model.import_s, load_s=model.load_s, first_s=first_s)))
+        _measure(run, first, f"one image, 1 of {_PROCESSES}")
+        compiled = worker.call("reading the settings", _STEP_S, _compiled)
+        if data is not None:
+            top = _classified(worker, data)
+            accuracy = Accuracy(correct=int((top == data.test.labels).sum()), total=len(top))
+            answers = answers_of(top, data.test)
+        throughput, end, peak = _sweep(worker, candidate, image, seconds / _SWEEP_SHARE, batches)
+        worker.stop(patience_s=0.0)
+    for number, blocks in enumerate(others, start=2):
+        with Worker() as worker:
+            run.start(worker)
+            _measure(run, blocks, f"one image, {number} of {_PROCESSES}")
+            worker.stop(patience_s=0.0)
+    row = run.row(_BLOCKS)
+    assert isinstance(row, Result)  # a failure would have been raised
+    return Baseline(
         schema_version=SCHEMA_VERSION,
         model=path.name,
-        model_sha256=candidate.artifact.sha256,
+        model_sha256=sha256,
         backend=backend,
         device=f"gpu: {model.gpu}" if model.device == "gpu" else "cpu",
-        environment=_with_gpu(results.environment, model),
+        environment=_with_gpu(machine, model),
         measurement=row.measurement,
         accuracy=accuracy,
         answers=answers,
         throughput=throughput,
         throughput_end=end,
-        compiled_with=model.compiled_with,
-        tensor_float_32=model.tensor_float_32,
+        peak_device_bytes=peak or compiled.peak_device_bytes,
+        compiled_with=compiled.compiled_with,
+        tensor_float_32=compiled.tensor_float_32,
+        architecture=architecture,
     )
-    if model.device != "gpu":
-        return baseline
-    best = msgspec.structs.replace(candidate, batch=best_batch(baseline).batch)
-    with Worker() as worker:
-        worker.call("opening the model", _OPEN_S, Workbench.open, best, image)
-        return baseline.replace(peak_device_bytes=worker.call("reading the GPU's memory", _STEP_S, _peak))
+
+
+def _measure(run: Run, blocks: int, doing: str) -> None:
+    """Measure ``blocks`` of ``run`` in the process it has started in."""
+    with progress(doing, blocks) as advance:
+        for _ in range(blocks):
+            run.block()
+            advance()
+    run.finish()
 
 
 def _sweep(
-    candidate: Candidate, image: Float, seconds: float, batches: Sequence[int]
-) -> tuple[tuple[Measurement, ...], str]:
-    """Measurements of one batch after the other, and why they ended."""
+    worker: Worker, candidate: Candidate, image: Float, seconds: float, batches: Sequence[int]
+) -> tuple[tuple[Measurement, ...], str, int | None]:
+    """Measurements of one batch after the other, why they ended, and the most bytes in use by the last of them.
+
+    All in ``worker``, which has the model loaded.
+    """
     found: list[Measurement] = []
-    best, slower = 0.0, list[int]()
-    for batch in batches:
-        one = msgspec.structs.replace(candidate, batch=batch)
-        (row,) = bench([one], image=image, seconds=seconds, blocks=_SWEEP_BLOCKS, processes=1).rows
-        if isinstance(row, Failure):
-            return tuple(found), f"batch {batch} could not be measured: {row.error}: {row.reason}"
-        found.append(row.measurement)
-        reached = images_per_s(row.measurement)
-        slower = [*slower, batch] if reached < _GAIN * best else []
-        best = max(best, reached)
-        if len(slower) == 2:
-            return tuple(found), f"batches {slower[0]} and {slower[1]} gained less than 2 % on smaller ones"
-    return tuple(found), "no larger batch was tried"
+    best, peak = 0.0, None
+    with progress("throughput", len(batches)) as advance:
+        for batch in batches:
+            advance(note=f"batch {batch}")
+            run = Run(msgspec.structs.replace(candidate, batch=batch), image, seconds / _SWEEP_BLOCKS, Timeouts(), None)
+            try:
+                first_s = worker.call("compiling", _OPEN_S, Workbench.use, image, batch)
+                run.go_on(worker, Opened("keras", ColdStart(import_s=0.0, load_s=first_s, first_s=first_s)))
+                for _ in range(_SWEEP_BLOCKS):
+                    run.block()
+                peak = worker.call("reading the GPU's memory", _STEP_S, _compiled).peak_device_bytes
+            except WorkerError as error:
+                return tuple(found), f"batch {batch} could not be measured: {error.error}: {error.reason}", peak
+            row = run.row(_SWEEP_BLOCKS)
+            assert isinstance(row, Result)
+            found.append(row.measurement.replace(cold_starts=()))  # no process was fresh
+            reached = images_per_s(row.measurement)
+            if reached < _GAIN * best:
+                return tuple(found), f"batch {batch} gained less than 2 % on smaller ones", peak
+            best = max(best, reached)
+    return tuple(found), "no larger batch was tried", peak
 
 
 def _classified(worker: Worker, data: DataSet) -> NDArray[np.intp]:
@@ -223,6 +270,41 @@ def _check(model: _Model, data: DataSet) -> None:
         )
 
 
+def condensed(baseline: Baseline, note: str) -> Baseline:
+    """``baseline`` with summaries in place of samples; ``note`` goes in front of its own."""
+
+    def summarised(measurement: Measurement) -> Measurement:
+        return measurement.replace(
+            warmup=(),
+            blocks=(),
+            end_to_end=(),
+            others_busy=(),
+            processes=(),
+            cold_starts=(),
+            summaries=Summaries(
+                invoke=statistics.summary(measurement),
+                end_to_end=statistics.end_to_end(measurement),
+                warnings=statistics.warnings(measurement, baseline.environment),
+            ),
+        )
+
+    return baseline.replace(
+        measurement=summarised(baseline.measurement),
+        throughput=tuple(map(summarised, baseline.throughput)),
+        note=note if baseline.note is None else f"{note} {baseline.note}",
+    )
+
+
+def shipped_baselines(architecture: str) -> tuple[Baseline, ...]:
+    """The baselines that come with edgecnn for models of this ``architecture`` (see ``models.architecture``).
+
+    Raises:
+        RecordError: a file of the package is damaged.
+    """
+    shipped = (load_baseline(path) for path in sorted(_SHIPPED.glob("*.json")))
+    return tuple(baseline for baseline in shipped if baseline.architecture == architecture)
+
+
 def load_baseline(path: Path) -> Baseline:
     """Read a baseline that ``edgecnn baseline`` recorded.
 
@@ -245,13 +327,13 @@ def load_baseline(path: Path) -> Baseline:
 # Which back end
 
 
-def _backend(wanted: str, device: str) -> str:
-    """The back end to use: the one wanted, or for ``auto`` the best there is.
+def choose_backend(wanted: str, device: str) -> str:
+    """The back end to use: the one wanted, or for ``auto`` the best there is; arguments as in ``record_baseline``.
 
     Raises:
         UnknownNameError, MissingExtraError: there is no such back end, or it is not installed.
-        BenchError: ``KERAS_BACKEND`` names none; or the device is "gpu" and no back end sees one.
-        WorkerError: a back end cannot be imported.
+        BenchError: ``KERAS_BACKEND`` names none; or the device is "gpu" and no back end sees one; or one cannot be
+            imported.
     """
     installed = [name for name in BACKENDS if _is_installed(name)]
     if not _is_installed("keras") or not installed:
@@ -274,12 +356,15 @@ def _backend(wanted: str, device: str) -> str:
 
 
 def _best(installed: Sequence[str], device: str) -> str:
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and len(installed) == 1):
         return installed[0]
     for backend in installed:
-        with Worker() as worker:
-            if worker.call(f"looking for a GPU with {backend}", _OPEN_S, _sees_gpu, backend) is not None:
-                return backend
+        try:
+            with Worker() as worker:
+                if worker.call(f"looking for a GPU with {backend}", _OPEN_S, _sees_gpu, backend) is not None:
+                    return backend
+        except WorkerError as error:
+            raise BenchError(f"{backend} cannot be asked for a GPU: {error.reason}; choose a --backend") from error
     if device == "gpu":
         raise BenchError(
             f"no GPU that Keras can use: none is seen by what is installed, {', '.join(installed)}; check that the "
@@ -327,29 +412,33 @@ def _sees_gpu(workbench: Workbench, backend: str) -> str | None:
 
 
 def _open(workbench: Workbench, path: Path, backend: str, device: str) -> _Model:
+    start = time.perf_counter()
+    require("keras")
+    import_s = time.perf_counter() - start
+    start = time.perf_counter()
     gpu = _sees_gpu(workbench, backend)
     if device == "auto":
         device = "gpu" if gpu else "cpu"
     # not through open_session, whose Session knows nothing of compilers
-    workbench.session = session = KerasSession(path, 0, _CLASSIFIED_AT_ONCE, device)
-    return _Model(
-        gpu=gpu,
-        device=device,
-        compiled_with=session.compiled_with,
-        tensor_float_32=session.tensor_float_32,
-        input=session.input,
-        output=session.output,
-    )
+    workbench.session = session = KerasSession(path, 0, 1, device)
+    load_s = time.perf_counter() - start
+    return _Model(gpu=gpu, device=device, input=session.input, output=session.output, import_s=import_s, load_s=load_s)
 
 
 def _top_classes(workbench: Workbench, images: Float) -> NDArray[np.intp]:
+    workbench.session.batch = _CLASSIFIED_AT_ONCE
     top: NDArray[np.intp] = predict(workbench.session, images).argmax(axis=1)
     return top
 
 
-def _peak(workbench: Workbench) -> int | None:
+def _compiled(workbench: Workbench) -> _Compiled:
     session = workbench.session
-    return session.peak_device_bytes() if isinstance(session, KerasSession) else None
+    assert isinstance(session, KerasSession)
+    return _Compiled(
+        compiled_with=session.compiled_with,
+        tensor_float_32=session.tensor_float_32,
+        peak_device_bytes=session.peak_device_bytes(),
+    )
 
 
 # The machine

@@ -1,8 +1,10 @@
 """A row beside the float baseline: time ÷ time, images per second ÷ images per second, accuracy − accuracy.
 
 A baseline is recorded in another run, mostly on another machine. Nothing of it shares a round with the rows, so
-the interval of a ratio is made of those of the two sides. Accuracy was counted on images, and where these are
-the same ones, the difference is paired: only images that one side gets right and the other wrong tell them apart.
+the interval of a ratio is made of those of the two sides. Times depend on the layers and their shapes, so they are
+compared where these are the same, whatever the weights. Accuracy depends on the weights: where these are the same too,
+and it was counted on the same images, the difference is paired: only images that one side gets right and the other
+wrong tell them apart.
 """
 
 import base64
@@ -10,15 +12,17 @@ import binascii
 import hashlib
 import json
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench.statistics import Estimate, Summary, end_to_end, summary
+from edgecnn.bench.statistics import end_to_end, summary
 from edgecnn.data.dataset import Split
-from edgecnn.errors import RecordError
-from edgecnn.records import Accuracy, Answers, Baseline, Environment, Measurement, Record, Result
+from edgecnn.errors import ConfigError, RecordError
+from edgecnn.records import Accuracy, Answers, Baseline, Environment, Estimate, Measurement, Record, Result, Summary
 
 _CLOCK_S = 1e-9  # the clock's unit, where nothing was measured to take less
 
@@ -70,8 +74,38 @@ class Comparison(Record, frozen=True):
     accuracy: AccuracyDifference | None = None
 
 
+def fits(baseline: Baseline, weights: str | None, architecture: str | None) -> bool:
+    """Whether the model of ``baseline`` has the same layers and shapes as that with this SHA-256 and architecture.
+
+    Where nothing is known of the other model it counts as the same.
+    """
+    if weights == baseline.model_sha256:
+        return True
+    if architecture is not None and baseline.architecture is not None:
+        return architecture == baseline.architecture
+    return weights is None
+
+
+def check_fits(path: Path, baseline: Baseline, models: Mapping[str, tuple[str | None, str | None]]) -> None:
+    """Check that the baseline read from ``path`` fits one of ``models``, by name SHA-256 and architecture.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not any(fits(baseline, *model) for model in models.values()):
+        theirs = ", ".join(_said(name, architecture) for name, (_, architecture) in models.items())
+        raise ConfigError(
+            f"{path} is a baseline of {_said(baseline.model, baseline.architecture)}, which is not the model of "
+            f"{theirs}: layers or shapes differ; record one of this model with `edgecnn baseline`"
+        )
+
+
+def _said(name: str, architecture: str | None) -> str:
+    return f"{name} (architecture {architecture[:12] if architecture else 'not known'})"
+
+
 def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison:
-    """Put ``row``, measured on ``machine``, beside ``baseline``, which must be of the same model.
+    """Put ``row``, measured on ``machine``, beside ``baseline``, whose model ``fits`` the row's.
 
     Raises:
         RecordError: the answers of one side do not fit their own number of images.
@@ -90,7 +124,7 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
     else:
         latency = time_ratio(own, summary(same))
 
-    if own_with_copies is None or not baseline.measurement.end_to_end:
+    if own_with_copies is None or end_to_end(baseline.measurement) is None:
         who = "this row" if own_with_copies is None else "the baseline"
         absent["throughput_with_copies"] = f"{who} was not timed end to end"
         absent.setdefault("latency_with_copies", absent["throughput_with_copies"])
@@ -109,7 +143,10 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
         who = "this row" if row.accuracy is None else "the baseline"
         absent["accuracy"] = f"the accuracy of {who} was not counted"
     else:
-        accuracy = accuracy_difference(row.accuracy, row.answers, baseline.accuracy, baseline.answers)
+        if row.artifact.float_model[0] in (None, baseline.model_sha256):
+            accuracy = accuracy_difference(row.accuracy, row.answers, baseline.accuracy, baseline.answers)
+        else:
+            accuracy = unpaired_difference(row.accuracy, baseline.accuracy, "the baseline has other weights")
 
     rate = images_per_s(measured)
     return Comparison(
@@ -145,13 +182,14 @@ def time_ratio(time: Summary, reference: Summary) -> Estimate:
 
 def images_per_s(measurement: Measurement, *, with_copies: bool = False) -> float:
     """Images per second at the median time, of the model alone or end to end."""
-    blocks = measurement.end_to_end if with_copies else measurement.blocks
-    return measurement.batch / max(float(np.median(np.concatenate(blocks))), _CLOCK_S)
+    times = end_to_end(measurement) if with_copies else summary(measurement)
+    assert times is not None  # with copies is asked of what was timed with them
+    return measurement.batch / max(times.median, _CLOCK_S)
 
 
 def best_batch(baseline: Baseline, *, with_copies: bool = False) -> Measurement:
     """The measurement of ``baseline`` with the most images per second, whatever its batch."""
-    measured = [one for one in (baseline.measurement, *baseline.throughput) if one.end_to_end or not with_copies]
+    measured = [one for one in (baseline.measurement, *baseline.throughput) if end_to_end(one) or not with_copies]
     return max(measured, key=lambda one: images_per_s(one, with_copies=with_copies))
 
 
@@ -206,20 +244,23 @@ def accuracy_difference(
     Raises:
         RecordError: see ``right``.
     """
-    value = 100 * (accuracy.value - reference.value)
     if answers is None or reference_answers is None:
         who = "this row's file" if answers is None else "the baseline's file"
-        note = f"not paired: {who} does not say which images were right"
-    elif answers.images_sha256 != reference_answers.images_sha256:
-        note = "not paired: the two were counted on different images"
-    else:
-        own, other = right(answers), right(reference_answers)
-        gained, lost = int((own & ~other).sum()), int((other & ~own).sum())
-        low, high = paired_interval(gained, lost, answers.total)
-        value = 100 * (gained - lost) / answers.total
-        return AccuracyDifference(value=value, low=100 * low, high=100 * high, paired=True, gained=gained, lost=lost)
+        return unpaired_difference(accuracy, reference, f"{who} does not say which images were right")
+    if answers.images_sha256 != reference_answers.images_sha256:
+        return unpaired_difference(accuracy, reference, "the two were counted on different images")
+    own, other = right(answers), right(reference_answers)
+    gained, lost = int((own & ~other).sum()), int((other & ~own).sum())
+    low, high = paired_interval(gained, lost, answers.total)
+    value = 100 * (gained - lost) / answers.total
+    return AccuracyDifference(value=value, low=100 * low, high=100 * high, paired=True, gained=gained, lost=lost)
+
+
+def unpaired_difference(accuracy: Accuracy, reference: Accuracy, why: str) -> AccuracyDifference:
+    """Accuracy minus the reference's in percentage points, as of different images; ``why`` they are not paired."""
     low, high = unpaired_interval(accuracy, reference)
-    return AccuracyDifference(value=value, low=100 * low, high=100 * high, paired=False, note=note)
+    value = 100 * (accuracy.value - reference.value)
+    return AccuracyDifference(value=value, low=100 * low, high=100 * high, paired=False, note=f"not paired: {why}")
 
 
 def paired_interval(gained: int, lost: int, total: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -12,9 +12,8 @@ import numpy as np
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, Interrupted, bench, settings_of, statistics
 from edgecnn.bench.baseline import load_baseline
-from edgecnn.bench.comparison import answers_of
+from edgecnn.bench.comparison import answers_of, check_fits
 from edgecnn.bench.environment import environment
-from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.data import DataSet
 from edgecnn.emulation import costs
@@ -27,6 +26,7 @@ from edgecnn.records import (
     Artifact,
     BenchResults,
     Environment,
+    Estimate,
     Failure,
     Record,
     Report,
@@ -88,13 +88,14 @@ def bench_files(
         seconds: as in ``bench``.
         processes: as in ``bench``.
         seed: of the order of the blocks, and of the noise.
-        baselines: files from ``edgecnn baseline`` to show beside.
+        baselines: files from ``edgecnn baseline`` to show beside; of a model with the same layers and shapes.
         targets: emulated processors to count instructions, flash and RAM on (see ``edgecnn.emulation.costs``).
         keep: the JSON file in which an interrupted call leaves the report of its finished rounds. The same call goes
             on with them. One with other settings starts anew, and moves the file aside.
 
     Raises:
-        ConfigError: the files take images of different sizes and there are no data, or senseless arguments.
+        ConfigError: the files take images of different sizes and there are no data, none has the layers and shapes of
+            a baseline, or senseless arguments.
         RecordError: a baseline cannot be read.
         UnknownNameError: no such runtime or target.
     """
@@ -125,6 +126,10 @@ def bench_files(
                 failures.append(Failure(subject=path.name, stage="bench", error=error.error, reason=error.reason))
             except ArtifactError as error:
                 failures.append(Failure(subject=path.name, stage="bench", error="ArtifactError", reason=str(error)))
+    models = {candidate.artifact.name: candidate.artifact.float_model for candidate in candidates}
+    for path, baseline in zip(baselines, recorded, strict=True):
+        if models:
+            check_fits(path, baseline, models)
     machine = environment()
     emulated, uncounted = costs(paths, targets) if targets else ((), ())
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgecnn.bench.modes import two_modes
 from edgecnn.errors import BenchError
-from edgecnn.records import ColdStart, Environment, Measurement, Record
+from edgecnn.records import ColdStart, Environment, Estimate, Measurement, Summary
 
 P99_SAMPLES = 1000
 """Below this many samples the 99th percentile rests on fewer than ten of them and is not given."""
@@ -39,39 +39,19 @@ _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.22
 _Array = NDArray[np.float64]
 
 
-class Estimate(Record, frozen=True):
-    """A value and its 95 % interval; from one block alone, the interval is 0 to infinity: nothing is known of it."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Summary(Record, frozen=True):
-    """Latency of one invocation in seconds; ``low`` and ``high`` bound the 95 % interval of the median.
-
-    ``p99`` is ``None`` below ``P99_SAMPLES`` samples. ``throughput`` is all images over all measured time, in
-    images per second.
-    """
-
-    samples: int
-    median: float
-    low: float
-    high: float
-    p90: Estimate
-    p99: Estimate | None
-    throughput: float
-
-
 @lru_cache(maxsize=512)  # a report divides by the same baselines again and again
 def summary(measurement: Measurement) -> Summary:
     """Median and percentiles of ``invoke`` alone, with their intervals; the warm-up takes no part."""
+    if measurement.summaries is not None:
+        return measurement.summaries.invoke
     return _summary(measurement, measurement.blocks)
 
 
 @lru_cache(maxsize=512)
 def end_to_end(measurement: Measurement) -> Summary | None:
     """As ``summary``, of encode, invoke and decode together; ``None`` where that was not measured."""
+    if measurement.summaries is not None:
+        return measurement.summaries.end_to_end
     return _summary(measurement, measurement.end_to_end) if measurement.end_to_end else None
 
 
@@ -123,6 +103,8 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
 
     With ``environment``, that of the measurement, times are held against the timer of that machine.
     """
+    if measurement.summaries is not None:
+        return measurement.summaries.warnings
     found = []
     samples = np.array(measurement.samples)
     blocks = _block_medians(measurement)

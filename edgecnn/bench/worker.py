@@ -143,9 +143,17 @@ class Workbench:
             device=candidate.device,
         )
         load_s = time.perf_counter() - start
-        self._images = np.repeat(image[np.newaxis], candidate.batch, axis=0)
-        (first_s,) = time_calls(self._end_to_end, 1)
+        first_s = self.use(image, candidate.batch)
         return Opened(runtime.name, ColdStart(import_s=import_s, load_s=load_s, first_s=first_s))
+
+    def use(self, image: Float, batch: int) -> float:
+        """Have ``session`` classify ``image`` ``(height, width, channels)``, ``batch`` times at once, from now on.
+
+        Returns the seconds of the first time, from end to end.
+        """
+        self._images = np.repeat(image[np.newaxis], batch, axis=0)
+        (first_s,) = time_calls(self._end_to_end, 1)
+        return first_s
 
     def warm_up(self, limit_s: float) -> Warmth:
         """Invoke until the times are steady, or ``limit_s`` have passed.

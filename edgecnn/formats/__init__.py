@@ -13,6 +13,7 @@ from edgecnn.errors import UnknownNameError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.formats import c99, onnx, tflite
 from edgecnn.formats.source import Source
+from edgecnn.models import architecture
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.records import Artifact, Provenance, Scheme, to_json
 
@@ -85,7 +86,12 @@ def export(
     """
     calibrated = len(source.calibration) if needs_calibration(scheme) else None
     tuning = source.tunings.get(scheme.name) if format.name == "onnx" else None
-    provenance = provenance.replace(scheme=scheme.name, calibration_images=calibrated, tuning=tuning)
+    provenance = provenance.replace(
+        scheme=scheme.name,
+        calibration_images=calibrated,
+        tuning=tuning,
+        architecture=architecture(source.model),
+    )
     converted = format.convert(source, scheme)
     path = make_folder(folder) / file_name(provenance.model, scheme, format)
     files = {path.with_suffix(f".{ending}"): make(converted, provenance) for ending, make in format.companions.items()}
@@ -106,7 +112,7 @@ def file_name(model: str, scheme: Scheme, format: Format) -> str:
 
 
 def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
-    """What an artifact of ``model`` trained on ``data`` carries; ``export`` fills in scheme and calibration."""
+    """What an artifact of ``model`` trained on ``data`` carries; ``export`` fills in the rest."""
     return Provenance(
         model=model,
         model_sha256=model_sha256,

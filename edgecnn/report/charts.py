@@ -16,9 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgecnn.bench.statistics import Estimate, Summary
 from edgecnn.optional import require
-from edgecnn.records import Emulated, LayerErrors
+from edgecnn.records import Emulated, Estimate, LayerErrors, Summary
 from edgecnn.report import format
 from edgecnn.report.format import Unit, plain
 from edgecnn.report.grid import label, setting

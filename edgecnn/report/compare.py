@@ -17,9 +17,9 @@ import math
 from typing import Literal
 
 from edgecnn.bench.comparison import accuracy_difference, time_ratio
-from edgecnn.bench.statistics import Estimate, summary
+from edgecnn.bench.statistics import summary
 from edgecnn.errors import ConfigError, RecordError
-from edgecnn.records import SCHEMA_VERSION, Failure, Record, Report, Result
+from edgecnn.records import SCHEMA_VERSION, Estimate, Failure, Record, Report, Result
 from edgecnn.report import format
 from edgecnn.report.format import plain
 from edgecnn.report.grid import setting

@@ -4,8 +4,7 @@ import csv
 import io
 
 from edgecnn.bench.comparison import AccuracyDifference
-from edgecnn.bench.statistics import Estimate, Summary
-from edgecnn.records import Failure, Measurement
+from edgecnn.records import Estimate, Failure, Measurement, Summary
 from edgecnn.report.page import Page
 from edgecnn.report.rows import Row, Versus
 from edgecnn.report.tables import cold_total
@@ -23,6 +22,7 @@ COLUMNS = (
     "batch",
     "machine",
     "same_machine",
+    "elsewhere",
     "size_bytes",
     "size_to_float32_ratio",
     "accuracy_correct_images",
@@ -121,6 +121,7 @@ def _row(row: Row, beside: Versus | None) -> dict[str, Value]:
         "runtime": row.runtime,
         "machine": row.environment.machine if row.setting else None,
         "same_machine": ("yes" if row.here else "no") if row.setting else None,
+        "elsewhere": row.elsewhere,
         "size_bytes": row.size_bytes,
         "size_to_float32_ratio": row.size_ratio,
         "accuracy_to_float_keras_points": row.accuracy_points,
@@ -165,7 +166,7 @@ def _measured(row: Row, measurement: Measurement, timing: Summary) -> dict[str, 
     cold, memory, energy = row.cold_start, measurement.memory, measurement.energy
     line: dict[str, Value] = {
         "samples": timing.samples,
-        "blocks": len(measurement.blocks),
+        "blocks": len(measurement.blocks) or None,  # none where summaries stand for them
         "time_p50_s": timing.median,
         "time_p50_low_s": timing.low,
         "time_p50_high_s": timing.high,

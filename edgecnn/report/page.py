@@ -360,13 +360,15 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
             "difference."
         ),
         "time ÷ float baseline": (
-            "Time divided by the time of the float Keras model, on a GPU where one was measured, at the same "
-            "batch. A recorded baseline shares no rounds with these rows: what is uncertain about either median adds "
-            "up in the interval. One from another machine is marked with that machine and takes part in no ranking."
+            "Time divided by the time of the float Keras model, on a GPU where one was measured, with the same layers, "
+            "shapes and batch, whatever its weights. A recorded baseline shares no rounds with these rows: what is "
+            "uncertain about either median adds up in the interval. One from another machine is marked with it "
+            "and takes part in no ranking."
         ),
         "accuracy − baseline": (
-            "Paired where both say which images they got right (Bonett and Price's interval): models stumble over the "
-            "same images, so the pairs tell differences that the two intervals alone cannot."
+            "Paired where both have the same weights and say which images they got right (Bonett and Price's "
+            "interval). Models stumble over the same images, so the pairs tell differences that the two intervals "
+            "alone cannot."
         ),
         "Pareto front": (
             "Among the rows of one setting, by their medians and counts: no other is at least as fast and as accurate "
@@ -398,7 +400,8 @@ def _environments(report: Report) -> tuple[tuple[str, Pairs], ...]:
     listed = [("This machine", _environment(report.environment))]
     for baseline in report.baselines:
         title = plain(f"Baseline {baseline.model}, {baseline.backend} on {baseline.device}")
-        listed.append((title, _environment(baseline.environment)))
+        note = () if baseline.note is None else (("about this record", plain(baseline.note)),)
+        listed.append((title, (*_environment(baseline.environment), *note)))
     return tuple(listed)
 
 

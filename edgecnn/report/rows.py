@@ -10,19 +10,20 @@ from typing import Literal
 import msgspec
 
 from edgecnn.bench import statistics
-from edgecnn.bench.comparison import AccuracyDifference, Comparison, accuracy_difference, compare, time_ratio
-from edgecnn.bench.statistics import Estimate, Summary
+from edgecnn.bench.comparison import AccuracyDifference, Comparison, accuracy_difference, compare, fits, time_ratio
 from edgecnn.records import (
     Accuracy,
     Answers,
     Baseline,
     ColdStart,
     Environment,
+    Estimate,
     Failure,
     Measurement,
     Parity,
     Report,
     Result,
+    Summary,
 )
 
 RECORD_A_BASELINE = (
@@ -46,10 +47,20 @@ class FloatBaseline(msgspec.Struct, frozen=True):
     paired: bool
 
     @property
+    def model(self) -> str:
+        """The model and its back end."""
+        return f"{self.record.model} ({self.record.backend})"
+
+    @property
     def name(self) -> str:
         """The model, its back end and the device it ran on."""
         where = self.record.environment.gpu if _is_gpu(self.record.device) else None
-        return f"{self.record.model} ({self.record.backend}) on {where or self.record.device}"
+        return f"{self.model} on {where or self.record.device}"
+
+    @property
+    def elsewhere(self) -> str:
+        """What is said of it where the rows beside it are of another machine."""
+        return measured_elsewhere(self.record.environment, self.record.device)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +107,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         if self.accuracy_points is None or self.allowed_drop is None:
             return True
         return self.accuracy_points >= -self.allowed_drop - 1e-9  # a loss of exactly what is allowed passes
+
+    @property
+    def elsewhere(self) -> str | None:
+        """That a baseline was measured on another machine, and on which processor."""
+        if self.kind != "baseline" or self.here or self.setting is None:
+            return None
+        return measured_elsewhere(self.environment, self.setting.device)
 
     @property
     def foreign_baseline(self) -> Environment | None:
@@ -186,18 +204,27 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     in_c: tuple[InC, ...] = ()
 
 
+def measured_elsewhere(environment: Environment, device: str) -> str:
+    """What is said of times from another machine: on which processor they were measured."""
+    processor = environment.gpu if _is_gpu(device) else environment.cpu
+    return f"measured elsewhere, on {processor or device}"
+
+
 def same_machine(one: Environment, other: Environment) -> bool:
     """Whether two environments describe the same machine."""
     return one.machine == other.machine
 
 
 def float_accuracy(report: Report) -> FloatAccuracy | None:
-    """Accuracy of the float Keras model: its row's, else a baseline's, else the verification's reference."""
+    """Accuracy of the float Keras model: its row's, else a baseline's, else the verification's reference.
+
+    A baseline's only if it has the weights of the rows.
+    """
     for result in _results(report):
         if _is_float_keras(result) and result.accuracy is not None:
             return FloatAccuracy(result.accuracy, result.artifact.name, result.answers)
     for baseline in report.baselines:
-        if _of_this_model(baseline, report) and baseline.accuracy is not None:
+        if _of_these_weights(baseline, report) and baseline.accuracy is not None:
             source = f"{baseline.model}, recorded on {baseline.environment.machine}"
             return FloatAccuracy(baseline.accuracy, source, baseline.answers)
     references = {(parity.reference, parity.reference_accuracy) for parity in report.parities}
@@ -292,7 +319,9 @@ def versus(report: Report, rows: Sequence[Row]) -> tuple[Versus, ...]:
         Versus(row, baseline, _compare(results[row.number - 1], baseline, report))
         for baseline in _baselines(report)
         for row in rows
-        if row.kind == "result" and row.measurement is not baseline.record.measurement
+        if row.kind == "result"
+        and row.measurement is not baseline.record.measurement
+        and fits(baseline.record, *results[row.number - 1].artifact.float_model)
     )
 
 
@@ -348,7 +377,8 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
         absent["time_to_float32"] = f"{many} float32 row on the same runtime, device, threads and batch"
 
     to_baseline = None
-    same_batch = [(one, _at_batch(one, measurement.batch)) for one in _baselines(report)]
+    baselines = [one for one in _baselines(report) if fits(one.record, *artifact.float_model)]
+    same_batch = [(one, _at_batch(one, measurement.batch)) for one in baselines]
     baseline, other = next(((one, other) for one, other in same_batch if other is not None), (None, None))
     if baseline is not None and other is not None:
         to_baseline = (
@@ -356,7 +386,7 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
             if baseline.paired
             else time_ratio(statistics.summary(measurement), statistics.summary(other))
         )
-    elif _baselines(report):
+    elif baselines:
         absent["time_to_baseline"] = f"no baseline with batch {measurement.batch}"
     else:
         absent["time_to_baseline"] = RECORD_A_BASELINE
@@ -399,9 +429,13 @@ def _baseline_row(number: int, baseline: Baseline, report: Report) -> Row:
     absent["parity"] = "the float Keras model is the reference"
     warnings = tuple(statistics.warnings(measurement, baseline.environment))
     if not _of_this_model(baseline, report):
-        warnings += ("recorded with another model: no row is compared with it",)
+        warnings += ("recorded with a model of other layers or shapes: no row is compared with it",)
     absent["time_to_float32"] = absent["time_to_baseline"] = "it is a baseline itself"
-    points = _accuracy_points(baseline.accuracy, float_accuracy(report), absent)
+    points = None
+    if _of_these_weights(baseline, report):
+        points = _accuracy_points(baseline.accuracy, float_accuracy(report), absent)
+    else:
+        absent["accuracy_points"] = "it has other weights"
     timing = statistics.summary(measurement)
     if timing.p99 is None:
         absent["p99"] = f"fewer than {statistics.P99_SAMPLES} samples"
@@ -473,13 +507,14 @@ def _is_gpu(device: str) -> bool:
 
 
 def _of_this_model(baseline: Baseline, report: Report) -> bool:
-    """Whether a baseline is of the model the report is about; ``True`` when the report does not say."""
-    known = set()
-    for result in _results(report):
-        if _is_float_keras(result):
-            known.add(result.artifact.sha256)
-        if result.artifact.scheme == "float32" and result.artifact.provenance is not None:
-            known.add(result.artifact.provenance.model_sha256)
+    """Whether any row has the layers and shapes of a baseline's model; ``True`` where there is no row."""
+    results = _results(report)
+    return not results or any(fits(baseline, *result.artifact.float_model) for result in results)
+
+
+def _of_these_weights(baseline: Baseline, report: Report) -> bool:
+    """Whether any row has the weights of a baseline's model; ``True`` where no row says."""
+    known = {result.artifact.float_model[0] for result in _results(report)} - {None}
     return not known or baseline.model_sha256 in known
 
 

@@ -4,16 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 from edgecnn.bench.comparison import best_batch
-from edgecnn.bench.statistics import Estimate, Summary, end_to_end, summary
+from edgecnn.bench.statistics import end_to_end, summary
 from edgecnn.records import (
     ColdStart,
     Difference,
     Emulated,
+    Estimate,
     Failure,
     LayerErrors,
     Parity,
     ProcessorAnswers,
     Report,
+    Summary,
     Tolerance,
 )
 from edgecnn.report import format
@@ -69,13 +71,13 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
     about_name: tuple[str, ...] = ()
     if row.kind == "no baseline":
         about_name = notes.mark(row.absent["measurement"])
-    if row.kind == "baseline" and not row.here:
-        about_name = notes.mark(f"measured on another machine, {machine(row.environment)}: never ranked")
+    if row.elsewhere is not None:
+        about_name = notes.mark(f"{row.elsewhere} ({row.environment.machine}): never ranked")
     about_baseline: tuple[str, ...] = ()
     if row.baseline is not None:
         text = f"divided by {row.baseline.name}"
         if row.foreign_baseline is not None:
-            text += f" of another machine, {machine(row.foreign_baseline)}"
+            text = f"divided by {row.baseline.model}, {row.baseline.elsewhere} ({row.foreign_baseline.machine})"
         about_baseline = notes.mark(text)
 
     timing, whole = row.timing, row.end_to_end
@@ -352,7 +354,7 @@ def _beside(one: Versus, notes: Notes) -> tuple[Cell, ...]:
         Cell(format.count(row.number), value=row.number),
         Cell(plain(row.name)),
         Cell(f"{plain(row.runtime or '')} [{setting(row.setting)}]"),
-        Cell(plain(one.baseline.name), () if found.here else notes.mark("on another machine")),
+        Cell(plain(one.baseline.name), () if found.here else notes.mark(one.baseline.elsewhere)),
         quotient("latency", found.latency),
         quotient("latency_with_copies", found.latency_with_copies),
         quotient("throughput", found.throughput),

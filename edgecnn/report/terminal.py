@@ -197,7 +197,8 @@ def _groups(content: Page) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for row in content.rows:
         if row.setting is not None:
-            where = setting(row.setting) + ("" if row.here else f", on {machine(row.environment)}")
+            elsewhere = "" if row.elsewhere is None else f", {row.elsewhere} ({row.environment.machine})"
+            where = setting(row.setting) + elsewhere
             groups.setdefault(where, []).append(row.number)
     return groups
 
