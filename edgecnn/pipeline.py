@@ -35,7 +35,7 @@ from edgecnn.formats.source import Source
 from edgecnn.inference import Task, infer, task_of
 from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
 from edgecnn.optional import require
-from edgecnn.progress import progress
+from edgecnn.progress import progress, working
 from edgecnn.quantization import qat
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
 from edgecnn.records import (
@@ -242,7 +242,8 @@ class _Run:
         """Call ``make``, which writes ``outputs``, unless they are there and were made from the same ``inputs``."""
         if not self.reuse(name, inputs, outputs):
             start = time.perf_counter()
-            make()
+            with working(name):
+                make()
             self.finish(name, inputs, outputs, time.perf_counter() - start)
 
     def reuse(self, name: str, inputs: dict[str, object], outputs: list[Path]) -> bool:
