@@ -28,6 +28,7 @@ from edgecnn.formats import FORMATS, onnx_tune, provenance_of
 from edgecnn.formats.onnx_qdq import spec_of
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.inference import outputs_of, task_of
 from edgecnn.models import MODELS, build_model, save_model
 from edgecnn.optional import require
 from edgecnn.quantization import qat
@@ -47,7 +48,7 @@ from edgecnn.records import (
 from edgecnn.report import format
 from edgecnn.report.grid import Notes, machine
 from edgecnn.training import train
-from edgecnn.verify import SAME_INTEGERS, SAME_WEIGHTS, compare, outputs_of
+from edgecnn.verify import SAME_INTEGERS, SAME_WEIGHTS, compare
 
 FLOAT = "-float32.onnx"
 UNTUNED = "-int8-qat.onnx"
@@ -176,11 +177,11 @@ def _made(path: Path, maker: Callable[[], bytes]) -> Artifact | Failure:
 def _compared(name: str, data: DataSet, out: Path) -> list[Parity]:
     """The int8-qat .onnx files of the model called ``name`` against their .tflite, on the test images."""
     images, labels = data.inputs(data.test.images), data.test.labels
-    expected = outputs_of(out / f"{name}{TFLITE}", images)
+    expected = outputs_of(task_of(out / f"{name}{TFLITE}"), images)
     return [
         compare(
             artifacts.describe(path),
-            outputs_of(path, images),
+            outputs_of(task_of(path), images),
             expected,
             labels,
             against=f"{name}{TFLITE}",

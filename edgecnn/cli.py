@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from edgecnn.errors import BenchError, ConfigError, EdgecnnError
+from edgecnn.progress import working
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
@@ -1042,7 +1043,7 @@ def _interrupts_heard() -> Iterator[None]:
 def main() -> NoReturn:
     """Entry point: turns an ``EdgecnnError`` into one line on stderr and its exit status."""
     try:
-        with _interrupts_heard():
+        with _interrupts_heard(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
             cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -28,7 +28,6 @@ from edgecnn.errors import (
     EdgecnnError,
     MissingExtraError,
     RecordError,
-    SessionError,
     UnknownNameError,
     UnsupportedError,
 )
@@ -36,9 +35,10 @@ from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
+from edgecnn.inference import Task, infer, task_of
 from edgecnn.models import MODELS, architecture, architecture_of, build_model, check_model, load_model, save_model
 from edgecnn.optional import require
-from edgecnn.progress import progress
+from edgecnn.progress import progress, working
 from edgecnn.quantization import qat
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
 from edgecnn.records import (
@@ -73,11 +73,10 @@ from edgecnn.verify import (
     fake_quantized_outputs,
     in_tflm,
     judge,
-    outputs_of,
     reference_for,
     reference_of,
     runs_in_tflm,
-    tflm_outputs_of,
+    tflm_task,
 )
 
 log = logging.getLogger("edgecnn")
@@ -261,18 +260,30 @@ class _Run:
 
     def stage(self, name: str, inputs: dict[str, object], outputs: list[Path], make: Callable[[], None]) -> None:
         """Call ``make``, which writes ``outputs``, unless they are there and were made from the same ``inputs``."""
-        key = sha256_bytes(msgspec.json.encode([inputs, self.tools], order="sorted"))
-        path = self.stamp(name)
-        stamp = _read_stamp(path)
-        reused = stamp is not None and stamp.key == key and stamp.outputs == _hashes(outputs, self.out)
-        if not reused:
-            path.unlink(missing_ok=True)
+        if not self.reuse(name, inputs, outputs):
             start = time.perf_counter()
-            make()
-            stamp = _Stamp(key=key, outputs=_hashes(outputs, self.out), seconds=time.perf_counter() - start)
-            write_atomic(path, to_json(stamp))
-        assert stamp is not None
-        self.times.append(StageTime(name=name, seconds=stamp.seconds, reused=reused))
+            with working(name):
+                make()
+            self.finish(name, inputs, outputs, time.perf_counter() - start)
+
+    def reuse(self, name: str, inputs: dict[str, object], outputs: list[Path]) -> bool:
+        """Whether the stage is done already; if not, its stamp is gone, and the stage is to end in ``finish``."""
+        stamp = _read_stamp(self.stamp(name))
+        if stamp is None or stamp.key != self.key(inputs) or stamp.outputs != _hashes(outputs, self.out):
+            self.stamp(name).unlink(missing_ok=True)
+            return False
+        self.times.append(StageTime(name=name, seconds=stamp.seconds, reused=True))
+        return True
+
+    def finish(self, name: str, inputs: dict[str, object], outputs: list[Path], seconds: float) -> None:
+        """Keep that ``outputs`` were made from ``inputs`` in so many seconds."""
+        stamp = _Stamp(key=self.key(inputs), outputs=_hashes(outputs, self.out), seconds=seconds)
+        write_atomic(self.stamp(name), to_json(stamp))
+        self.times.append(StageTime(name=name, seconds=seconds, reused=False))
+
+    def key(self, inputs: dict[str, object]) -> str:
+        """A hash of what a stage is made from."""
+        return sha256_bytes(msgspec.json.encode([inputs, self.tools], order="sorted"))
 
     def report(self) -> Report:
         """Run all stages in order."""
@@ -508,21 +519,16 @@ class _Run:
         self.answers[sha256_file(self.model)] = answers_of(references[FLOAT].argmax(axis=1), self.data.test)
         if any(scheme_named(artifact.scheme).method == "qat" for artifact in exported):
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
+        outputs, micro = self.outputs(exported)
         parities: list[Parity] = []
-        outputs = self.found
-        micro: dict[str, Float] = {}
-        with progress("verify", len(exported)) as advance:
-            for artifact in exported:
-                advance(0, artifact.file)
+        self.found = outputs
+        for artifact in exported:
+            if artifact.sha256 in outputs:
                 try:
-                    outputs[artifact.sha256] = self.outputs(artifact)
-                    if runs_in_tflm(artifact):
-                        micro.update(self.tflm_outputs(artifact))
                     parities += judge(artifact, exported, outputs, references, self.data.test.labels, micro)
                     self.answers[artifact.sha256] = answers_of(outputs[artifact.sha256].argmax(axis=1), self.data.test)
                 except EdgecnnError as error:
                     self.fail("verify", artifact.file, error)
-                advance()
         return parities
 
     def warn_if_guessing(self, outputs: Float) -> None:
@@ -542,39 +548,58 @@ class _Run:
         inputs = {**self.data_inputs, "model": sha256_file(self.model)}
         if kind == FAKE_QUANTIZED:
             inputs["qat"] = sha256_file(self.qat_weights)
-            return self.kept(kind, inputs, lambda: fake_quantized_outputs(self.source, self.test_images))
-        return self.kept(kind, inputs, lambda: reference_of(self.model, self.test_images))
-
-    def outputs(self, artifact: Artifact) -> Float:
-        """Outputs of an artifact for all test images."""
-        inputs = {**self.data_inputs, "artifact": artifact.sha256}
-        path = self.artifacts / artifact.file
-        return self.kept(artifact.file, inputs, lambda: outputs_of(path, self.test_images))
-
-    def tflm_outputs(self, artifact: Artifact) -> dict[str, Float]:
-        """Those of an int8 .tflite in TFLM by its hash, for the first test images; none where TFLM does not run it."""
-        path = self.artifacts / artifact.file
-        try:
-            version = require("tflite_micro").__version__
-            inputs = {**self.data_inputs, "artifact": artifact.sha256, "tflm": version}
-            kept = self.kept(in_tflm(artifact), inputs, lambda: tflm_outputs_of(path, self.test_images))
-        except (MissingExtraError, SessionError) as error:
-            log.warning("%s is not compared with TFLM: %s", artifact.file, error)
-            return {}
-        return {artifact.sha256: kept}
-
-    def kept(self, name: str, inputs: dict[str, object], compute: Callable[[], Float]) -> Float:
-        """Outputs ``(images, classes)`` that are a stage of their own, kept as .npy."""
-        path = self.work / f"outputs-{name.replace(' ', '-')}.npy"
 
         def make() -> None:
-            buffer = io.BytesIO()
-            np.save(buffer, compute())
-            write_atomic(path, buffer.getvalue())
+            if kind == FAKE_QUANTIZED:
+                _save(self.kept(kind), fake_quantized_outputs(self.source, self.test_images))
+            else:
+                _save(self.kept(kind), reference_of(self.model, self.test_images))
 
-        self.stage(f"outputs-{name.replace(' ', '-')}", inputs, [path], make)
-        outputs: Float = np.load(path, allow_pickle=False)
+        self.stage(f"outputs-{_dashed(kind)}", inputs, [self.kept(kind)], make)
+        outputs: Float = np.load(self.kept(kind), allow_pickle=False)
         return outputs
+
+    def outputs(self, exported: list[Artifact]) -> tuple[dict[str, Float], dict[str, Float]]:
+        """Outputs of the artifacts for all test images, and those in TFLM for the first of them, by the file's hash.
+
+        What is not kept from before is computed in one go. A file that cannot be run is a Failure, and one that TFLM
+        does not run a warning.
+        """
+        outputs: dict[str, Float] = {}
+        micro: dict[str, Float] = {}
+        asked: dict[Task, tuple[Artifact, dict[str, Float], str, dict[str, object]]] = {}
+        for artifact in exported:
+            path = self.artifacts / artifact.file
+            inputs = {**self.data_inputs, "artifact": artifact.sha256}
+            asked[task_of(path)] = artifact, outputs, artifact.file, inputs
+            if runs_in_tflm(artifact):
+                try:
+                    version = require("tflite_micro").__version__
+                    asked[tflm_task(path)] = artifact, micro, in_tflm(artifact), {**inputs, "tflm": version}
+                except EdgecnnError as error:
+                    _warn_without_tflm(artifact, error)
+        missing = []
+        for task, (artifact, known, name, inputs) in asked.items():
+            if self.reuse(f"outputs-{_dashed(name)}", inputs, [self.kept(name)]):
+                known[artifact.sha256] = np.load(self.kept(name), allow_pickle=False)
+            else:
+                missing.append(task)
+        with progress("verify", sum(task.count(self.test_images) for task in missing)) as advance:
+            for task, answer, seconds in infer(missing, self.test_images, advance):
+                artifact, known, name, inputs = asked[task]
+                if not isinstance(answer, EdgecnnError):
+                    known[artifact.sha256] = answer
+                    _save(self.kept(name), answer)
+                    self.finish(f"outputs-{_dashed(name)}", inputs, [self.kept(name)], seconds)
+                elif known is outputs:
+                    self.fail("verify", artifact.file, answer)
+                else:
+                    _warn_without_tflm(artifact, answer)
+        return outputs, micro
+
+    def kept(self, name: str) -> Path:
+        """Where outputs ``(images, classes)`` are kept."""
+        return self.work / f"outputs-{_dashed(name)}.npy"
 
     def emulate(self, exported: list[Artifact]) -> tuple[ProcessorAnswers, ...]:
         """work/answers-….json: what every .tflite and .onnx answers on emulated processors; what failed is a row."""
@@ -697,6 +722,20 @@ def _with_accuracy(
             yield row.replace(accuracy=counted.get(sha256, keras), answers=answers.get(sha256))
         else:
             yield row
+
+
+def _dashed(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _save(path: Path, outputs: Float) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, outputs)
+    write_atomic(path, buffer.getvalue())
+
+
+def _warn_without_tflm(artifact: Artifact, error: EdgecnnError) -> None:
+    log.warning("%s is not compared with TFLM: %s", artifact.file, error)
 
 
 def _version(tool: str) -> str:

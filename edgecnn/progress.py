@@ -2,14 +2,17 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _REDRAW_S = 0.1
+# Seconds between two lines where stderr is not a terminal.
+_BEAT_S = 25.0
 # Columns that a bar with the time left, and the time gone too, take beside the longest note there is.
 _BAR_FITS, _TIMES_FIT = 98, 112
 
@@ -25,8 +28,8 @@ class Advance(Protocol):
 def progress(description: str, total: float) -> Iterator[Advance]:
     """Show a bar with the time left while the block runs; the block calls what it is given to move it.
 
-    A narrow terminal gets less of it, the note cut short last. Where stderr is not a terminal, one plain line
-    says how long the work took, or where it stopped.
+    A narrow terminal gets less of it, the note cut short last. Where stderr is not a terminal, a plain line says how
+    far it is, as in ``working``, and one at the end how long the work took, or where it stopped.
     """
     from rich.console import Console
 
@@ -35,8 +38,40 @@ def progress(description: str, total: float) -> Iterator[Advance]:
         with _bar(console, description, total) as advance:
             yield advance
     else:
-        with _line(description) as advance:
+        with _line(description, total) as advance:
             yield advance
+
+
+@contextmanager
+def working(description: str, far: Callable[[], str] = str) -> Iterator[None]:
+    """While the block runs and stderr is not a terminal, say every 25 s what is being done and how ``far`` it is.
+
+    In blocks within blocks, the innermost speaks.
+    """
+    start = time.monotonic()
+
+    def line() -> str:
+        return f"{description}: {time.monotonic() - start:.0f} s so far{far()}\n"
+
+    stopped = None if _work or sys.stderr.isatty() else Event()
+    _work.append(line)
+    if stopped is not None:
+        Thread(target=_beat, args=(stopped,), daemon=True).start()
+    try:
+        yield
+    finally:
+        _work.remove(line)
+        if stopped is not None:
+            stopped.set()
+
+
+_work: list[Callable[[], str]] = []
+
+
+def _beat(stopped: Event) -> None:
+    while not stopped.wait(_BEAT_S):
+        for line in _work[-1:]:
+            sys.stderr.write(line())
 
 
 @contextmanager
@@ -73,16 +108,20 @@ def _bar(console: "Console", description: str, total: float) -> Iterator[Advance
 
 
 @contextmanager
-def _line(description: str) -> Iterator[Advance]:
-    start, last = time.monotonic(), ""
+def _line(description: str, total: float) -> Iterator[Advance]:
+    start, last, done = time.monotonic(), "", 0.0
 
     def advance(steps: float = 1, note: str = "") -> None:
-        nonlocal last
-        last = note
+        nonlocal last, done
+        last, done = note, done + steps
+
+    def far() -> str:
+        return f", {min(1.0, done / total if total else 1.0):.0%}" + (f", at {last}" if last else "")
 
     how = "stopped after"
     try:
-        yield advance
+        with working(description, far):
+            yield advance
         how, last = "done in", ""
     finally:
         at = f", at {last}" if last else ""

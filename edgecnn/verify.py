@@ -2,9 +2,7 @@
 
 import contextlib
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,12 +11,14 @@ from numpy.typing import NDArray
 
 from edgecnn import artifacts
 from edgecnn.data import DataSet
-from edgecnn.errors import ConfigError, MissingExtraError, SessionError
+from edgecnn.errors import ConfigError, EdgecnnError, SessionError
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import macs, read_graph
+from edgecnn.inference import Task, infer, task_of
+from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Accuracy, Artifact, Difference, Parity, Tolerance, wilson
-from edgecnn.runtimes import Float, Session, open_session, predict, runtime_for
+from edgecnn.runtimes import Float, open_session, predict, runtime_for
 
 log = logging.getLogger("edgecnn")
 
@@ -71,14 +71,7 @@ def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
     images = data.inputs(data.test.images)
     found = [artifacts.load(path) for path in paths]
     references = references_of(found, data, images, model=model, qat_weights=qat_weights)
-    outputs = {artifact.sha256: outputs_of(path, images) for artifact, path in zip(found, paths, strict=True)}
-    micro = {}
-    for artifact, path in zip(found, paths, strict=True):
-        if runs_in_tflm(artifact):
-            try:
-                micro[artifact.sha256] = tflm_outputs_of(path, images)
-            except (MissingExtraError, SessionError) as error:
-                log.warning("%s is not compared with TFLM: %s", artifact.file, error)
+    outputs, micro = _outputs(found, paths, images)
     return [
         parity for artifact in found for parity in judge(artifact, found, outputs, references, data.test.labels, micro)
     ]
@@ -112,6 +105,28 @@ def reference_for(artifact: Artifact) -> str:
             f"{artifact.file} does not say how it was quantised, so no tolerance is known; export it with edgecnn"
         )
     return FAKE_QUANTIZED if SCHEMES[artifact.scheme].method == "qat" else FLOAT
+
+
+def _outputs(
+    found: Sequence[Artifact], paths: Sequence[Path], images: Float
+) -> tuple[dict[str, Float], dict[str, Float]]:
+    """Outputs of the files, and those of TFLM where it is installed and takes the file, by the file's SHA-256."""
+    tasks = {task_of(path): artifact for artifact, path in zip(found, paths, strict=True)}
+    in_micro = {
+        tflm_task(path): artifact for artifact, path in zip(found, paths, strict=True) if runs_in_tflm(artifact)
+    }
+    outputs: dict[str, Float] = {}
+    micro: dict[str, Float] = {}
+    with progress("verify", sum(task.count(images) for task in (*tasks, *in_micro))) as advance:
+        for task, answer, _ in infer([*tasks, *in_micro], images, advance):
+            if not isinstance(answer, EdgecnnError):
+                into, artifact = (outputs, tasks[task]) if task in tasks else (micro, in_micro[task])
+                into[artifact.sha256] = answer
+            elif task in tasks:
+                raise answer
+            else:
+                log.warning("%s is not compared with TFLM: %s", in_micro[task].file, answer)
+    return outputs, micro
 
 
 def judge(
@@ -174,40 +189,11 @@ def in_tflm(artifact: Artifact) -> str:
     return f"{artifact.file} in TFLM"
 
 
-def outputs_of(path: Path, images: Float) -> Float:
-    """Outputs of the model file at ``path`` for ``images`` ``(n, height, width, channels)``: ``(n, classes)``.
-
-    One session per usable core works on a share of the images; each image is run alone, as on a device.
-
-    Raises:
-        SessionError: the runtime refuses the file or fails while running.
-    """
-    return outputs_in(lambda: open_session(path), images)
-
-
-def tflm_outputs_of(path: Path, images: Float) -> Float:
-    """Outputs of the .tflite at ``path`` in TFLM for the first ``images``, as many as its kernels can do in time.
-
-    Raises:
-        MissingExtraError: ``tflite-micro`` is not installed.
-        SessionError: TFLM refuses the file or fails while running.
-    """
+def tflm_task(path: Path) -> Task:
+    """The task to run the .tflite at ``path`` in TFLM for the first images, as many as its kernels can do in time."""
     graph = read_graph(path.read_bytes(), path.name)
     affordable = _TFLM_MACS // max(1, sum(macs(graph, operator) for operator in graph.operators))
-    with contextlib.closing(open_session(path, runtime="tflm")) as session:  # it holds Python's lock: no threads
-        return predict(session, images[: max(1, affordable)])
-
-
-def outputs_in(opened: Callable[[], Session], images: Float) -> Float:
-    """As ``outputs_of``, in sessions that ``opened`` gives, one per usable core."""
-    workers = min(usable_cores(), len(images))
-
-    def share(part: Float) -> Float:
-        with contextlib.closing(opened()) as session:
-            return predict(session, part)
-
-    with ThreadPoolExecutor(workers) as pool:
-        return np.concatenate(list(pool.map(share, np.array_split(images, workers))))
+    return task_of(path, "tflm", images=max(1, affordable))
 
 
 def reference_of(path: Path, images: Float) -> Float:
@@ -353,8 +339,3 @@ def gain_of(outputs: Float, reference: Float) -> tuple[float, float]:
 
 def _first_not_finite(outputs: Float) -> int:
     return int((~np.isfinite(outputs)).any(axis=1).argmax())
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,12 +16,13 @@ import pytest
 import tools
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecnn import artifacts, cli, verify
+from edgecnn import artifacts, cli
 from edgecnn.data import load
 from edgecnn.emulation import answers, install, processors
 from edgecnn.emulation.answers import Ready, ready, run_on, verify_on
 from edgecnn.emulation.processors import PROCESSORS
 from edgecnn.errors import EmulationError, UnknownNameError
+from edgecnn.inference import outputs_of, task_of
 from edgecnn.models import save_model
 from edgecnn.pipeline import RunConfig, read_config, run
 from edgecnn.records import (
@@ -235,7 +236,7 @@ def asked(path: Path, on: list[Ready], images: int = 5) -> list[ProcessorAnswers
     """Run ``path`` on noise; the reference is what it answers here."""
     artifact = artifacts.load(path)
     inputs = np.random.default_rng(0).random((images, 28, 28, 1), np.float32)
-    here = verify.outputs_of(path, inputs)
+    here = outputs_of(task_of(path), inputs)
     return run_on(path, artifact, on, inputs, np.zeros(images, np.int64), here, here)
 
 

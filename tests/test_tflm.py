@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from edgecnn import artifacts
 from edgecnn.bench.worker import Candidate, Workbench, Worker, WorkerError
 from edgecnn.errors import SessionError
 from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.inference import Task, outputs_of
 from edgecnn.models import MODELS
 from edgecnn.runtimes import open_session, predict, runtime_for, tflm
 from edgecnn.runtimes.tflm import arena_bytes
 from edgecnn.runtimes.tflm_operators import OPERATORS, resolver_methods
-from edgecnn.verify import SAME_BYTES, SAME_INTEGERS, compare, tflm_outputs_of, verify
+from edgecnn.verify import SAME_BYTES, SAME_INTEGERS, compare, tflm_task, verify
 
 
 @pytest.fixture(scope="module")
@@ -214,15 +216,15 @@ def test_generated_c_gives_the_same_bytes_and_one_weight_off_does_not(
 def test_images_are_as_many_as_tflm_can_do(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     images = workspace.data.inputs(workspace.data.test.images[:50])
     path = workspace.path("tflite", "int8")
-    assert len(tflm_outputs_of(path, images)) == 50
+    assert tflm_task(path).count(images) == 50
     monkeypatch.setattr("edgecnn.verify._TFLM_MACS", 20_000_000)  # the reference CNN has 2.5 million
-    assert len(tflm_outputs_of(path, images)) == 7
+    assert len(outputs_of(tflm_task(path), images)) == 7
 
 
 def test_one_step_in_one_output_breaks_the_comparison_of_bytes(workspace: Any) -> None:
     artifact = workspace.artifacts["tflite", "int8"]
     images, labels = workspace.data.inputs(workspace.data.test.images[:100]), workspace.data.test.labels[:100]
-    outputs = tflm_outputs_of(workspace.path("tflite", "int8"), images)
+    outputs = outputs_of(tflm_task(workspace.path("tflite", "int8")), images)
     same = compare(artifact, outputs, outputs, labels, against="TFLM", tolerance=SAME_BYTES)
     assert same.violations == ()
     changed = outputs.copy()
@@ -234,10 +236,10 @@ def test_one_step_in_one_output_breaks_the_comparison_of_bytes(workspace: Any) -
 def test_a_file_that_tflm_refuses_is_compared_without_it(
     workspace: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, images: Any) -> Any:
-        raise SessionError("tflm cannot run it")
+    def refuse(path: Path) -> Task:
+        return Task(path.name, partial(open_session, path, runtime="tflm", batch=4))
 
-    monkeypatch.setattr("edgecnn.verify.tflm_outputs_of", refuse)
+    monkeypatch.setattr("edgecnn.verify.tflm_task", refuse)
     (parity,) = verify([workspace.path("tflite", "int8")], workspace.data, model=workspace.model_file)
     assert parity.reference == "float Keras model"
-    assert "digits-int8.tflite is not compared with TFLM: tflm cannot run it" in caplog.text
+    assert "digits-int8.tflite is not compared with TFLM: digits-int8.tflite has a batch of 1 in tflm" in caplog.text

@@ -14,6 +14,7 @@ from edgecnn.data import DataSet, Split
 from edgecnn.errors import ArtifactError, ConfigError, EdgecnnError, SessionError
 from edgecnn.files import sha256_bytes
 from edgecnn.formats import FORMATS
+from edgecnn.inference import outputs_of, task_of
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Parity, TensorSpec, Tolerance, to_json
 from edgecnn.verify import (
@@ -215,7 +216,7 @@ def test_exchanged_height_and_width_are_caught(workspace: Any) -> None:
     path = workspace.path("onnx", "float32")
     reference = verify.reference_of(workspace.model_file, data.inputs(data.test.images))
     parity = verify.compare(
-        workspace.artifacts["onnx", "float32"], verify.outputs_of(path, images), reference, data.test.labels,
+        workspace.artifacts["onnx", "float32"], outputs_of(task_of(path), images), reference, data.test.labels,
         against=FLOAT, tolerance=TOLERANCES["float32"],
     )  # fmt: skip
     assert len(parity.violations) == 4

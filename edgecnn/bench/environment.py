@@ -44,23 +44,21 @@ def environment() -> Environment:
     cpu, features = this_processor()
     cpu = cpu or platform.processor() or None
     cores = os.cpu_count() or 1
-    allowed, quota = affinity(), cpu_quota()
-    usable = len(allowed) or cores
     return Environment(
         machine=_fingerprint(cpu, cores),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=cpu,
         cpu_features=features,
         cores=cores,
-        usable_cores=usable if quota is None else max(1, min(usable, int(quota))),
+        usable_cores=usable_cores(),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         governor=_governor(),
         load_1min=os.getloadavg()[0],
         python=platform.python_version(),
         versions=_versions(),
         gpu=_gpu(),
-        affinity=allowed,
-        cpu_quota=quota,
+        affinity=affinity(),
+        cpu_quota=cpu_quota(),
         memory_limit_bytes=memory_limit(),
         frequency_hz=frequency_hz(),
         timer_s=timer_s(),
@@ -79,6 +77,12 @@ def _fingerprint(cpu: str | None, cores: int) -> str:
 def affinity() -> tuple[int, ...]:
     """The cores that this process may use, none where the system does not tell."""
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def usable_cores() -> int:
+    """How many cores this process may use at once, by its affinity and a container's CPU quota."""
+    allowed, quota = len(affinity()) or os.cpu_count() or 1, cpu_quota()
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

@@ -19,6 +19,7 @@ from edgecnn.data import DataSet
 from edgecnn.emulation import costs
 from edgecnn.errors import ArtifactError, BenchError, ConfigError, RecordError, SessionError
 from edgecnn.files import write_atomic
+from edgecnn.inference import outputs_of, task_of
 from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,
@@ -34,8 +35,8 @@ from edgecnn.records import (
     from_json,
     to_json,
 )
-from edgecnn.runtimes import RUNTIMES, Float, open_session, runtime_named
-from edgecnn.verify import accuracy_of, outputs_in, reference_of
+from edgecnn.runtimes import RUNTIMES, Float, runtime_named
+from edgecnn.verify import accuracy_of, reference_of
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +125,10 @@ def bench_files(
                     failures += impossible
             except WorkerError as error:
                 failures.append(Failure(subject=path.name, stage="bench", error=error.error, reason=error.reason))
-            except ArtifactError as error:
-                failures.append(Failure(subject=path.name, stage="bench", error="ArtifactError", reason=str(error)))
+            except (ArtifactError, SessionError) as error:
+                failures.append(
+                    Failure(subject=path.name, stage="bench", error=type(error).__name__, reason=str(error))
+                )
     models = {candidate.artifact.name: candidate.artifact.float_model for candidate in candidates}
     for path, baseline in zip(baselines, recorded, strict=True):
         if models:
@@ -308,8 +311,10 @@ def _swept(
 
 
 def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> Float:
-    with Worker() as worker:  # of its own, which no other file has damaged
-        return worker.call("classifying the test images", _CLASSIFY_S, _outputs, path, runtime, batch, images)
+    if path.suffix != ".keras":
+        return outputs_of(task_of(path, runtime, batch=batch), images)
+    with Worker() as worker:
+        return worker.call("classifying the test images", _CLASSIFY_S, _reference, path, images)
 
 
 def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
@@ -377,10 +382,8 @@ def _load(workbench: Workbench, path: Path, runtime: str | None, batches: Sequen
     return artifacts.load(path, runtime=runtime, batch=batches[-1])
 
 
-def _outputs(workbench: Workbench, path: Path, runtime: str | None, batch: int, images: Float) -> Float:
-    if path.suffix == ".keras":  # back ends are neither imported nor told their threads by several sessions at once
-        return reference_of(path, images)
-    return outputs_in(lambda: open_session(path, runtime=runtime, batch=batch), images)
+def _reference(workbench: Workbench, path: Path, images: Float) -> Float:
+    return reference_of(path, images)
 
 
 def _noise(models: Sequence[Artifact], seed: int) -> Float:

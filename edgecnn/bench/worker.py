@@ -111,6 +111,7 @@ class Workbench:
 
     def __init__(self) -> None:
         self.session: Session
+        self.job: int | None = None  # of ``edgecnn.inference``, whose session this is
         self._images: Float
         self._empty_bytes: int | None = None
 
@@ -228,7 +229,7 @@ class Worker:
         self._log = os.memfd_create("edgecnn-worker")  # in memory: a full disk stops no worker
         self._kills = counters.out_of_memory_kills()
         try:
-            self._connection, inside = get_context("spawn").Pipe()
+            self.connection, inside = get_context("spawn").Pipe()
         except OSError:
             os.close(self._log)
             raise
@@ -238,7 +239,7 @@ class Worker:
                 self._process.start()
         except BaseException:
             os.close(self._log)
-            self._connection.close()
+            self.connection.close()
             raise
         finally:
             inside.close()  # so that the pipe ends when the worker does
@@ -263,12 +264,23 @@ class Worker:
             WorkerError: the step raised, gave no answer within ``limit_s`` seconds, or ended the process. In the last
                 two cases the process is gone afterwards (see ``alive``).
         """
+        self.ask(step, *args, **kwargs)
+        answer: T = self.answer(doing, limit_s)
+        return answer
+
+    def ask(self, step: Callable[Concatenate[Workbench, P], Any], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Send ``step`` to the worker, which begins it; ``connection`` is ready to be read once there is an answer."""
+        self.asked = time.monotonic()
+        with contextlib.suppress(ConnectionError):  # a process that has ended is noticed at its answer
+            self.connection.send((step, args, kwargs))
+
+    def answer(self, doing: str, limit_s: float) -> Any:
+        """The answer to what was asked last, within ``limit_s`` seconds of then; errors as those of ``call``."""
         try:
-            self._connection.send((step, args, kwargs))
-            if not self._connection.poll(limit_s):
+            if not self.connection.poll(max(0.0, self.asked + limit_s - time.monotonic())):
                 self.stop(patience_s=0.0)
                 raise WorkerError("TimeoutError", f"no answer within {limit_s:g} s while {doing}; killed")
-            answer = self._connection.recv()
+            answer = self.connection.recv()
         except (EOFError, ConnectionError) as error:
             self._process.join(_GOODBYE_S)
             kind, death = self._death()
@@ -276,13 +288,12 @@ class Worker:
             raise WorkerError(kind, f"{death} while {doing}") from error
         if isinstance(answer, WorkerError):
             raise answer
-        result: T = answer
-        return result
+        return answer
 
     @property
     def alive(self) -> bool:
         """Whether it answers steps; once it was ended, for whatever reason, it does not."""
-        return not self._connection.closed
+        return not self.connection.closed
 
     def stop(self, patience_s: float = _GOODBYE_S) -> None:
         """End the process: hang up, which it understands, and kill it after ``patience_s`` seconds.
@@ -292,7 +303,7 @@ class Worker:
         if not self.alive:
             return
         try:
-            self._connection.close()
+            self.connection.close()
             self._process.join(patience_s)
         finally:
             self._process.kill()
@@ -332,11 +343,13 @@ def _signal_name(number: int) -> str:
 
 @contextmanager
 def _sheltered() -> Iterator[None]:
-    """Processes started here neither hear Ctrl-C, which the parent handles, nor run the caller's script.
+    """Processes started here neither hear Ctrl-C, which the parent handles, nor run what they should not.
 
-    The first is inherited with the signal mask. Without the second, a new process imports the main module of
-    its parent, and so does all that a script without a main guard does.
+    The first is inherited with the signal mask. A new process imports the main module of its parent, and so does all
+    that a script without a main guard does; and it looks for modules in the current folder first, whoever filled that.
     """
+    safe_path = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
     resource_tracker.ensure_running()  # starting it later would lift the mask
     main = sys.modules["__main__"]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -346,6 +359,10 @@ def _sheltered() -> Iterator[None]:
     finally:
         sys.modules["__main__"] = main
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if safe_path is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = safe_path
 
 
 class _Log:

@@ -7,6 +7,7 @@ integers and differ by how they round. Right answers are whole numbers, so the s
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from edgecnn import artifacts
 from edgecnn.data import DataSet
-from edgecnn.diagnosis.kernels import KernelSession
-from edgecnn.errors import ConfigError, SessionError
+from edgecnn.diagnosis.kernels import Kernels, KernelSession
+from edgecnn.errors import ConfigError, EdgecnnError, SessionError
 from edgecnn.formats.source import Source
+from edgecnn.inference import Task, infer, outputs_of, task_of
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import AccuracyPath, AccuracyStep, Artifact
@@ -27,8 +29,6 @@ from edgecnn.verify import (
     accuracy_of,
     fake_quantized_outputs,
     judge,
-    outputs_in,
-    outputs_of,
     reference_of,
 )
 
@@ -63,11 +63,13 @@ def stages(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
             source = Source.load(model, data, qat_weights=qat_weights)
             references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
             advance()
+        tasks = {task_of(path): artifact for artifact, path in zip(found, paths, strict=True)}
         outputs = {}
-        for artifact, path in zip(found, paths, strict=True):
-            advance(0, artifact.file)
-            outputs[artifact.sha256] = outputs_of(path, images)
-            advance()
+        for task, answer, _ in infer([*tasks], images):
+            if isinstance(answer, EdgecnnError):
+                raise answer
+            outputs[tasks[task].sha256] = answer
+            advance(note=task.name)
         result = []
         for artifact, path in converted:
             advance(0, f"{artifact.file}, reference kernels")
@@ -150,7 +152,11 @@ def _reference_step(path: Path, artifact: Artifact, images: Float) -> tuple[str,
     Some operators have no reference kernel (TILE version 3 is one); the built-in optimised kernels stand in then.
     """
     try:
-        return REFERENCE, None, outputs_in(lambda: KernelSession(path, artifact, "reference"), images)
+        return REFERENCE, None, outputs_of(_with_kernels(path, artifact, "reference"), images)
     except SessionError as error:
-        outputs = outputs_in(lambda: KernelSession(path, artifact, "built-in"), images)
+        outputs = outputs_of(_with_kernels(path, artifact, "built-in"), images)
         return BUILT_IN, f"instead of the reference kernels: {error}", outputs
+
+
+def _with_kernels(path: Path, artifact: Artifact, kernels: Kernels) -> Task:
+    return Task(f"{path.name} with {kernels} kernels", partial(KernelSession, path, artifact, kernels))

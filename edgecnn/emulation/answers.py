@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts, verify
+from edgecnn.bench.environment import usable_cores
 from edgecnn.data import DataSet
 from edgecnn.emulation.install import ENVIRONMENT, Interpreter, gist, interpreter_for, system_for, versions_here
 from edgecnn.emulation.processors import Emulator, Processor, emulator_for, processor_named
 from edgecnn.emulation.runner import EMPTY
 from edgecnn.errors import EdgecnnError, EmulationError, UnsupportedError
+from edgecnn.inference import outputs_of, task_of
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Artifact, Failure, Parity, ProcessorAnswers, ProcessorState, Tolerance
@@ -116,7 +118,7 @@ def verify_on(
     rows: list[ProcessorAnswers | Failure] = []
     for path, artifact, kind in zip(paths, found, kinds, strict=True):
         try:
-            here = verify.outputs_of(path, inputs)
+            here = outputs_of(task_of(path), inputs)
         except EdgecnnError as error:
             rows.append(_failure(artifact.file, error))
         else:
@@ -170,7 +172,7 @@ def run_on(
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        ThreadPoolExecutor(verify.usable_cores()) as pool,
+        ThreadPoolExecutor(usable_cores()) as pool,
         progress(f"emulate {artifact.file}", len(processors)) as advance,
     ):
         plugin = _plugin(Path(folder))

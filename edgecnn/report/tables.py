@@ -493,9 +493,18 @@ def failures(caption: str, found: tuple[Failure, ...]) -> Grid:
 
 
 def stages(report: Report) -> Grid:
-    """How long the stages of a run took."""
+    """How long the stages of a run took, longest first, those that were used again last."""
+    ordered = sorted(report.stages, key=lambda stage: (stage.reused, -stage.seconds))
+    kinds: dict[str, float] = {}
+    for stage in report.stages:
+        if not stage.reused:
+            kind = stage.name.partition("-")[0].replace("outputs", "verify")
+            kinds[kind] = kinds.get(kind, 0.0) + stage.seconds
+    longest = sorted(kinds, key=lambda kind: -kinds[kind])
+    taken = ", ".join(f"{kind} {format.duration(kinds[kind])}" for kind in longest)
+    again = sum(stage.reused for stage in report.stages)
     return Grid(
-        caption="How long each stage of the run took",
+        caption=f"Stages of the run, longest first: {taken}" + (f"; {again} were used again" if again else ""),
         columns=(Column("stage"), Column("time", numeric=True), Column("outputs")),
         rows=tuple(
             (
@@ -503,7 +512,7 @@ def stages(report: Report) -> Grid:
                 Cell(format.duration(stage.seconds), value=stage.seconds),
                 Cell("already there, used again" if stage.reused else "made in this run"),
             )
-            for stage in report.stages
+            for stage in ordered
         ),
     )
 

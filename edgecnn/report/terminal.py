@@ -142,6 +142,8 @@ def _show_part(content: Page, console: Console) -> None:
     for failure in content.senseless.rows:
         what, stage, _, reason = (cell.text for cell in failure)
         console.print(_item("–", f"{what}, {stage}: {reason}"))
+    if content.stages.rows:
+        console.print(_item("•", content.stages.caption))
 
 
 def _show_answers(grid: Grid, model: str, console: Console) -> None:

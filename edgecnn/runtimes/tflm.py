@@ -137,7 +137,7 @@ def arena_bytes(model: bytes, size: int | None = None) -> int:
         size = _ample(read_graph(model, "the model"), model)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE, str(size)],
+            [sys.executable, "-P", "-c", _PROBE, str(size)],
             input=model,
             capture_output=True,
             timeout=_LIMIT_S,

@@ -1,0 +1,196 @@
+"""Model files run over many images, in as many worker processes as there are usable cores.
+
+A worker carries on with the file it has open. One that has none takes a file that nobody has begun, and where there is
+none either, it helps with the file that has most images left: all cores are busy until the end, whichever file is slow.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from edgecnn import errors
+from edgecnn.bench.environment import usable_cores
+from edgecnn.bench.worker import Workbench, Worker, WorkerError
+from edgecnn.errors import EdgecnnError, SessionError
+from edgecnn.progress import Advance
+from edgecnn.runtimes import Float, Session, open_session, predict
+
+# The images of a file go to workers in this many shares, of at least so many images.
+_SHARES, _LEAST = 32, 64
+# Seconds that a share may take.
+_LIMIT_S = 600.0
+
+
+class Task(NamedTuple):
+    """A file to run: what errors call it, how a worker opens it, and how many of the images it is given (all)."""
+
+    name: str
+    open: Callable[[], Session]
+    images: int | None = None
+
+    def count(self, images: Float) -> int:
+        """How many of ``images`` it is given."""
+        return len(images[: self.images])
+
+
+class Outcome(NamedTuple):
+    """What became of a task: outputs float32 ``(n, classes)``, or why there are none.
+
+    ``seconds`` are its share of the time that has passed: what workers spent on it, divided by their number.
+    """
+
+    task: Task
+    outputs: Float | EdgecnnError
+    seconds: float
+
+
+def task_of(path: Path, runtime: str | None = None, *, batch: int = 1, images: int | None = None) -> Task:
+    """The task to run the model file at ``path`` on one thread, in ``runtime`` or in the first that takes it."""
+    name = path.name if runtime is None else f"{path.name} in {runtime}"
+    return Task(name, partial(open_session, path, runtime=runtime, batch=batch), images)
+
+
+def infer(tasks: Sequence[Task], images: Float, advance: Advance | None = None) -> Iterator[Outcome]:
+    """Run every task over ``images`` ``(n, height, width, channels)``; each outcome comes as soon as it is there.
+
+    What a task's ``open`` raises (it is pickled), a crash, and 10 minutes without an answer fail that task alone.
+    A process that other tasks may have damaged gives no verdict: the images are tried again in a fresh one.
+    ``advance`` is told how many images are done.
+
+    Raises:
+        SessionError: the system starts no processes.
+    """
+    jobs = [_Job(number, task, images) for number, task in enumerate(tasks)]
+    waiting, begun = deque(jobs), list[_Job]()
+    with ExitStack() as stack:
+        crew = [_Hand(stack) for _ in range(min(usable_cores(), sum(len(job.todo) for job in jobs)))]
+        while True:
+            for hand in crew:
+                if hand.share is None and (job := _next(hand, waiting, begun)):
+                    hand.begin(job)
+            busy = [hand for hand in crew if hand.share is not None]
+            if not busy:
+                return
+            deadline = min(hand.worker.asked for hand in busy) + _LIMIT_S
+            ready = wait([hand.worker.connection for hand in busy], max(0.0, deadline - time.monotonic()))
+            for hand in busy:
+                if hand.worker.connection in ready or time.monotonic() >= hand.worker.asked + _LIMIT_S:
+                    job, done = hand.finish()
+                    if advance is not None:
+                        advance(done, job.task.name)
+                    if job in begun and not job.left:
+                        begun.remove(job)
+                        yield Outcome(job.task, job.outputs, job.seconds / len(crew))
+
+
+def outputs_of(task: Task, images: Float) -> Float:
+    """Outputs float32 ``(n, classes)`` of a single task, as from ``infer``.
+
+    Raises:
+        EdgecnnError: what the task failed with.
+    """
+    (outcome,) = infer([task], images)
+    if isinstance(outcome.outputs, EdgecnnError):
+        raise outcome.outputs
+    return outcome.outputs
+
+
+class _Job:
+    """A task, the shares of its images that nobody has taken, how many have no answer yet, and the answers."""
+
+    def __init__(self, number: int, task: Task, images: Float) -> None:
+        self.number = number
+        self.task = task
+        self.images = images[: task.images]
+        self.left = len(self.images)
+        size = max(_LEAST, -(-self.left // _SHARES))
+        self.todo = deque(slice(start, start + size) for start in range(0, self.left, size))
+        self.outputs: Float | EdgecnnError = np.empty((self.left, 0), np.float32)
+        self.seconds = 0.0
+
+    def keep(self, share: slice, outputs: Float, seconds: float) -> int:
+        """Keep the outputs of a share, unless the task has failed in the meantime; how many were kept."""
+        self.seconds += seconds
+        if isinstance(self.outputs, EdgecnnError):
+            return 0
+        if not self.outputs.size:
+            self.outputs = np.empty((len(self.images), outputs.shape[1]), np.float32)
+        self.outputs[share] = outputs
+        self.left -= len(outputs)
+        return len(outputs)
+
+    def fail(self, error: WorkerError) -> int:
+        """Give up on the task; how many images are done with that. What a runtime raises is a SessionError here."""
+        self.outputs = getattr(errors, error.error, SessionError)(error.reason)
+        self.todo.clear()
+        given_up, self.left = self.left, 0
+        return given_up
+
+
+class _Hand:
+    """A worker process, ended by ``stack``, and what it is doing."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.job: _Job | None = None
+        self.share: slice | None = None
+        self._start()
+
+    def _start(self) -> None:
+        try:
+            self.worker = self._stack.enter_context(Worker())
+        except WorkerError as error:
+            raise SessionError(error.reason) from error
+        self._met: list[_Job] = []
+
+    def begin(self, job: _Job) -> None:
+        """Hand the next share of a job to the worker."""
+        self.job, self.share = job, job.todo.popleft()
+        if job not in self._met:
+            self._met.append(job)
+        self.worker.ask(_answer, job.number, job.task.open, job.images[self.share])
+
+    def finish(self) -> tuple[_Job, int]:
+        """The job worked on, and how many of its images are done with the answer; a dead process is replaced."""
+        job, share, self.share = self.job, self.share, None
+        assert job is not None
+        assert share is not None
+        try:
+            return job, job.keep(share, *self.worker.answer(f"running {job.task.name}", _LIMIT_S))
+        except WorkerError as error:
+            suspect = not self.worker.alive and error.error != "TimeoutError" and self._met != [job]
+            if not self.worker.alive:
+                self._start()
+            if suspect and job.left:
+                job.todo.appendleft(share)
+                return job, 0
+            return job, job.fail(error)
+
+
+def _next(hand: _Hand, waiting: deque[_Job], begun: list[_Job]) -> _Job | None:
+    """The job that an idle hand shall work on, ``None`` where there is nothing left to begin."""
+    if hand.job is not None and hand.job.todo:
+        return hand.job
+    if waiting:
+        begun.append(waiting.popleft())
+        return begun[-1]
+    return max((job for job in begun if job.todo), key=lambda job: len(job.todo), default=None)
+
+
+def _answer(workbench: Workbench, number: int, opened: Callable[[], Session], images: Float) -> tuple[Float, float]:
+    """In the worker: outputs for a share of the images of job ``number``, and what that took in seconds."""
+    start = time.perf_counter()
+    if workbench.job != number:
+        if workbench.job is not None:
+            workbench.job = None
+            workbench.session.close()
+        workbench.session = opened()
+        workbench.job = number
+    return predict(workbench.session, images), time.perf_counter() - start
