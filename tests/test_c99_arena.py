@@ -483,13 +483,13 @@ def test_which_kernels_may_write_over_their_input() -> None:
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_the_models_are_worth_running(batch: int) -> None:
-    """Of most models the outputs differ, and in the arena of many an output lies over its input."""
+    """Of most models the outputs differ, and in the arenas of most an output lies over its input."""
     models = [one for one in cases(batch) if not one.kernel]
     lively = [one for one in models if len({output.tobytes() for output in one.wanted}) > 2]
     overlapping = [one for one in models if overlaps(to_c(read_graph(one.model, "m"), "m").plan)]
     assert len(models) == MODELS
-    assert len(lively) > MODELS * 0.7
-    assert len(overlapping) > MODELS * 0.4
+    assert len(lively) > MODELS / 2
+    assert len(overlapping) > MODELS / 2
 
 
 def overlaps(plan: MemoryPlan) -> bool:
