@@ -222,9 +222,9 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
     return Grid(
         caption=(
             "Each file in the runtime's own build for that processor, which QEMU emulates: differences to the same "
-            "file here, on this machine, and to the Keras model it came from, and the executed instructions of one inference, "
-            "which are no time. LSB are steps of the output; float outputs have none, and differences without them are "
-            "in the output's unit."
+            "file here, on this machine, and to the Keras model it came from, and the executed instructions of one "
+            "inference, which are no time. LSB are steps of the output; float outputs have none, and differences "
+            "without them are in the output's unit."
         ),
         columns=columns,
         rows=tuple(
