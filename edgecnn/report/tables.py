@@ -212,21 +212,21 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
         Column("artifact", key="artifact"),
         Column("processor", key="processor"),
         Column("accuracy, % [95 %]", numeric=True, key="accuracy"),
-        Column("to this machine: largest", numeric=True, key="largest"),
-        Column("mean", numeric=True, key="mean"),
-        Column("same top class, %", numeric=True, key="agreement"),
-        Column("to the Keras model: largest", numeric=True),
-        Column("mean", numeric=True),
-        Column("same top class, %", numeric=True, key="reference_agreement"),
+        Column("largest difference to here", numeric=True, key="largest"),
+        Column("mean difference to here", numeric=True, key="mean"),
+        Column("same top class as here, %", numeric=True, key="agreement"),
+        Column("largest difference to Keras", numeric=True),
+        Column("mean difference to Keras", numeric=True),
+        Column("same top class as Keras, %", numeric=True),
         Column("instructions, millions", numeric=True, key="instructions"),
         Column("parity", key="parity"),
     )
     return Grid(
         caption=(
             "Each file in the runtime's own build for that processor, which QEMU emulates: differences to the same "
-            "file on this machine and to the Keras model it came from, and the executed instructions of one inference, "
-            "which are no time. LSB are steps of the output; float outputs have none, and differences without them are "
-            "in the output's unit."
+            "file here, on this machine, and to the Keras model it came from, and the executed instructions of one "
+            "inference, which are no time. LSB are steps of the output; float outputs have none, and differences "
+            "without them are in the output's unit."
         ),
         columns=columns,
         rows=tuple(
