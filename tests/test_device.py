@@ -20,11 +20,13 @@ from conftest import FinishedRun
 from tools import need
 
 from edgecnn import cli, device
+from edgecnn.bench.baseline import shipped_baselines
 from edgecnn.bundle import make_bundle
 from edgecnn.device import PYTHONS, Adb, Ssh, bench_on, wheels
 from edgecnn.device.transport import attended, execute
 from edgecnn.errors import ConfigError, DeviceError, RecordError
-from edgecnn.records import Report, Result, from_json
+from edgecnn.models import architecture, mnist_cnn
+from edgecnn.records import Report, Result, from_json, to_json
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 PYTHON = sys._base_executable  # type: ignore[attr-defined]
@@ -515,6 +517,17 @@ def test_a_bad_bundle_never_travels(phone: Phone, tmp_path: Path) -> None:
     done = command(tmp_path / "bad.zip", "--adb", "0123abc")
     assert done.returncode == 1
     assert "is not a sound bundle: File is not a zip file" in done.stderr
+    assert phone.calls() == []
+
+
+def test_a_baseline_of_another_model_is_told_before_anything_travels(
+    phone: Phone, bundle: Path, tmp_path: Path
+) -> None:
+    (shipped,) = shipped_baselines(architecture(mnist_cnn()))
+    (tmp_path / "gpu.json").write_bytes(to_json(shipped.replace(model="other.keras", architecture="0" * 64)))
+    done = command(bundle, "--baseline", tmp_path / "gpu.json", "--adb", "0123abc")
+    assert done.returncode == 2
+    assert "gpu.json is a baseline of other.keras" in done.stderr
     assert phone.calls() == []
 
 

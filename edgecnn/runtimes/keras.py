@@ -188,7 +188,7 @@ def _torch(path: Path, threads: int, device: str) -> _Loaded:
     def eager(images: Any) -> Any:
         return model(images, training=False)
 
-    # One for all batches: compiled for the first as it is, for the second with a free batch, which serves the others.
+    # Compiled for one image, for the first larger batch, and for the next with a free batch, which serves all others.
     # On a GPU each batch is a CUDA graph of its own, with the kernels that are fastest for it.
     mode = "reduce-overhead" if device == "gpu" else "default"
     torch.backends.cudnn.benchmark = device == "gpu"
