@@ -125,17 +125,13 @@ def fit(
         raise ModelError(f"no training images are left after a validation split of {validation_split}")
     classes = len(data.class_names)
 
-    with tf.device("CPU"):  # once, whatever the order: batches are picked from here
-        images, labels = tf.constant(data.train.images), tf.constant(data.train.labels)
-
     def batches(order: Any) -> Any:
-        def prepared(start: Any) -> Any:
-            picked = order[start : start + batch_size]
-            scaled = tf.cast(tf.gather(images, picked), tf.float32) * data.preprocessing.scale
-            return scaled + data.preprocessing.offset, tf.one_hot(tf.gather(labels, picked), classes)
+        def prepared(images: Any, labels: Any) -> Any:
+            scaled = tf.cast(images, tf.float32) * data.preprocessing.scale + data.preprocessing.offset
+            return scaled, tf.one_hot(labels, classes)
 
-        order = tf.constant(order)
-        return tf.data.Dataset.range(0, len(order), batch_size).map(prepared).prefetch(2)
+        split = data.train.images[order], data.train.labels[order]
+        return tf.data.Dataset.from_tensor_slices(split).batch(batch_size).map(prepared).prefetch(2)
 
     validation = batches(kept) if held_out else None
     steps = -(-len(used) // batch_size)
