@@ -1,14 +1,17 @@
 """Int8 .onnx files are right where sums of two products saturate, and files that are not are found."""
 
 import importlib.util
+import platform
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import pytest
+import tools
 from conftest import Workspace
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +20,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgecnn
 from edgecnn import cli
-from edgecnn.formats import onnx_qdq, saturation
+from edgecnn.data.dataset import make_dataset
+from edgecnn.emulation.answers import ready, run_on
+from edgecnn.files import sha256_file
+from edgecnn.formats import FORMATS, export, onnx_qdq, provenance_of, saturation, tflite
+from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import Graph, read_graph
+from edgecnn.inference import outputs_of, task_of
 from edgecnn.inspection import inspect
 from edgecnn.inspection.portable import saturating, without_constant_ifs, without_vnni
+from edgecnn.models import save_model
 from edgecnn.processor import kind_of, sums_saturate
+from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.records import ProcessorAnswers, Provenance, Tuning
 from edgecnn.runtimes import ort
 from edgecnn.runtimes.ort import open_model
 
@@ -302,3 +313,76 @@ def kit_module() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+# ------------------------------------------------------------------------------------------ on the real kernels
+
+
+@pytest.fixture(scope="module")
+def blurred(tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Provenance, Path]:
+    """A blur of bright images in front of another convolution: the sums of the blur leave 16 bits by far."""
+    folder = tmp_path_factory.mktemp("blurred")
+    keras.utils.set_random_seed(0)
+    first = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.Constant(1 / 18), activation="relu")
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 2)),
+            first,
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    save_model(model, folder / "blur.keras")
+    images = np.random.default_rng(0).uniform(0.7, 1, (40, 12, 12, 2)).astype(np.float32)
+    dataset = make_dataset(
+        "bright", "bright", *[((images * 255).astype(np.uint8), np.arange(40) % 3)] * 2, ["a", "b", "c"], (0.0, 1.0)
+    )
+    provenance = provenance_of("blur", sha256_file(folder / "blur.keras"), dataset)
+    return Source(model, None, images, "int8", 1), provenance, folder
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its Python runs on x86-64 alone")
+@pytest.mark.parametrize(
+    ("cpu", "in_float", "right"), [("any", (), True), ("any", (2, 3), True), ("vnni", (), False)], ids=str
+)
+def test_an_exported_file_on_haswell(
+    cpu: Any, in_float: tuple[int, ...], right: bool, blurred: tuple[Source, Provenance, Path]
+) -> None:
+    """ONNX Runtime's AVX2 kernels in QEMU, with default options: exact for files for any processor, tuned or not."""
+    tools.need("qemu-x86_64")
+    source, provenance, folder = blurred
+    source.onnx_cpu = cpu
+    source.tunings = {"int8": tuning(source, in_float)} if in_float else {}
+    place = folder / f"{cpu}-{len(in_float)}"
+    artifact = export(source, format=FORMATS["onnx"], scheme=SCHEMES["int8"], provenance=provenance, folder=place)
+    images, path = source.calibration, place / artifact.file
+    here = outputs_of(task_of(path), images)
+    assert len(np.unique(here)) > 10
+    labels = here.argmax(1)
+    (row,) = run_on(path, artifact, ready(["haswell"]), images, labels, here, here)
+    assert isinstance(row, ProcessorAnswers)
+    if right:
+        assert row.against_here.difference.max_abs == 0
+        assert row.violations == ()
+    else:
+        lsb = row.against_here.difference.mean_lsb
+        assert lsb is not None
+        assert lsb > 3
+        assert row.violations
+
+
+def tuning(source: Source, in_float: tuple[int, ...]) -> Tuning:
+    graph = read_graph(tflite.convert(source, SCHEMES["int8"]), "blur")
+    return Tuning(
+        operators=tuple(operator.kind for operator in graph.operators),
+        in_float=in_float,
+        unsigned=True,
+        cpu=None,
+        runtime="onnxruntime",
+        ratio=1.0,
+        ratio_low=1.0,
+        ratio_high=1.0,
+        untuned_ratio=1.0,
+        tried=1,
+    )
