@@ -26,7 +26,6 @@ from edgecnn.inference import outputs_of, task_of
 from edgecnn.models import save_model
 from edgecnn.pipeline import RunConfig, read_config, run
 from edgecnn.records import (
-    Artifact,
     EmulatedPython,
     Failure,
     ProcessorAnswers,
@@ -91,6 +90,22 @@ HALF = np.repeat([127, 0], 32).reshape(1, 8, 8)
 WEIGHTS = np.stack([np.full((1, 8, 8), 60), HALF]).astype(np.int8)  # (class, channel, height, width)
 
 
+BLUR_INPUT = TensorSpec(
+    name="image",
+    shape=(1, 1, 8, 8),
+    dtype="uint8",
+    layout="NCHW",
+    quantization=Quantization(scale=(1 / 255,), zero_point=(0,)),
+)
+BLUR_OUTPUT = TensorSpec(
+    name="classes",
+    shape=(1, 2),
+    dtype="uint8",
+    layout="NC",
+    quantization=Quantization(scale=(33 / 255,), zero_point=(0,)),
+)
+
+
 def blur_images() -> tuple[np.ndarray, np.ndarray]:
     """Bright images, of which class 1 is right, and images that are bright in the lower half only: class 0."""
     random = np.random.default_rng(0)
@@ -128,28 +143,10 @@ def blur_onnx() -> bytes:
         [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    for name, spec in (("input", BLUR_INPUT), ("output", BLUR_OUTPUT)):  # as in the files that edgecnn exports
+        model.metadata_props.add(key=f"edgecnn.{name}", value=to_json(spec).decode())
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
-
-
-def described(path: Path, scheme: str, output_scale: float) -> None:
-    """Write the sidecar of a file that edgecnn did not export."""
-    known: Artifact = artifacts.describe(path)
-    path.with_name(f"{path.name}.json").write_bytes(
-        to_json(
-            known.replace(
-                scheme=scheme,
-                input=known.input.replace(quantization=Quantization(scale=(1 / 255,), zero_point=(0,))),
-                output=TensorSpec(
-                    name="classes",
-                    shape=(1, 2),
-                    dtype="uint8",
-                    layout="NC",
-                    quantization=Quantization(scale=(output_scale,), zero_point=(0,)),
-                ),
-            )
-        )
-    )
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +162,8 @@ def blur(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     save_model(model, folder / "blur.keras")
     path = folder / "blur-int8.onnx"
     path.write_bytes(blur_onnx())
-    described(path, "int8", float(np.float32(33 / 255)))
+    known = artifacts.describe(path)
+    artifacts.sidecar(path).write_bytes(to_json(known.replace(scheme="int8")))
     return path, folder / "blur.keras", folder / "data.npz"
 
 
@@ -217,6 +215,22 @@ def right(status: int, found: ProcessorAnswers, err: str) -> None:
     assert found.against_reference.accuracy.correct == 100
     assert status == bool(found.against_here.violations)
     assert bool(status) == ("against this machine, which is wrong itself: " in err)
+
+
+@X86
+def test_a_machine_that_is_wrong_itself_is_told(blur: tuple[Path, Path, Path]) -> None:
+    on_x86()
+    images, labels = blur_images()
+    inputs = images[..., np.newaxis].astype(np.float32) / 255
+    (path, model, _), few = blur, slice(20)
+    reference = verify.reference_of(model, inputs[few])
+    swapped = np.ascontiguousarray(reference[:, ::-1])
+    for here, name in ((reference, answers.HERE), (swapped, answers.WRONG_HERE)):
+        (one,) = run_on(path, artifacts.load(path), ready(["nehalem"]), inputs[few], labels[few], reference, here)
+        assert isinstance(one, ProcessorAnswers)
+        assert one.against_reference.violations == ()
+        assert one.against_here.reference == name
+        assert bool(one.against_here.violations) == (here is swapped)
 
 
 def test_the_same_file_is_right_on_a_raspberry_pi(blur: tuple[Path, Path, Path], arm: Path, said: Said) -> None:
