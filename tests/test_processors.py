@@ -34,6 +34,7 @@ from edgecnn.records import (
     from_json,
     to_json,
 )
+from edgecnn.verify import reference_of
 
 FILES = Path(__file__).parent / "files"
 TINY = [FILES / "tiny-int8.tflite", FILES / "tiny-int8.onnx"]
@@ -223,7 +224,7 @@ def test_a_machine_that_is_wrong_itself_is_told(blur: tuple[Path, Path, Path]) -
     images, labels = blur_images()
     inputs = images[..., np.newaxis].astype(np.float32) / 255
     (path, model, _), few = blur, slice(20)
-    reference = verify.reference_of(model, inputs[few])
+    reference = reference_of(model, inputs[few])
     swapped = np.ascontiguousarray(reference[:, ::-1])
     for here, name in ((reference, answers.HERE), (swapped, answers.WRONG_HERE)):
         (one,) = run_on(path, artifacts.load(path), ready(["nehalem"]), inputs[few], labels[few], reference, here)
