@@ -227,7 +227,7 @@ def architecture_of(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             return _architecture(archive.read("config.json"))
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as a .keras archive: {error}; save the model again") from error
+        raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {error}; save the model again") from error
 
 
 def _architecture(config: str | bytes) -> str:

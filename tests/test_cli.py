@@ -496,7 +496,8 @@ def test_train_quantize_export_verify(edgecnn: Command, tmp_path: Path, workspac
 
     paths = [out / name for name in names]
     ended = edgecnn("verify", *paths, "--model", model, "--qat", weights, *settings)
-    assert (ended.status, ended.err) == (0, "")
+    assert ended.status == 0
+    assert re.fullmatch(r"verify: done in \d+\.\d s\n", ended.err)
     parities = [from_json(json.dumps(record).encode(), Parity, "stdout") for record in json.loads(ended.out)]
     assert [parity.reference for parity in parities] == [
         "fake-quantised Keras model",
