@@ -281,7 +281,7 @@ def test_layers_and_shapes_and_connections_change_the_hash(changes: dict[str, An
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "cannot be read as a .keras archive"), (b"PK\x05\x06" + bytes(18), "config.json"), (None, "no model file")],
+    [(b"", "cannot be loaded as a Keras 3 model"), (b"PK\x05\x06" + bytes(18), "config.json"), (None, "no model file")],
 )
 def test_a_hash_needs_a_file_that_is_a_model(content: bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
