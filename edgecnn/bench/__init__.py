@@ -171,9 +171,13 @@ def settings_of(
 def _part(runs: "Sequence[_Run]", order: Sequence[tuple[int, ...]], advance: Advance) -> None:
     """Rounds in ``order``, in one fresh process for each of ``runs``."""
     with ExitStack() as stack:
+        for run in runs:  # Python starts in all of them at once, which is not measured, and is done before anything is
+            run.attempt(partial(run.launch, stack))
+        for run in runs:
+            run.attempt(run.launched)
         for index in order[0]:
             run = runs[index]
-            run.attempt(partial(run.start, stack))
+            run.attempt(run.start)
             advance(_START_S, note=run.candidate.artifact.name)
         for visited in order:
             for index in visited:
@@ -226,10 +230,20 @@ class _Run:
                     subject=self.candidate.subject, stage="bench", error=error.error, reason=error.reason
                 )
 
-    def start(self, stack: ExitStack) -> None:
-        """Open the file in a fresh process that ``stack`` ends, warm up, settle how many invocations fit in a block."""
-        self._worker = worker = stack.enter_context(Worker())
-        call, timeouts = worker.call, self._timeouts
+    def launch(self, stack: ExitStack) -> None:
+        """Start a fresh process, which ``stack`` ends."""
+        self._worker = stack.enter_context(Worker())
+        self._worker.ask(Workbench.ready)
+
+    def launched(self) -> None:
+        """Wait until the process is idle."""
+        assert self._worker is not None
+        self._worker.answer("starting", self._timeouts.open_s)
+
+    def start(self) -> None:
+        """Open the file, warm up, settle how many invocations fit in a block."""
+        assert self._worker is not None
+        call, timeouts = self._worker.call, self._timeouts
         opened = call("opening the file", timeouts.open_s, Workbench.open, self.candidate, self._image)
         self._runtime = opened.runtime
         self._cold_starts.append(opened.cold_start)
@@ -263,7 +277,7 @@ class _Run:
         memory = self._worker.call("saying what memory it took", self._timeouts.block_s, Workbench.memory)
         if memory is not None and (self._memory is None or _grown(memory) > _grown(self._memory)):
             self._memory = memory
-        self._worker.stop()
+        self._worker.stop(patience_s=0.0)  # a back end may take seconds to leave in an orderly way
 
     def row(self, rounds: int) -> Result | Failure:
         """What became of it in the first ``rounds`` rounds."""
