@@ -40,7 +40,7 @@ class TellTale:
             raise ZeroDivisionError("a bug in a runtime")
         self.fault = fault
 
-    def encode(self, images: Any) -> None:
+    def put(self, images: Any) -> None:
         self.first = images[0, 0, 0, 0]
 
     def invoke(self) -> None:
@@ -50,7 +50,7 @@ class TellTale:
         if self.fault == "hang":
             signal.pause()
 
-    def decode(self) -> Any:
+    def take(self) -> Any:
         return np.array([[os.getpid(), self.first]], np.float32)
 
     def close(self) -> None:
