@@ -6,7 +6,7 @@ none either, it helps with the file that has most images left: all cores are bus
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing.connection import wait
@@ -57,12 +57,13 @@ def task_of(path: Path, runtime: str | None = None, *, batch: int = 1, images: i
     return Task(name, partial(open_session, path, runtime=runtime, batch=batch), images)
 
 
-def infer(tasks: Sequence[Task], images: Float, advance: Advance | None = None) -> Iterator[Outcome]:
+def infer(tasks: Sequence[Task], images: Float, advance: Advance | None = None) -> Generator[Outcome, None, None]:
     """Run every task over ``images`` ``(n, height, width, channels)``; each outcome comes as soon as it is there.
 
     What a task's ``open`` raises (it is pickled), a crash, and 10 minutes without an answer fail that task alone.
     A process that other tasks may have damaged gives no verdict: the images are tried again in a fresh one.
-    ``advance`` is told how many images are done.
+    ``advance`` is told how many images are done. Whoever stops before the last outcome closes the generator, which ends
+    the processes.
 
     Raises:
         SessionError: the system starts no processes.

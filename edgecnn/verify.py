@@ -1,8 +1,8 @@
 """Verification: an artifact against the model it came from, on the same images."""
 
-import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 
@@ -117,8 +117,9 @@ def _outputs(
     }
     outputs: dict[str, Float] = {}
     micro: dict[str, Float] = {}
-    with progress("verify", sum(task.count(images) for task in (*tasks, *in_micro))) as advance:
-        for task, answer, _ in infer([*tasks, *in_micro], images, advance):
+    total = sum(task.count(images) for task in (*tasks, *in_micro))
+    with progress("verify", total) as advance, closing(infer([*tasks, *in_micro], images, advance)) as outcomes:
+        for task, answer, _ in outcomes:
             if not isinstance(answer, EdgecnnError):
                 into, artifact = (outputs, tasks[task]) if task in tasks else (micro, in_micro[task])
                 into[artifact.sha256] = answer
@@ -198,7 +199,7 @@ def tflm_task(path: Path) -> Task:
 
 def reference_of(path: Path, images: Float) -> Float:
     """Outputs of the Keras model at ``path``, in large batches."""
-    with contextlib.closing(open_session(path, threads=0, batch=256)) as session:
+    with closing(open_session(path, threads=0, batch=256)) as session:
         return predict(session, images)
 
 

@@ -210,6 +210,31 @@ def test_every_candidate_has_several_processes_with_a_cold_start_each(tmp_path: 
 
 
 @pytest.mark.usefixtures("no_leftovers")
+def test_processes_start_together_and_from_then_on_one_works_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask, answer = Worker.ask, Worker.answer
+
+    def asking(self: Worker, step: Any, *arguments: Any) -> None:
+        asked.append(step.__name__)
+        ask(self, step, *arguments)
+
+    def answering(self: Worker, *arguments: Any) -> Any:
+        asked.append("answer")
+        return answer(self, *arguments)
+
+    monkeypatch.setattr(Worker, "ask", asking)
+    monkeypatch.setattr(Worker, "answer", answering)
+    bench([fake(tmp_path / f"{name}.fake") for name in "abc"], image=IMAGE, seconds=0.01, blocks=4, processes=2)
+    first, second = asked[: len(asked) // 2], asked[len(asked) // 2 :]
+    for part in (first, second):
+        assert part[:6] == ["ready"] * 3 + ["answer"] * 3
+        assert part[6::2] == ["open", "warm_up"] * 3 + ["block"] * 6 + ["memory"] * 3
+        assert set(part[7::2]) == {"answer"}
+
+
+@pytest.mark.usefixtures("no_leftovers")
 def test_memory_is_above_that_of_the_empty_process_by_what_the_model_takes(tmp_path: Path) -> None:
     with Worker() as worker:
         worker.call("opening", 60, Workbench.open, fake(tmp_path / "a.fake"), IMAGE)
@@ -384,7 +409,7 @@ def test_where_the_system_starts_no_more_processes_the_others_go_on(
 def test_a_worker_that_does_not_open_in_time_is_killed(tmp_path: Path) -> None:
     (row,) = bench([fake(tmp_path / "a.fake")], image=IMAGE, timeouts=Timeouts(open_s=0.001)).rows
     assert isinstance(row, Failure)
-    assert row.reason == "no answer within 0.001 s while opening the file; killed"
+    assert row.reason == "no answer within 0.001 s while starting; killed"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Files run in worker processes: the same bytes as in this process, all cores, and a crash is one file's own."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgecnn import inference
+from edgecnn import artifacts, inference
 from edgecnn.errors import ArtifactError, EdgecnnError, MissingExtraError, SessionError
+from edgecnn.files import sha256_file
 from edgecnn.inference import Task, infer, outputs_of, task_of
 from edgecnn.records import TensorSpec, to_json
 from edgecnn.runtimes import open_session, predict
 from edgecnn.runtimes.fake import FakeModel
+from edgecnn.verify import verify
 
 IMAGES = np.random.default_rng(0).random((400, 2, 2, 1), np.float32)
 
@@ -40,7 +43,7 @@ class TellTale:
             raise ZeroDivisionError("a bug in a runtime")
         self.fault = fault
 
-    def encode(self, images: Any) -> None:
+    def put(self, images: Any) -> None:
         self.first = images[0, 0, 0, 0]
 
     def invoke(self) -> None:
@@ -50,7 +53,7 @@ class TellTale:
         if self.fault == "hang":
             signal.pause()
 
-    def decode(self) -> Any:
+    def take(self) -> Any:
         return np.array([[os.getpid(), self.first]], np.float32)
 
     def close(self) -> None:
@@ -157,3 +160,15 @@ def test_workers_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
         [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "[1 1 1 1 1]\n"), done.stderr
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_whoever_stops_early_leaves_no_process(workspace: Any, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"nonsense")
+    sidecar = workspace.artifacts["onnx", "int8"].replace(file=damaged.name, sha256=sha256_file(damaged))
+    artifacts.sidecar(damaged).write_bytes(to_json(sidecar))
+    with pytest.raises(SessionError, match=r"onnxruntime cannot load damaged\.onnx") as failed:
+        verify([damaged, workspace.path("tflite", "int8")], workspace.data, model=workspace.model_file)
+    assert failed.tb is not None  # which keeps everything that was running alive
+    assert multiprocessing.active_children() == []

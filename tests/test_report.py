@@ -1177,6 +1177,17 @@ def shown(report: Report) -> str:
     return out.getvalue()
 
 
+def test_stages_are_listed_longest_first_and_summed_by_kind_in_the_terminal() -> None:
+    times = {"data": 0.4, "train": 20.0, "outputs-a.tflite": 30.0, "outputs-a.onnx": 15.0, "export-a.tflite": 2.0}
+    made = tuple(StageTime(name=name, seconds=seconds, reused=False) for name, seconds in times.items())
+    report = a_full_report().replace(stages=(*made, StageTime(name="quantize", seconds=99.0, reused=True)))
+    names = [row[0].text for row in page(report).parts[0].stages.rows]
+    assert names == ["outputs-a.tflite", "train", "outputs-a.onnx", "export-a.tflite", "data", "quantize"]
+    said = "Stages of the run, longest first: verify 45.0 s, train 20.0 s, export 2.00 s, data 400 ms, 1 used again"
+    assert said in " ".join(shown(report).split())
+    assert said in markdown_of(report)
+
+
 def test_the_terminal_output_fits_in_100_columns_when_piped() -> None:
     for report in (a_rich_report(), merged(), hostile_report()):
         assert max(len(line) for line in shown(report).splitlines()) <= 100

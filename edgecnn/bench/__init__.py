@@ -171,9 +171,13 @@ def settings_of(
 def _part(runs: "Sequence[Run]", order: Sequence[tuple[int, ...]], advance: Advance) -> None:
     """Rounds in ``order``, in one fresh process for each of ``runs``."""
     with ExitStack() as stack:
+        for run in runs:  # Python starts in all of them at once, which is not measured, and is done before anything is
+            run.attempt(partial(run.launch, stack))
+        for run in runs:
+            run.attempt(run.launched)
         for index in order[0]:
             run = runs[index]
-            run.attempt(partial(_start, run, stack))
+            run.attempt(run.start)
             advance(_START_S, note=run.candidate.artifact.name)
         for visited in order:
             for index in visited:
@@ -181,14 +185,14 @@ def _part(runs: "Sequence[Run]", order: Sequence[tuple[int, ...]], advance: Adva
                 advance(runs[index].block_s, note=runs[index].candidate.artifact.name)
         for run in runs:
             run.attempt(run.finish)
-
-
-def _start(run: "Run", stack: ExitStack) -> None:
-    run.start(stack.enter_context(Worker()))
+            run.attempt(run.leave)
 
 
 class Run:
-    """A candidate on its way to a row, measured in one worker after the other: ``start``, ``block`` …, ``finish``."""
+    """A candidate on its way to a row, measured in one worker after the other.
+
+    Each goes through ``launch``, ``launched``, ``start``, ``block`` …, ``finish`` and ``leave``.
+    """
 
     def __init__(
         self,
@@ -230,13 +234,22 @@ class Run:
                     subject=self.candidate.subject, stage="bench", error=error.error, reason=error.reason
                 )
 
-    def start(self, worker: Worker) -> None:
-        """Open the file in a fresh ``worker``, and ``go_on``."""
-        self._worker = worker
-        self.go_on(
-            worker,
-            worker.call("opening the file", self._timeouts.open_s, Workbench.open, self.candidate, self._image),
-        )
+    def launch(self, stack: ExitStack) -> None:
+        """Start a fresh process, which ``stack`` ends."""
+        self._worker = stack.enter_context(Worker())
+        self._worker.ask(Workbench.ready)
+
+    def launched(self) -> None:
+        """Wait until the process is idle."""
+        assert self._worker is not None
+        self._worker.answer("starting", self._timeouts.open_s)
+
+    def start(self) -> None:
+        """Open the file in the process that was launched, and ``go_on``."""
+        assert self._worker is not None
+        timeout_s = self._timeouts.open_s
+        opened = self._worker.call("opening the file", timeout_s, Workbench.open, self.candidate, self._image)
+        self.go_on(self._worker, opened)
 
     def go_on(self, worker: Worker, opened: Opened) -> None:
         """Warm up what ``worker`` has ``opened``, and settle how many invocations fit in a block."""
@@ -273,6 +286,11 @@ class Run:
         memory = self._worker.call("saying what memory it took", self._timeouts.block_s, Workbench.memory)
         if memory is not None and (self._memory is None or _grown(memory) > _grown(self._memory)):
             self._memory = memory
+
+    def leave(self) -> None:
+        """End the process: at once, since a back end may take seconds to leave in an orderly way."""
+        assert self._worker is not None
+        self._worker.stop(patience_s=0.0)
 
     def row(self, rounds: int) -> Result | Failure:
         """What became of it in the first ``rounds`` rounds."""

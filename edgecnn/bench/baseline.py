@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -174,10 +174,12 @@ def _recorded(
         throughput, end, peak = _sweep(worker, candidate, image, seconds / _SWEEP_SHARE, batches)
         worker.stop(patience_s=0.0)
     for number, blocks in enumerate(others, start=2):
-        with Worker() as worker:
-            run.start(worker)
+        with ExitStack() as stack:
+            run.launch(stack)
+            run.launched()
+            run.start()
             _measure(run, blocks, f"one image, {number} of {_PROCESSES}")
-            worker.stop(patience_s=0.0)
+            run.leave()
     row = run.row(_BLOCKS)
     assert isinstance(row, Result)  # a failure would have been raised
     return Baseline(

@@ -115,6 +115,9 @@ class Workbench:
         self._images: Float
         self._empty_bytes: int | None = None
 
+    def ready(self) -> None:
+        """Nothing: its answer tells that Python has started and what a worker needs is imported."""
+
     def open(self, candidate: Candidate, image: Float) -> Opened:
         """Open the candidate's file and classify ``image`` ``(height, width, channels)``, once per batch entry.
 

@@ -7,6 +7,7 @@ integers and differ by how they round. Right answers are whole numbers, so the s
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -65,11 +66,12 @@ def stages(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
             advance()
         tasks = {task_of(path): artifact for artifact, path in zip(found, paths, strict=True)}
         outputs = {}
-        for task, answer, _ in infer([*tasks], images):
-            if isinstance(answer, EdgecnnError):
-                raise answer
-            outputs[tasks[task].sha256] = answer
-            advance(note=task.name)
+        with closing(infer([*tasks], images)) as outcomes:
+            for task, answer, _ in outcomes:
+                if isinstance(answer, EdgecnnError):
+                    raise answer
+                outputs[tasks[task].sha256] = answer
+                advance(note=task.name)
         result = []
         for artifact, path in converted:
             advance(0, f"{artifact.file}, reference kernels")

@@ -501,10 +501,10 @@ def stages(report: Report) -> Grid:
             kind = stage.name.partition("-")[0].replace("outputs", "verify")
             kinds[kind] = kinds.get(kind, 0.0) + stage.seconds
     longest = sorted(kinds, key=lambda kind: -kinds[kind])
-    taken = ", ".join(f"{kind} {format.duration(kinds[kind])}" for kind in longest)
+    taken = [f"{kind} {format.duration(kinds[kind])}" for kind in longest]
     again = sum(stage.reused for stage in report.stages)
     return Grid(
-        caption=f"Stages of the run, longest first: {taken}" + (f"; {again} were used again" if again else ""),
+        caption="Stages of the run, longest first: " + ", ".join([*taken, *([f"{again} used again"] if again else [])]),
         columns=(Column("stage"), Column("time", numeric=True), Column("outputs")),
         rows=tuple(
             (

@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, UnknownNameError
 from edgecnn.records import TensorSpec
-
-Float = NDArray[np.float32]
+from edgecnn.runtimes.quantized_io import Float as Float
+from edgecnn.runtimes.quantized_io import from_output, to_input
 
 
 class Session(Protocol):
     """An artifact loaded into a runtime.
 
-    The three steps are apart so that latency can time ``invoke`` alone while verification uses all of them. A session
+    The three steps are apart so that latency can time ``invoke`` alone while verification uses all of them. ``encode``
+    is ``put`` of the images as ``to_input`` makes them, ``decode`` is ``from_output`` of what ``take`` gives. A session
     whose runtime tells how many bytes activations take has that as ``arena_bytes``; the others have no such attribute.
     """
 
@@ -31,8 +32,14 @@ class Session(Protocol):
         Quantises and changes the layout as the artifact's input asks.
         """
 
+    def put(self, values: NDArray[Any]) -> None:
+        """Put ``values``, of the type, shape and layout that the artifact stores, into the input."""
+
     def invoke(self) -> None:
         """Run the model once and return when the output is there."""
+
+    def take(self) -> NDArray[Any]:
+        """The output as the artifact stores it, ``(batch, …)``; valid until the next ``invoke``."""
 
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``; integers are dequantised with the output's scale."""
@@ -161,14 +168,17 @@ def predict(session: Session, images: Float) -> Float:
 
     Feeds the session's own batch; the last batch is filled up and the surplus thrown away.
     """
-    batch = session.batch
-    outputs = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        missing = batch - len(part)
-        if missing:
-            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-        session.encode(part)
+    batch, count = session.batch, len(images)
+    inputs = to_input(images, session.input)
+    filler = np.repeat(inputs[-1:], -count % batch, axis=0)
+    outputs = None
+    for start in range(0, count, batch):
+        part = inputs[start : start + batch]
+        session.put(part if len(part) == batch else np.concatenate([part, filler]))
         session.invoke()
-        outputs.append(session.decode()[: batch - missing])
-    return np.concatenate(outputs)
+        output = session.take()
+        if outputs is None:
+            outputs = np.empty((count, *output.shape[1:]), output.dtype)
+        outputs[start : start + batch] = output[: len(part)]
+    assert outputs is not None, "no images"
+    return from_output(outputs, session.output)

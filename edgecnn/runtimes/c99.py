@@ -11,8 +11,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
 from edgecnn.records import GeneratedC, from_json, to_json
@@ -49,7 +51,11 @@ class C99Session:
 
     def encode(self, images: Float) -> None:
         """Quantise ``images`` as the code's input asks."""
-        self._in = to_input(images, self.input)
+        self.put(to_input(images, self.input))
+
+    def put(self, values: NDArray[Any]) -> None:
+        """Run on ``values`` where they are, which are contiguous."""
+        self._in = values
         self._arguments = [ctypes.c_void_p(self._in.ctypes.data), *self._after]
 
     def invoke(self) -> None:
@@ -59,6 +65,10 @@ class C99Session:
     def decode(self) -> Float:
         """The output as float32 ``(1, classes)``."""
         return from_output(self._out, self.output)
+
+    def take(self) -> NDArray[Any]:
+        """The buffer that the code writes to."""
+        return self._out
 
     def provenance(self) -> bytes | None:
         """What stands in the comment at the beginning of the file."""

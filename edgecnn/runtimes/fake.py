@@ -8,8 +8,10 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError
 from edgecnn.records import Record, TensorSpec, from_json
@@ -70,6 +72,10 @@ class FakeSession:
             raise SessionError(f"the model takes images of shape {self._images.shape}, got {images.shape}")
         self._images = images
 
+    def put(self, values: NDArray[Any]) -> None:
+        """As ``encode``: float32 images go in as they are."""
+        self.encode(values)
+
     def invoke(self) -> None:
         """Wait as the model says, or misbehave."""
         if self._empty:
@@ -93,6 +99,10 @@ class FakeSession:
         top = np.round(self._images.sum(axis=(1, 2, 3))).astype(int) % self._model.classes
         output: Float = np.eye(self._model.classes, dtype=np.float32)[top]
         return output
+
+    def take(self) -> NDArray[Any]:
+        """As ``decode``."""
+        return self.decode()
 
     def provenance(self) -> bytes | None:
         """Nothing: a fake is not exported."""

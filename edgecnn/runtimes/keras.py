@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError
 from edgecnn.models import load_model
@@ -62,11 +63,15 @@ class KerasSession:
 
     def encode(self, images: Float) -> None:
         """Copy ``images`` to the device."""
-        if images.shape != self._shape:
+        self.put(images)
+
+    def put(self, values: NDArray[Any]) -> None:
+        """As ``encode``: float32 images go in as they are."""
+        if values.shape != self._shape:
             self._free()  # for what comes
-            self._call, self.compiled_with = self._loaded.compile(images.shape)
-            self._shape = images.shape
-        self._images = self._loaded.put(images)
+            self._call, self.compiled_with = self._loaded.compile(values.shape)
+            self._shape = values.shape
+        self._images = self._loaded.put(values)
 
     def invoke(self) -> None:
         """Run the model once and wait until the device has finished."""
@@ -75,6 +80,10 @@ class KerasSession:
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``."""
         return np.asarray(self._loaded.get(self._result), dtype=np.float32)
+
+    def take(self) -> NDArray[Any]:
+        """As ``decode``."""
+        return self.decode()
 
     def peak_device_bytes(self) -> int | None:
         """The most of the GPU's memory that was in use in this process; ``None`` on a CPU, or if not told."""

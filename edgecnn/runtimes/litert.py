@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError
 from edgecnn.formats.tflite_graph import read_graph
@@ -37,7 +38,11 @@ class LitertSession:
 
     def encode(self, images: Float) -> None:
         """Quantise ``images`` as the file's input asks and copy them into the interpreter."""
-        self._interpreter.set_tensor(self._in["index"], to_input(images, self.input))
+        self.put(to_input(images, self.input))
+
+    def put(self, values: NDArray[Any]) -> None:
+        """Copy ``values`` into the interpreter."""
+        self._interpreter.set_tensor(self._in["index"], values)
 
     def invoke(self) -> None:
         """Run the model once.
@@ -52,7 +57,12 @@ class LitertSession:
 
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``."""
-        return from_output(self._interpreter.get_tensor(self._out["index"]), self.output)
+        return from_output(self.take(), self.output)
+
+    def take(self) -> NDArray[Any]:
+        """A copy of the output."""
+        output: NDArray[Any] = self._interpreter.get_tensor(self._out["index"])
+        return output
 
     def provenance(self) -> bytes | None:
         """The metadata buffer "edgecnn"."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError
 from edgecnn.optional import require
@@ -46,7 +47,11 @@ class OrtSession:
 
     def encode(self, images: Float) -> None:
         """Quantise ``images`` as the file's input asks and bind them."""
-        self._in = self._ortvalue.ortvalue_from_numpy(to_input(images, self.input))
+        self.put(to_input(images, self.input))
+
+    def put(self, values: NDArray[Any]) -> None:
+        """Bind a copy of ``values``."""
+        self._in = self._ortvalue.ortvalue_from_numpy(values)
         self._binding.bind_ortvalue_input(self.input.name, self._in)
 
     def invoke(self) -> None:
@@ -62,7 +67,12 @@ class OrtSession:
 
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``."""
-        return from_output(self._out.numpy(), self.output)
+        return from_output(self.take(), self.output)
+
+    def take(self) -> NDArray[Any]:
+        """The output that is bound."""
+        output: NDArray[Any] = self._out.numpy()
+        return output
 
     def provenance(self) -> bytes | None:
         """The metadata property "edgecnn"."""

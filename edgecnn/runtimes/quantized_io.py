@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.records import TensorSpec
-from edgecnn.runtimes import Float
+
+Float = NDArray[np.float32]
 
 
 def to_input(images: Float, spec: TensorSpec) -> NDArray[Any]:

@@ -83,7 +83,11 @@ class TflmSession:
 
     def encode(self, images: Float) -> None:
         """Quantise ``images`` as the file's input asks and copy them into the arena."""
-        self._interpreter.set_input(to_input(images, self.input), 0)
+        self.put(to_input(images, self.input))
+
+    def put(self, values: NDArray[Any]) -> None:
+        """Copy ``values`` into the arena."""
+        self._interpreter.set_input(values, 0)
 
     def invoke(self) -> None:
         """Run the model once.
@@ -98,7 +102,12 @@ class TflmSession:
 
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``."""
-        return from_output(self._interpreter.get_output(0), self.output)
+        return from_output(self.take(), self.output)
+
+    def take(self) -> NDArray[Any]:
+        """A copy of the output."""
+        output: NDArray[Any] = self._interpreter.get_output(0)
+        return output
 
     def integers(self, values: NDArray[Any]) -> NDArray[Any]:
         """Input as the file stores it, ``(batch, …)`` of its own type, to output as the file stores it.
@@ -106,10 +115,9 @@ class TflmSession:
         Raises:
             SessionError: a kernel failed.
         """
-        self._interpreter.set_input(values, 0)
+        self.put(values)
         self.invoke()
-        output: NDArray[Any] = self._interpreter.get_output(0)
-        return output
+        return self.take()
 
     def provenance(self) -> bytes | None:
         """The metadata buffer "edgecnn"."""
