@@ -25,8 +25,12 @@ _MARKER = re.compile(r"^<!-- /?table:\S+ -->$", re.MULTILINE)
 
 def shipped_form(path: Path) -> bytes:
     """The recorded baseline at ``path`` as it comes with edgecnn."""
-    note = f"Every sample is in benchmarks/baselines/{path.name}."
-    return to_json(condensed(load_baseline(path), note))
+    baseline = load_baseline(path)
+    note = (
+        f"Comes with edgecnn, measured elsewhere, on {baseline.environment.gpu}; every sample is in "
+        f"benchmarks/baselines/{path.name}."
+    )
+    return to_json(condensed(baseline, note))
 
 
 def result_file(suite: str) -> Path:

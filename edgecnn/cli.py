@@ -184,7 +184,12 @@ def cli(verbose: bool) -> None:
 @click.option("--threads", type=_Numbers(int, "1,2"), help="To measure with.  [default: 1]")
 @click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
 @click.option("--cold", type=int, help="Fresh processes in which that is done: as many cold starts.  [default: 5]")
-@click.option("--baseline", "baselines", multiple=True, help="JSON from edgecnn baseline, or none.  [default: ours]")
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    help="JSON from edgecnn baseline, may be repeated; or none.  [default: what comes with edgecnn]",
+)
 @_on
 @_json
 def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:

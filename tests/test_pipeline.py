@@ -418,7 +418,7 @@ def test_a_run_is_put_beside_the_baseline_that_comes_with_edgecnn(undisturbed: t
     out, report = undisturbed
     (baseline,) = report.baselines
     assert baseline.device == "gpu: NVIDIA H100 80GB HBM3"
-    for name in ("report.md", "report.html", "report.csv"):
+    for name in ("report.md", "report.html", "report.csv", "report.json"):
         assert H100 in (out / name).read_text(encoding="utf-8")
     shown = io.StringIO()
     show(report, Console(file=shown, width=100))

@@ -12,6 +12,7 @@ from edgecnn.records import (
     Accuracy,
     Artifact,
     Difference,
+    Failure,
     History,
     Measurement,
     Preprocessing,
@@ -141,3 +142,13 @@ def test_numbers_computed_from_records() -> None:
     assert Accuracy(correct=3, total=4).value == 0.75
     assert math.isclose(sum(Accuracy(correct=1, total=2).interval), 1)
     assert History(epochs=()).epochs == ()
+
+
+def test_numbers_of_an_array_share_a_line_and_texts_stay_as_they_are() -> None:
+    texts = ("[ 1, 2 ]", "[\n 1\n]", "1", "")
+    found = Failure(subject=texts[0], stage=texts[1], error=texts[2], reason=texts[3])
+    assert from_json(to_json(found), Failure, "memory") == found
+    quantization = Quantization(scale=(1e-9, -2.5), zero_point=(-128, 0), axis=None)
+    lines = to_json(quantization).decode().splitlines()
+    assert lines == ["{", ' "scale": [1e-9,-2.5],', ' "zero_point": [-128,0],', ' "axis": null', "}"]
+    assert from_json(to_json(quantization), Quantization, "memory") == quantization

@@ -550,6 +550,7 @@ def _as_baseline(result: Result, report: Report) -> Baseline:
         measurement=measurement,
         accuracy=result.accuracy,
         answers=result.answers,
+        architecture=result.artifact.architecture,
         throughput=tuple(
             other.measurement
             for other in _results(report)
