@@ -389,7 +389,7 @@ def test_the_command(workspace: Workspace, verify_command: Any, tmp_path: Path) 
     assert (status, errors.artifact) == (0, tflite.name)
     status, _, err = verify_command("--layers", "--stages", tflite)
     assert status == 2
-    assert err.startswith("edgecnn: --stages and --layers")
+    assert err.startswith("edgecnn: --stages, --layers and --on")
 
 
 def test_the_command_ends_with_1_where_a_file_is_out_of_tolerance(

@@ -52,7 +52,7 @@ def test_weights_are_stored_as_the_scheme_says(scheme: str, workspace: Any) -> N
     large = {
         onnx.numpy_helper.to_array(weight).dtype.name
         for weight in model.graph.initializer
-        if np.prod(weight.dims) > 250
+        if np.prod(weight.dims) > 250 and not weight.name.startswith("probe/")
     }
     wanted = {"float32": {"float32"}, "float16": {"float16"}, "int8": {"int8"}}[SCHEMES[scheme].weights]
     assert large == ({"uint8"} if scheme == "dynamic-int8" else wanted)
