@@ -11,7 +11,9 @@ from pathlib import Path
 
 from benchmarks import against_others, int8_onnx, microcontroller
 from edgecnn.bench.baseline import condensed, load_baseline
-from edgecnn.errors import ConfigError
+from edgecnn.bench.comparison import best_batch, images_per_s
+from edgecnn.bench.statistics import summary
+from edgecnn.errors import ConfigError, RecordError
 from edgecnn.records import Report, from_json, to_json
 from edgecnn.report import format, read, rows
 from edgecnn.report.grid import Cell, Notes, machine, marks_of, setting
@@ -72,6 +74,7 @@ def _rendered(name: str, suite: str) -> str:
         "int8-onnx": int8_onnx.table,
         "int8-onnx-short": int8_onnx.short_table,
         "against-others": against_others.table,
+        "mnist-short": sentence,
     }.get(name, table)
     return render(read(path), source)
 
@@ -94,6 +97,29 @@ def table(report: Report, source: str) -> str:
     ]
     marked = [f"- ({mark}) {text}" for mark, text in notes.all()]
     return "\n\n".join("\n".join(part) for part in (lines, marked, [_measured_on(report, source, headline)]) if part)
+
+
+def sentence(report: Report, source: str) -> str:
+    """How the fastest int8 .tflite file compares with the float model on a GPU, one image at a time.
+
+    Raises:
+        RecordError: ``report``, which is from ``source``, has no such file or no baseline beside it.
+    """
+    fastest = None
+    for row in rows.table(report):
+        if row.runtime == "litert" and row.scheme in ("int8", "int8-qat") and row.timing and row.baseline:
+            fastest = row if fastest is None or row.timing.median < fastest.timing.median else fastest
+    if fastest is None:
+        raise RecordError(f"{source} has no int8 .tflite beside a float baseline; run: python -m benchmarks run mnist")
+    record, ratio, own = fastest.baseline.record, fastest.time_to_baseline, fastest.timing.median
+    gpu, many = summary(record.measurement).median, best_batch(record)
+    return (
+        f"**One image at a time, {fastest.name} on one CPU core answers {1 / ratio.value:.0f} "
+        f"[{1 / ratio.high:.0f}, {1 / ratio.low:.0f}] times sooner than the float model on an "
+        f"{record.environment.gpu}**: {format.duration(own)} against {format.duration(gpu)}, copies to the GPU not "
+        f"counted. In batches of {format.count(many.batch)} the GPU does {images_per_s(many) * own:.0f} times as many "
+        "images a second."
+    )
 
 
 def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
