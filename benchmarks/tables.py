@@ -124,11 +124,9 @@ def sentence(report: Report, source: str) -> str:
 
 def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
     about_name = [row.absent["measurement"]] if row.kind == "no baseline" else []
-    if row.elsewhere is not None:
-        about_name.append(f"{row.elsewhere} ({row.environment.machine}): never ranked")
     ratio = row.time_to_float32
     return (
-        Cell(row.name, notes.mark(*about_name)),
+        Cell(row.name if row.elsewhere is None else f"{row.name}, {row.elsewhere}", notes.mark(*about_name)),
         Cell(row.runtime or format.ABSENT),
         Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes)),
         Cell(format.ABSENT if row.accuracy is None else format.accuracy(row.accuracy)),
