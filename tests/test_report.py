@@ -608,6 +608,20 @@ def test_the_verdict_names_smallest_and_fastest_with_intervals() -> None:
     assert "float32.tflite on litert takes 4.000 times as long" in fastest
 
 
+def test_the_verdict_puts_the_fastest_beside_the_gpu() -> None:
+    alone = page(exact_report()).verdict[1]
+    beside = page(exact_report(baselines=(a_baseline(),))).verdict[1]
+    assert "of the time of" not in alone
+    said = re.search(
+        r" It takes ([\d.]+) .*of the time of mnist.keras \(jax\), (measured elsewhere, on .*?)\. ", beside
+    )
+    assert said is not None, beside
+    assert said[2].endswith("Example GPU 80GB")
+    (row,) = (row for row in table(exact_report(baselines=(a_baseline(),))) if row.name == "int8.tflite")
+    assert row.time_to_baseline is not None
+    assert float(said[1]) == pytest.approx(row.time_to_baseline.value, rel=0.01)
+
+
 def test_the_verdict_says_when_nothing_can_be_told_apart() -> None:
     alike = [a_result(INT8, 5e-5, 9871, spread=0.1), a_result(QAT, 5e-5, 9876, spread=0.1, seed=2)]
     report = a_report(alike, [a_parity(INT8, 9871), a_parity(QAT, 9876)])

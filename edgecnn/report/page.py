@@ -209,6 +209,10 @@ def _fastest(found: Findings, unit: Unit) -> str:
         if difference(ratio) == "none":
             text += " (the interval contains 1: no measurable difference)"
     text += "."
+    if row.baseline is not None and row.time_to_baseline is not None:
+        elsewhere = f"{row.baseline.model}, {row.baseline.elsewhere}"
+        name = row.baseline.name if row.foreign_baseline is None else elsewhere
+        text += f" It takes {estimate_text(row.time_to_baseline)} of the time of {name}."
     if found.tied:
         names = listed(f"{label(one.row)} (time ratio {estimate_text(one.ratio)})" for one in found.tied)
         text += f" No measurable difference in time between it and {names}."
