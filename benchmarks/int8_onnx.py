@@ -206,6 +206,7 @@ def _source(name: str, suite: Suite) -> tuple[Source, DataSet]:
     images = data.calibration(suite.images)
     if name == UNTRAINED:
         quantized = qat.fake_quantized(model, data)
+        quantized(images[:1], training=True)  # sets the ranges of weights, as a step of training does
         qat.calibrate_ranges(quantized, images)
     else:
         quantized, _ = qat.train_quantized(model, data, epochs=1, seed=suite.seed)

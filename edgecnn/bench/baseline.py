@@ -96,7 +96,7 @@ def record_baseline(
     output on the device and with the copies from and to the host, in turns, as ``bench`` does it; with as many threads
     as the back end likes (``threads`` 0). Accuracy is counted on all test images of ``data``. Without ``data`` it is
     ``None`` and the model is fed noise. Needs Keras and one back end, no other runtime. The work is done in three
-    processes, one after the other; the last one goes on to accuracy and throughput.
+    processes, one after the other; the first one goes on to accuracy and throughput.
 
     Args:
         path: a ``.keras`` file.
