@@ -247,8 +247,12 @@ class _Run:
         self.answers: dict[str, Answers] = {}  # by the file's hash
         self.found: dict[str, Float] = {}  # outputs, by the file's hash
         self.references: dict[str, Float] = {}  # outputs, by the name of the model
-        for partial in self.out.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
-            partial.unlink()
+        for own in (
+            self.work,
+            self.artifacts,
+        ):  # all that is in them is a run's; the rest of the folder may be anyone's
+            for partial in own.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
+                partial.unlink()
         self.tools = {tool: _version(tool) for tool in _TOOLS}
         self.processors = ready(config.on)  # what is missing is told before the long work
         self.model = self.out / "model.keras"

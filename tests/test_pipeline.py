@@ -225,6 +225,18 @@ def command(config: RunConfig, out: Path) -> list[str]:
     return [sys.executable, "-m", "edgecnn", "run", str(file), "--out", str(out)]
 
 
+def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
+    """A run clears up after a run that was killed, in its own subfolders only."""
+    theirs = [tmp_path / "docs" / ".thesis.odt.partial", tmp_path / ".notes.txt.partial"]
+    ours = [tmp_path / "work" / "epochs-1" / ".epoch-1.keras.partial", tmp_path / "artifacts" / ".m.tflite.partial"]
+    for path in (*theirs, *ours):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    pipeline._Run(RunConfig(), tmp_path)
+    assert all(path.is_file() for path in theirs)
+    assert not any(path.exists() for path in ours)
+
+
 def test_killed_again_and_again_ends_the_same(
     undisturbed: tuple[Path, Report], config: RunConfig, tmp_path: Path
 ) -> None:
