@@ -1,9 +1,10 @@
 """Which nodes of an .onnx file can saturate on x86 without VNNI, found from the file alone, on any processor.
 
-What ONNX Runtime computes there with sums that saturate was found by running each operator with its AVX2 kernels. The
-operators of ``_INTEGER`` do with uint8 activations and int8 weights. So do Conv, Gemm and MatMul between
-DequantizeLinear and QuantizeLinear (behind Gemm and MatMul it may be missing), with int8 activations as well, because
-these are stored as uint8 on x86. ConvInteger does not, nor a MatMul of two activations.
+What ONNX Runtime computes there with sums that saturate was found by running each operator with its AVX2 kernels, but
+for QAttention, which is taken to be like the others. The operators of ``_INTEGER`` do with uint8 activations and int8
+weights. So do Conv, Gemm and MatMul between DequantizeLinear and QuantizeLinear (behind Gemm and MatMul it may be
+missing), with int8 activations as well, because these are stored as uint8 on x86. ConvInteger does not, nor a MatMul of
+two activations.
 """
 
 from collections.abc import Callable, Iterable, Iterator
