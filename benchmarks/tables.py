@@ -105,10 +105,9 @@ def sentence(report: Report, source: str) -> str:
     Raises:
         RecordError: ``report``, which is from ``source``, has no such file or no baseline beside it.
     """
-    fastest = None
-    for row in rows.table(report):
-        if row.runtime == "litert" and row.scheme in ("int8", "int8-qat") and row.timing and row.baseline:
-            fastest = row if fastest is None or row.timing.median < fastest.timing.median else fastest
+    beside = [row for row in rows.table(report) if row.runtime == "litert" and row.timing and row.baseline]
+    int8 = (row for row in beside if row.scheme in ("int8", "int8-qat"))
+    fastest = min(int8, key=lambda row: row.timing.median, default=None)
     if fastest is None:
         raise RecordError(f"{source} has no int8 .tflite beside a float baseline; run: python -m benchmarks run mnist")
     record, ratio, own = fastest.baseline.record, fastest.time_to_baseline, fastest.timing.median

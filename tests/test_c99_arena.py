@@ -357,7 +357,7 @@ def program(cases: Sequence[Case]) -> Sources:
     """One program of all models: their layers as generated, under one copy of the kernels."""
     bodies = [re.sub(r"\b(layer|m)_(?=\d|invoke)", rf"m{place}_\1_", one.source) for place, one in enumerate(cases)]
     called = {name for body in bodies for name in re.findall(r"\b(\w+)\(", body)}
-    kernels = c99_kernels.code(called & c99_kernels.names(), {"requantize": "requantize_any"})
+    kernels = c99_kernels.code(called & c99_kernels._sections("c99_kernels.c").keys(), {"requantize": "requantize_any"})
     rows = [f"{{m{n}_m_invoke, {a.images[0].size}, {a.wanted[0].size}, {a.arena}}}" for n, a in enumerate(cases)]
     outputs = max(one.wanted[0].size for one in cases)
     driver = _DRIVER % {"memory": MEMORY, "cases": ", ".join(rows), "outputs": outputs}
@@ -478,7 +478,9 @@ def test_outputs_may_lie_as_near_as_is_said_but_no_nearer(target: str, batch: in
 
 
 def test_which_kernels_may_write_over_their_input() -> None:
-    assert {kernel for kernel in c99_kernels.names() if c99_kernels.order(kernel)} == OVER_THEIR_INPUT
+    assert {
+        kernel for kernel in c99_kernels._sections("c99_kernels.c") if c99_kernels.order(kernel)
+    } == OVER_THEIR_INPUT
 
 
 @pytest.mark.parametrize("batch", BATCHES)

@@ -150,10 +150,8 @@ def blur_onnx() -> bytes:
     return bytes(model.SerializeToString())
 
 
-@pytest.fixture(scope="module")
-def blur(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """The .onnx that saturates, the Keras model with the same weights, and the data."""
-    folder = tmp_path_factory.mktemp("blur")
+def save_blur(folder: Path) -> None:
+    """Write blur.keras, the Keras model with these weights, and data.npz into ``folder``."""
     images, labels = blur_images()
     np.savez(folder / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     model = keras.Sequential(
@@ -161,6 +159,13 @@ def blur(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     )
     model.layers[0].set_weights([WEIGHTS.transpose(2, 3, 1, 0).astype(np.float32) / 127])
     save_model(model, folder / "blur.keras")
+
+
+@pytest.fixture(scope="module")
+def blur(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The .onnx that saturates, the Keras model with the same weights, and the data."""
+    folder = tmp_path_factory.mktemp("blur")
+    save_blur(folder)
     path = folder / "blur-int8.onnx"
     path.write_bytes(blur_onnx())
     known = artifacts.describe(path)
@@ -473,15 +478,9 @@ def test_reasons_hold_no_addresses() -> None:
 @X86
 def test_a_run_adds_the_table_and_does_nothing_twice(tmp_path: Path) -> None:
     on_x86()
-    images, labels = blur_images()
-    np.savez(tmp_path / "d.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    model = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 8, use_bias=False), keras.layers.Flatten()]
-    )
-    model.layers[0].set_weights([WEIGHTS.transpose(2, 3, 1, 0).astype(np.float32) / 127])
-    save_model(model, tmp_path / "blur.keras")
+    save_blur(tmp_path)
     config = RunConfig(
-        model=str(tmp_path / "blur.keras"), data=str(tmp_path / "d.npz"), schemes=("float32",),
+        model=str(tmp_path / "blur.keras"), data=str(tmp_path / "data.npz"), schemes=("float32",),
         formats=("tflite", "onnx"), seconds=0.05, cold=1, on=("haswell",),
     )  # fmt: skip
     report = run(config, tmp_path / "run")

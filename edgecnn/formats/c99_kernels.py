@@ -18,11 +18,6 @@ class _Section(msgspec.Struct, frozen=True):
     code: str
 
 
-def names() -> frozenset[str]:
-    """The sections that there are."""
-    return frozenset(_sections(_FILES[0]))
-
-
 def order(kernel: str) -> str | None:
     """The order, "values", "pixels" or "channels", that all variants of a kernel say they keep; c99_kernels.c tells it.
 

@@ -28,7 +28,7 @@ def possible(weights: NDArray[np.int8], groups: int = 1) -> bool:
     flat = weights.reshape(len(weights), -1).astype(np.int32)
     if flat.shape[1] < 2 or 1 < groups == len(weights):
         return False
-    ordered = np.sort(flat, axis=1) * _HIGHEST_ACTIVATION
+    ordered = np.partition(flat, (1, -2), axis=1) * _HIGHEST_ACTIVATION
     lowest = np.minimum(ordered[:, :2], 0).sum(axis=1)
     highest = np.maximum(ordered[:, -2:], 0).sum(axis=1)
     return bool((lowest < _INT16.min).any() or (highest > _INT16.max).any())

@@ -24,7 +24,7 @@ import numpy as np
 
 from edgecnn.errors import ArtifactError, EdgecnnError, SessionError
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, product, timed
-from edgecnn.inspection.portable import saturating, without_constant_ifs
+from edgecnn.inspection.portable import Wiring, saturating, without_constant_ifs
 from edgecnn.optional import require
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import format as fmt
@@ -104,7 +104,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         raise
     except Exception as error:
         raise SessionError(f"onnxruntime cannot run {path.name}: {_first_line(error)}") from error
-    nodes = _Reader(onnx, model, {name: value.shape for name, value in feeds.items()}).nodes(executed)
+    nodes = _Reader(onnx, model, {name: value.shape for name, value in feeds.items()}).inspected(executed)
     nodes = tuple(node.replace(position=position.get(node.name), saturates=node.name in unsafe) for node in nodes)
     return Found(f"onnxruntime {ort.__version__}", nodes, run_seconds, _notes(nodes, run_seconds, branches))
 
@@ -180,24 +180,15 @@ def _tensors(listed: Iterable[dict[str, list[int]]]) -> tuple[tuple[str, tuple[i
     return tuple(("float32" if t == "float" else t, tuple(shape)) for entry in listed for t, shape in entry.items())
 
 
-class _Reader:
+class _Reader(Wiring):
     """The graph of a file, and which of its nodes are behind those that ran."""
 
     def __init__(self, onnx: Any, model: Any, inputs: dict[str, tuple[int, ...]]) -> None:
+        super().__init__(model.graph.node, model.graph.initializer)
         self.onnx = onnx
-        self.file_nodes = list(model.graph.node)
-        self.position = {node.name: number for number, node in enumerate(self.file_nodes)}
-        self.producer = {output: node for node in self.file_nodes for output in node.output if output}
-        self.consumers: dict[str, list[Any]] = {}
-        for node in self.file_nodes:
-            for name in node.input:
-                self.consumers.setdefault(name, []).append(node)
-        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        for node in self.file_nodes:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                self.constants[node.output[0]] = node.attribute[0].t
+        self.position = {node.name: number for number, node in enumerate(self.nodes)}
         self.roots = dict(self.constants)
-        for node in self.file_nodes:  # in an order in which inputs come first
+        for node in self.nodes:  # in an order in which inputs come first
             names = [name for name in node.input if name]
             if names and all(name in self.roots for name in names):
                 largest = max((self.roots[name] for name in names), key=lambda tensor: product(tensor.dims))
@@ -205,7 +196,7 @@ class _Reader:
         self.types = _types(onnx, model, inputs)
         self.counted: set[str] = set()
 
-    def nodes(self, executed: list[_Executed]) -> tuple[InspectedNode, ...]:
+    def inspected(self, executed: list[_Executed]) -> tuple[InspectedNode, ...]:
         behind = self._match(executed)
         total = sum(entry.seconds for entry in executed) or 1.0
         found = [
@@ -222,7 +213,7 @@ class _Reader:
         ]
         ran = {node.name for node in behind if node is not None}
         folded: set[str] = set(self.constants)
-        for node in self.file_nodes:
+        for node in self.nodes:
             if node.name not in ran:
                 constant = all(not name or name in folded for name in node.input)
                 if constant:
@@ -295,18 +286,18 @@ class _Reader:
     def _behind(self, entry: _Executed, others: set[str]) -> Any:
         """By the name the runtime gave it: the node's own, one derived from it, or that of the tensor it makes."""
         if entry.name in self.position:
-            return self.file_nodes[self.position[entry.name]]
+            return self.nodes[self.position[entry.name]]
         if entry.kernel in _CONVERSIONS:
             return None
         base = re.sub(r"(_token_\d+|_nchwc)+$", "", entry.name.removeprefix("fused "))
         node = self.producer.get(base)
         if base in self.position:
-            node = self.file_nodes[self.position[base]]
+            node = self.nodes[self.position[base]]
         if node is None:
             starts = [name for name in self.position if base.startswith(name) and not base[len(name) :][:1].isalnum()]
             if not starts:
                 return None
-            node = self.file_nodes[self.position[max(starts, key=len)]]
+            node = self.nodes[self.position[max(starts, key=len)]]
         # A tensor's name is that of the last node that was fused: go back to the one that computes.
         wanted, candidate = _plain(entry.kernel), node
         for _ in range(4):

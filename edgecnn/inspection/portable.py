@@ -72,7 +72,7 @@ def without_constant_ifs(model: Any, compute: Callable[[Any], bool]) -> Any:
         graph.initializer.extend(branch.initializer)
         constants.update(tensor.name for tensor in branch.initializer)
         nodes[:0] = _inlined(node, branch)
-    if True in conditions.values() or False in conditions.values():
+    if any(condition is not None for condition in conditions.values()):
         needed = _needed({value.name for value in graph.output}, graph.node)
         del graph.node[:]
         graph.node.extend(needed)
@@ -140,13 +140,12 @@ def _on_saturating(model: Any) -> bool:
     return bool(np.all(value))
 
 
-class _File:
-    """The nodes of a file, those inside other nodes included, and what they read."""
+class Wiring:
+    """Nodes, the stored ``constants`` that they read, and which node makes and which ones read a value, by its name."""
 
-    def __init__(self, graph: Any) -> None:
-        graphs = list(_graphs(graph))
-        self.nodes = [node for each in graphs for node in each.node]
-        self.constants = {tensor.name: tensor for each in graphs for tensor in each.initializer}
+    def __init__(self, nodes: Iterable[Any], initializers: Iterable[Any]) -> None:
+        self.nodes = list(nodes)
+        self.constants = {tensor.name: tensor for tensor in initializers}
         for node in self.nodes:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = node.attribute[0].t
@@ -156,12 +155,23 @@ class _File:
             for name in node.input:
                 self.consumers.setdefault(name, []).append(node)
 
+
+class _File(Wiring):
+    """A whole file, the nodes inside other nodes included."""
+
+    def __init__(self, graph: Any) -> None:
+        graphs = list(_graphs(graph))
+        super().__init__(
+            (node for each in graphs for node in each.node),
+            (tensor for each in graphs for tensor in each.initializer),
+        )
+
     def saturates(self, node: Any) -> bool:
         """Whether sums of the products in ``node`` can leave 16 bits."""
         if node.op_type in _INTEGER:
             weights, zero, axis = _INTEGER[node.op_type]
             signed = zero is not None and len(node.input) > zero and self._type(node.input[zero]) == np.int8
-            return not signed and self._can(node, node.input[weights], 0 if _attribute(node, "transB", 0) else axis)
+            return not signed and self._can(node, node.input[weights], axis)
         if node.op_type not in _IN_FLOAT or len(node.input) < 2:
             return False
         before = [self.producer[name] for name in node.input[:2] if name in self.producer]
@@ -170,7 +180,7 @@ class _File:
         stored = before[1].input[0]
         if stored not in self.constants or (node.op_type == "Conv" and not self._is_quantized(node.output[0])):
             return False
-        return self._can(node, stored, 0 if _attribute(node, "transB", 0) else _IN_FLOAT[node.op_type])
+        return self._can(node, stored, _IN_FLOAT[node.op_type])
 
     def _can(self, node: Any, weights: str, axis: int) -> bool:
         tensor = self.constants.get(weights)
@@ -179,7 +189,8 @@ class _File:
         array = require("onnx").numpy_helper.to_array(tensor)
         if array.dtype != np.int8 or array.ndim < 2:
             return False
-        return saturation.possible(np.moveaxis(array, axis, 0), _attribute(node, "group", 1))
+        outputs = 0 if _attribute(node, "transB", 0) else axis
+        return saturation.possible(np.moveaxis(array, outputs, 0), _attribute(node, "group", 1))
 
     def _type(self, name: str) -> Any:
         tensor = self.constants.get(name)
