@@ -9,6 +9,7 @@ from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_json
 from edgecnn.runtimes import open_session
 from edgecnn.runtimes.c99 import header_of, read_generated
+from edgecnn.worker import isolated
 
 
 def sidecar(path: Path) -> Path:
@@ -52,9 +53,20 @@ def _check_hash(path: Path, wanted: str, beside: Path) -> None:
 def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     """The record of a model file, read from the file itself through its runtime, or the one called ``runtime``.
 
+    Anybody may have made the file: it is opened in a process of its own.
+
     Raises:
         ArtifactError: no such file, or of no known format.
-        SessionError: the runtime refuses the file.
+        SessionError: the runtime refuses the file, crashes, or takes too long or too much memory.
+    """
+    return isolated(describe_here, path, runtime, batch, doing=f"opening {path.name}")
+
+
+def describe_here(path: Path, runtime: str | None = None, batch: int = 1) -> Artifact:
+    """As ``describe``, in this process: for files that were made in it, which saves the start of another.
+
+    Raises:
+        ArtifactError, SessionError: as ``describe``.
     """
     with contextlib.closing(
         open_session(path, runtime=runtime, threads=0, batch=batch)

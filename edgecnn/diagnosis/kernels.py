@@ -12,6 +12,7 @@ from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Artifact
 from edgecnn.runtimes.litert import LitertSession
+from edgecnn.worker import confine
 
 Kernels = Literal["reference", "built-in"]
 _RESOLVERS = {"reference": "BUILTIN_REF", "built-in": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
@@ -29,6 +30,7 @@ class KernelSession(LitertSession):
 
     def __init__(self, path: Path, artifact: Artifact, kernels: Kernels, *, keep: bool = False) -> None:
         module = require("ai_edge_litert.interpreter")
+        confine(path.stat().st_size)
         try:
             with quiet_stderr(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that keeping tensors takes memory

@@ -29,6 +29,7 @@ from edgecnn.optional import require
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import format as fmt
 from edgecnn.runtimes.ort import open_model
+from edgecnn.worker import confine
 
 _CONVERSIONS = (
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Transpose", "ReorderInput", "ReorderOutput",
@@ -85,6 +86,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         MissingExtraError: the package onnx is not installed.
     """
     onnx, ort = require("onnx"), require("onnxruntime")
+    confine(path.stat().st_size)
     try:
         model = onnx.load(str(path))
         _name_nodes(model)

@@ -28,6 +28,7 @@ from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import format as fmt
+from edgecnn.worker import confine
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "TRANSPOSE")
 _DATA = (
@@ -52,6 +53,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
     """
     graph = read_graph(path.read_bytes(), path.name)
     module = require("ai_edge_litert.interpreter")
+    confine(path.stat().st_size)
     try:
         # Shapes come from the runtime without delegates: tensors inside a delegate keep the shapes of the file.
         plain = _interpreter(module, path, graph, shape, module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, UnknownNameError
+from edgecnn.optional import require
 from edgecnn.records import TensorSpec
 from edgecnn.runtimes.quantized_io import Float as Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.worker import confine
 
 
 class Session(Protocol):
@@ -149,6 +151,9 @@ def open_session(
 ) -> Session:
     """Load the model file at ``path`` into the runtime called ``runtime``, or into the first that takes its format.
 
+    In this process, which a damaged file can crash, hang or fill: what comes from others is for ``edgecnn.inference``
+    or ``edgecnn.worker.isolated``.
+
     Raises:
         UnknownNameError: there is no such runtime.
         ArtifactError: the file is missing or of no known format, or of another than the runtime takes.
@@ -159,6 +164,8 @@ def open_session(
     if not path.is_file():
         raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
     session_class = getattr(importlib.import_module(chosen.module), chosen.session)
+    require(chosen.package)
+    confine(path.stat().st_size)  # what is loaded until here is ours
     session: Session = session_class(path, threads, batch, device)
     return session
 
