@@ -1,7 +1,6 @@
 """Reads a .tflite file into plain records: tensors with their constants and quantisation, operators with options."""
 
 import math
-import struct
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError
+from edgecnn.formats.tflite_verifier import FlatbufferError, verify
 from edgecnn.optional import require
 
 _DTYPES = {
@@ -70,10 +70,10 @@ def read_graph(model: bytes, where: object) -> Graph:
     if model[4:8] != b"TFL3":
         raise ArtifactError(f"{where} is not a TFLite file: it does not carry the identifier 'TFL3'")
     try:
-        return _graph(schema, model, where)
-    except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({reason})") from error
+        verify(model)
+    except FlatbufferError as error:
+        raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({error}); convert it again") from error
+    return _graph(schema, model, where)
 
 
 def macs(graph: Graph, operator: Operator, shapes: Mapping[int, tuple[int, ...]] = MappingProxyType({})) -> int:

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from edgecnn.errors import ArtifactError, EdgecnnError, SessionError
+from edgecnn.formats.onnx_verifier import verify
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, product, timed
 from edgecnn.inspection.portable import Wiring, saturating, without_constant_ifs
 from edgecnn.optional import require
@@ -86,9 +87,11 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         MissingExtraError: the package onnx is not installed.
     """
     onnx, ort = require("onnx"), require("onnxruntime")
-    confine(path.stat().st_size)
+    content = path.read_bytes()
+    confine(len(content))
+    verify(content, path.name)
     try:
-        model = onnx.load(str(path))
+        model = onnx.load_model_from_string(content)
         _name_nodes(model)
     except Exception as error:
         raise ArtifactError(f"{path} cannot be read as an ONNX file: {_first_line(error)}") from error

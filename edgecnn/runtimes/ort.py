@@ -10,7 +10,7 @@ from edgecnn.errors import SessionError
 from edgecnn.optional import require
 from edgecnn.processor import sums_saturate, this_processor
 from edgecnn.records import TensorSpec, from_json
-from edgecnn.runtimes import Float
+from edgecnn.runtimes import Float, stored_batch
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
 # Makes int8 weights uint8, so that sums of their products cannot saturate. Only for processors where they can: on
@@ -34,7 +34,7 @@ class OrtSession:
         self.batch = batch
         self.input = _spec(self._session.get_inputs(), "input", self._metadata, path)
         self.output = _spec(self._session.get_outputs(), "output", self._metadata, path)
-        if self.input.shape[0] not in (None, batch):
+        if stored_batch(path, self.input.shape) not in (None, batch):
             raise SessionError(
                 f"{path.name} was exported for a fixed batch of {self.input.shape[0]}, {batch} was asked for; "
                 "export it with --batch dynamic"
