@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType, TracebackType
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar, TypeVarTuple
 
-from edgecnn.errors import EdgecnnError, SessionError
+from edgecnn.errors import EdgecnnError, SessionError, one_line
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -46,7 +46,6 @@ _STACK_BYTES = 8 * 2**20  # of a thread; runtimes may start one for each core
 _GOODBYE_S = 5.0
 _ORPHAN_S = 2.0
 _LOG_TAIL = 65536
-_LONGEST_LINE = 300
 # How C++, LiteRT, ONNX Runtime, TensorFlow and the system say that there is no memory left.
 _OUT_OF_MEMORY = re.compile(
     # an arena that is too small is no lack of memory: "failed to allocate tensors"
@@ -222,7 +221,7 @@ class Worker(Generic[S]):
             else:
                 how += ", as happens when memory runs out,"
         tail = _tail(self._log)
-        last = next((_shown(line) for line in reversed(tail.split("\n")) if line.strip()), "")
+        last = next((one_line(line) for line in reversed(tail.split("\n")) if line.strip()), "")
         if _OUT_OF_MEMORY.search(tail):
             kind = "MemoryError"
             how += ", out of memory"
@@ -331,12 +330,6 @@ def _signal_name(number: int) -> str:
 def _tail(descriptor: int, since: int = 0) -> str:
     size = os.fstat(descriptor).st_size
     return os.pread(descriptor, _LOG_TAIL, max(since, size - _LOG_TAIL)).decode(errors="replace")
-
-
-def _shown(line: str) -> str:
-    """What a library printed, as it may stand in an error."""
-    text = "".join(char if char.isprintable() else " " for char in line).strip()
-    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}…"
 
 
 @contextmanager

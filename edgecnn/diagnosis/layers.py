@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from edgecnn import artifacts
 from edgecnn.data import DataSet
 from edgecnn.diagnosis.kernels import KernelSession
-from edgecnn.errors import ConfigError, SessionError
+from edgecnn.errors import ConfigError, SessionError, one_line
 from edgecnn.formats.onnx_qdq import to_onnx
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
@@ -312,7 +312,7 @@ def _ort_session(model: bytes) -> Any:
     try:
         return open_model(model, threads=1)  # single images are too little work to share
     except Exception as error:
-        raise SessionError(f"onnxruntime cannot load the graph in float: {_first_line(error)}") from error
+        raise SessionError(f"onnxruntime cannot load the graph in float: {one_line(error)}") from error
 
 
 def _ort_run(session: Any, feeds: dict[str, _Array]) -> dict[str, _Array]:
@@ -320,8 +320,4 @@ def _ort_run(session: Any, feeds: dict[str, _Array]) -> dict[str, _Array]:
     try:
         return dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:
-        raise SessionError(f"onnxruntime failed on the graph in float: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SessionError(f"onnxruntime failed on the graph in float: {one_line(error)}") from error
