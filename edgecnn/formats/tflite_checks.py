@@ -45,9 +45,8 @@ def check(graph: Graph, kinds: Container[str], purpose: str) -> None:
 
 
 def _check_inputs(graph: Graph, operator: Operator) -> None:
-    wanted = _INPUTS.get(operator.kind, 1)
-    if len(operator.inputs) < wanted:
-        raise ArtifactError(f"{operator} has inputs {operator.inputs}, {wanted} are needed")
+    if not operator.inputs:
+        raise ArtifactError(f"{operator} has no input")
     for position, index in enumerate(operator.inputs):
         if index < 0 and not (position == 2 and operator.kind in _WITH_BIAS):
             raise ArtifactError(f"{operator}: its input {position} is absent")
@@ -73,13 +72,6 @@ def shape_computations(graph: Graph) -> set[int]:
             found.add(operator.position)
     return found
 
-
-# how many inputs an operator must have, where it is not one
-_INPUTS = {
-    "PADV2": 3,
-    **dict.fromkeys(("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "MUL", "PAD", "SUB"), 2),
-    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TILE", "TRANSPOSE"), 2),
-}
 
 _WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 

@@ -22,6 +22,12 @@ _DTYPES = {
 _LONGEST_NAME = 400
 # A read graph costs time and memory for each of these, which the largest CNNs have some thousands of.
 _MOST_PARTS = 20_000
+# How many inputs an operator must have, where it is not one.
+_INPUTS = {
+    **dict.fromkeys(("PADV2", "TRANSPOSE_CONV"), 3),
+    **dict.fromkeys(("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "MUL", "PAD", "SUB"), 2),
+    **dict.fromkeys(("BATCH_MATMUL", "PRELU", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TILE", "TRANSPOSE"), 2),
+}
 # What is counted in the options of an operator.
 _WINDOW = ("filterHeight", "filterWidth", "strideH", "strideW")
 _COUNTED = {
@@ -170,15 +176,20 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
 
 
 def _check_operator(operator: Operator, tensors: tuple[Tensor, ...], where: object) -> None:
-    """Check what kernels divide by, which they do not check themselves."""
+    """Check that the inputs of its kind are there and what kernels divide by, which they do not check themselves."""
+    wanted = _INPUTS.get(operator.kind, min(1, len(operator.inputs)))
+    if len(operator.inputs) < wanted:
+        raise ArtifactError(f"{where}: {operator} has inputs {operator.inputs}, {wanted} are needed")
+    if -1 in operator.inputs[:wanted]:
+        raise ArtifactError(f"{where}: {operator}: its input {operator.inputs.index(-1)} is absent")
     counted = _COUNTED.get(operator.kind)
     if counted is None:
         return
     if not operator.options.keys() >= {*counted}:
         raise ArtifactError(f"{where}: {operator} has not the options of its kind: {', '.join(counted)}")
-    values = operator.counts(*counted)
-    if min(values) < 1:
-        raise ArtifactError(f"{where}: {operator}: {', '.join(counted)} are {values}; each must be at least 1")
+    for name, value in zip(counted, operator.counts(*counted), strict=True):
+        if value < 1:
+            raise ArtifactError(f"{where}: {operator}: {name} is {value}; it must be at least 1")
     for index in operator.inputs:
         if index >= 0 and 0 in tensors[index].shape:
             raise ArtifactError(

@@ -421,24 +421,24 @@ def _make_c(folder: Path) -> None:
     for number, content in enumerate(int8_files()[:3]):
         place = folder / str(number)
         place.mkdir()
-        (place / "model.c").write_bytes(c99.embed(content, about))
-        (place / "model.h").write_bytes(c99.header(content, about))
+        (place / "model-int8.c").write_bytes(c99.embed(content, about))
+        (place / "model-int8.h").write_bytes(c99.header(content, about))
 
 
 def _damage_c(path: Path, draw: random.Random) -> None:
     """Damage what the code says of itself: the code is trusted."""
-    before, start, rest = (path / "model.c").read_bytes().partition(b"   edgecnn: ")
+    before, start, rest = (path / "model-int8.c").read_bytes().partition(b"   edgecnn: ")
     said, end, code = rest.partition(b"\n")
     said = json_of(damaged_tree(json.loads(said), draw)) if draw.randrange(4) else damaged_bytes(said, draw)
-    (path / "model.c").write_bytes(before + start + said.replace(b"*/", b"") + end + code)
+    (path / "model-int8.c").write_bytes(before + start + said.replace(b"*/", b"") + end + code)
 
 
 def _run_c(path: Path) -> None:
     from edgecnn import artifacts
     from edgecnn.inference import outputs_of, task_of
 
-    artifacts.load(path / "model.c")
-    outputs_of(task_of(path / "model.c"), np.zeros((2, 8, 8, 2), np.float32))
+    artifacts.load(path / "model-int8.c")
+    outputs_of(task_of(path / "model-int8.c"), np.zeros((2, 8, 8, 2), np.float32))
 
 
 READERS: tuple[Reader, ...] = (
