@@ -4,8 +4,10 @@ import hashlib
 import io
 import json
 import re
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,14 @@ from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, OutputError, UnknownNameError, one_line
 from edgecnn.files import write_atomic
 from edgecnn.optional import require
+
+# What is in a .keras file, and how many times its size it may unpack to; Keras does not compress.
+_MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
+_MOST_UNPACKED = 20
+# What zipfile and json raise for damaged input.
+_DAMAGED = (
+    OSError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 def mnist_cnn(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10) -> Any:
@@ -138,11 +148,11 @@ def load_model(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        text = one_line(error)
-        if "unsafe" in text.lower() or "lambda" in text.lower():
+        text, whole = one_line(error), str(error).lower()
+        if "unsafe" in whole or "safe_mode" in whole or "lambda" in whole:  # how to allow it is no advice
+            what = "a Lambda layer with Python code" if "lambda" in whole else "a layer that brings code or reads files"
             raise ModelError(
-                f"{path} holds a Lambda layer with Python code, which is not run for safety; "
-                "replace it with a built-in Keras layer and save again"
+                f"{path} holds {what}, which is not run for safety; replace it with a built-in Keras layer and save again"
             ) from error
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text}") from error
 
@@ -152,6 +162,21 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path} does not end in .keras; save the model with model.save('name.keras') in Keras 3")
     if not path.is_file():
         raise ModelError(f"no model file at {path}; check the path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from error
+    for member in members:
+        if member.filename not in _MEMBERS:
+            raise ModelError(f"{path} holds {member.filename[:100]!a}, which no model of images needs; save it again")
+    unpacked, size = sum(member.file_size for member in members), path.stat().st_size
+    if unpacked > _MOST_UNPACKED * size:
+        raise ModelError(f"{path} has {size:,} bytes and unpacks to {unpacked:,}, which no weights do; save it again")
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path} cannot be loaded as a Keras 3 model: {one_line(error)}; save the model again")
 
 
 def save_model(model: Any, path: Path, *, with_optimizer: bool = False) -> None:
@@ -226,8 +251,8 @@ def architecture_of(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             return _architecture(archive.read("config.json"))
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {error}; save the model again") from error
+    except (*_DAMAGED, LookupError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _architecture(config: str | bytes) -> str:

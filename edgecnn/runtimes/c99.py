@@ -5,6 +5,7 @@ The file is compiled and run: give it code that you trust.
 
 import _ctypes
 import ctypes
+import math
 import os
 import re
 import shutil
@@ -16,13 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import ArtifactError, SessionError
+from edgecnn.errors import ArtifactError, SessionError, one_line
 from edgecnn.records import GeneratedC, from_json, to_json
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
 _FLAGS = ("-std=c99", "-O3", "-shared", "-fPIC")
 _COMPILE_LIMIT_S = 300
+# What generated code can be.
+_DTYPES = ("int8", "uint8")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_MOST_BYTES = 2**30
 
 
 class C99Session:
@@ -42,7 +47,10 @@ class C99Session:
         self.input, self.output = self._said.input, self._said.output
         with tempfile.TemporaryDirectory() as folder:  # each session has a library, and so an arena, of its own
             self._library = ctypes.CDLL(str(_compiled(path, Path(folder))))
-        self._invoke = getattr(self._library, f"{self._said.name}_invoke")
+        try:
+            self._invoke = getattr(self._library, f"{self._said.name}_invoke")
+        except AttributeError as error:
+            raise SessionError(f"{path.name} does not define {self._said.name}_invoke; export it again") from error
         self._invoke.restype = None
         self._out = np.zeros([size or 1 for size in self.output.shape], self.output.dtype)
         self._arena = np.zeros(self._said.memory.arena_bytes // 4 + 1, np.int32)
@@ -106,7 +114,16 @@ def said_in(source: bytes, where: str) -> GeneratedC:
     found = re.search(rb"^   edgecnn: (\{.*\})$", source, re.MULTILINE)
     if found is None:
         raise ArtifactError(f"{where} is no C code of edgecnn's; write some with: edgecnn export --formats c99")
-    return from_json(found[1], GeneratedC, f"the comment in {where}")
+    said = from_json(found[1], GeneratedC, f"the comment in {where}")
+    for kind, spec in (("input", said.input), ("output", said.output)):
+        sizes = [1 if size is None else size for size in spec.shape]
+        if spec.dtype not in _DTYPES or not sizes or min(sizes) < 1 or math.prod(sizes) > _MOST_BYTES:
+            raise ArtifactError(f"{where} says of itself that its {kind} is {spec.dtype} {spec.shape}; export it again")
+    if not _NAME.fullmatch(said.name) or not 0 <= said.memory.arena_bytes <= _MOST_BYTES:
+        raise ArtifactError(
+            f"{where} says of itself what no code of edgecnn's does: its comment is damaged; export it again"
+        )
+    return said
 
 
 def _compiled(path: Path, folder: Path) -> Path:
@@ -126,5 +143,5 @@ def _compiled(path: Path, folder: Path) -> Path:
         raise SessionError(f"{path.name} cannot be compiled: {compiler}: {error.strerror}") from error
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise SessionError(f"{path.name} does not compile: {(lines or ['no message'])[0].strip()}")
+        raise SessionError(f"{path.name} does not compile: {one_line((lines or ['no message'])[0])}")
     return library
