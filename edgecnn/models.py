@@ -152,7 +152,8 @@ def load_model(path: Path) -> Any:
         if "unsafe" in whole or "safe_mode" in whole or "lambda" in whole:  # how to allow it is no advice
             what = "a Lambda layer with Python code" if "lambda" in whole else "a layer that brings code or reads files"
             raise ModelError(
-                f"{path} holds {what}, which is not run for safety; replace it with a built-in Keras layer and save again"
+                f"{path} holds {what}, which is not run for safety; "
+                "replace it with a built-in Keras layer and save again"
             ) from error
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text}") from error
 
