@@ -19,6 +19,7 @@ import click
 
 from edgecnn.errors import BenchError, ConfigError, EdgecnnError
 from edgecnn.progress import working
+from edgecnn.temporary import own_temporary_folder
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
@@ -1048,7 +1049,7 @@ def _interrupts_heard() -> Iterator[None]:
 def main() -> NoReturn:
     """Entry point: turns an ``EdgecnnError`` into one line on stderr and its exit status."""
     try:
-        with _interrupts_heard(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
+        with _interrupts_heard(), own_temporary_folder(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
             cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
