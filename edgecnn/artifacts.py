@@ -5,10 +5,13 @@ from pathlib import Path
 
 from edgecnn.errors import ArtifactError
 from edgecnn.files import sha256_file
+from edgecnn.formats import onnx_verifier
+from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_json
 from edgecnn.runtimes import open_session
 from edgecnn.runtimes.c99 import header_of, read_generated
+from edgecnn.worker import isolated
 
 
 def sidecar(path: Path) -> Path:
@@ -29,6 +32,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     beside = sidecar(path)
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)
+    check_sound(path)  # whoever made the file may have made its sidecar too
     artifact = from_json(beside.read_bytes(), Artifact, beside)
     _check_hash(path, artifact.sha256, beside)
     for companion in artifact.companions:
@@ -49,13 +53,37 @@ def _check_hash(path: Path, wanted: str, beside: Path) -> None:
         )
 
 
+def check_sound(path: Path) -> None:
+    """Check, before a runtime opens the file at ``path``, what can be told without one.
+
+    Raises:
+        ArtifactError: a .tflite that ``read_graph`` refuses, or an .onnx that ``onnx_verifier`` does.
+    """
+    if path.suffix == ".tflite" and path.is_file():
+        read_graph(path.read_bytes(), path.name)
+    if path.suffix == ".onnx" and path.is_file():
+        onnx_verifier.verify(path.read_bytes(), path.name)
+
+
 def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     """The record of a model file, read from the file itself through its runtime, or the one called ``runtime``.
 
+    Anybody may have made the file: it is opened in a process of its own.
+
     Raises:
         ArtifactError: no such file, or of no known format.
-        SessionError: the runtime refuses the file.
+        SessionError: the runtime refuses the file, crashes, or takes too long or too much memory.
     """
+    return isolated(describe_here, path, runtime, batch, doing=f"opening {path.name}")
+
+
+def describe_here(path: Path, runtime: str | None = None, batch: int = 1) -> Artifact:
+    """As ``describe``, in this process: for files that were made in it, which saves the start of another.
+
+    Raises:
+        ArtifactError, SessionError: as ``describe``.
+    """
+    check_sound(path)
     with contextlib.closing(
         open_session(path, runtime=runtime, threads=0, batch=batch)
     ) as session:  # as the runtime likes

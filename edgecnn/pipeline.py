@@ -698,7 +698,7 @@ class _Run:
     def bench(self, exported: list[Artifact]) -> BenchResults:
         """bench.json: the Keras model and every artifact, interleaved."""
         config = self.config
-        keras = artifacts.describe(self.model)
+        keras = artifacts.describe_here(self.model)
         devices = ["cpu", *(["gpu"] if require("tensorflow").config.list_physical_devices("GPU") else [])]
         candidates = [
             Candidate(path=self.model, artifact=keras, threads=threads, device=device)

@@ -16,6 +16,7 @@ from edgecnn.errors import ArtifactError
 from edgecnn.records import Artifact, Quantization
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.runtimes.tflm import TflmSession
+from edgecnn.worker import confine, isolated
 
 Integers = NDArray[np.int8] | NDArray[np.uint8]
 
@@ -133,9 +134,15 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         inputs = to_input(loaded.inputs(loaded.test.images[first]), artifact.input)
         kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
     inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
-    with contextlib.closing(TflmSession(model.path, 1, 1, "cpu")) as session:
-        outputs = np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
+    outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
     return Golden(inputs=inputs.reshape(len(inputs), -1), outputs=outputs, kind=kind)
+
+
+def _answers(path: Path, inputs: Integers) -> Integers:
+    """What TFLM gives for ``inputs`` ``(n, …)``: ``(n, size)``."""
+    confine(path.stat().st_size)
+    with contextlib.closing(TflmSession(path, 1, 1, "cpu")) as session:
+        return np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
 
 
 def golden_header(name: str, found: Golden) -> bytes:
