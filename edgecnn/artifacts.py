@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from edgecnn.errors import ArtifactError
-from edgecnn.files import sha256_file
+from edgecnn.files import read_bytes, sha256_file
 from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_json
 from edgecnn.runtimes import open_session
@@ -29,7 +29,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     beside = sidecar(path)
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)
-    artifact = from_json(beside.read_bytes(), Artifact, beside)
+    artifact = from_json(read_bytes(beside), Artifact, beside)
     _check_hash(path, artifact.sha256, beside)
     for companion in artifact.companions:
         if Path(companion.file).name != companion.file:

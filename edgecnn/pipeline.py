@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from edgecnn import artifacts
+from edgecnn.arrays import read_npy
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline, shipped_baselines
 from edgecnn.bench.comparison import answers_of, check_fits
@@ -31,7 +32,7 @@ from edgecnn.errors import (
     UnknownNameError,
     UnsupportedError,
 )
-from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
+from edgecnn.files import make_folder, read_bytes, remove_leftovers, sha256_bytes, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
@@ -188,7 +189,7 @@ def read_config(path: Path) -> RunConfig:
         ConfigError: no such file, no TOML, an unknown key, or a value of the wrong type.
     """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=RunConfig)
+        return msgspec.toml.decode(read_bytes(path), type=RunConfig)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -251,8 +252,7 @@ class _Run:
             self.work,
             self.artifacts,
         ):  # all that is in them is a run's; the rest of the folder may be anyone's
-            for partial in own.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
-                partial.unlink()
+            remove_leftovers(own)  # of a run that was killed, maybe with other settings
         self.tools = {tool: _version(tool) for tool in _TOOLS}
         self.processors = ready(config.on)  # what is missing is told before the long work
         self.model = self.out / "model.keras"
@@ -560,7 +560,7 @@ class _Run:
                 _save(self.kept(kind), reference_of(self.model, self.test_images))
 
         self.stage(f"outputs-{_dashed(kind)}", inputs, [self.kept(kind)], make)
-        outputs: Float = np.load(self.kept(kind), allow_pickle=False)
+        outputs: Float = read_npy(self.kept(kind))
         return outputs
 
     def outputs(self, exported: list[Artifact]) -> tuple[dict[str, Float], dict[str, Float]]:
@@ -585,7 +585,7 @@ class _Run:
         missing = []
         for task, (artifact, known, name, inputs) in asked.items():
             if self.reuse(f"outputs-{_dashed(name)}", inputs, [self.kept(name)]):
-                known[artifact.sha256] = np.load(self.kept(name), allow_pickle=False)
+                known[artifact.sha256] = read_npy(self.kept(name))
             else:
                 missing.append(task)
         with progress("verify", sum(task.count(self.test_images) for task in missing)) as advance:

@@ -31,6 +31,7 @@ from edgecnn import artifacts
 from edgecnn.data import DataSet
 from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.errors import ConfigError, SessionError
+from edgecnn.files import read_bytes
 from edgecnn.formats.onnx_qdq import to_onnx
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
@@ -76,7 +77,7 @@ def layers(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
         references[FAKE_QUANTIZED] = fake_quantized_outputs(Source.load(model, data, qat_weights=qat_weights), images)
     result = []
     for artifact, path in zip(found, paths, strict=True):
-        graph = read_graph(path.read_bytes(), path.name)
+        graph = read_graph(read_bytes(path), path.name)
         layer_of = _layers_of(graph)
         if not any(layer_of.values()):
             raise ConfigError(f"{path.name} has no int8 activations, so there is no error of a layer to look at")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
+from edgecnn.files import read_bytes
 from edgecnn.records import GeneratedC, from_json, to_json
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
@@ -91,7 +92,7 @@ def read_generated(path: Path) -> GeneratedC:
         ArtifactError: edgecnn did not generate it, or its header is missing.
         RecordError: what it says is damaged.
     """
-    said = said_in(path.read_bytes(), path.name)
+    said = said_in(read_bytes(path), path.name)
     if not header_of(path).is_file():
         raise ArtifactError(f"{path.name} belongs to {header_of(path).name}, which is not beside it; copy it there")
     return said
