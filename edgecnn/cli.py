@@ -22,6 +22,7 @@ import click
 
 from edgecnn.errors import BenchError, ConfigError, EdgecnnError
 from edgecnn.progress import working
+from edgecnn.temporary import own_temporary_folder
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
@@ -1091,7 +1092,7 @@ def main() -> NoReturn:
     _open_streams()
     try:
         _check_words(sys.argv[1:])
-        with _interrupts_heard(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
+        with _interrupts_heard(), own_temporary_folder(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
             cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 import platformdirs
 
@@ -90,20 +91,51 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Let no other process that asks for the same into ``folder`` at the same time.
 
+    The system frees the lock of a process that ends, however it ends.
+
     Raises:
-        OutputError: the folder cannot be written to.
+        OutputError: the folder cannot be written to; or another process is in it, and this one is not to ``wait``.
     """
     path = folder / ".lock"
     try:
-        lock = path.open("w")
+        lock = _locked_file(path, wait)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; change its permissions") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked_file(path: Path, wait: bool) -> IO[str]:
+    while True:
+        lock = path.open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_at(path, lock):
+                lock.truncate(0)
+                lock.write(f"{os.getpid()}\n")
+                lock.flush()
+                return lock
+        except BlockingIOError as error:
+            lock.seek(0)
+            process = lock.read(20).strip() or "unknown"
+            lock.close()
+            raise OutputError(
+                f"another edgecnn process ({process}) works in {path.parent}; wait for it to end, or name another"
+            ) from error
+        lock.close()  # who had the lock has ended and removed the file: there is none, or another one
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -127,8 +127,8 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
         raise ModelError(f"model {name} cannot take images of {data.input_shape}: {error}") from error
 
 
-def load_model(path: Path) -> Any:
-    """Load a Keras 3 model, without its optimizer. Keras' safe mode stays on: no code in the file is run.
+def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
+    """Load a Keras 3 model, by default without its optimizer. Keras' safe mode stays on: no code in the file is run.
 
     Raises:
         ModelError: the file is missing, damaged, no .keras file, or holds a Lambda layer with code.
@@ -136,7 +136,7 @@ def load_model(path: Path) -> Any:
     keras = require("keras")
     _check_file(path)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except Exception as error:
         text = " ".join(str(error).split())
         if "unsafe" in text.lower() or "lambda" in text.lower():

@@ -17,6 +17,7 @@ import pytest
 
 from edgecnn.errors import OutputError
 from edgecnn.files import (
+    locked,
     make_folder,
     read_bytes,
     remove_leftovers,
@@ -240,3 +241,56 @@ def test_folder_that_cannot_be_made_or_written(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "mkdir", denied)
     with pytest.raises(OutputError, match=r"cannot create output folder .*: Permission denied"):
         make_folder(tmp_path / "new")
+
+
+# ------------------------------------------------------------------------------------------------------- locks
+
+
+def test_a_locked_folder_is_entered_one_by_one(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom edgecnn.files import locked\n"
+        "folder = Path(sys.argv[1])\n"
+        "for _ in range(50):\n    with locked(folder):\n"
+        "        count = int((folder / 'count').read_text())\n"
+        "        (folder / 'count').write_text(str(count + 1))\n"
+    )
+    (tmp_path / "count").write_text("0")
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "200"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["count"], "the lock goes with the last of them"
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that is in ``tmp_path`` and stays there."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom edgecnn.files import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"in\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, holder: "subprocess.Popen[bytes]") -> None:
+    said = rf"another edgecnn process \({holder.pid}\) works in .*; wait for it to end"
+    with pytest.raises(OutputError, match=said), locked(tmp_path, wait=False):
+        pytest.fail("two are in the folder")
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: "subprocess.Popen[bytes]") -> None:
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / ".lock").is_file()
+    with locked(tmp_path, wait=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*\.lock: Is a directory"), locked(tmp_path):
+        pytest.fail("there is no lock")
