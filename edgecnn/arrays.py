@@ -28,7 +28,7 @@ _ADVICE = "save or copy it again"
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # What zipfile raises for a damaged archive. numpy's header is Python text, and its errors are those of a tokenizer, a
 # parser and whatever the values are given to.
-_BAD_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, RuntimeError)
+BAD_ZIP = (OSError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, RuntimeError)
 _BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError)
 
 
@@ -52,7 +52,7 @@ def read_npz(path: Path, keys: Sequence[str] | None = None, optional: Sequence[s
         raise DataError(
             f"{path} is not a .npz file (a zip of arrays) or is cut short or damaged{_why(error)}; {_ADVICE}"
         ) from error
-    except _BAD_ZIP as error:
+    except BAD_ZIP as error:
         raise DataError(f"{path} is damaged{_why(error)}; {_ADVICE}") from error
 
 
@@ -91,7 +91,7 @@ def _arrays(path: Path, file: IO[bytes], keys: Sequence[str] | None, optional: S
             _check(f"{path}: {key[:40]}", member)
         if sum(member.compress_size for member in chosen.values()) > os.fstat(file.fileno()).st_size:
             raise DataError(f"{path} is smaller than the arrays that it says are in it; {_ADVICE}")
-        _check_memory(path, sum(member.file_size for member in chosen.values()))
+        check_memory(path, sum(member.file_size for member in chosen.values()))
         found = {}
         for key, member in chosen.items():
             with archive.open(member) as stream:
@@ -114,10 +114,15 @@ def _check(where: str, member: zipfile.ZipInfo) -> None:
         )
 
 
-def _check_memory(path: Path, needed: int) -> None:
+def check_memory(where: Path, needed: int) -> None:
+    """Refuse arrays of ``needed`` bytes out of ``where`` if this machine has less memory.
+
+    Raises:
+        DataError: it has.
+    """
     here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > here:
-        raise DataError(f"the arrays of {path} take {needed:,} bytes, this machine has {here:,} of memory")
+        raise DataError(f"the arrays of {where} take {needed:,} bytes, this machine has {here:,} of memory; take fewer")
 
 
 def _array(where: str, stream: IO[bytes], size: int) -> Array:

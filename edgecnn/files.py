@@ -71,6 +71,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("EDGECNN_CACHE") or platformdirs.user_cache_dir("edgecnn")).absolute()
 
 
+def make_cache_folder(path: Path) -> Path:
+    """``make_folder`` for one below ``cache_folder()``; its errors say how to have another."""
+    try:
+        return make_folder(path)
+    except OutputError as error:
+        raise OutputError(f"{error}; it is in the cache, for which EDGECNN_CACHE names another folder") from error
+
+
 def make_folder(path: Path) -> Path:
     """Create ``path`` and its parents, and check that it can be written to.
 

@@ -250,7 +250,10 @@ def _plugin(folder: Path) -> Path | None:
         return None
     plugin = folder / "marks.so"
     source = Path(__file__).with_name("marks.c")
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(plugin), str(source)], check=True)
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(plugin), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise EmulationError(f"what counts instructions does not compile: {gist(done.stderr) or 'without a word'}")
     return plugin
 
 

@@ -7,6 +7,7 @@ import _ctypes
 import ctypes
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -111,14 +112,19 @@ def said_in(source: bytes, where: str) -> GeneratedC:
 
 
 def _compiled(path: Path, folder: Path) -> Path:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    named = os.environ.get("CC", "").strip() or "cc"
+    try:
+        program, *arguments = shlex.split(named)  # a command with arguments, as make takes it
+    except ValueError as error:
+        raise SessionError(f"the variable CC is {named[:80]!r}, which is no command: {error}") from error
+    compiler = shutil.which(program)
     if compiler is None:
         raise SessionError(
-            f"{path.name} needs a C compiler, and {os.environ.get('CC', 'cc')!r} is not here; install one (Debian: "
-            "apt install gcc), or name it in the variable CC"
+            f"{path.name} needs a C compiler, and {program[:80]!r} is not here; install one (Debian: apt install gcc), "
+            "or name it in the variable CC, with arguments if you like: CC='gcc -m64'"
         )
     library = folder / "model.so"
-    command = [compiler, *_FLAGS, "-o", str(library), str(path.resolve())]
+    command = [compiler, *arguments, *_FLAGS, "-o", str(library), str(path.resolve())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_LIMIT_S, check=False)
     except subprocess.TimeoutExpired as error:

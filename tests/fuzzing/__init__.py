@@ -7,6 +7,7 @@ An example is known by its reader and its number: the number seeds everything ra
 with ``python tests/fuzz.py example READER NUMBER``.
 """
 
+from fuzzing import data
 from fuzzing.harness import Reader
 
 SHORT = 200
@@ -14,5 +15,5 @@ SHORT = 200
 
 def readers() -> dict[str, Reader]:
     """Every reader by name."""
-    modules: tuple[tuple[Reader, ...], ...] = ()
+    modules: tuple[tuple[Reader, ...], ...] = (data.READERS,)
     return {reader.name: reader for module in modules for reader in module}

@@ -9,15 +9,12 @@ import random
 import shutil
 import struct
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzzing.damage import INTEGERS, TEXTS, damage_bytes, damaged_bytes
-from fuzzing.harness import Reader
 
 from edgecnn import cli
 from edgecnn.data import load
@@ -27,6 +24,8 @@ from edgecnn.errors import DataError
 from edgecnn.files import sha256_bytes
 from edgecnn.optional import require
 from edgecnn.quantization import qat
+from fuzzing.damage import INTEGERS, TEXTS, damage_bytes, damaged_bytes
+from fuzzing.harness import Reader
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 
@@ -101,11 +100,18 @@ def _damage_zip(path: Path, draw: random.Random) -> None:
                 magic = b"\x93NUMPY" + bytes([draw.choice((1, 2, 3, 9)), 0])
                 content = magic + struct.pack("<H" if magic[6] == 1 else "<I", len(header)) + header + content[128:]
             elif name == key:
-                content = draw.choice((damaged_bytes(content, draw), bytes(300_000_000), content * 2, b""))
+                content = draw.choice(
+                    (
+                        damaged_bytes(content, draw),
+                        bytes(70_000_000 if method == zipfile.ZIP_DEFLATED else 700),
+                        content * 2,
+                        b"",
+                    )
+                )
             archive.writestr(f"{name}.npy", content)
         if draw.randrange(8) == 0:
             for number in range(draw.choice((1, 300, 12_000))):
-                archive.writestr(draw.choice((f"x{number}", f"{TEXTS[3]}{number}", "y" * 60_000 + str(number))), b"")
+                archive.writestr(draw.choice((f"x{number}", f"{TEXTS[3]}{number}", "y" * 500 + str(number))), b"")
 
 
 def _read_npz(path: Path) -> object:
@@ -150,10 +156,12 @@ def _make_idx(folder: Path) -> None:
 def _damage_idx(path: Path, draw: random.Random) -> None:
     damage_bytes(path / "cache", draw)
     for name in ("cache/tiny", "source") if draw.randrange(2) else ():
-        chosen = draw.choice(sorted((path / name).iterdir()))
-        content = chosen.read_bytes() or b"\0"
+        chosen = draw.choice(sorted(one for one in (path / name).iterdir() if one.name[0] != "."))
+        content = chosen.read_bytes()
         chosen.unlink()
         _odd_thing(chosen, draw, content)
+        if not os.path.lexists(chosen):  # what is missing in the cache is put there, which is no file left over
+            chosen.touch()
 
 
 def _read_idx(path: Path) -> object:
@@ -234,15 +242,15 @@ COMMANDS = (
     "bench {tflite} --seconds 0.01", "bench {onnx} --seconds 0.01", "bench {c} --seconds 0.01",
     "bench {keras} --seconds 0.01", "bench {zip} --seconds 0.01", "bench none.onnx --baseline {json}",
     "bench none.tflite --out {json}", "bench none.zip --ssh {}", "bundle {} --out out.zip", "bundle none --out {zip}",
-    "baseline {keras} --out out.json", "baseline none.keras --out {}", "baseline none.keras --out {json}",
+    "baseline {keras} --out out.json", "baseline none.txt --out {}", "baseline none.txt --out {json}",
     "inspect {tflite}", "inspect {onnx}", "check {tflite} --target cortex-m4", "check {tflite} --target tflm",
     "check none.tflite --target {}", "emulate {}", "embed {tflite} --target c99 --out out",
     "embed {onnx} --target linux --out out", "embed none.tflite --target c99 --out {}", "report {json} --out out",
     "report report.json --out {}", "compare {json} {json}", "{}", "--{}",
 )  # fmt: skip
 NAMES = (
-    "odd", "", "-", "--", "-x", ".", "..", "/", "/dev/null", "/dev/zero", "~", "x" * 240, "x" * 300, "y/" * 2500, "\udcff",
-    "a\nb", "\x1b[31m", "\u202eb", "a b", "'", "$(true)", "*", "[x]", "a:b", "none/below", "small.npz/below",
+    "odd", "", "-", "--", "-x", ".", "..", "/", "/dev/null", "/dev/zero", "~", "x" * 240, "x" * 300, "y/" * 2500,
+    "\udcff", "a\nb", "\x1b[31m", "\u202eb", "a b", "'", "$(true)", "*", "[x]", "a:b", "none/below", "small.npz/below",
 )  # fmt: skip
 
 
@@ -267,46 +275,31 @@ def _damage_paths(path: Path, draw: random.Random) -> None:
     (path / "call.json").write_text(json.dumps(words))
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[Path]:
-    """A copy of the folder ``path`` to work in; what a killed process would leave in it is a fault."""
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "place"
-        shutil.move(path, place)  # pipes cannot be copied
-        os.chdir(place)
-        try:
-            yield place
-            assert not [*place.rglob(".edgecnn-*")]
-        finally:
-            os.chdir(here)
-            shutil.move(place, path)
-
-
 def _read_paths(path: Path) -> None:
-    """Run the command line in ``call.json``.
+    """Run the command line in ``call.json``, in its folder. What it writes under the names it was given is removed.
 
     Raises:
         DataError: with the last line that it wrote to stderr, if it failed.
     """
-    with _alone(path) as place:
-        before, said, status = sys.argv, io.StringIO(), None
-        sys.argv = ["edgecnn", *json.loads((place / "call.json").read_text())]
-        try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-                cli.main()
-        except SystemExit as ended:
-            status = ended.code
-        finally:
-            sys.argv = before
-            for made in (place / "out", *place.glob("out.*"), *(place / name for name in NAMES if name[:1] in "xoa")):
-                shutil.rmtree(made, ignore_errors=True)
-        assert "Traceback" not in said.getvalue(), said.getvalue()[-400:]
-        if status:
-            lines = said.getvalue().splitlines()
-            assert lines, f"status {status} without a word"
-            assert any(line.startswith(("edgecnn: ", "Error: ")) for line in lines), lines[-3:]
-            raise DataError(lines[-1])
+    there, before, said, status = {*path.iterdir()}, (sys.argv, Path.cwd()), io.StringIO(), None
+    sys.argv = ["edgecnn", *json.loads((path / "call.json").read_text())]
+    os.chdir(path)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            cli.main()
+    except SystemExit as ended:
+        status = ended.code
+    finally:
+        sys.argv = before[0]
+        os.chdir(before[1])
+        for made in {*path.iterdir()} - there:
+            if not made.name.startswith(".edgecnn-"):
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
+    assert "Traceback" not in said.getvalue(), said.getvalue()[-400:]
+    if status:
+        lines = said.getvalue().splitlines()
+        assert any(line.startswith(("edgecnn: ", "Error: ")) for line in lines), (status, lines[-3:])
+        raise DataError(lines[-1])
 
 
 READERS = (
