@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from edgecnn.errors import ArtifactError
-from edgecnn.files import sha256_file
+from edgecnn.files import read_bytes, sha256_file
 from edgecnn.formats import onnx_verifier
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import architecture_of
@@ -33,7 +33,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)
     check_sound(path)  # whoever made the file may have made its sidecar too
-    artifact = from_json(beside.read_bytes(), Artifact, beside)
+    artifact = from_json(read_bytes(beside), Artifact, beside)
     _check_hash(path, artifact.sha256, beside)
     for companion in artifact.companions:
         if Path(companion.file).name != companion.file:
@@ -60,9 +60,9 @@ def check_sound(path: Path) -> None:
         ArtifactError: a .tflite that ``read_graph`` refuses, or an .onnx that ``onnx_verifier`` does.
     """
     if path.suffix == ".tflite" and path.is_file():
-        read_graph(path.read_bytes(), path.name)
+        read_graph(read_bytes(path), path.name)
     if path.suffix == ".onnx" and path.is_file():
-        onnx_verifier.verify(path.read_bytes(), path.name)
+        onnx_verifier.verify(read_bytes(path), path.name)
 
 
 def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:

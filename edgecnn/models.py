@@ -12,7 +12,7 @@ from typing import Any
 
 from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, OutputError, UnknownNameError, one_line
-from edgecnn.files import write_atomic
+from edgecnn.files import open_file, write_atomic
 from edgecnn.optional import require
 
 
@@ -224,7 +224,7 @@ def architecture_of(path: Path) -> str:
     """
     _check_file(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _architecture(archive.read("config.json"))
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {error}; save the model again") from error

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from edgecnn import artifacts
+from edgecnn.arrays import read_npy
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline, shipped_baselines
 from edgecnn.bench.comparison import answers_of, check_fits
@@ -26,13 +27,14 @@ from edgecnn.emulation.answers import IMAGES, ready, run_on
 from edgecnn.emulation.processors import processor_named
 from edgecnn.errors import (
     ConfigError,
+    DataError,
     EdgecnnError,
     MissingExtraError,
     RecordError,
     UnknownNameError,
     UnsupportedError,
 )
-from edgecnn.files import locked, make_folder, sha256_bytes, sha256_file, write_atomic
+from edgecnn.files import locked, make_folder, read_bytes, remove_leftovers, sha256_bytes, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
@@ -190,7 +192,7 @@ def read_config(path: Path) -> RunConfig:
         ConfigError: no such file, no TOML, an unknown key, or a value of the wrong type.
     """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=RunConfig)
+        return msgspec.toml.decode(read_bytes(path), type=RunConfig)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -253,8 +255,7 @@ class _Run:
         self.references: dict[str, Float] = {}  # outputs, by the name of the model
         # all that is in these two is a run's; the rest of the folder may be anyone's
         for own in (self.work, self.artifacts):
-            for partial in own.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
-                _discard(partial)
+            remove_leftovers(own)  # of a run that was killed, maybe with other settings
         self.tools = {tool: _version(tool) for tool in _TOOLS}
         self.processors = ready(config.on)  # what is missing is told before the long work
         self.model = self.out / "model.keras"
@@ -305,7 +306,7 @@ class _Run:
         """What a stage has kept of itself when it ended, if it did."""
         path = self.stamp(name)
         try:
-            return from_json(path.read_bytes(), Stamp, path)
+            return from_json(read_bytes(path), Stamp, path)
         except FileNotFoundError:
             return None
         except (OSError, RecordError) as error:
@@ -766,7 +767,7 @@ def _dashed(name: str) -> str:
 
 def _of(path: Path, kind: type[R]) -> Callable[[], R]:
     """Reads the record at ``path``."""
-    return lambda: from_json(path.read_bytes(), kind, path)
+    return lambda: from_json(read_bytes(path), kind, path)
 
 
 def _save(path: Path, outputs: Float) -> None:
@@ -777,9 +778,9 @@ def _save(path: Path, outputs: Float) -> None:
 
 def _load_outputs(path: Path) -> Float:
     try:
-        outputs: Float = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RecordError(f"{path} cannot be read: {error}") from error
+        outputs: Float = read_npy(path)
+    except DataError as error:
+        raise RecordError(str(error)) from error
     if outputs.ndim != 2 or outputs.dtype != np.float32:
         raise RecordError(f"{path} holds {outputs.dtype} of shape {outputs.shape}, not float32 (images, classes)")
     return outputs

@@ -258,7 +258,7 @@ def test_state_that_cannot_be_read_is_made_again(
 
 
 def test_leftovers_that_are_folders_are_removed(tmp_path: Path) -> None:
-    leftover = tmp_path / "work" / ".outputs.npy.partial"
+    leftover = tmp_path / "work" / ".edgecnn-0123456789ab-0123456789ab.partial"
     (leftover / "below").mkdir(parents=True)
     pipeline._Run(RunConfig(), tmp_path)
     assert not leftover.exists()
@@ -310,8 +310,9 @@ def command(config: RunConfig, out: Path) -> list[str]:
 
 def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
     """A run clears up after a run that was killed, in its own subfolders only."""
-    theirs = [tmp_path / "docs" / ".thesis.odt.partial", tmp_path / ".notes.txt.partial"]
-    ours = [tmp_path / "work" / "epochs-1" / ".epoch-1.keras.partial", tmp_path / "artifacts" / ".m.tflite.partial"]
+    leftover = ".edgecnn-0123456789ab-0123456789ab.partial"  # as edgecnn.files names what it is writing
+    theirs = [tmp_path / "docs" / ".thesis.odt.partial", tmp_path / leftover, tmp_path / "work" / ".notes.txt.partial"]
+    ours = [tmp_path / "work" / "epochs-1" / leftover, tmp_path / "artifacts" / leftover]
     for path in (*theirs, *ours):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
@@ -355,7 +356,7 @@ def test_killed_again_and_again_ends_the_same(
             assert lines[-1] == "edgecnn: interrupted; the same command goes on where this one stopped"
             assert b"Traceback" not in said
         assert not (out / "report.json").exists()
-    (out / "work" / ".outputs.npy.partial").write_bytes(b"a killed write of other settings")
+    (out / "work" / ".edgecnn-0123456789ab-0123456789ab.partial").write_bytes(b"a killed write of other settings")
 
     assert any(temporary.iterdir()), "the killed runs left temporary files"
     subprocess.run(command(config, out), env=environment, check=True, capture_output=True)

@@ -22,7 +22,7 @@ from edgecnn.bench.environment import environment, nvidia
 from edgecnn.bench.workbench import Opened, Workbench
 from edgecnn.data import DataSet
 from edgecnn.errors import BenchError, ConfigError, MissingExtraError, ModelError, RecordError, UnknownNameError
-from edgecnn.files import sha256_file
+from edgecnn.files import read_bytes, sha256_file
 from edgecnn.models import architecture_of
 from edgecnn.optional import require
 from edgecnn.progress import progress
@@ -315,7 +315,7 @@ def load_baseline(path: Path) -> Baseline:
         RecordError: no such file, not a baseline, or of another version of edgecnn's records.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise RecordError(f"cannot read the baseline {path}: {error.strerror}") from error
     baseline = from_json(data, Baseline, path)

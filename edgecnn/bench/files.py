@@ -18,7 +18,7 @@ from edgecnn.bench.workbench import Workbench
 from edgecnn.data import DataSet
 from edgecnn.emulation import costs
 from edgecnn.errors import ArtifactError, BenchError, ConfigError, RecordError, SessionError
-from edgecnn.files import write_atomic
+from edgecnn.files import read_bytes, write_atomic
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.records import (
     SCHEMA_VERSION,
@@ -321,7 +321,7 @@ def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> F
 def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
     """What an interrupted call with the same ``settings`` left in ``keep``; of one with others, the file is moved."""
     try:
-        report = from_json(keep.read_bytes(), Report, keep)
+        report = from_json(read_bytes(keep), Report, keep)
     except (OSError, RecordError):  # none, or something else, which the finished report replaces
         return None
     if report.unfinished is None:

@@ -9,7 +9,7 @@ import msgspec
 from edgecnn.embed import arduino, c99, linux, tflm
 from edgecnn.embed.content import Content
 from edgecnn.errors import ArtifactError, OutputError, RecordError, UnknownNameError
-from edgecnn.files import sha256_bytes, sha256_file, write_folder
+from edgecnn.files import read_bytes, sha256_bytes, sha256_file, write_folder
 from edgecnn.records import SCHEMA_VERSION, Kit, from_json, to_json
 
 KIT_FILE = "kit.json"
@@ -87,7 +87,7 @@ def _check_former(out: Path) -> None:
         return
     advice = "name a new or empty folder"
     try:
-        kit = from_json((out / KIT_FILE).read_bytes(), Kit, out / KIT_FILE)
+        kit = from_json(read_bytes(out / KIT_FILE), Kit, out / KIT_FILE)
     except (OSError, RecordError) as error:
         raise OutputError(f"{out} is not a kit: it holds {there[0]}; {advice}") from error
     found = {

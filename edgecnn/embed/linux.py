@@ -10,6 +10,7 @@ from edgecnn import artifacts
 from edgecnn.data import DATASETS, DataSet, Images, load
 from edgecnn.embed.content import Content, plain
 from edgecnn.errors import ArtifactError
+from edgecnn.files import read_bytes
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Artifact, Provenance, to_json
@@ -29,7 +30,7 @@ def make(model: Path, data: str | None) -> Content:
         raise ArtifactError(f"{model} does not say its labels and preprocessing; export it with: edgecnn export")
     files = {
         _PROGRAM: plain(f"linux/{_PROGRAM}"),
-        model.name: model.read_bytes(),
+        model.name: read_bytes(model),
         artifacts.sidecar(model).name: to_json(artifact),
         "golden.npz": _golden(model, artifact, _test_data(data, artifact.provenance, model)),
         "README.md": plain("linux/README.md"),

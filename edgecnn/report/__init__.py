@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgecnn.errors import RecordError
-from edgecnn.files import make_folder, write_atomic
+from edgecnn.files import make_folder, read_bytes, write_atomic
 from edgecnn.records import SCHEMA_VERSION, Report, from_json, to_json
 from edgecnn.report import csvfile, html, markdown
 from edgecnn.report.page import page
@@ -58,7 +58,7 @@ def read(path: Path) -> Report:
         RecordError: the file is missing, is not a report, or is of another schema version.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise RecordError(f"cannot read report {path}: {error.strerror}") from error
     report = from_json(data, Report, path)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
@@ -66,7 +67,7 @@ class LitertSession:
 
     def provenance(self) -> bytes | None:
         """The metadata buffer "edgecnn"."""
-        return read_graph(self._path.read_bytes(), self._path.name).metadata.get("edgecnn")
+        return read_graph(read_bytes(self._path), self._path.name).metadata.get("edgecnn")
 
     def close(self) -> None:
         """Free the interpreter."""
