@@ -3,10 +3,10 @@
 import contextlib
 from pathlib import Path
 
-from edgecnn.errors import ArtifactError
+from edgecnn.errors import ArtifactError, RecordError
 from edgecnn.files import sha256_file
 from edgecnn.models import architecture_of
-from edgecnn.records import Artifact, Companion, Provenance, from_json
+from edgecnn.records import Artifact, Companion, Provenance, from_metadata, read_record
 from edgecnn.runtimes import open_session
 from edgecnn.runtimes.c99 import header_of, read_generated
 
@@ -29,7 +29,10 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     beside = sidecar(path)
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)
-    artifact = from_json(beside.read_bytes(), Artifact, beside)
+    try:
+        artifact = read_record(beside, Artifact)
+    except RecordError as error:
+        raise RecordError(f"{error}; export {path.name} again, or remove the sidecar") from error
     _check_hash(path, artifact.sha256, beside)
     for companion in artifact.companions:
         if Path(companion.file).name != companion.file:
@@ -60,9 +63,8 @@ def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artif
         open_session(path, runtime=runtime, threads=0, batch=batch)
     ) as session:  # as the runtime likes
         stored = session.provenance()
-        provenance = None
-        if stored is not None:
-            provenance = from_json(stored, Provenance, f"metadata 'edgecnn' in {path.name}")
+        where = f"metadata 'edgecnn' in {path.name}"
+        provenance = None if stored is None else from_metadata(stored, Provenance, where)
         generated = read_generated(path) if path.suffix == ".c" else None
         header = header_of(path)
         return Artifact(

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -58,9 +57,10 @@ from edgecnn.records import (
     Report,
     Result,
     Scheme,
+    Seconds,
     StageTime,
     Tuning,
-    from_json,
+    read_record,
     to_json,
 )
 from edgecnn.report import write
@@ -81,6 +81,9 @@ from edgecnn.verify import (
 
 log = logging.getLogger("edgecnn")
 
+_MOST_CONFIG_BYTES = 64 * 1024
+_MOST_LINE_BYTES = 4096
+_LARGE = 2**31
 _TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
 
 
@@ -154,7 +157,7 @@ class RunConfig(Record, frozen=True):
                 raise UnknownNameError(field, getattr(self, field), choices)
         if len(self.input_range) != 2:
             raise ConfigError(f"input_range takes two numbers such as 0 and 1, got {len(self.input_range)}")
-        if not 0 <= self.seed < 2**31:
+        if not 0 <= self.seed < _LARGE:
             raise ConfigError(f"seed must be 0 or more and below 2³¹, got {self.seed}")
         positive = (
             "batch_size",
@@ -167,14 +170,14 @@ class RunConfig(Record, frozen=True):
             "qat_learning_rate",
         )
         for field in positive:
-            if not 0 < getattr(self, field) < math.inf:
-                raise ConfigError(f"{field} must be positive, got {getattr(self, field)}")
-        if self.epochs is not None and self.epochs < 0:
-            raise ConfigError(f"epochs must be 0 or more, got {self.epochs}")
+            if not 0 < getattr(self, field) < _LARGE:
+                raise ConfigError(f"{field} must be positive and below 2³¹, got {getattr(self, field)}")
+        if self.epochs is not None and not 0 <= self.epochs < _LARGE:
+            raise ConfigError(f"epochs must be 0 or more and below 2³¹, got {self.epochs}")
         if not 0 <= self.validation_split < 1:
             raise ConfigError(f"validation_split must be at least 0 and below 1, got {self.validation_split}")
-        if not self.threads or min(self.threads) < 1:
-            raise ConfigError(f"threads must be one or more positive numbers, got {self.threads}")
+        if not self.threads or not all(0 < number < _LARGE for number in self.threads):
+            raise ConfigError(f"threads must be one or more positive numbers below 2³¹, got {self.threads}")
         if "none" in self.baselines and len(self.baselines) > 1:
             raise ConfigError("baselines are files, or none; give one or the other")
         if not self.schemes or not self.formats:
@@ -185,13 +188,24 @@ def read_config(path: Path) -> RunConfig:
     """Read a TOML file of ``RunConfig`` fields.
 
     Raises:
-        ConfigError: no such file, no TOML, an unknown key, or a value of the wrong type.
+        ConfigError: no such file, one that is too large, no TOML, an unknown key, or a value of the wrong type.
     """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=RunConfig)
+        with path.open("rb") as file:
+            content = file.read(_MOST_CONFIG_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    # the parser's time and memory grow with the square of a dotted key, its calls with the depth of arrays
+    if len(content) > _MOST_CONFIG_BYTES or max(map(len, content.splitlines()), default=0) > _MOST_LINE_BYTES:
+        raise ConfigError(
+            f"{path} is not a valid configuration: it may have {_MOST_CONFIG_BYTES // 1024} KiB at most, and lines of "
+            f"{_MOST_LINE_BYTES:,} bytes"
+        )
+    try:
+        return msgspec.toml.decode(content, type=RunConfig)
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not a valid configuration: it is nested too deeply") from error
+    except (msgspec.DecodeError, ValueError) as error:
         raise ConfigError(f"{path} is not a valid configuration: {error}{_help_with(str(error))}") from error
 
 
@@ -230,7 +244,7 @@ class _Stamp(Record, frozen=True):
 
     key: str
     outputs: dict[str, str]
-    seconds: float
+    seconds: Seconds
 
 
 class _Run:
@@ -481,7 +495,7 @@ class _Run:
             except EdgecnnError as error:
                 log.info("no tuning of %s.onnx: %s", scheme.name, error)  # export gives the reason as a row
             else:
-                self.tunings[scheme.name] = from_json(path.read_bytes(), Tuning, path)
+                self.tunings[scheme.name] = read_record(path, Tuning)
 
     def export(self) -> Iterator[Artifact]:
         """Every scheme in every format; one that makes no sense, or fails, becomes a Failure."""
@@ -634,7 +648,7 @@ class _Run:
                 "processors": [each.key for each in self.processors],
             }
             self.stage(name, inputs, [path], make)
-            for row in from_json(path.read_bytes(), FileAnswers, path).rows:
+            for row in read_record(path, FileAnswers).rows:
                 if isinstance(row, ProcessorAnswers):
                     answers.append(row)
                 else:
@@ -658,7 +672,7 @@ class _Run:
             inputs = {**self.export_inputs(scheme), "artifact": artifact.sha256}
             try:
                 self.stage(f"layers-{artifact.file}", inputs, [path], make)
-                yield from_json(path.read_bytes(), LayerErrors, path)
+                yield read_record(path, LayerErrors)
             except EdgecnnError as error:
                 self.fail("layers", artifact.file, error)
 
@@ -697,7 +711,7 @@ class _Run:
             write_atomic(path, to_json(results))
 
         self.stage("bench", inputs, [path], make)
-        results = from_json(path.read_bytes(), BenchResults, path)
+        results = read_record(path, BenchResults)
         if any(isinstance(row, Failure) for row in results.rows):  # tried again next time
             self.stamp("bench").unlink()
         return results
@@ -753,8 +767,8 @@ def _version(tool: str) -> str:
 
 def _read_stamp(path: Path) -> _Stamp | None:
     try:
-        return from_json(path.read_bytes(), _Stamp, path)
-    except (FileNotFoundError, RecordError):  # a stage never finished is done again
+        return read_record(path, _Stamp)
+    except RecordError:  # a stage never finished is done again
         return None
 
 

@@ -13,7 +13,7 @@ from edgecnn.files import write_atomic
 from edgecnn.models import gives_probabilities, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
-from edgecnn.records import Epoch, History, from_json, to_json
+from edgecnn.records import Epoch, History, read_record, to_json
 
 log = logging.getLogger("edgecnn")
 
@@ -190,6 +190,6 @@ def _read_history(folder: Path | None, number: int) -> History:
     assert folder is not None
     path = folder / f"epoch-{number}.json"
     try:
-        return from_json(path.read_bytes(), History, path)
-    except FileNotFoundError as error:
-        raise RecordError(f"{path} is missing beside its checkpoint; remove {folder} to train afresh") from error
+        return read_record(path, History)
+    except RecordError as error:
+        raise RecordError(f"{error}; remove {folder} to train afresh") from error

@@ -32,7 +32,7 @@ from edgecnn.records import (
     Record,
     Report,
     Result,
-    from_json,
+    read_record,
     to_json,
 )
 from edgecnn.runtimes import RUNTIMES, Float, runtime_named
@@ -320,8 +320,8 @@ def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> F
 def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
     """What an interrupted call with the same ``settings`` left in ``keep``; of one with others, the file is moved."""
     try:
-        report = from_json(keep.read_bytes(), Report, keep)
-    except (OSError, RecordError):  # none, or something else, which the finished report replaces
+        report = read_record(keep, Report)
+    except RecordError:  # none, or something else, which the finished report replaces
         return None
     if report.unfinished is None:
         return None

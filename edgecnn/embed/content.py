@@ -1,6 +1,7 @@
 """What the kits have in common: their templates, golden inputs and outputs, and arrays written as C."""
 
 import contextlib
+import re
 import string
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -16,6 +17,7 @@ from edgecnn.errors import ArtifactError
 from edgecnn.records import Artifact, Quantization
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.runtimes.tflm import TflmSession
+from edgecnn.text import NAME, shown
 
 Integers = NDArray[np.int8] | NDArray[np.uint8]
 
@@ -94,8 +96,8 @@ def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, objec
     return {
         "name": name,
         "NAME": name.upper(),
-        "model": _printable(model.path.name),
-        "golden": _printable(found.kind),
+        "model": _quoted(model.path.name),
+        "golden": _quoted(found.kind),
         "in_type": f"{artifact.input.dtype}_t",
         "out_type": f"{artifact.output.dtype}_t",
         "input_size": found.inputs.shape[1],
@@ -141,7 +143,7 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
 def golden_header(name: str, found: Golden) -> bytes:
     """The file golden.h: arrays ``golden_inputs`` and ``golden_outputs``, static and constant."""
     inputs, outputs = _array("golden_inputs", found.inputs), _array("golden_outputs", found.outputs)
-    about = f"golden inputs ({_printable(found.kind)}) and what TensorFlow Lite Micro gives for them"
+    about = f"golden inputs ({_quoted(found.kind)}) and what TensorFlow Lite Micro gives for them"
     text = (
         f"/* {name}: {about}; generated, do not edit. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n"
         f"#define GOLDEN_COUNT {len(found.inputs)}\n\n{inputs}\n{outputs}\n#endif\n"
@@ -149,9 +151,9 @@ def golden_header(name: str, found: Golden) -> bytes:
     return text.encode()
 
 
-def _printable(text: str) -> str:
-    """A file's name as it may stand in a comment or on a line of its own."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+def _quoted(text: str) -> str:
+    """A name as it may stand in a comment of C, on a line of its own, and in Markdown."""
+    return re.sub(r"[*?\\`|<>$@]", "_", shown(text, NAME))
 
 
 def _array(name: str, values: Integers) -> str:

@@ -21,7 +21,6 @@ from edgecnn.bench.statistics import summary
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.records import SCHEMA_VERSION, Estimate, Failure, Record, Report, Result
 from edgecnn.report import format
-from edgecnn.report.format import plain
 from edgecnn.report.grid import setting
 from edgecnn.report.rows import Setting, same_machine
 
@@ -163,7 +162,7 @@ def _not_compared(old: Report, new: Report) -> list[str]:
         if after.get(name) != before[name] and name in after
     ]
     if changed:
-        notes.append(f"other versions: {plain(', '.join(changed))}")
+        notes.append(f"other versions: {', '.join(changed)}")
     return notes
 
 
@@ -234,7 +233,7 @@ def accuracy_text(change: Change) -> str:
 
 
 def _named(key: _Key) -> str:
-    return plain(f"{key[0]} on {key[1]} [{setting(key[2])}]")
+    return f"{key[0]} on {key[1]} [{setting(key[2])}]"
 
 
 def _reason(key: _Key, new: Report) -> str:
@@ -244,7 +243,7 @@ def _reason(key: _Key, new: Report) -> str:
         for row in new.rows
         if isinstance(row, Failure) and row.subject.startswith(key[0])
     ]
-    return plain(f" ({'; '.join(reasons)})") if reasons else ""
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def _why_nothing(before: dict[_Key, Result], rows: list[RowChange], notes: list[str]) -> str:

@@ -14,5 +14,7 @@ SHORT = 200
 
 def readers() -> dict[str, Reader]:
     """Every reader by name."""
-    modules: tuple[tuple[Reader, ...], ...] = ()
+    from fuzzing import records
+
+    modules: tuple[tuple[Reader, ...], ...] = (records.READERS,)
     return {reader.name: reader for module in modules for reader in module}
