@@ -7,7 +7,7 @@ from edgecnn.errors import ArtifactError, RecordError
 from edgecnn.files import sha256_file
 from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_metadata, read_record
-from edgecnn.runtimes import open_session
+from edgecnn.runtimes import Session, open_session
 from edgecnn.runtimes.c99 import header_of, read_generated
 
 
@@ -50,6 +50,23 @@ def _check_hash(path: Path, wanted: str, beside: Path) -> None:
             f"{path} has changed since it was exported: its SHA-256 is {found[:12]}…, its sidecar {beside.name} says "
             f"{wanted[:12]}…; export it again, or remove the sidecar to take the file as it is"
         )
+
+
+def check_said(path: Path, artifact: Artifact, session: Session) -> None:
+    """Check that the model at ``path`` takes and gives in ``session`` what its record says, which anyone can edit.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    for kind, said, found in (
+        ("input", artifact.input, session.input),
+        ("output", artifact.output, session.output),
+    ):
+        if (said.shape[1:], said.dtype, said.quantization) != (found.shape[1:], found.dtype, found.quantization):
+            raise ArtifactError(
+                f"{path} has an {kind} {found.dtype} {found.shape}, its sidecar {sidecar(path).name} says {said.dtype} "
+                f"{said.shape}, or other scales; export it again, or remove the sidecar to take the file as it is"
+            )
 
 
 def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:

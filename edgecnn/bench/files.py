@@ -29,7 +29,7 @@ from edgecnn.records import (
     Environment,
     Estimate,
     Failure,
-    Record,
+    FileRecord,
     Report,
     Result,
     read_record,
@@ -45,10 +45,9 @@ _CLASSIFY_S = 3600.0
 _BLOCKS = 50
 
 
-class AgainstItself(Record, frozen=True):
+class AgainstItself(FileRecord, frozen=True):
     """A file measured against itself, as two candidates: the ratio of their times is 1 but for chance."""
 
-    schema_version: int
     environment: Environment
     seed: int
     rows: tuple[Result, Result]

@@ -115,7 +115,7 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
     Inputs are test images of different classes of ``data``, or without it two of noise, all lowest and all highest.
 
     Raises:
-        ArtifactError: the images of ``data`` do not fit the model.
+        ArtifactError: the images of ``data`` do not fit the model, or its sidecar is that of another.
         SessionError, MissingExtraError: as ``open_session``.
     """
     artifact = model.artifact
@@ -136,6 +136,7 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
     inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
     with contextlib.closing(TflmSession(model.path, 1, 1, "cpu")) as session:
+        artifacts.check_said(model.path, artifact, session)
         outputs = np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
     return Golden(inputs=inputs.reshape(len(inputs), -1), outputs=outputs, kind=kind)
 

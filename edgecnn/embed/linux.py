@@ -55,6 +55,7 @@ def _golden(model: Path, artifact: Artifact, data: DataSet) -> bytes:
     first_of_class = np.unique(data.test.labels, return_index=True)[1]
     images: Images = data.test.images[first_of_class[:_MOST_IMAGES]]
     with contextlib.closing(open_session(model)) as session:
+        artifacts.check_said(model, artifact, session)
         outputs = predict(session, data.inputs(images))
     buffer = io.BytesIO()
     np.savez(buffer, sha256=artifact.sha256, images=images, outputs=outputs, tolerance=_tolerance(artifact, outputs))

@@ -19,7 +19,7 @@ from typing import Literal
 from edgecnn.bench.comparison import accuracy_difference, time_ratio
 from edgecnn.bench.statistics import summary
 from edgecnn.errors import ConfigError, RecordError
-from edgecnn.records import SCHEMA_VERSION, Estimate, Failure, Record, Report, Result
+from edgecnn.records import SCHEMA_VERSION, Estimate, Failure, FileRecord, Record, Report, Result
 from edgecnn.report import format
 from edgecnn.report.grid import setting
 from edgecnn.report.rows import Setting, same_machine
@@ -58,13 +58,12 @@ class RowChange(Record, frozen=True):
     accuracy: Change | None = None
 
 
-class Gate(Record, frozen=True):
+class Gate(FileRecord, frozen=True):
     """A report against an older one. The gate is passed where there are no ``regressions``.
 
     ``undecided`` says where the intervals straddle a limit, ``notes`` what was not compared and what is new.
     """
 
-    schema_version: int
     old: str
     new: str
     rows: tuple[RowChange, ...]
