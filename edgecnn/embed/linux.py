@@ -54,6 +54,7 @@ def _golden(model: Path, artifact: Artifact, data: DataSet) -> bytes:
     """
     first_of_class = np.unique(data.test.labels, return_index=True)[1]
     images: Images = data.test.images[first_of_class[:_MOST_IMAGES]]
+    artifacts.check_said(model, artifact)
     outputs = outputs_of(task_of(model), data.inputs(images))
     buffer = io.BytesIO()
     np.savez(buffer, sha256=artifact.sha256, images=images, outputs=outputs, tolerance=_tolerance(artifact, outputs))

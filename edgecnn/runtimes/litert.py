@@ -1,5 +1,6 @@
 """LiteRT (TensorFlow Lite) through ``ai_edge_litert``, on CPU with the XNNPACK delegate it applies by default."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ class LitertSession:
         interpreter_module = require("ai_edge_litert.interpreter")
         try:
             with quiet_stderr():
-                self._interpreter = interpreter_module.Interpreter(model_path=str(path), num_threads=threads or None)
+                self._interpreter = interpreter_module.Interpreter(
+                    model_path=os.fsencode(path), num_threads=threads or None
+                )
                 _resize(self._interpreter, path, batch)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
