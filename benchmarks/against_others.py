@@ -218,7 +218,8 @@ def _by_tool(path: Path, suite: Suite) -> list[float]:
         result = Path(folder) / "result.json"
         options = {"model": path, "num_threads": 1, "warmup_runs": suite.warmup, "num_runs": suite.runs}
         options["result_json"] = result
-        _checked([sys.executable, "-c", _RUN_TOOL, *(f"--{name}={value}" for name, value in options.items())], b"")
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        _checked([sys.executable, "-P", "-c", _RUN_TOOL, *arguments], b"")
         return [json.loads(result.read_bytes())["latency"]["median_ms"] / 1e3]
 
 

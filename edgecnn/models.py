@@ -14,7 +14,7 @@ from typing import Any
 
 from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, OutputError, UnknownNameError, one_line
-from edgecnn.files import write_atomic
+from edgecnn.files import open_file, write_atomic
 from edgecnn.optional import require
 
 # What is in a .keras file, and how many times its size it may unpack to; Keras does not compress.
@@ -137,8 +137,8 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
         raise ModelError(f"model {name} cannot take images of {data.input_shape}: {error}") from error
 
 
-def load_model(path: Path) -> Any:
-    """Load a Keras 3 model, without its optimizer. Keras' safe mode stays on: no code in the file is run.
+def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
+    """Load a Keras 3 model, by default without its optimizer. Keras' safe mode stays on: no code in the file is run.
 
     Raises:
         ModelError: the file is missing, damaged, no .keras file, or holds a Lambda layer with code.
@@ -146,7 +146,7 @@ def load_model(path: Path) -> Any:
     keras = require("keras")
     _check_file(path)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except Exception as error:
         text, whole = one_line(error), str(error).lower()
         if "unsafe" in whole or "safe_mode" in whole or "lambda" in whole:  # how to allow it is no advice
@@ -250,7 +250,7 @@ def architecture_of(path: Path) -> str:
     """
     _check_file(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _architecture(archive.read("config.json"))
     except (*_DAMAGED, LookupError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error

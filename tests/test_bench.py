@@ -1095,9 +1095,9 @@ def test_baseline_measures_latency_and_counts_accuracy(tmp_path: Path, keras_mod
     assert len(baseline.measurement.blocks) == 50
     (tmp_path / "baseline.json").write_bytes(to_json(baseline))
     assert load_baseline(tmp_path / "baseline.json") == baseline
-    newer = baseline.replace(schema_version=99)
-    (tmp_path / "newer.json").write_bytes(to_json(newer))
-    with pytest.raises(RecordError, match=r"newer\.json has schema version 99, this edgecnn reads 1"):
+    newer = to_json(baseline).replace(b'"schema_version": 1', b'"schema_version": 99')
+    (tmp_path / "newer.json").write_bytes(newer)
+    with pytest.raises(RecordError, match=r"newer\.json .* has schema version 99, this edgecnn reads 1"):
         load_baseline(tmp_path / "newer.json")
 
 
@@ -1113,7 +1113,7 @@ def test_baseline_says_why_there_is_none(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_load_baseline_names_the_file_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"cannot read the baseline .*none\.json: No such file"):
+    with pytest.raises(RecordError, match=r"cannot read .*none\.json: No such file"):
         load_baseline(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text('{"schema_version": 1}')
     with pytest.raises(RecordError, match=r"bad\.json is not a valid Baseline file"):

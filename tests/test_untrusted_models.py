@@ -17,7 +17,7 @@ from fuzzing.models import BODIES, edited_tflite, int8_files, source_of
 from onnx import TensorProto, helper
 
 from edgecnn import artifacts
-from edgecnn.errors import ArtifactError, EdgecnnError, ModelError, SessionError
+from edgecnn.errors import ArtifactError, EdgecnnError, ModelError, RecordError, SessionError
 from edgecnn.files import sha256_file
 from edgecnn.formats import onnx_verifier, tflite_verifier
 from edgecnn.formats.tflite_graph import read_graph
@@ -129,7 +129,6 @@ def _endless(path: Path) -> Path:
 
 
 def test_a_loop_without_an_end_is_told_with_its_limit(tmp_path: Path) -> None:
-    start = time.perf_counter()
     with pytest.raises(
         SessionError, match=r"no answer within 15 s while running endless\.onnx.* a loop without an end"
     ):
@@ -317,11 +316,10 @@ def test_generated_c_that_crashes_ends_its_own_process_only(workspace: Any, tmp_
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        (b'"dtype":"int8"', b'"dtype":"int8int8"', "says of itself that its input is int8int8"),
-        (b'"shape":[1,28', b'"shape":[1,-28', r"says of itself that its input is int8 \(1, -28"),
-        (b'"arena_bytes":', b'"arena_bytes":-', "what no code of edgecnn's does"),
-        (b'"name":"digits', b'"name":"; digits', "what no code of edgecnn's does"),
-        (b'"name":"digits', b'"name":"other', "does not define other.*_invoke"),
+        (b'"dtype":"int8"', b'"dtype":"int8int8"', r"the comment in digits-int8\.c"),
+        (b'"shape":[1,28', b'"shape":[1,-28', r"the comment in digits-int8\.c"),
+        (b'"arena_bytes":', b'"arena_bytes":-', r"the comment in digits-int8\.c"),
+        (b'"name":"digits', b'"name":"; digits', "has no function ; digits"),
     ],
 )
 def test_generated_c_that_says_something_wrong_of_itself_is_refused(
@@ -332,5 +330,5 @@ def test_generated_c_that_says_something_wrong_of_itself_is_refused(
     path.with_suffix(".h").write_bytes(code.with_suffix(".h").read_bytes())
     assert before in code.read_bytes()
     path.write_bytes(code.read_bytes().replace(before, after, 1))
-    with pytest.raises((ArtifactError, SessionError), match=message):
+    with pytest.raises((RecordError, SessionError), match=message):
         artifacts.describe(path)

@@ -21,7 +21,7 @@ from edgecnn.bench.comparison import answers_of, images_per_s
 from edgecnn.bench.environment import environment, nvidia
 from edgecnn.bench.workbench import Opened, Workbench
 from edgecnn.data import DataSet
-from edgecnn.errors import BenchError, ConfigError, MissingExtraError, ModelError, RecordError, UnknownNameError
+from edgecnn.errors import BenchError, ConfigError, MissingExtraError, ModelError, UnknownNameError
 from edgecnn.files import sha256_file
 from edgecnn.models import architecture_of
 from edgecnn.optional import require
@@ -38,7 +38,7 @@ from edgecnn.records import (
     Result,
     Summaries,
     TensorSpec,
-    from_json,
+    read_record,
 )
 from edgecnn.runtimes import Float, predict
 from edgecnn.runtimes.keras import KerasSession
@@ -314,17 +314,7 @@ def load_baseline(path: Path) -> Baseline:
     Raises:
         RecordError: no such file, not a baseline, or of another version of edgecnn's records.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"cannot read the baseline {path}: {error.strerror}") from error
-    baseline = from_json(data, Baseline, path)
-    if baseline.schema_version != SCHEMA_VERSION:
-        raise RecordError(
-            f"{path} has schema version {baseline.schema_version}, this edgecnn reads {SCHEMA_VERSION}; "
-            "record the baseline again"
-        )
-    return baseline
+    return read_record(path, Baseline)
 
 
 # Which back end

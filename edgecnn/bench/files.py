@@ -29,10 +29,10 @@ from edgecnn.records import (
     Environment,
     Estimate,
     Failure,
-    Record,
+    FileRecord,
     Report,
     Result,
-    from_json,
+    read_record,
     to_json,
 )
 from edgecnn.runtimes import RUNTIMES, Float, runtime_named
@@ -46,10 +46,9 @@ _CLASSIFY_S = 3600.0
 _BLOCKS = 50
 
 
-class AgainstItself(Record, frozen=True):
+class AgainstItself(FileRecord, frozen=True):
     """A file measured against itself, as two candidates: the ratio of their times is 1 but for chance."""
 
-    schema_version: int
     environment: Environment
     seed: int
     rows: tuple[Result, Result]
@@ -321,8 +320,8 @@ def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> F
 def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
     """What an interrupted call with the same ``settings`` left in ``keep``; of one with others, the file is moved."""
     try:
-        report = from_json(keep.read_bytes(), Report, keep)
-    except (OSError, RecordError):  # none, or something else, which the finished report replaces
+        report = read_record(keep, Report)
+    except RecordError:  # none, or something else, which the finished report replaces
         return None
     if report.unfinished is None:
         return None

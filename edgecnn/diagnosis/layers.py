@@ -31,6 +31,7 @@ from edgecnn import artifacts
 from edgecnn.data import DataSet
 from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.errors import ConfigError, SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.formats.onnx_qdq import to_onnx
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
@@ -108,7 +109,7 @@ class _Inside(NamedTuple):
 
 
 def _inside(path: Path, artifact: Artifact, images: Float) -> _Inside:
-    graph = read_graph(path.read_bytes(), path.name)
+    graph = read_graph(read_bytes(path), path.name)
     layer_of = _layers_of(graph)
     if not any(layer_of.values()):
         raise ConfigError(f"{path.name} has no int8 activations, so there is no error of a layer to look at")

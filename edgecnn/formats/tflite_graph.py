@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import ArtifactError
 from edgecnn.formats.tflite_verifier import FlatbufferError, verify
 from edgecnn.optional import require
+from edgecnn.text import NAME, shown
 
 _DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
@@ -310,9 +311,8 @@ def _metadata(root: Any) -> dict[str, bytes]:
 
 
 def _text(stored: bytes) -> str:
-    """A name as it may stand in an error: on one line, whatever is in the file."""
-    text = stored[:_LONGEST_NAME].decode(errors="replace") + "…" * (len(stored) > _LONGEST_NAME)
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """A name as it may be shown, whatever is in the file."""
+    return shown(stored[:_LONGEST_NAME].decode(errors="replace"), NAME)
 
 
 def _names(enum: Any) -> dict[int, str]:

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from edgecnn.errors import ArtifactError, EdgecnnError, SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.formats.onnx_verifier import verify
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, product, timed
 from edgecnn.inspection.portable import Wiring, saturating, without_constant_ifs
@@ -87,7 +88,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         MissingExtraError: the package onnx is not installed.
     """
     onnx, ort = require("onnx"), require("onnxruntime")
-    content = path.read_bytes()
+    content = read_bytes(path)
     confine(len(content))
     verify(content, path.name)
     try:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, macs, read_graph
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, timed
 from edgecnn.optional import require
@@ -51,7 +52,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         ConfigError: as ``inspect``.
         SessionError: LiteRT refuses the file.
     """
-    graph = read_graph(path.read_bytes(), path.name)
+    graph = read_graph(read_bytes(path), path.name)
     module = require("ai_edge_litert.interpreter")
     confine(path.stat().st_size)
     try:

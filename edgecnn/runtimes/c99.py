@@ -5,9 +5,9 @@ The file is compiled and run: give it code that you trust.
 
 import _ctypes
 import ctypes
-import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -18,16 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.records import GeneratedC, from_json, to_json
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
 _FLAGS = ("-std=c99", "-O3", "-shared", "-fPIC")
 _COMPILE_LIMIT_S = 300
-# What generated code can be.
-_DTYPES = ("int8", "uint8")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_MOST_BYTES = 2**30
 
 
 class C99Session:
@@ -50,7 +47,7 @@ class C99Session:
         try:
             self._invoke = getattr(self._library, f"{self._said.name}_invoke")
         except AttributeError as error:
-            raise SessionError(f"{path.name} does not define {self._said.name}_invoke; export it again") from error
+            raise SessionError(f"{path.name} has no function {self._said.name}_invoke; export it again") from error
         self._invoke.restype = None
         self._out = np.zeros([size or 1 for size in self.output.shape], self.output.dtype)
         self._arena = np.zeros(self._said.memory.arena_bytes // 4 + 1, np.int32)
@@ -99,7 +96,7 @@ def read_generated(path: Path) -> GeneratedC:
         ArtifactError: edgecnn did not generate it, or its header is missing.
         RecordError: what it says is damaged.
     """
-    said = said_in(path.read_bytes(), path.name)
+    said = said_in(read_bytes(path), path.name)
     if not header_of(path).is_file():
         raise ArtifactError(f"{path.name} belongs to {header_of(path).name}, which is not beside it; copy it there")
     return said
@@ -114,27 +111,23 @@ def said_in(source: bytes, where: str) -> GeneratedC:
     found = re.search(rb"^   edgecnn: (\{.*\})$", source, re.MULTILINE)
     if found is None:
         raise ArtifactError(f"{where} is no C code of edgecnn's; write some with: edgecnn export --formats c99")
-    said = from_json(found[1], GeneratedC, f"the comment in {where}")
-    for kind, spec in (("input", said.input), ("output", said.output)):
-        sizes = [1 if size is None else size for size in spec.shape]
-        if spec.dtype not in _DTYPES or not sizes or min(sizes) < 1 or math.prod(sizes) > _MOST_BYTES:
-            raise ArtifactError(f"{where} says of itself that its {kind} is {spec.dtype} {spec.shape}; export it again")
-    if not _NAME.fullmatch(said.name) or not 0 <= said.memory.arena_bytes <= _MOST_BYTES:
-        raise ArtifactError(
-            f"{where} says of itself what no code of edgecnn's does: its comment is damaged; export it again"
-        )
-    return said
+    return from_json(found[1], GeneratedC, f"the comment in {where}")
 
 
 def _compiled(path: Path, folder: Path) -> Path:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    named = os.environ.get("CC", "").strip() or "cc"
+    try:
+        program, *arguments = shlex.split(named)  # a command with arguments, as make takes it
+    except ValueError as error:
+        raise SessionError(f"the variable CC is {named[:80]!r}, which is no command: {error}") from error
+    compiler = shutil.which(program)
     if compiler is None:
         raise SessionError(
-            f"{path.name} needs a C compiler, and {os.environ.get('CC', 'cc')!r} is not here; install one (Debian: "
-            "apt install gcc), or name it in the variable CC"
+            f"{path.name} needs a C compiler, and {program[:80]!r} is not here; install one (Debian: apt install gcc), "
+            "or name it in the variable CC, with arguments if you like: CC='gcc -m64'"
         )
     library = folder / "model.so"
-    command = [compiler, *_FLAGS, "-o", str(library), str(path.resolve())]
+    command = [compiler, *arguments, *_FLAGS, "-o", str(library), str(path.resolve())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_LIMIT_S, check=False)
     except subprocess.TimeoutExpired as error:

@@ -1,5 +1,6 @@
 """LiteRT (TensorFlow Lite) through ``ai_edge_litert``, on CPU with the XNNPACK delegate it applies by default."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
@@ -24,7 +26,9 @@ class LitertSession:
         interpreter_module = require("ai_edge_litert.interpreter")
         try:
             with quiet_stderr():
-                self._interpreter = interpreter_module.Interpreter(model_path=str(path), num_threads=threads or None)
+                self._interpreter = interpreter_module.Interpreter(
+                    model_path=os.fsencode(path), num_threads=threads or None
+                )
                 _resize(self._interpreter, path, batch)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -66,7 +70,7 @@ class LitertSession:
 
     def provenance(self) -> bytes | None:
         """The metadata buffer "edgecnn"."""
-        return read_graph(self._path.read_bytes(), self._path.name).metadata.get("edgecnn")
+        return read_graph(read_bytes(self._path), self._path.name).metadata.get("edgecnn")
 
     def close(self) -> None:
         """Free the interpreter."""

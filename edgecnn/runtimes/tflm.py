@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
+from edgecnn.files import read_bytes
 from edgecnn.formats.tflite_graph import Graph, Tensor, read_graph
 from edgecnn.optional import require
 from edgecnn.records import Quantization, TensorSpec
@@ -37,7 +38,7 @@ class TflmSession:
         if threads > 1:
             raise SessionError(f"tflm has one thread, {threads} were asked for")
         runtime = require("tflite_micro").runtime
-        model = path.read_bytes()
+        model = read_bytes(path)
         try:
             graph = read_graph(model, path.name)
         except ArtifactError as error:
