@@ -238,7 +238,7 @@ def test_a_single_number_as_input_is_refused(tmp_path: Path) -> None:
     path.write_bytes(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
     )
-    with pytest.raises(SessionError, match=r"x\.onnx takes a single number"):
+    with pytest.raises(SessionError, match=r"x\.onnx has an input without a shape"):
         open_session(path)
 
 

@@ -1,22 +1,19 @@
 """Runtimes: one file each, found by name in ``RUNTIMES``, opened with ``open_session``."""
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import ArtifactError, SessionError, UnknownNameError
+from edgecnn.errors import ArtifactError, UnknownNameError
 from edgecnn.optional import require
 from edgecnn.records import TensorSpec
 from edgecnn.runtimes.quantized_io import Float as Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 from edgecnn.worker import confine
-
-T = TypeVar("T")
 
 
 class Session(Protocol):
@@ -171,17 +168,6 @@ def open_session(
     confine(path.stat().st_size)  # what is loaded until here is ours
     session: Session = session_class(path, threads, batch, device)
     return session
-
-
-def stored_batch(path: Path, shape: Sequence[T]) -> T:
-    """The first size of the ``shape`` of the input of the file at ``path``.
-
-    Raises:
-        SessionError: it has none.
-    """
-    if len(shape) == 0:
-        raise SessionError(f"{path.name} takes a single number; edgecnn runs models whose first dimension is the batch")
-    return shape[0]
 
 
 def predict(session: Session, images: Float) -> Float:

@@ -13,7 +13,7 @@ from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Quantization, TensorSpec
-from edgecnn.runtimes import Float, stored_batch
+from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
 
@@ -83,7 +83,9 @@ def _resize(interpreter: Any, path: Path, batch: int) -> None:
         if count != 1:
             raise SessionError(f"{path.name} has {count} {kind}s; edgecnn runs models with one input and one output")
     (details,) = interpreter.get_input_details()
-    if int(stored_batch(path, details["shape"])) == batch:
+    if not len(details["shape"]):
+        raise SessionError(f"{path.name} has an input without a shape; edgecnn runs models of batches of images")
+    if int(details["shape"][0]) == batch:
         return
     if int(details["shape_signature"][0]) != -1:
         raise SessionError(

@@ -10,7 +10,7 @@ from edgecnn.errors import RecordError, SessionError, one_line
 from edgecnn.optional import require
 from edgecnn.processor import sums_saturate, this_processor
 from edgecnn.records import TensorSpec, from_metadata, warn_once
-from edgecnn.runtimes import Float, stored_batch
+from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
 # Makes int8 weights uint8, so that sums of their products cannot saturate. Only for processors where they can: on
@@ -33,7 +33,7 @@ class OrtSession:
         self._metadata = _metadata(self._session, path)
         self.batch = batch
         self._names, (self.input, self.output) = _ends(self._session, self._metadata, path)
-        if stored_batch(path, self.input.shape) not in (None, batch):
+        if self.input.shape[0] not in (None, batch):
             raise SessionError(
                 f"{path.name} was exported for a fixed batch of {self.input.shape[0]}, {batch} was asked for; "
                 "export it with --batch dynamic"

@@ -17,7 +17,7 @@ from edgecnn.files import read_bytes
 from edgecnn.formats.tflite_graph import Graph, Tensor, read_graph
 from edgecnn.optional import require
 from edgecnn.records import Quantization, TensorSpec
-from edgecnn.runtimes import Float, stored_batch
+from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 from edgecnn.worker import confine, in_worker, isolated, said, said_bytes
 
@@ -44,7 +44,7 @@ class TflmSession:
         except ArtifactError as error:
             raise SessionError(f"tflm cannot load {path.name}: {error}") from error
         self.input, self.output = _ends(graph, path)
-        stored = stored_batch(path, self.input.shape) or 1
+        stored = self.input.shape[0] or 1
         if stored != batch:
             raise SessionError(f"{path.name} has a batch of {stored} in tflm, which resizes nothing; got {batch}")
         if not in_worker():
