@@ -454,7 +454,7 @@ def _run_out_of_memory(_: Workbench) -> None:
 
 
 def _run_out_in_cpp(_: Workbench) -> None:
-    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n")
+    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n  what(): std::bad_alloc\n")
     os.abort()
 
 
@@ -482,7 +482,7 @@ def _interrupt(_: Workbench) -> str:
         (
             _run_out_in_cpp,
             "MemoryError",
-            "killed by SIGABRT, out of memory (its last line: what():  std::bad_alloc) while trying",
+            "killed by SIGABRT, out of memory (its last line: what(): std::bad_alloc) while trying",
         ),
         (
             _run_out_in_a_runtime,

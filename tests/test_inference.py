@@ -165,7 +165,7 @@ def test_workers_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("two_cores")
 def test_whoever_stops_early_leaves_no_process(workspace: Any, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.onnx"
-    damaged.write_bytes(b"nonsense")
+    damaged.write_bytes(b"\x08\x09")  # a protobuf, but no model
     sidecar = workspace.artifacts["onnx", "int8"].replace(file=damaged.name, sha256=sha256_file(damaged))
     artifacts.sidecar(damaged).write_bytes(to_json(sidecar))
     with pytest.raises(SessionError, match=r"onnxruntime cannot load damaged\.onnx") as failed:
