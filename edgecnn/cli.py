@@ -23,6 +23,7 @@ import click
 from edgecnn.errors import BenchError, ConfigError, EdgecnnError
 from edgecnn.progress import working
 from edgecnn.temporary import own_temporary_folder
+from edgecnn.text import shown
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
@@ -39,6 +40,18 @@ PROCESSORS = ("nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "a
 BENCH_TARGETS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32")
 
 _FILE = click.Path(path_type=Path)
+
+
+def _say(text: str, err: bool = False) -> None:
+    """Print a line, whatever the names are that it tells."""
+    click.echo(shown(text), err=err)
+
+
+class _Lines(logging.Formatter):
+    """Log messages as one line each; a traceback follows where there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - its name in the base class
+        return shown(super().formatMessage(record))
 
 
 class _Numbers(click.ParamType[Any]):
@@ -164,7 +177,9 @@ _export = _options(
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
 def cli(verbose: bool) -> None:
     """Train a CNN, quantise it, export it to TFLite and ONNX, verify and benchmark every file."""
-    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("edgecnn").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
@@ -218,7 +233,8 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
         raise KeyboardInterrupt("the same command goes on where this one stopped") from None
     _show_report(report, as_json)
     if not as_json:
-        click.echo(f"\nThe whole report: {out / 'report.html'}")
+        click.echo()
+        _say(f"The whole report: {out / 'report.html'}")
     _status(report, as_json)
 
 
@@ -326,11 +342,11 @@ def export(
             artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
         except EdgecnnError as error:
             failed = failed or not _is_expected(error)
-            click.echo(f"edgecnn: {scheme.name} .{format.ending}: {error}", err=True)
+            _say(f"edgecnn: {scheme.name} .{format.ending}: {error}", err=True)
         else:
             written.append(artifact)
             if not as_json:
-                click.echo(f"{out / artifact.file}  {artifact.size_bytes} bytes")
+                _say(f"{out / artifact.file}  {artifact.size_bytes} bytes")
     if as_json:
         _print_array(written)
     sys.exit(1 if failed else 0)
@@ -384,7 +400,7 @@ def verify(
     else:
         for parity in parities:
             apart = parity.difference
-            click.echo(
+            _say(
                 f"{parity.artifact} against {parity.reference}: accuracy {parity.accuracy.value:.2%}, top class agrees "
                 f"on {apart.agreement:.2%}, largest difference {apart.max_abs:.3g}"
             )
@@ -580,12 +596,12 @@ def baseline(
             record = record_baseline(model, loaded, device, backend=backend, seconds=seconds)
         except BenchError as error:
             found.append(Failure(subject=model.name, stage="baseline", error="BenchError", reason=str(error)))
-            click.echo(f"edgecnn: {error}", err=True)
+            _say(f"edgecnn: {error}", err=True)
             continue
         write_atomic(target, to_json(record))
         found.append(record)
         if not as_json:
-            click.echo(f"wrote {target}: {_recorded(record)}")
+            _say(f"wrote {target}: {_recorded(record)}")
     if as_json:
         _print_array(found)
     sys.exit(1 if any(isinstance(one, Failure) for one in found) else 0)
@@ -637,9 +653,9 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
     for node in wrong:
         kind = node.kernel if node.position is None else f"{node.kind} {node.position}"
         fault = f"computes in {node.precision}" if wanted == "int8" else "can saturate on x86 without VNNI"
-        click.echo(f"edgecnn: {file}: {kind} ({node.name}) {fault}", err=True)
+        _say(f"edgecnn: {file}: {kind} ({node.name}) {fault}", err=True)
     if wanted == "portable" and wrong:
-        click.echo(
+        _say(
             "edgecnn: export the model with edgecnn export --onnx-cpu any, or store these weights as uint8, "
             "or set the session option session.x64quantprecision to 1 in every program that loads the file",
             err=True,
@@ -665,14 +681,14 @@ def check(model: Path, target: str, as_json: bool) -> None:
     if as_json:
         _print(found, True, "")
     else:
-        click.echo(f"{found.file} on {found.target}: {'fits' if found.fits else 'does not fit'}")
+        _say(f"{found.file} on {found.target}: {'fits' if found.fits else 'does not fit'}")
         for kind, size in (("arena", found.arena_bytes), ("flash", found.flash_bytes), ("RAM", found.ram_bytes)):
             if size is not None:
-                click.echo(f"  {kind:5}  {size:,} bytes")
+                _say(f"  {kind:5}  {size:,} bytes")
         for note in found.notes:
-            click.echo(f"  {note}")
+            _say(f"  {note}")
     for reason in found.reasons:
-        click.echo(f"edgecnn: {model}: {reason}", err=True)
+        _say(f"edgecnn: {model}: {reason}", err=True)
     sys.exit(0 if found.fits else 1)
 
 
@@ -701,10 +717,10 @@ def emulate(processors: tuple[str, ...], install: bool, as_json: bool) -> None:
     else:
         for one in states:
             runtimes = ", ".join(f"{name} {version}" for name, version in one.versions.items())
-            click.echo(f"{one.processor:10}  {one.stands_for}: {'missing' if one.missing else f'ready, {runtimes}'}")
+            _say(f"{one.processor:10}  {one.stands_for}: {'missing' if one.missing else f'ready, {runtimes}'}")
     for one in states:
         for line in one.missing:
-            click.echo(f"edgecnn: {one.processor}: {line}", err=True)
+            _say(f"edgecnn: {one.processor}: {line}", err=True)
     sys.exit(1 if any(one.missing for one in states) else 0)
 
 
@@ -859,7 +875,7 @@ def _check_target(path: Path, suffix: str) -> None:
 def _print(record: "Record", as_json: bool, text: str) -> None:
     from edgecnn.records import to_json
 
-    click.echo(to_json(record), nl=False) if as_json else click.echo(text)
+    click.echo(to_json(record), nl=False) if as_json else _say(text)
 
 
 def _print_array(records: "Sequence[Record]") -> None:
@@ -935,7 +951,7 @@ def _show_violations(parities: "Sequence[Parity]") -> NoReturn:
     """Say what is out of tolerance on stderr, and end with the exit status that it asks for."""
     for parity in parities:
         for line in parity.violations:
-            click.echo(f"edgecnn: {parity.artifact} against {parity.reference}: {line}", err=True)
+            _say(f"edgecnn: {parity.artifact} against {parity.reference}: {line}", err=True)
     sys.exit(1 if any(parity.violations for parity in parities) else 0)
 
 
@@ -1023,10 +1039,10 @@ def _end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:
     """End with 1 if there are reasons to. Where stdout has told them already, stderr tells their number alone."""
     if as_json:
         for reason in reasons:
-            click.echo(f"edgecnn: {reason}", err=True)
+            _say(f"edgecnn: {reason}", err=True)
     elif reasons:
         number = f"1 {noun}" if len(reasons) == 1 else f"{len(reasons)} {noun}s"
-        click.echo(f"edgecnn: {number}, told above", err=True)
+        _say(f"edgecnn: {number}, told above", err=True)
     sys.exit(1 if reasons else 0)
 
 
@@ -1095,14 +1111,15 @@ def main() -> NoReturn:
         with _interrupts_heard(), own_temporary_folder(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
             cli(standalone_mode=False)
     except click.ClickException as error:
+        error.message = shown(error.message)  # type: ignore[misc]
         error.show()
         sys.exit(error.exit_code)
     except EdgecnnError as error:
-        click.echo(f"edgecnn: {error}", err=True)
+        _say(f"edgecnn: {error}", err=True)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, click.Abort) as error:
         interrupt = error.__cause__ or error  # click's Abort comes from it
-        click.echo("; ".join(["edgecnn: interrupted", *map(str, interrupt.args)]), err=True)
+        _say("; ".join(["edgecnn: interrupted", *map(str, interrupt.args)]), err=True)
         sys.exit(130)
     except BrokenPipeError:  # whoever read the results has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -1111,6 +1128,6 @@ def main() -> NoReturn:
         if error.errno is None:  # not from the system
             raise
         logging.getLogger("edgecnn").info("", exc_info=True)
-        click.echo(f"edgecnn: {EdgecnnError(_refused(error))}", err=True)
+        _say(f"edgecnn: {_refused(error)}", err=True)
         sys.exit(1)
     sys.exit(0)

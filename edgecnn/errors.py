@@ -5,7 +5,7 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 │   └── UnknownNameError     a scheme, format, runtime or data set that is not one  (exit status 2)
 ├── MissingExtraError        a package of an extra that is not installed
 ├── OutputError              an output folder or file that cannot be written
-├── RecordError              a JSON file that is not the record it should be
+├── RecordError              a JSON file that is not the record it should be, or values that make no record
 ├── DataError                a data set that is missing, damaged or not usable
 ├── ModelError               a Keras model that cannot be loaded, trained or rebuilt
 ├── QuantizationError        a model or layer that cannot be quantised
@@ -20,11 +20,19 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 └── BenchError               a measurement that cannot be made
 """
 
+from edgecnn.text import shown
+
 
 class EdgecnnError(Exception):
-    """Base class. The message is one line: what was wanted, what was got, what to do next."""
+    """Base class. The message is one line: what was wanted, what was got, what to do next.
+
+    It may quote names and messages of others: here they become one line that prints, of at most 1,000 characters.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 class ConfigError(EdgecnnError):
@@ -49,8 +57,11 @@ class OutputError(EdgecnnError):
     """An output folder or file that cannot be written."""
 
 
-class RecordError(EdgecnnError):
-    """A JSON file that is not the record it should be."""
+class RecordError(EdgecnnError, ValueError):
+    """A JSON file that is not the record it should be, or values that make no record.
+
+    A ``ValueError`` as well, to which msgspec adds the field's path when it decodes.
+    """
 
 
 class DataError(EdgecnnError):
@@ -99,3 +110,13 @@ class FitError(EmulationError):
 
 class BenchError(EdgecnnError):
     """A measurement that cannot be made."""
+
+
+_LONGEST = 300
+
+
+def one_line(said: object) -> str:
+    """What another library says, fit to stand in an error of ours: one printable line of at most 300 characters."""
+    text = "".join(char if char.isprintable() else " " for char in str(said))
+    text = " ".join(text.split()) or type(said).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -42,16 +42,16 @@ def open_file(path: Path) -> BufferedReader:
     raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of the regular file at ``path``, of at most 2 GiB.
+def read_bytes(path: Path, most: int = _LARGEST) -> bytes:
+    """The content of the regular file at ``path``, of at most ``most`` bytes.
 
     Raises:
         OSError: as ``open_file``, or it is larger.
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > _LARGEST:
-            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {_LARGEST:,}", str(path))
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {most:,}", str(path))
         return file.read()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.data import DataSet
-from edgecnn.errors import ModelError, OutputError, UnknownNameError
+from edgecnn.errors import ModelError, OutputError, UnknownNameError, one_line
 from edgecnn.files import open_file, write_atomic
 from edgecnn.optional import require
 
@@ -138,13 +138,13 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
     try:
         return keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         if "unsafe" in text.lower() or "lambda" in text.lower():
             raise ModelError(
                 f"{path} holds a Lambda layer with Python code, which is not run for safety; "
                 "replace it with a built-in Keras layer and save again"
             ) from error
-        raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text[:200]}") from error
+        raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text}") from error
 
 
 def _check_file(path: Path) -> None:

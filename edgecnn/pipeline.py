@@ -2,12 +2,11 @@
 
 import io
 import logging
-import math
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -57,14 +56,14 @@ from edgecnn.records import (
     OnnxCpu,
     Parity,
     ProcessorAnswers,
-    R,
     Record,
     Report,
     Result,
     Scheme,
+    Seconds,
     StageTime,
     Tuning,
-    from_json,
+    read_record,
     to_json,
 )
 from edgecnn.report import write
@@ -85,6 +84,9 @@ from edgecnn.verify import (
 
 log = logging.getLogger("edgecnn")
 
+_MOST_CONFIG_BYTES = 64 * 1024
+_MOST_LINE_BYTES = 4096
+_LARGE = 2**31
 _TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
 
 
@@ -158,7 +160,7 @@ class RunConfig(Record, frozen=True):
                 raise UnknownNameError(field, getattr(self, field), choices)
         if len(self.input_range) != 2:
             raise ConfigError(f"input_range takes two numbers such as 0 and 1, got {len(self.input_range)}")
-        if not 0 <= self.seed < 2**31:
+        if not 0 <= self.seed < _LARGE:
             raise ConfigError(f"seed must be 0 or more and below 2³¹, got {self.seed}")
         positive = (
             "batch_size",
@@ -171,14 +173,14 @@ class RunConfig(Record, frozen=True):
             "qat_learning_rate",
         )
         for field in positive:
-            if not 0 < getattr(self, field) < math.inf:
-                raise ConfigError(f"{field} must be positive, got {getattr(self, field)}")
-        if self.epochs is not None and self.epochs < 0:
-            raise ConfigError(f"epochs must be 0 or more, got {self.epochs}")
+            if not 0 < getattr(self, field) < _LARGE:
+                raise ConfigError(f"{field} must be positive and below 2³¹, got {getattr(self, field)}")
+        if self.epochs is not None and not 0 <= self.epochs < _LARGE:
+            raise ConfigError(f"epochs must be 0 or more and below 2³¹, got {self.epochs}")
         if not 0 <= self.validation_split < 1:
             raise ConfigError(f"validation_split must be at least 0 and below 1, got {self.validation_split}")
-        if not self.threads or min(self.threads) < 1:
-            raise ConfigError(f"threads must be one or more positive numbers, got {self.threads}")
+        if not self.threads or not all(0 < number < _LARGE for number in self.threads):
+            raise ConfigError(f"threads must be one or more positive numbers below 2³¹, got {self.threads}")
         if "none" in self.baselines and len(self.baselines) > 1:
             raise ConfigError("baselines are files, or none; give one or the other")
         if not self.schemes or not self.formats:
@@ -189,13 +191,20 @@ def read_config(path: Path) -> RunConfig:
     """Read a TOML file of ``RunConfig`` fields.
 
     Raises:
-        ConfigError: no such file, no TOML, an unknown key, or a value of the wrong type.
+        ConfigError: no such file, one that is too large, no TOML, an unknown key, or a value of the wrong type.
     """
     try:
-        return msgspec.toml.decode(read_bytes(path), type=RunConfig)
+        content = read_bytes(path, _MOST_CONFIG_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    # the parser's time and memory grow with the square of a dotted key, its calls with the depth of arrays
+    if max(map(len, content.splitlines()), default=0) > _MOST_LINE_BYTES:
+        raise ConfigError(f"{path} is not a valid configuration: a line may have {_MOST_LINE_BYTES:,} bytes at most")
+    try:
+        return msgspec.toml.decode(content, type=RunConfig)
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not a valid configuration: it is nested too deeply") from error
+    except (msgspec.DecodeError, ValueError) as error:
         raise ConfigError(f"{path} is not a valid configuration: {error}{_help_with(str(error))}") from error
 
 
@@ -236,7 +245,7 @@ class Stamp(Record, frozen=True):
 
     key: str
     outputs: dict[str, str]
-    seconds: float
+    seconds: Seconds
 
 
 class _Run:
@@ -305,11 +314,11 @@ class _Run:
     def read_stamp(self, name: str) -> Stamp | None:
         """What a stage has kept of itself when it ended, if it did."""
         path = self.stamp(name)
-        try:
-            return from_json(read_bytes(path), Stamp, path)
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, RecordError) as error:
+        try:
+            return read_record(path, Stamp)
+        except RecordError as error:
             log.warning("%s is done again: %s", name, error)
             return None
 
@@ -511,7 +520,9 @@ class _Run:
 
             inputs = {**self.export_inputs(scheme), "seconds": self.config.tune_seconds}
             try:
-                self.tunings[scheme.name] = self.stage(f"tune-{scheme.name}", inputs, [path], make, _of(path, Tuning))
+                self.tunings[scheme.name] = self.stage(
+                    f"tune-{scheme.name}", inputs, [path], make, partial(read_record, path, Tuning)
+                )
             except EdgecnnError as error:
                 log.info("no tuning of %s.onnx: %s", scheme.name, error)  # export gives the reason as a row
 
@@ -669,7 +680,7 @@ class _Run:
                 "images": IMAGES,
                 "processors": [each.key for each in self.processors],
             }
-            for row in self.stage(name, inputs, [path], make, _of(path, FileAnswers)).rows:
+            for row in self.stage(name, inputs, [path], make, partial(read_record, path, FileAnswers)).rows:
                 if isinstance(row, ProcessorAnswers):
                     answers.append(row)
                 else:
@@ -692,14 +703,16 @@ class _Run:
 
             inputs = {**self.export_inputs(scheme), "artifact": artifact.sha256}
             try:
-                yield self.stage(f"layers-{artifact.file}", inputs, [path], make, _of(path, LayerErrors))
+                yield self.stage(
+                    f"layers-{artifact.file}", inputs, [path], make, partial(read_record, path, LayerErrors)
+                )
             except EdgecnnError as error:
                 self.fail("layers", artifact.file, error)
 
     def bench(self, exported: list[Artifact]) -> BenchResults:
         """bench.json: the Keras model and every artifact, interleaved."""
         config = self.config
-        keras = artifacts.describe(self.model)
+        keras = artifacts.describe_here(self.model)
         devices = ["cpu", *(["gpu"] if require("tensorflow").config.list_physical_devices("GPU") else [])]
         candidates = [
             Candidate(path=self.model, artifact=keras, threads=threads, device=device)
@@ -730,7 +743,7 @@ class _Run:
             )
             write_atomic(path, to_json(results))
 
-        results: BenchResults = self.stage("bench", inputs, [path], make, _of(path, BenchResults))
+        results: BenchResults = self.stage("bench", inputs, [path], make, partial(read_record, path, BenchResults))
         if any(isinstance(row, Failure) for row in results.rows):  # tried again next time
             self.stamp("bench").unlink()
         return results
@@ -763,11 +776,6 @@ def _with_accuracy(
 
 def _dashed(name: str) -> str:
     return name.replace(" ", "-")
-
-
-def _of(path: Path, kind: type[R]) -> Callable[[], R]:
-    """Reads the record at ``path``."""
-    return lambda: from_json(path.read_bytes(), kind, path)
 
 
 def _save(path: Path, outputs: Float) -> None:

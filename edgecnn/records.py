@@ -3,17 +3,34 @@
 Records are frozen; their fields are JSON types, tuples and other records, so any of them goes to a file
 and comes back equal. Measurements keep every sample: medians and percentiles are computed, and stored in those alone
 that come with edgecnn.
+
+A record that is read is one that can be: the range of a number stands in its type and is checked where JSON is decoded;
+what several fields say together is checked wherever a record is made. Texts (``Name``, ``Text``) come from anywhere,
+and every record has them as they may be shown (see ``edgecnn.text``). So nobody who gets a record checks it again.
 """
 
+import base64
+import logging
+import math
 import re
+from functools import cache, lru_cache
+from pathlib import Path
 from statistics import NormalDist
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
+from edgecnn import text
 from edgecnn.errors import RecordError
+from edgecnn.files import read_bytes
 
 SCHEMA_VERSION = 1
+
+MOST_BYTES = 256 * 1024**2
+"""The largest JSON file that is read."""
+
+_MOST_VALUES = 2**27  # of one tensor: half a gigabyte of float32
 
 _NUMBERS = re.compile(rb"\[\n\s*([-+.\deE,\s]+)\n\s*\]")  # no string holds a line break that is not escaped
 
@@ -21,13 +38,85 @@ Io = Literal["float32", "int8", "uint8"]
 OnnxCpu = Literal["any", "vnni"]
 R = TypeVar("R", bound="Record")
 
+Name = Annotated[str, Meta(extra={"most": text.NAME})]
+Text = Annotated[str, Meta(extra={"most": text.MESSAGE})]
+# Whole numbers that float64 holds exactly; real numbers and their products and ratios that do not overflow.
+Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Positive = Annotated[int, Meta(ge=1, le=2**53)]
+Real = Annotated[float, Meta(ge=-1e30, le=1e30)]
+Amount = Annotated[float, Meta(ge=0, le=1e30)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+# As float32, a positive number too
+Scale = Annotated[float, Meta(ge=2.0**-149, le=3.4028234663852886e38)]
+ZeroPoint = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+Size = Annotated[int, Meta(ge=0, le=2**31)]
+Block = Annotated[tuple[Seconds, ...], Meta(min_length=1)]
+Blocks = Annotated[tuple[Block, ...], Meta(max_length=10_000)]
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records."""
+    """Base of all records.
+
+    Raises:
+        RecordError: the fields do not fit each other.
+    """
+
+    def __post_init__(self) -> None:
+        for name, most in _texts(type(self)):
+            found = getattr(self, name)
+            clean = _shown(found, most)
+            if clean != found:
+                msgspec.structs.force_setattr(self, name, clean)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return msgspec.structs.replace(self, **changes)
+
+
+@cache
+def _texts(kind: type[Record]) -> tuple[tuple[str, int], ...]:
+    """The fields of ``kind`` that hold texts to be shown, and how many characters each may have at most."""
+    found = ((name, _most(hint)) for name, hint in get_type_hints(kind, include_extras=True).items())
+    return tuple((name, most) for name, most in found if most is not None)
+
+
+def _most(hint: Any) -> int | None:
+    for part in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
+        if isinstance(part, Meta):
+            if part.extra is not None:
+                return int(part.extra["most"])
+        elif (most := _most(part)) is not None:
+            return most
+    return None
+
+
+def _shown(value: Any, most: int) -> Any:
+    if isinstance(value, str):
+        return text.shown(value, most)
+    if isinstance(value, tuple):
+        return tuple(_shown(part, most) for part in value)
+    return {_shown(key, most): _shown(part, most) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def _check(right: bool, problem: str) -> None:
+    if not right:
+        raise RecordError(problem)
+
+
+class FileRecord(Record, frozen=True):
+    """A record that is a file of its own, and says by which version of these records it was written."""
+
+    schema_version: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(
+            self.schema_version == SCHEMA_VERSION,
+            f"it has schema version {self.schema_version}, this edgecnn reads {SCHEMA_VERSION}; make the file again, "
+            "or use the edgecnn that made it",
+        )
 
 
 def to_json(record: Record) -> bytes:
@@ -40,44 +129,102 @@ def from_json(data: bytes, kind: type[R], where: object) -> R:
     """Decode ``data`` as a record of type ``kind``; ``where`` names its origin in the error.
 
     Raises:
-        RecordError: not JSON, a field missing, unknown or of the wrong type.
+        RecordError: not JSON, more than ``MOST_BYTES``, a field missing, unknown, of the wrong type or of a value that
+            cannot be; the message has the field's path.
     """
     try:
+        if len(data) > MOST_BYTES:
+            raise RecordError(f"it has more than {MOST_BYTES // 1024**2} MiB")
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise RecordError(f"{where} is not a valid {kind.__name__} file: it is nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecordError) as error:
         raise RecordError(f"{where} is not a valid {kind.__name__} file: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def warn_once(message: str) -> None:
+    """Log a warning, the first time that a process comes upon it: files are opened again and again."""
+    logging.getLogger("edgecnn").warning(message)
+
+
+def from_metadata(stored: bytes, kind: type[R], where: str) -> R | None:
+    """The record of type ``kind`` that a model file carries; ``where`` names it.
+
+    A damaged one counts as none, since a model runs without it; a warning tells.
+    """
+    try:
+        return from_json(stored, kind, where)
+    except RecordError as error:
+        warn_once(f"{error}; the model is taken as one without it")
+        return None
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """The record of type ``kind`` in the JSON file at ``path``.
+
+    Raises:
+        RecordError: the file cannot be read, or as for ``from_json``.
+    """
+    try:
+        data = read_bytes(path, MOST_BYTES)
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    return from_json(data, kind, path)
 
 
 class Quantization(Record, frozen=True):
     """Affine quantisation, ``real = scale * (integer - zero_point)``; one scale, or one per index of ``axis``."""
 
-    scale: tuple[float, ...]
-    zero_point: tuple[int, ...]
-    axis: int | None = None
+    scale: Annotated[tuple[Scale, ...], Meta(min_length=1)]
+    zero_point: tuple[ZeroPoint, ...]
+    axis: Count | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(
+            len(self.scale) == len(self.zero_point),
+            f"{len(self.scale)} scales have {len(self.zero_point)} zero points; each has one",
+        )
 
 
 class TensorSpec(Record, frozen=True):
     """An input or output of a model. ``None`` in the shape is the free batch dimension."""
 
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
+    name: Name
+    shape: Annotated[tuple[Size | None, ...], Meta(min_length=1)]
+    dtype: Annotated[str, Meta(pattern="^(float(16|32|64)|u?int(8|16|32|64)|bool)$")]
     layout: Literal["NHWC", "NCHW", "NC"]
     quantization: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(
+            self.layout != "NCHW" or len(self.shape) == 4,
+            f"the layout NCHW is one of 4 sizes, the shape has {len(self.shape)}",
+        )
+        _check(
+            math.prod(1 if size is None else size for size in self.shape) <= _MOST_VALUES,
+            f"a tensor of shape {self.shape} has more than {_MOST_VALUES} values",
+        )
+        _check(
+            self.quantization is None or self.dtype.startswith(("int", "uint")),
+            f"values of type {self.dtype} have no scale; integers have one",
+        )
 
 
 class Preprocessing(Record, frozen=True):
     """How raw values become model input: ``input = raw * scale + offset``, which lies in ``input_range``."""
 
-    scale: float
-    offset: float
-    input_range: tuple[float, float]
+    scale: Real
+    offset: Real
+    input_range: tuple[Real, Real]
 
 
 class Scheme(Record, frozen=True):
     """A way to store weights and activations, and how it was reached."""
 
-    name: str
+    name: Name
     weights: Literal["float32", "float16", "int8"]
     activations: Literal["float32", "int8", "int16"]
     method: Literal["none", "ptq", "qat"]
@@ -92,16 +239,23 @@ class Tuning(Record, frozen=True):
     is faster. ``ratio_low`` and ``ratio_high`` are the quartiles over the measured blocks.
     """
 
-    operators: tuple[str, ...]
-    in_float: tuple[int, ...]
+    operators: tuple[Name, ...]
+    in_float: tuple[Count, ...]
     unsigned: bool
-    cpu: str | None
-    runtime: str
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    untuned_ratio: float
-    tried: int
+    cpu: Name | None
+    runtime: Name
+    ratio: Amount
+    ratio_low: Amount
+    ratio_high: Amount
+    untuned_ratio: Amount
+    tried: Count
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(
+            all(position < len(self.operators) for position in self.in_float),
+            f"in_float is {self.in_float}, but there are {len(self.operators)} operators",
+        )
 
 
 class Provenance(Record, frozen=True):
@@ -110,17 +264,17 @@ class Provenance(Record, frozen=True):
     ``architecture`` is the hash of the Keras model's layers and shapes (see ``models.architecture``).
     """
 
-    model: str
-    model_sha256: str
-    scheme: str
-    labels: tuple[str, ...]
+    model: Name
+    model_sha256: Name
+    scheme: Name
+    labels: tuple[Name, ...]
     preprocessing: Preprocessing
-    data: str
-    data_sha256: str
-    calibration_images: int | None
-    versions: dict[str, str]
+    data: Text
+    data_sha256: Name
+    calibration_images: Count | None
+    versions: dict[Name, Name]
     tuning: Tuning | None = None
-    architecture: str | None = None
+    architecture: Name | None = None
 
 
 class MemoryBlock(Record, frozen=True):
@@ -130,25 +284,25 @@ class MemoryBlock(Record, frozen=True):
     only where a layer writes its output over an input it has read.
     """
 
-    name: str
-    offset: int
-    bytes: int
-    first: int
-    last: int
+    name: Name
+    offset: Count
+    bytes: Count
+    first: Count
+    last: Count
 
 
 class MemoryPlan(Record, frozen=True):
     """The arena of generated C, in bytes, and what lies in it; input and output are the caller's."""
 
-    arena_bytes: int
+    arena_bytes: Annotated[int, Meta(ge=0, le=2**30)]
     blocks: tuple[MemoryBlock, ...]
 
 
 class Companion(Record, frozen=True):
     """A file that belongs to an artifact and stands beside it, such as the header of a .c file."""
 
-    file: str
-    sha256: str
+    file: Name
+    sha256: Name
 
 
 class GeneratedC(Record, frozen=True):
@@ -157,7 +311,7 @@ class GeneratedC(Record, frozen=True):
     ``caller_arena`` says that its invoke function takes the arena as a third argument.
     """
 
-    name: str
+    name: Name
     input: TensorSpec
     output: TensorSpec
     memory: MemoryPlan
@@ -171,17 +325,17 @@ class Artifact(Record, frozen=True):
     ``memory`` is known of generated C only, ``architecture`` is that of a .keras file itself.
     """
 
-    file: str
-    format: str
-    scheme: str
+    file: Name
+    format: Name
+    scheme: Name
     input: TensorSpec
     output: TensorSpec
-    sha256: str
-    size_bytes: int
+    sha256: Name
+    size_bytes: Count
     provenance: Provenance | None = None
     companions: tuple[Companion, ...] = ()
     memory: MemoryPlan | None = None
-    architecture: str | None = None
+    architecture: Name | None = None
 
     @property
     def name(self) -> str:
@@ -199,10 +353,10 @@ class Artifact(Record, frozen=True):
 class Epoch(Record, frozen=True):
     """Loss and accuracy (0…1) of one epoch, on the training and the held-out images."""
 
-    loss: float
-    accuracy: float
-    val_loss: float | None = None
-    val_accuracy: float | None = None
+    loss: Real
+    accuracy: Share
+    val_loss: Real | None = None
+    val_accuracy: Share | None = None
 
 
 class History(Record, frozen=True):
@@ -214,8 +368,12 @@ class History(Record, frozen=True):
 class Accuracy(Record, frozen=True):
     """Right answers out of a number of images."""
 
-    correct: int
-    total: int
+    correct: Count
+    total: Positive
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.correct <= self.total, f"{self.correct} right answers are more than {self.total} images")
 
     @property
     def value(self) -> float:
@@ -236,9 +394,25 @@ class Answers(Record, frozen=True):
     equal, the images are the same, in the same order.
     """
 
-    total: int
+    total: Positive
     right: str
-    images_sha256: str
+    images_sha256: Name
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            packed, wanted = base64.b64decode(self.right, validate=True), math.ceil(self.total / 8)
+        except ValueError as error:
+            raise RecordError(f"answers are not base64: {error}") from error
+        _check(len(packed) == wanted, f"answers hold {len(packed)} bytes, {self.total} images need {wanted}")
+
+
+def _check_answers(accuracy: Accuracy | None, answers: Answers | None) -> None:
+    if accuracy is not None and answers is not None:
+        _check(
+            accuracy.total == answers.total,
+            f"the accuracy is of {accuracy.total} images, the answers are of {answers.total}",
+        )
 
 
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -259,15 +433,19 @@ class Difference(Record, frozen=True):
     ``agree`` counts images with the same top class, ``worst_image`` is the index of the largest difference.
     """
 
-    images: int
-    span: float
-    max_abs: float
-    mean_abs: float
-    worst_image: int
-    agree: int
-    max_lsb: int | None = None
-    mean_lsb: float | None = None
-    within_one_lsb: float | None = None
+    images: Positive
+    span: Amount
+    max_abs: Amount
+    mean_abs: Amount
+    worst_image: Count
+    agree: Count
+    max_lsb: Count | None = None
+    mean_lsb: Amount | None = None
+    within_one_lsb: Share | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.agree <= self.images, f"{self.agree} images with the same top class are more than {self.images}")
 
     @property
     def agreement(self) -> float:
@@ -283,25 +461,25 @@ class Tolerance(Record, frozen=True):
     ``accuracy_drop`` count as broken only where chance does not explain it (95 %).
     """
 
-    max_abs: float | None
-    mean_abs: float
-    agreement: float
-    accuracy_drop: float
-    mean_lsb: float | None = None
+    max_abs: Amount | None
+    mean_abs: Amount
+    agreement: Real
+    accuracy_drop: Real
+    mean_lsb: Amount | None = None
 
 
 class Parity(Record, frozen=True):
     """An artifact against a reference on the same images, and what broke the tolerance, if anything."""
 
-    artifact: str
-    artifact_sha256: str
-    runtime: str
-    reference: str
+    artifact: Name
+    artifact_sha256: Name
+    runtime: Name
+    reference: Text
     accuracy: Accuracy
     reference_accuracy: Accuracy
     difference: Difference
     tolerance: Tolerance
-    violations: tuple[str, ...] = ()
+    violations: tuple[Text, ...] = ()
 
 
 class Environment(Record, frozen=True):
@@ -312,31 +490,31 @@ class Environment(Record, frozen=True):
     clock tells from nothing: its resolution, or what reading it costs, whichever is more.
     """
 
-    machine: str
-    system: str
-    cpu: str | None
-    cpu_features: tuple[str, ...]
-    cores: int
-    usable_cores: int
-    memory_bytes: int | None
-    governor: str | None
-    load_1min: float | None
-    python: str
-    versions: dict[str, str]
-    gpu: str | None = None
-    affinity: tuple[int, ...] = ()
-    cpu_quota: float | None = None
-    memory_limit_bytes: int | None = None
-    frequency_hz: tuple[int, int] | None = None
-    timer_s: float | None = None
+    machine: Name
+    system: Name
+    cpu: Name | None
+    cpu_features: tuple[Name, ...]
+    cores: Positive
+    usable_cores: Positive
+    memory_bytes: Count | None
+    governor: Name | None
+    load_1min: Amount | None
+    python: Text
+    versions: dict[Name, Name]
+    gpu: Name | None = None
+    affinity: tuple[Count, ...] = ()
+    cpu_quota: Amount | None = None
+    memory_limit_bytes: Count | None = None
+    frequency_hz: tuple[Count, Count] | None = None
+    timer_s: Seconds | None = None
 
 
 class ColdStart(Record, frozen=True):
     """Seconds that a fresh process takes to its first answer: import the runtime, load the file, run it once."""
 
-    import_s: float
-    load_s: float
-    first_s: float
+    import_s: Seconds
+    load_s: Seconds
+    first_s: Seconds
 
 
 class Memory(Record, frozen=True):
@@ -345,9 +523,9 @@ class Memory(Record, frozen=True):
     ``arena_bytes`` is what the runtime itself says that activations take, ``None`` where it says nothing.
     """
 
-    empty_bytes: int
-    peak_bytes: int
-    arena_bytes: int | None = None
+    empty_bytes: Count
+    peak_bytes: Count
+    arena_bytes: Count | None = None
 
 
 class Energy(Record, frozen=True):
@@ -356,17 +534,17 @@ class Energy(Record, frozen=True):
     The counter covers everything that runs on the package, not this process alone.
     """
 
-    counter: str
-    joules: float
-    inferences: int
+    counter: Name
+    joules: Amount
+    inferences: Positive
 
 
 class Estimate(Record, frozen=True):
     """A value and its 95 % interval; from one block alone, the interval is 0 to infinity: nothing is known of it."""
 
-    value: float
-    low: float
-    high: float
+    value: Real
+    low: Real
+    high: Real
 
 
 class Summary(Record, frozen=True):
@@ -376,13 +554,13 @@ class Summary(Record, frozen=True):
     per second.
     """
 
-    samples: int
-    median: float
-    low: float
-    high: float
+    samples: Positive
+    median: Seconds
+    low: Seconds
+    high: Seconds
     p90: Estimate
     p99: Estimate | None
-    throughput: float
+    throughput: Amount
 
 
 class Summaries(Record, frozen=True):
@@ -390,7 +568,7 @@ class Summaries(Record, frozen=True):
 
     invoke: Summary
     end_to_end: Summary | None
-    warnings: tuple[str, ...]
+    warnings: tuple[Text, ...]
 
 
 class Measurement(Record, frozen=True):
@@ -406,23 +584,35 @@ class Measurement(Record, frozen=True):
     all come from one process. ``summaries`` stand for samples that are not here, in baselines that come with edgecnn.
     """
 
-    artifact: str
-    artifact_sha256: str
-    runtime: str
-    device: str
-    threads: int
-    batch: int
-    load_s: float
-    warmup: tuple[float, ...]
-    blocks: tuple[tuple[float, ...], ...]
-    end_to_end: tuple[tuple[float, ...], ...] = ()
+    artifact: Name
+    artifact_sha256: Name
+    runtime: Name
+    device: Name
+    threads: Count
+    batch: Positive
+    load_s: Seconds
+    warmup: tuple[Seconds, ...]
+    blocks: Blocks
+    end_to_end: Blocks = ()
     steady: bool = True
-    others_busy: tuple[float, ...] = ()
+    others_busy: tuple[Real, ...] = ()
     cold_starts: tuple[ColdStart, ...] = ()
     memory: Memory | None = None
     energy: Energy | None = None
-    processes: tuple[int, ...] = ()
+    processes: tuple[Positive, ...] = ()
     summaries: Summaries | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(bool(self.blocks) != bool(self.summaries), "a measurement has either blocks or summaries")
+        _check(
+            not self.processes or sum(self.processes) == len(self.blocks),
+            f"the processes measured {sum(self.processes)} blocks, {len(self.blocks)} are there",
+        )
+        _check(
+            len(self.end_to_end) in (0, len(self.blocks)),
+            f"{len(self.end_to_end)} blocks were timed end to end, {len(self.blocks)} without",
+        )
 
     @property
     def samples(self) -> tuple[float, ...]:
@@ -438,32 +628,35 @@ class Result(Record, frozen=True, tag="result"):
     accuracy: Accuracy | None = None
     answers: Answers | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_answers(self.accuracy, self.answers)
+
 
 class Failure(Record, frozen=True, tag="failure"):
     """A row that could not be made, with the reason. ``expected`` marks a combination that makes no sense."""
 
-    subject: str
-    stage: str
-    error: str
-    reason: str
+    subject: Text
+    stage: Name
+    error: Name
+    reason: Text
     expected: bool = False
 
 
-class BenchResults(Record, frozen=True):
+class BenchResults(FileRecord, frozen=True):
     """What one call of ``bench`` measured, on one machine.
 
     ``unfinished`` is there where the call was interrupted: a hash of what it was to measure and how. The same call
     goes on with it.
     """
 
-    schema_version: int
     environment: Environment
-    seed: int
+    seed: Integer
     rows: tuple[Result | Failure, ...]
-    unfinished: str | None = None
+    unfinished: Name | None = None
 
 
-class Baseline(Record, frozen=True):
+class Baseline(FileRecord, frozen=True):
     """The float Keras model on one device, recorded with ``edgecnn baseline``.
 
     ``measurement`` has batch 1: its blocks time the model with input and output on the device, its ``end_to_end``
@@ -476,29 +669,32 @@ class Baseline(Record, frozen=True):
     ``models.architecture``), ``note`` what else is to be known of the record.
     """
 
-    schema_version: int
-    model: str
-    model_sha256: str
-    backend: str
-    device: str
+    model: Name
+    model_sha256: Name
+    backend: Name
+    device: Name
     environment: Environment
     measurement: Measurement
     accuracy: Accuracy | None
     answers: Answers | None = None
     throughput: tuple[Measurement, ...] = ()
-    throughput_end: str | None = None
-    peak_device_bytes: int | None = None
-    compiled_with: str | None = None
+    throughput_end: Text | None = None
+    peak_device_bytes: Count | None = None
+    compiled_with: Text | None = None
     tensor_float_32: bool | None = None
-    architecture: str | None = None
-    note: str | None = None
+    architecture: Name | None = None
+    note: Text | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_answers(self.accuracy, self.answers)
 
 
 class StageTime(Record, frozen=True):
     """How long a stage of a run took; ``reused`` when its outputs were already there."""
 
-    name: str
-    seconds: float
+    name: Name
+    seconds: Seconds
     reused: bool
 
 
@@ -512,13 +708,13 @@ class InspectedTensor(Record, frozen=True):
     quantised; several: one per channel), ``scale`` and ``zero_point`` their smallest and largest.
     """
 
-    name: str
-    shape: tuple[int | None, ...] | None
-    dtype: str
+    name: Name
+    shape: tuple[Size | None, ...] | None
+    dtype: Name
     constant: bool = False
-    scales: int = 0
-    scale: tuple[float, float] | None = None
-    zero_point: tuple[int, int] | None = None
+    scales: Count = 0
+    scale: tuple[Real, Real] | None = None
+    zero_point: tuple[ZeroPoint, ZeroPoint] | None = None
 
 
 class InspectedNode(Record, frozen=True):
@@ -533,23 +729,23 @@ class InspectedNode(Record, frozen=True):
     ``seconds`` are those of one run, with the profiler's cost; ``time_share`` (0…1) is the share in all nodes' seconds.
     """
 
-    position: int | None
-    name: str
-    kind: str | None
-    kernel: str | None
+    position: Count | None
+    name: Name
+    kind: Name | None
+    kernel: Name | None
     fate: Literal["runs", "delegated", "fused", "folded", "inserted"]
     precision: Precision | None
     inputs: tuple[InspectedTensor, ...]
     outputs: tuple[InspectedTensor, ...]
-    macs: int
-    parameters: int
-    weight_bytes: int
-    seconds: float | None = None
-    time_share: float | None = None
+    macs: Count
+    parameters: Count
+    weight_bytes: Count
+    seconds: Seconds | None = None
+    time_share: Share | None = None
     saturates: bool = False
 
 
-class Inspection(Record, frozen=True):
+class Inspection(FileRecord, frozen=True):
     """What is in a model file, and how a runtime executes it on one thread of this machine.
 
     ``nodes`` stand in the order they run, then those that do not run. ``run_seconds`` holds the time of each run,
@@ -557,21 +753,20 @@ class Inspection(Record, frozen=True):
     (0…1) of each precision. ``notes`` say how these are known, and what is not.
     """
 
-    schema_version: int
-    file: str
-    format: str
-    size_bytes: int
-    sha256: str
-    runtime: str
+    file: Name
+    format: Name
+    size_bytes: Count
+    sha256: Name
+    runtime: Name
     environment: Environment
     nodes: tuple[InspectedNode, ...]
-    macs: int
-    parameters: int
-    weight_bytes: int
-    run_seconds: tuple[float, ...]
-    time_shares: dict[str, float]
-    mac_shares: dict[str, float]
-    notes: tuple[str, ...]
+    macs: Count
+    parameters: Count
+    weight_bytes: Count
+    run_seconds: tuple[Seconds, ...]
+    time_shares: dict[Name, Share]
+    mac_shares: dict[Name, Share]
+    notes: tuple[Text, ...]
 
     @property
     def not_int8(self) -> tuple[InspectedNode, ...]:
@@ -591,12 +786,12 @@ class AccuracyStep(Record, frozen=True):
     top class is that of the step before, ``None`` at the first. ``note`` says what is unusual about the step.
     """
 
-    name: str
+    name: Name
     accuracy: Accuracy
-    gained: int
-    lost: int
-    agree: int | None
-    note: str | None = None
+    gained: Count
+    lost: Count
+    agree: Count | None
+    note: Text | None = None
 
     @property
     def change(self) -> float:
@@ -612,9 +807,9 @@ class AccuracyStep(Record, frozen=True):
 class AccuracyPath(Record, frozen=True):
     """From the float model to an int8 .tflite and its .onnx, step by step, with their verification."""
 
-    artifact: str
-    artifact_sha256: str
-    scheme: str
+    artifact: Name
+    artifact_sha256: Name
+    scheme: Name
     steps: tuple[AccuracyStep, ...]
     parities: tuple[Parity, ...]
 
@@ -632,19 +827,19 @@ class LayerError(Record, frozen=True):
 
     OFF_DB: ClassVar[float] = 2.0
 
-    tensor: str
-    position: int | None
-    operator: str
-    scale: float
-    zero_point: int
-    own_snr_db: float | None
-    own_max_abs: float
-    lost_db: float | None
-    snr_db: float | None
-    max_abs: float
-    at_low: float
-    at_high: float
-    clipped: float
+    tensor: Name
+    position: Count | None
+    operator: Name
+    scale: Scale
+    zero_point: ZeroPoint
+    own_snr_db: Real | None
+    own_max_abs: Amount
+    lost_db: Real | None
+    snr_db: Real | None
+    max_abs: Amount
+    at_low: Share
+    at_high: Share
+    clipped: Share
 
     @property
     def own_max_lsb(self) -> float:
@@ -670,33 +865,32 @@ class LayerErrors(Record, frozen=True):
     int8 output.
     """
 
-    artifact: str
-    artifact_sha256: str
-    images: int
-    images_from: str
-    runtime: str
-    reference: str
-    weights_snr_db: float | None
-    output_snr_db: float | None
+    artifact: Name
+    artifact_sha256: Name
+    images: Positive
+    images_from: Name
+    runtime: Name
+    reference: Text
+    weights_snr_db: Real | None
+    output_snr_db: Real | None
     layers: tuple[LayerError, ...]
 
 
-class TargetCheck(Record, frozen=True):
+class TargetCheck(FileRecord, frozen=True):
     """Whether a .tflite fits and runs on a target; ``reasons`` say why not, ``notes`` how that is known.
 
     ``arena_bytes`` is the memory for activations, ``flash_bytes`` and ``ram_bytes`` what the model takes of a
     microcontroller; ``None`` where nothing was measured.
     """
 
-    schema_version: int
-    file: str
-    sha256: str
-    target: str
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...]
-    arena_bytes: int | None = None
-    flash_bytes: int | None = None
-    ram_bytes: int | None = None
+    file: Name
+    sha256: Name
+    target: Name
+    reasons: tuple[Text, ...]
+    notes: tuple[Text, ...]
+    arena_bytes: Count | None = None
+    flash_bytes: Count | None = None
+    ram_bytes: Count | None = None
 
     @property
     def fits(self) -> bool:
@@ -713,19 +907,19 @@ class Emulated(Record, frozen=True):
     arrays are the caller's.
     """
 
-    artifact: str
-    artifact_sha256: str
-    target: str
-    opt: str
-    compiler: str
-    emulator: str
-    instructions: int
-    functions: dict[str, int]
-    code_bytes: int
-    flash_bytes: int
-    ram_bytes: int
-    stack_bytes: int
-    arena_bytes: int
+    artifact: Name
+    artifact_sha256: Name
+    target: Name
+    opt: Name
+    compiler: Text
+    emulator: Text
+    instructions: Count
+    functions: dict[Name, Count]
+    code_bytes: Count
+    flash_bytes: Count
+    ram_bytes: Count
+    stack_bytes: Count
+    arena_bytes: Count
 
 
 class EmulatedPython(Record, frozen=True):
@@ -735,9 +929,9 @@ class EmulatedPython(Record, frozen=True):
     those of the runtimes.
     """
 
-    machine: str
-    python: str
-    versions: dict[str, str]
+    machine: Name
+    python: Text
+    versions: dict[Name, Name]
     files: dict[str, str]
 
 
@@ -747,12 +941,12 @@ class ProcessorState(Record, frozen=True):
     ``python`` is the path of the Python that is emulated, ``versions`` are its runtimes'.
     """
 
-    processor: str
-    stands_for: str
-    emulator: str | None
-    python: str | None
-    versions: dict[str, str]
-    missing: tuple[str, ...]
+    processor: Name
+    stands_for: Name
+    emulator: Text | None
+    python: Text | None
+    versions: dict[Name, Name]
+    missing: tuple[Text, ...]
 
 
 class ProcessorAnswers(Record, frozen=True, tag="answers"):
@@ -764,13 +958,13 @@ class ProcessorAnswers(Record, frozen=True, tag="answers"):
     ``None`` where they could not be counted.
     """
 
-    processor: str
-    emulator: str
-    runtime: str
-    runtime_here: str
+    processor: Name
+    emulator: Text
+    runtime: Name
+    runtime_here: Name
     against_reference: Parity
     against_here: Parity
-    instructions: int | None = None
+    instructions: Count | None = None
 
     @property
     def artifact(self) -> str:
@@ -794,25 +988,24 @@ class FileAnswers(Record, frozen=True):
     rows: tuple[ProcessorAnswers | Failure, ...]
 
 
-class Kit(Record, frozen=True):
+class Kit(FileRecord, frozen=True):
     """What ``edgecnn embed`` wrote into a folder; it is ``kit.json`` there. ``files`` are the others by SHA-256.
 
     ``arena_bytes`` is what the code in the kit sets aside for activations; ``arena_measured_bytes`` what TFLM took on
     the machine that made the kit, ``None`` where the code needs no interpreter.
     """
 
-    schema_version: int
-    target: str
-    name: str
-    model: str
-    model_sha256: str
-    files: dict[str, str]
-    versions: dict[str, str]
-    arena_bytes: int | None = None
-    arena_measured_bytes: int | None = None
+    target: Name
+    name: Name
+    model: Name
+    model_sha256: Name
+    files: dict[Name, Name]
+    versions: dict[Name, Name]
+    arena_bytes: Count | None = None
+    arena_measured_bytes: Count | None = None
 
 
-class Report(Record, frozen=True):
+class Report(FileRecord, frozen=True):
     """A run in one record: what was made, how it was verified, how fast it is, what failed.
 
     ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
@@ -822,13 +1015,12 @@ class Report(Record, frozen=True):
     ``unfinished`` is that of ``BenchResults``.
     """
 
-    schema_version: int
-    title: str
-    data: str | None
-    data_sha256: str | None
-    test_images: int
+    title: Text
+    data: Text | None
+    data_sha256: Name | None
+    test_images: Count
     environment: Environment
-    seed: int
+    seed: Integer
     rows: tuple[Result | Failure, ...]
     parities: tuple[Parity, ...]
     baselines: tuple[Baseline, ...] = ()
@@ -837,15 +1029,19 @@ class Report(Record, frozen=True):
     emulated: tuple[Emulated, ...] = ()
     processors: tuple[ProcessorAnswers, ...] = ()
     others: "tuple[Report, ...]" = ()
-    unfinished: str | None = None
+    unfinished: Name | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(not any(other.others for other in self.others), "reports beside a report have none beside themselves")
 
 
 class BundledFile(Record, frozen=True):
     """A file of a bundle: its path inside, with ``/``, and what it must be."""
 
-    name: str
-    sha256: str
-    size_bytes: int
+    name: Name
+    sha256: Name
+    size_bytes: Count
 
 
 class BundledImages(Record, frozen=True):
@@ -854,21 +1050,24 @@ class BundledImages(Record, frozen=True):
     ``shape`` is that of one image (height, width, channels), ``data_sha256`` the whole data set's.
     """
 
-    data: str
-    data_sha256: str
-    images: int
-    of: int
-    shape: tuple[int, int, int]
+    data: Text
+    data_sha256: Name
+    images: Positive
+    of: Positive
+    shape: tuple[Size, Size, Size]
     dtype: Literal["uint8", "float32"]
-    class_names: tuple[str, ...]
+    class_names: tuple[Name, ...]
     preprocessing: Preprocessing
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.images <= self.of, f"{self.images} of {self.of} images cannot be")
 
-class Bundle(Record, frozen=True):
+
+class Bundle(FileRecord, frozen=True):
     """The manifest of a bundle: what a device needs to measure the artifacts of a run. ``files`` names all others."""
 
-    schema_version: int
-    model: str
-    model_sha256: str
+    model: Name
+    model_sha256: Name
     test: BundledImages
     files: tuple[BundledFile, ...]

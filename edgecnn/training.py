@@ -13,7 +13,7 @@ from edgecnn.files import write_atomic
 from edgecnn.models import gives_probabilities, load_model, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
-from edgecnn.records import Epoch, History, from_json, to_json
+from edgecnn.records import Epoch, History, read_record, to_json
 
 log = logging.getLogger("edgecnn")
 
@@ -187,10 +187,7 @@ def _last_checkpoint(folder: Path, epochs: int) -> tuple[Any, History] | None:
 
 
 def _read_history(path: Path, epochs: int) -> History:
-    try:
-        history = from_json(path.read_bytes(), History, path)
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+    history = read_record(path, History)
     if len(history.epochs) != epochs:
         raise RecordError(f"{path} has {len(history.epochs)} epochs, not {epochs}")
     return history

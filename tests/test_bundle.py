@@ -146,7 +146,7 @@ def test_files_of_an_earlier_run_stay_at_home(finished_run: FinishedRun, tmp_pat
 
 def test_a_run_that_cannot_be_bundled(finished_run: FinishedRun, tmp_path: Path, made: Path) -> None:
     out, data = tmp_path / "b.zip", str(finished_run.data_file)
-    with pytest.raises(RecordError, match="cannot read report"):
+    with pytest.raises(RecordError, match="cannot read"):
         make_bundle(tmp_path, out, data=data)
     with pytest.raises(ConfigError, match="data of your own, digits; say where they are with --data"):
         make_bundle(finished_run.folder, out)
@@ -366,14 +366,24 @@ def test_no_manifest_that_is_none(made: Path, tmp_path: Path, temporary: Path, t
 def test_no_other_manifest(made: Path, tmp_path: Path, temporary: Path) -> None:
     members = members_of(made)
     path = tmp_path / "b.zip"
-    refuse(write(path, declared(members, schema_version=2)), temporary, "schema version 2, this edgecnn reads 1")
-    refuse(write(path, declared(members, model="m\x1b[2J")), temporary, r"holds the name 'm\\x1b\[2J'")
+    newer = members["manifest.json"].replace(b'"schema_version": 1', b'"schema_version": 2')
+    refuse(write(path, {**members, "manifest.json": newer}), temporary, "schema version 2, this edgecnn reads 1")
     files = from_json(members["manifest.json"], Bundle, "manifest.json").files
     refuse(write(path, declared(members, files=(*files, files[0]))), temporary, "names a file more than once")
     without = {name: data for name, data in members.items() if name != "manifest.json"}
     refuse(write(path, without), temporary, r"it has no manifest\.json")
     extra = msgspec.json.decode(members["manifest.json"]) | {"run": "rm"}
     refuse(write(path, {**members, "manifest.json": msgspec.json.encode(extra)}), temporary, "unknown field")
+
+
+def test_names_in_a_manifest_are_shown_escaped(made: Path, tmp_path: Path) -> None:
+    members = members_of(made)
+    described = from_json(members["manifest.json"], Bundle, "manifest.json").test
+    raw = msgspec.json.decode(members["manifest.json"])
+    raw["test"]["class_names"][0] = "a\x1b[2J"
+    path = write(tmp_path / "b.zip", {**members, "manifest.json": msgspec.json.encode(raw)})
+    with opened(path) as (_, data):
+        assert data.class_names == (r"a\x1b[2J", *described.class_names[1:])
 
 
 def _pickled(images: object, labels: object) -> bytes:

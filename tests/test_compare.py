@@ -312,7 +312,7 @@ def test_wrong_usage_and_files_that_are_none(
     assert ended("compare", files["old"])[0] == 2
     status, _, err = ended("compare", files["old"], tmp_path / "absent.json")
     assert status == 1
-    assert re.fullmatch(r"edgecnn: cannot read report .*absent\.json: No such file or directory\n", err)
+    assert re.fullmatch(r"edgecnn: cannot read .*absent\.json: No such file or directory\n", err)
 
 
 def test_a_failed_row_is_told_once(ended: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_ratio_intervals_hold_the_truth() -> None:
 
 
 def test_images_per_second_are_those_at_the_median() -> None:
-    measured = measurement(0.5, 8, copies_s=2.0).replace(blocks=((0.5, 0.5, 100.0),))
+    measured = measurement(0.5, 8, copies_s=2.0).replace(blocks=((0.5, 0.5, 100.0),) * 12)
     assert images_per_s(measured) == 16
     assert images_per_s(measured, with_copies=True) == 4
 

@@ -15,11 +15,11 @@ from tools import need
 from edgecnn import cli
 from edgecnn.embed import KIT_FILE, TARGETS, embed
 from edgecnn.embed.tflm import arena_with_margin
-from edgecnn.errors import ArtifactError, OutputError, SessionError, UnknownNameError, UnsupportedError
+from edgecnn.errors import ArtifactError, OutputError, RecordError, SessionError, UnknownNameError, UnsupportedError
 from edgecnn.files import sha256_file, write_folder
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import MODELS
-from edgecnn.records import Kit, from_json
+from edgecnn.records import Kit, Quantization, from_json, to_json
 
 FILES = Path(__file__).parent / "files"
 C_FLAGS = "-O1 -Wconversion -Wshadow -Werror"
@@ -383,6 +383,39 @@ def test_models_of_other_kinds_are_refused(workspace: Any, tmp_path: Path) -> No
 
 
 # The folder
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": (1, 27, 28, 1)},
+        {"dtype": "uint8"},
+        {"quantization": Quantization(scale=(2.0,), zero_point=(0,))},
+    ],
+    ids=str,
+)
+def test_a_sidecar_that_is_not_true_is_told(target: str, change: Any, workspace: Any, tmp_path: Path) -> None:
+    artifact = workspace.artifacts["tflite", "int8"]
+    model = tmp_path / artifact.file
+    shutil.copy(workspace.path("tflite", "int8"), model)
+    artifact = artifact.replace(input=artifact.input.replace(**change))
+    model.with_name(f"{model.name}.json").write_bytes(to_json(artifact))
+    data = str(workspace.data_file) if target == "linux" else None
+    with pytest.raises(ArtifactError, match=r"its sidecar .* says .*; export it again, or remove the sidecar"):
+        embed(model, target, tmp_path / "kit", data)
+    assert not (tmp_path / "kit").exists()
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[" * 100_000, b'{"sha256": NaN}', b"\xff"], ids=range(4))
+def test_a_damaged_sidecar_is_told_with_what_to_do(damage: bytes, workspace: Any, tmp_path: Path) -> None:
+    model = tmp_path / "m.tflite"
+    shutil.copy(workspace.path("tflite", "int8"), model)
+    model.with_name("m.tflite.json").write_bytes(damage)
+    with pytest.raises(
+        RecordError, match=r"m\.tflite\.json is not a valid .*; export m\.tflite again, or remove the sid"
+    ):
+        embed(model, "c99", tmp_path / "kit")
 
 
 def test_foreign_and_changed_folders_stay_as_they_are(own: dict[str, Path], workspace: Any, tmp_path: Path) -> None:

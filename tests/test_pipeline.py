@@ -611,7 +611,7 @@ def test_what_everything_depends_on_fails_first(tmp_path: Path, digits: Path) ->
     out = tmp_path / "out"
     with pytest.raises(DataError, match="no data at"):
         run(RunConfig(data=str(tmp_path / "none.npz")), out)
-    with pytest.raises(RecordError, match="cannot read the baseline"):
+    with pytest.raises(RecordError, match="cannot read"):
         run(RunConfig(data=str(digits), baselines=(str(tmp_path / "none.json"),)), out)
     with pytest.raises(ModelError, match="no model file at"):
         run(RunConfig(data=str(digits), model=str(tmp_path / "none.keras")), out)

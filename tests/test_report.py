@@ -1045,7 +1045,8 @@ def test_reports_with_failures_only_are_shown(tmp_path: Path) -> None:
 
 
 def with_blocks(result: Result, blocks: tuple[tuple[float, ...], ...]) -> Result:
-    return result.replace(measurement=result.measurement.replace(blocks=blocks))
+    whole = blocks if result.measurement.end_to_end else ()
+    return result.replace(measurement=result.measurement.replace(blocks=blocks, end_to_end=whole))
 
 
 NO_TIME = with_blocks(in_full(a_result(INT8, 4e-5), set()), ((0.0,) * 5,) * 4)
@@ -1118,7 +1119,6 @@ def test_odd_numbers_are_shown_all_the_same(report: Report, tmp_path: Path) -> N
         (format.significant(1.25e-4), "0.000125"),
         (format.significant(2.5e-9), "2.50e-09"),
         (format.counted(1, "thread"), "1 thread"),
-        (format.plain("a\x1b[31m\nb"), "a�[31m�b"),
     ],
 )
 def test_formats(text: str, expected: str) -> None:
@@ -1245,8 +1245,11 @@ def test_a_report_is_read_back_equal(tmp_path: Path) -> None:
     [
         (b"no json", "not a valid Report file"),
         (b"{}", "missing required field"),
-        (to_json(a_report().replace(schema_version=99)), "has schema version 99, this edgecnn reads 1"),
-        (None, "cannot read report"),
+        (
+            to_json(a_report()).replace(b'"schema_version": 1', b'"schema_version": 99'),
+            "has schema version 99, this edgecnn reads 1",
+        ),
+        (None, "cannot read"),
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, data: bytes | None, message: str) -> None:

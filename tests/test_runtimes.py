@@ -2,13 +2,15 @@
 
 import contextlib
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from edgecnn.errors import ArtifactError, EdgecnnError, RecordError, SessionError, UnknownNameError
+from edgecnn.errors import ArtifactError, EdgecnnError, SessionError, UnknownNameError
 from edgecnn.formats import FORMATS, pairs
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Quantization, TensorSpec, to_json
@@ -141,15 +143,47 @@ def test_an_onnx_file_of_another_kind_is_refused(kind: str, tmp_path: Path) -> N
         open_session(path)
 
 
-def test_onnx_metadata_that_is_no_spec_is_refused(workspace: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"{}", "is not a valid TensorSpec"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[" * 100_000, "is not a valid TensorSpec"),
+        ({"name": "other"}, "is of another input than the graph has"),
+        ({"dtype": "int99"}, r"at `\$\.dtype`"),
+        ({"shape": [None, 1, 4, 4]}, "is of another input than the graph has"),
+        ({"quantization": {"scale": [], "zero_point": []}}, r"at `\$\.quantization\.scale`"),
+        ({"quantization": {"scale": [0], "zero_point": [0]}}, r"at `\$\.quantization\.scale\[0\]`"),
+        ({"quantization": {"scale": [1.0], "zero_point": [0, 1]}}, "each has one"),
+    ],
+    ids=range(9),
+)
+def test_damaged_onnx_metadata_are_none_and_told_once(
+    workspace: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, request: Any, value: Any, reason: str
+) -> None:
     import onnx
 
     model = onnx.load(workspace.path("onnx", "int8"))
     (stored,) = [entry for entry in model.metadata_props if entry.key == "edgecnn.input"]
-    stored.value = "{}"
-    onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(RecordError, match=r"metadata 'edgecnn.input' in m\.onnx is not a valid TensorSpec"):
-        open_session(tmp_path / "m.onnx")
+    spec = msgspec.json.decode(stored.value)
+    model.metadata_props.remove(stored)
+    content = value if isinstance(value, bytes) else msgspec.json.encode(spec | value)
+    entry = b"\x0a\x0d" + b"edgecnn.input" + b"\x12" + _length(len(content)) + content
+    path = tmp_path / f"{request.node.callspec.id}.onnx"
+    path.write_bytes(model.SerializeToString() + b"\x72" + _length(len(entry)) + entry)
+    for _ in range(2):
+        with contextlib.closing(open_session(path)) as session:
+            assert session.input.quantization is None
+            assert session.input.dtype == "int8"
+            assert session.input.name == spec["name"]
+    (told,) = caplog.messages
+    assert re.search(reason, told)
+    assert told.isprintable()
+
+
+def _length(value: int) -> bytes:
+    """As a protobuf has it."""
+    return bytes([value & 127 | 128]) + _length(value >> 7) if value > 127 else bytes([value])
 
 
 # Between float and integers

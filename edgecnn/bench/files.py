@@ -14,11 +14,11 @@ from edgecnn.bench import Candidate, Interrupted, bench, settings_of, statistics
 from edgecnn.bench.baseline import load_baseline
 from edgecnn.bench.comparison import answers_of, check_fits
 from edgecnn.bench.environment import environment
-from edgecnn.bench.worker import Workbench, Worker, WorkerError
+from edgecnn.bench.workbench import Workbench
 from edgecnn.data import DataSet
 from edgecnn.emulation import costs
 from edgecnn.errors import ArtifactError, BenchError, ConfigError, RecordError, SessionError
-from edgecnn.files import read_bytes, write_atomic
+from edgecnn.files import write_atomic
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.records import (
     SCHEMA_VERSION,
@@ -29,14 +29,15 @@ from edgecnn.records import (
     Environment,
     Estimate,
     Failure,
-    Record,
+    FileRecord,
     Report,
     Result,
-    from_json,
+    read_record,
     to_json,
 )
 from edgecnn.runtimes import RUNTIMES, Float, runtime_named
 from edgecnn.verify import accuracy_of, reference_of
+from edgecnn.worker import Worker, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,9 @@ _CLASSIFY_S = 3600.0
 _BLOCKS = 50
 
 
-class AgainstItself(Record, frozen=True):
+class AgainstItself(FileRecord, frozen=True):
     """A file measured against itself, as two candidates: the ratio of their times is 1 but for chance."""
 
-    schema_version: int
     environment: Environment
     seed: int
     rows: tuple[Result, Result]
@@ -237,7 +237,7 @@ class _Loader:
     """Reads model files in a process that serves until a file ends it; for use in a ``with`` statement."""
 
     def __init__(self) -> None:
-        self._worker: Worker | None = None
+        self._worker: Worker[Workbench] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -265,7 +265,7 @@ class _Loader:
 
     def _load(self, path: Path, runtime: str | None, batches: Sequence[int]) -> Artifact:
         if self._worker is None or not self._worker.alive:
-            self._worker = Worker().__enter__()
+            self._worker = Worker(Workbench).__enter__()
         return self._worker.call("loading the file", _LOAD_S, _load, path, runtime, batches)
 
 
@@ -313,15 +313,15 @@ def _swept(
 def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> Float:
     if path.suffix != ".keras":
         return outputs_of(task_of(path, runtime, batch=batch), images)
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         return worker.call("classifying the test images", _CLASSIFY_S, _reference, path, images)
 
 
 def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
     """What an interrupted call with the same ``settings`` left in ``keep``; of one with others, the file is moved."""
     try:
-        report = from_json(read_bytes(keep), Report, keep)
-    except (OSError, RecordError):  # none, or something else, which the finished report replaces
+        report = read_record(keep, Report)
+    except RecordError:  # none, or something else, which the finished report replaces
         return None
     if report.unfinished is None:
         return None

@@ -108,7 +108,7 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
     found = []
     samples = np.array(measurement.samples)
     blocks = _block_medians(measurement)
-    middle, p90 = np.percentile(samples, (50, 90))
+    middle, p90 = np.maximum(np.percentile(samples, (50, 90)), 1e-9)  # the clock's unit
     if len(samples) < _FEW_SAMPLES:
         found.append(f"only {len(samples)} samples, fewer than {_FEW_SAMPLES}: measure for longer")
     if len(blocks) < _FEW_BLOCKS:

@@ -7,14 +7,14 @@ from rich.text import Text
 
 from edgecnn.records import AccuracyPath, LayerError, LayerErrors
 from edgecnn.report import format as fmt
-from edgecnn.report.terminal import WIDTH
+from edgecnn.report.terminal import console_or
 
 _NO_ERROR = "exact"
 
 
 def show_path(path: AccuracyPath, console: Console | None = None) -> None:
     """Print accuracy step by step, to stdout unless ``console`` says otherwise."""
-    console = _console(console)
+    console = console_or(console)
     first, last = path.steps[0].accuracy, path.steps[-1].accuracy
     console.print(Text(f"{path.artifact}, {fmt.count(first.total)} test images", style="bold"))
     table = _table("step", "right", "accuracy % [95 %]", "points", "gained", "lost", "same top class %")
@@ -39,12 +39,12 @@ def show_path(path: AccuracyPath, console: Console | None = None) -> None:
     table.add_row("altogether, net", "", "", fmt.points(100 * net / first.total), gained, lost, "")
     console.print(table)
     for number, note in enumerate(notes, 1):
-        console.print(Text(f"({number}) {fmt.plain(note)}"))
+        console.print(Text(f"({number}) {note}"))
 
 
 def show_layers(errors: LayerErrors, console: Console | None = None) -> None:
     """Print the layers, worst first, to stdout unless ``console`` says otherwise."""
-    console = _console(console)
+    console = console_or(console)
     console.print(Text(f"{errors.artifact}, {errors.images} {errors.images_from}", style="bold"))
     console.print(
         Text(
@@ -61,7 +61,7 @@ def show_layers(errors: LayerErrors, console: Console | None = None) -> None:
         lost = "" if layer.lost_db is None else fmt.significant(layer.lost_db, 2)
         table.add_row(
             "" if layer.position is None else str(layer.position),
-            Text(fmt.plain(layer.operator)),
+            Text(layer.operator),
             _decibels(layer.own_snr_db),
             lost + "!" if layer.scale_is_off else lost,
             fmt.significant(layer.own_max_lsb),
@@ -84,13 +84,6 @@ def show_layers(errors: LayerErrors, console: Console | None = None) -> None:
 
 def _decibels(value: float | None) -> str:
     return _NO_ERROR if value is None else fmt.significant(value)
-
-
-def _console(console: Console | None) -> Console:
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    return console
 
 
 def _table(*columns: str) -> Table:

@@ -9,8 +9,8 @@ import msgspec
 from edgecnn.embed import arduino, c99, linux, tflm
 from edgecnn.embed.content import Content
 from edgecnn.errors import ArtifactError, OutputError, RecordError, UnknownNameError
-from edgecnn.files import read_bytes, sha256_bytes, sha256_file, write_folder
-from edgecnn.records import SCHEMA_VERSION, Kit, from_json, to_json
+from edgecnn.files import sha256_bytes, sha256_file, write_folder
+from edgecnn.records import SCHEMA_VERSION, Kit, read_record, to_json
 
 KIT_FILE = "kit.json"
 _BUILD = "build"
@@ -87,8 +87,8 @@ def _check_former(out: Path) -> None:
         return
     advice = "name a new or empty folder"
     try:
-        kit = from_json(read_bytes(out / KIT_FILE), Kit, out / KIT_FILE)
-    except (OSError, RecordError) as error:
+        kit = read_record(out / KIT_FILE, Kit)
+    except RecordError as error:
         raise OutputError(f"{out} is not a kit: it holds {there[0]}; {advice}") from error
     found = {
         path.relative_to(out).as_posix(): path

@@ -1,6 +1,7 @@
 """What the kits have in common: their templates, golden inputs and outputs, and arrays written as C."""
 
 import contextlib
+import re
 import string
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -16,6 +17,8 @@ from edgecnn.errors import ArtifactError
 from edgecnn.records import Artifact, Quantization
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.runtimes.tflm import TflmSession
+from edgecnn.text import NAME, shown
+from edgecnn.worker import confine, isolated
 
 Integers = NDArray[np.int8] | NDArray[np.uint8]
 
@@ -94,8 +97,8 @@ def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, objec
     return {
         "name": name,
         "NAME": name.upper(),
-        "model": _printable(model.path.name),
-        "golden": _printable(found.kind),
+        "model": _quoted(model.path.name),
+        "golden": _quoted(found.kind),
         "in_type": f"{artifact.input.dtype}_t",
         "out_type": f"{artifact.output.dtype}_t",
         "input_size": found.inputs.shape[1],
@@ -113,7 +116,7 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
     Inputs are test images of different classes of ``data``, or without it two of noise, all lowest and all highest.
 
     Raises:
-        ArtifactError: the images of ``data`` do not fit the model.
+        ArtifactError: the images of ``data`` do not fit the model, or its sidecar is that of another.
         SessionError, MissingExtraError: as ``open_session``.
     """
     artifact = model.artifact
@@ -133,15 +136,22 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         inputs = to_input(loaded.inputs(loaded.test.images[first]), artifact.input)
         kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
     inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
-    with contextlib.closing(TflmSession(model.path, 1, 1, "cpu")) as session:
-        outputs = np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
+    artifacts.check_said(model.path, artifact)
+    outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
     return Golden(inputs=inputs.reshape(len(inputs), -1), outputs=outputs, kind=kind)
+
+
+def _answers(path: Path, inputs: Integers) -> Integers:
+    """What TFLM gives for ``inputs`` ``(n, …)``: ``(n, size)``."""
+    confine(path.stat().st_size)
+    with contextlib.closing(TflmSession(path, 1, 1, "cpu")) as session:
+        return np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
 
 
 def golden_header(name: str, found: Golden) -> bytes:
     """The file golden.h: arrays ``golden_inputs`` and ``golden_outputs``, static and constant."""
     inputs, outputs = _array("golden_inputs", found.inputs), _array("golden_outputs", found.outputs)
-    about = f"golden inputs ({_printable(found.kind)}) and what TensorFlow Lite Micro gives for them"
+    about = f"golden inputs ({_quoted(found.kind)}) and what TensorFlow Lite Micro gives for them"
     text = (
         f"/* {name}: {about}; generated, do not edit. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n"
         f"#define GOLDEN_COUNT {len(found.inputs)}\n\n{inputs}\n{outputs}\n#endif\n"
@@ -149,9 +159,9 @@ def golden_header(name: str, found: Golden) -> bytes:
     return text.encode()
 
 
-def _printable(text: str) -> str:
-    """A file's name as it may stand in a comment or on a line of its own."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+def _quoted(text: str) -> str:
+    """A name as it may stand in a comment of C, on a line of its own, and in Markdown."""
+    return re.sub(r"[*?\\`|<>$@]", "_", shown(text, NAME))
 
 
 def _array(name: str, values: Integers) -> str:

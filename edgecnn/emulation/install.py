@@ -22,7 +22,7 @@ from edgecnn.emulation.processors import Processor, emulator_for
 from edgecnn.errors import DeviceError, EmulationError, RecordError
 from edgecnn.files import cache_folder, locked, make_cache_folder, make_folder, sha256_file, write_atomic
 from edgecnn.progress import progress
-from edgecnn.records import EmulatedPython, from_json, to_json
+from edgecnn.records import EmulatedPython, read_record, to_json
 
 RUNTIMES = ("ai-edge-litert", "onnxruntime")
 """The packages whose versions are to be those of this environment."""
@@ -72,8 +72,8 @@ def installed(machine: str) -> EmulatedPython | None:
     """What is known of the Python that is installed for ``machine``, if there is one."""
     path = _folder(machine) / "python.json"
     try:
-        return from_json(path.read_bytes(), EmulatedPython, path)
-    except (OSError, RecordError):  # not there, or of another edgecnn: it is installed anew
+        return read_record(path, EmulatedPython)
+    except RecordError:  # not there, or of another edgecnn: it is installed anew
         return None
 
 

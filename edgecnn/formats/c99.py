@@ -73,7 +73,7 @@ def to_c(
     """
     _check_name(name)
     header_name = header_name or f"{name}.h"
-    if not header_name.isprintable() or set(header_name) & set('"\\'):
+    if not header_name.isprintable() or set(header_name) & set('"\\') or "??" in header_name:
         raise ConfigError(f"{header_name!r} cannot be included in C; give the model a file name of letters and digits")
     program = lower(graph)
     plan, places = _plan(program)

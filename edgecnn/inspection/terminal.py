@@ -10,8 +10,8 @@ from rich.text import Text
 
 from edgecnn.records import InspectedNode, InspectedTensor, Inspection
 from edgecnn.report import format as fmt
+from edgecnn.report.terminal import WIDTH, console_or
 
-WIDTH = 100
 _STYLES = {"int8": "green", "int16": "yellow", "hybrid": "yellow", "float": "bold red", "conversion": "italic"}
 _TYPES = {"float32": "f32", "float16": "f16", "float64": "f64", "unknown": "?"}
 
@@ -21,11 +21,9 @@ def show(inspection: Inspection, console: Console | None = None) -> None:
 
     Where the output is not a terminal, it is ``WIDTH`` columns wide.
     """
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console_or(console)
     cpu = inspection.environment.cpu or "an unknown CPU"
-    console.print(Text(fmt.plain(inspection.file), style="bold"), end="")
+    console.print(Text(inspection.file, style="bold"), end="")
     console.print(Text(f" on {inspection.runtime}, 1 thread, {cpu}"))
     console.print(_table(inspection))
     console.print()
@@ -73,7 +71,7 @@ def _table(inspection: Inspection) -> Table:
         output = node.outputs[0] if node.outputs else None
         cells = [
             "+" if node.position is None else str(node.position),
-            fmt.plain((node.kind if delegates else node.kernel) or ""),
+            (node.kind if delegates else node.kernel) or "",
             "" if output is None else _output(output),
             "" if output is None else _steps(output),
             _scales(node),

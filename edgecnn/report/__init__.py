@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgecnn.errors import RecordError
-from edgecnn.files import make_folder, read_bytes, write_atomic
-from edgecnn.records import SCHEMA_VERSION, Report, from_json, to_json
+from edgecnn.files import make_folder, write_atomic
+from edgecnn.records import Report, read_record, to_json
 from edgecnn.report import csvfile, html, markdown
 from edgecnn.report.page import page
 from edgecnn.report.terminal import show, show_answers, show_gate
@@ -57,14 +56,4 @@ def read(path: Path) -> Report:
     Raises:
         RecordError: the file is missing, is not a report, or is of another schema version.
     """
-    try:
-        data = read_bytes(path)
-    except OSError as error:
-        raise RecordError(f"cannot read report {path}: {error.strerror}") from error
-    report = from_json(data, Report, path)
-    if report.schema_version != SCHEMA_VERSION:
-        raise RecordError(
-            f"{path} has schema version {report.schema_version}, this edgecnn reads {SCHEMA_VERSION}; "
-            "make the report again, or use the edgecnn that made it"
-        )
-    return report
+    return read_record(path, Report)

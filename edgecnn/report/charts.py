@@ -19,7 +19,7 @@ import numpy as np
 from edgecnn.optional import require
 from edgecnn.records import Emulated, Estimate, LayerErrors, Summary
 from edgecnn.report import format
-from edgecnn.report.format import Unit, plain
+from edgecnn.report.format import Unit
 from edgecnn.report.grid import label, setting
 from edgecnn.report.page import Page, shared_model
 from edgecnn.report.rows import Row, Versus
@@ -240,13 +240,13 @@ def draw(page: Page) -> Figures:
     )
     layers = tuple(
         Figure(
-            plain(f"Errors inside {errors.artifact}"),
+            f"Errors inside {errors.artifact}",
             "Signal-to-noise ratio of each int8 tensor in the order of the graph, in dB: longer is better, 6 dB are "
             "one bit. Upper bar: the layer alone; lower bar: all layers up to it. Orange with “!”: its scale is off, "
             "another would have spared 2 dB or more. A tensor without error has no bar.",
             _svg(
                 f"{page.letter}layers{number}",
-                plain(f"Errors inside {errors.artifact}"),
+                f"Errors inside {errors.artifact}",
                 lambda canvas, errors=errors: _layers(canvas, errors),  # type: ignore[misc]
                 shared,
             ),
@@ -275,7 +275,7 @@ def _shapes(rows: Iterable[Row]) -> str:
 
 
 def _listed_shapes(names: Iterable[str]) -> str:
-    return ", ".join(f"{shape.name} {plain(name)}" for name, shape in zip(names, cycle(_MARKERS), strict=False))
+    return ", ".join(f"{shape.name} {name}" for name, shape in zip(names, cycle(_MARKERS), strict=False))
 
 
 def _front(rows: Sequence[Row]) -> str:
@@ -508,7 +508,7 @@ def _memory(canvas: _Canvas, rows: Sequence[Row]) -> None:
 
 
 def _baseline_names(beside: Sequence[Versus]) -> list[str]:
-    return list(dict.fromkeys(plain(one.baseline.name) for one in beside))
+    return list(dict.fromkeys(one.baseline.name for one in beside))
 
 
 def _emulated(canvas: _Canvas, page: Page) -> None:
@@ -522,7 +522,7 @@ def _emulated(canvas: _Canvas, page: Page) -> None:
         height=0.62,
     )
     for place, (cost, bar) in enumerate(zip(costs, bars, strict=True)):
-        canvas.tell(bar, plain(f"{cost.artifact} on {cost.target}: {format.count(cost.instructions)} instructions"))
+        canvas.tell(bar, f"{cost.artifact} on {cost.target}: {format.count(cost.instructions)} instructions")
         _annotate(axes, format.millions(cost.instructions), cost.instructions / 1e6, place)
     _number_bars(axes, max(cost.instructions for cost in costs) / 1e6, "instructions, millions")
     _name_places(axes, [_harmless(_emulated_name(cost, canvas.shared)) for cost in costs])
@@ -541,7 +541,7 @@ def _against(canvas: _Canvas, beside: Sequence[Versus]) -> None:
     for one in beside:
         time = one.found.latency
         assert time is not None
-        number = names.index(plain(one.baseline.name))
+        number = names.index(one.baseline.name)
         place = rows.index(one.row) + (number * spread - 0.25 if spread else 0.0)
         ratios.append(time.value)
         points = axes.errorbar(
@@ -643,7 +643,7 @@ def _layers(canvas: _Canvas, errors: LayerErrors) -> None:
     axes = canvas.axes(1.2 + 0.42 * len(layers))
     longest = 1.0
     for place, layer in enumerate(layers):
-        what = plain("input" if layer.position is None else f"{layer.position} {layer.operator}")
+        what = "input" if layer.position is None else f"{layer.position} {layer.operator}"
         off = ", its scale is off" if layer.scale_is_off else ""
         for value, offset, colour, whose in (
             (layer.own_snr_db, -0.2, _BAD if layer.scale_is_off else _OWN, "alone"),

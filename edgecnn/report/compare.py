@@ -19,9 +19,8 @@ from typing import Literal
 from edgecnn.bench.comparison import accuracy_difference, time_ratio
 from edgecnn.bench.statistics import summary
 from edgecnn.errors import ConfigError, RecordError
-from edgecnn.records import SCHEMA_VERSION, Estimate, Failure, Record, Report, Result
+from edgecnn.records import SCHEMA_VERSION, Estimate, Failure, FileRecord, Record, Report, Result
 from edgecnn.report import format
-from edgecnn.report.format import plain
 from edgecnn.report.grid import setting
 from edgecnn.report.rows import Setting, same_machine
 
@@ -59,13 +58,12 @@ class RowChange(Record, frozen=True):
     accuracy: Change | None = None
 
 
-class Gate(Record, frozen=True):
+class Gate(FileRecord, frozen=True):
     """A report against an older one. The gate is passed where there are no ``regressions``.
 
     ``undecided`` says where the intervals straddle a limit, ``notes`` what was not compared and what is new.
     """
 
-    schema_version: int
     old: str
     new: str
     rows: tuple[RowChange, ...]
@@ -163,7 +161,7 @@ def _not_compared(old: Report, new: Report) -> list[str]:
         if after.get(name) != before[name] and name in after
     ]
     if changed:
-        notes.append(f"other versions: {plain(', '.join(changed))}")
+        notes.append(f"other versions: {', '.join(changed)}")
     return notes
 
 
@@ -234,7 +232,7 @@ def accuracy_text(change: Change) -> str:
 
 
 def _named(key: _Key) -> str:
-    return plain(f"{key[0]} on {key[1]} [{setting(key[2])}]")
+    return f"{key[0]} on {key[1]} [{setting(key[2])}]"
 
 
 def _reason(key: _Key, new: Report) -> str:
@@ -244,7 +242,7 @@ def _reason(key: _Key, new: Report) -> str:
         for row in new.rows
         if isinstance(row, Failure) and row.subject.startswith(key[0])
     ]
-    return plain(f" ({'; '.join(reasons)})") if reasons else ""
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def _why_nothing(before: dict[_Key, Result], rows: list[RowChange], notes: list[str]) -> str:

@@ -94,8 +94,7 @@ def render(page: Page) -> bytes:
     """The rows of ``page``, then its failures, as UTF-8 CSV with a header; those of several reports one after another.
 
     The columns to a baseline are to the best of several, a GPU's before a CPU's; the other files have all of them.
-    A text that a spreadsheet would run as a formula (``=``, ``+``, ``-``, ``@`` or a tab first) gets an
-    apostrophe in front.
+    A text that a spreadsheet would run as a formula (``=``, ``+``, ``-`` or ``@`` first) gets an apostrophe in front.
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -226,6 +225,6 @@ def _failure(failure: Failure) -> dict[str, Value]:
 
 
 def _guarded(value: Value) -> Value:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
         return f"'{value}"
     return value

@@ -14,6 +14,7 @@ import msgspec
 from edgecnn.records import Accuracy
 
 ABSENT = "—"
+_MOST_DECIMALS = 12
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -26,11 +27,6 @@ class Unit(msgspec.Struct, frozen=True):
 MICROSECONDS = Unit("µs", 1e6)
 MILLISECONDS = Unit("ms", 1e3)
 SECONDS = Unit("s", 1.0)
-
-
-def plain(text: str) -> str:
-    """``text`` on one line, with what does not print (control, escape, direction marks) replaced."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def unit_for(seconds: Iterable[float]) -> Unit:
@@ -164,7 +160,9 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def _decimals(value: float, digits: int) -> int:
-    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else digits - 1
+    if not value or not math.isfinite(value):
+        return digits - 1
+    return min(max(0, digits - 1 - math.floor(math.log10(abs(value)))), _MOST_DECIMALS)
 
 
 def _ratio_decimals(value: float) -> int:

@@ -9,7 +9,6 @@ import msgspec
 from edgecnn.processor import kind_of
 from edgecnn.records import Environment
 from edgecnn.report import format
-from edgecnn.report.format import plain
 from edgecnn.report.rows import Row, Setting
 
 Tone = Literal["", "good", "bad", "aside"]
@@ -102,7 +101,7 @@ class Notes:
         Texts ``of`` several rows that differ only in numbers share one; the note then tells each row's number.
         """
         marks = []
-        for text in map(plain, texts):
+        for text in texts:
             kind = text if of is None else _NUMBER.sub("#", text)
             marks.append(self._marks.setdefault(kind, letters(len(self._marks))))
             self._texts.setdefault(kind, {}).setdefault(text, []).extend([] if of is None else [of])
@@ -151,21 +150,21 @@ def marks_of(cell: Cell) -> str:
 
 def label(row: Row) -> str:
     """A row's artifact and where it ran: ``int8.tflite on litert``."""
-    return plain(row.name if row.runtime is None else f"{row.name} on {row.runtime}")
+    return row.name if row.runtime is None else f"{row.name} on {row.runtime}"
 
 
 def machine(environment: Environment) -> str:
     """A machine's processors, the kind of its instructions, and its fingerprint."""
     kind = kind_of(environment.cpu_features)
     parts = [part for part in (environment.gpu, environment.cpu or "processor not known", kind) if part is not None]
-    return plain(f"{', '.join(parts)} ({environment.machine})")
+    return f"{', '.join(parts)} ({environment.machine})"
 
 
 def setting(value: Setting) -> str:
     """A setting in words: ``cpu, 1 thread, batch 1``."""
     # 0 leaves the number to the back end
     threads = format.counted(value.threads, "thread") if value.threads else "default threads"
-    return plain(f"{value.device}, {threads}, batch {format.count(value.batch)}")
+    return f"{value.device}, {threads}, batch {format.count(value.batch)}"
 
 
 def listed(texts: Iterable[str]) -> str:

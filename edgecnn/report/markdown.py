@@ -6,8 +6,10 @@ from edgecnn.report.grid import COMMAND, Cell, Grid, Pairs, machine, marks_of
 from edgecnn.report.page import Page, heading, titled
 
 # What Markdown obeys inside a line. Brackets mean nothing without a round or square one behind them, and an
-# underscore nothing inside a word.
-_SPECIAL = re.compile(r"[\\`*|~$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
+# underscore nothing inside a word; an address becomes a link. At its start: headings, lists and rules.
+_SPECIAL = re.compile(
+    r"[\\`*|~$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|:(?=//)|(?<=www)\.|^#(?=[# ])|^[-+](?=[- ])|(?<=^\d)[.)](?= )"
+)
 
 
 def render(page: Page) -> bytes:

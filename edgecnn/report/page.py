@@ -7,7 +7,7 @@ import msgspec
 from edgecnn.bench.statistics import P99_SAMPLES, difference, inverse, machine_warnings
 from edgecnn.records import Emulated, Environment, LayerErrors, Report
 from edgecnn.report import format, tables
-from edgecnn.report.format import Unit, plain
+from edgecnn.report.format import Unit
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Pairs, label, letters, listed, machine, setting
 from edgecnn.report.rows import (
     Findings,
@@ -86,7 +86,7 @@ def _page(report: Report, letter: str) -> Page:
     reference = float_accuracy(report)
     unit = format.unit_for(row.timing.median for row in rows if row.timing is not None)
     return Page(
-        title=plain(report.title),
+        title=report.title,
         letter=letter,
         environment=report.environment,
         facts=_facts(report),
@@ -160,7 +160,7 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
         sentences.append(f"Not verified, so not considered above: {names}.")
     if found.failed:
         names = listed(f"{failure.subject} ({failure.stage})" for failure in found.failed)
-        sentences.append(f"{format.count(len(found.failed))} failed: {plain(names)}.")
+        sentences.append(f"{format.count(len(found.failed))} failed: {names}.")
     if found.senseless:
         number = format.counted(len(found.senseless), "combination")
         sentences.append(f"Not tried: {number} that cannot work, listed below with the reason.")
@@ -169,7 +169,7 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
 
 def _smallest(rows: tuple[Row, ...], reference: FloatAccuracy | None) -> str:
     first = rows[0]
-    names = listed(plain(row.name) for row in rows)
+    names = listed(row.name for row in rows)
     assert first.size_bytes is not None
     text = f"Smallest within tolerance: {names}, {format.kib(first.size_bytes)} KiB"
     if len(rows) > 1:
@@ -181,7 +181,7 @@ def _smallest(rows: tuple[Row, ...], reference: FloatAccuracy | None) -> str:
 
 def _accuracy_sentence(row: Row, reference: FloatAccuracy | None) -> str:
     assert row.accuracy is not None  # within tolerance means verified, and verification counts right answers
-    text = f"Accuracy of {plain(row.name)}: {format.accuracy(row.accuracy)} %"
+    text = f"Accuracy of {row.name}: {format.accuracy(row.accuracy)} %"
     if reference is None or row.accuracy_points is None:
         return f"{text}."
     text += f", {points_text(row)} points to the float Keras model"
@@ -226,7 +226,7 @@ def _fastest(found: Findings, unit: Unit) -> str:
 def _against_c(one: InC) -> str:
     """Which is faster on this machine, a runtime or the code that needs none."""
     assert one.litert.setting is not None
-    where, name = f"On this machine ({setting(one.litert.setting)})", plain(one.litert.name)
+    where, name = f"On this machine ({setting(one.litert.setting)})", one.litert.name
     found = difference(one.ratio)
     if found == "slower":
         return (
@@ -243,7 +243,7 @@ def _against_c(one: InC) -> str:
 
 def _outside(row: Row) -> str:
     reasons = "; ".join(row.violations) or "loses more accuracy to float Keras than is allowed"
-    return plain(f"{label(row)} ({reasons})")
+    return f"{label(row)} ({reasons})"
 
 
 def side_by_side(parts: tuple[Page, ...]) -> Grid:
@@ -259,7 +259,7 @@ def side_by_side(parts: tuple[Page, ...]) -> Grid:
     for (name, runtime, where), shown in found.items():
         differing = len({row.sha256 for row in shown.values()}) > 1
         other = notes.mark("the files differ: their hashes are not equal") if differing else ()
-        cells = [Cell(plain(name), other), Cell(f"{plain(runtime)} [{setting(where)}]")]
+        cells = [Cell(name, other), Cell(f"{runtime} [{setting(where)}]")]
         for part in parts:
             timing = shown[part.letter].timing if part.letter in shown else None
             cells.append(
@@ -289,7 +289,7 @@ def _cautions(report: Report) -> tuple[str, ...]:
     """What makes the whole report less than it should be."""
     interrupted = ("the measurement was interrupted: rows are missing or short",) if report.unfinished else ()
     wrong = (
-        plain(f"{one.artifact} answers otherwise on {one.processor}, {one.violations[0]}")
+        f"{one.artifact} answers otherwise on {one.processor}, {one.violations[0]}"
         for one in report.processors
         if one.violations
     )
@@ -302,7 +302,7 @@ def _facts(report: Report) -> Pairs:
             "data",
             "none: only latency was measured"
             if report.data is None
-            else plain(f"{report.data}, {format.counted(report.test_images, 'test image')}"),
+            else f"{report.data}, {format.counted(report.test_images, 'test image')}",
         ),
         ("machine", machine(report.environment)),
         ("seed", str(report.seed)),
@@ -388,7 +388,7 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
             f"float Keras model than {_allowed(rows)}."
         ),
     }
-    return tuple((term, plain(text)) for term, text in terms.items())
+    return tuple(terms.items())
 
 
 def _allowed(rows: tuple[Row, ...]) -> str:
@@ -403,8 +403,8 @@ def _allowed(rows: tuple[Row, ...]) -> str:
 def _environments(report: Report) -> tuple[tuple[str, Pairs], ...]:
     listed = [("This machine", _environment(report.environment))]
     for baseline in report.baselines:
-        title = plain(f"Baseline {baseline.model}, {baseline.backend} on {baseline.device}")
-        note = () if baseline.note is None else (("about this record", plain(baseline.note)),)
+        title = f"Baseline {baseline.model}, {baseline.backend} on {baseline.device}"
+        note = () if baseline.note is None else (("about this record", baseline.note),)
         listed.append((title, (*_environment(baseline.environment), *note)))
     return tuple(listed)
 
@@ -414,7 +414,7 @@ def _environment(environment: Environment) -> Pairs:
     memory, load = environment.memory_bytes, environment.load_1min
     quota, limit, frequency = environment.cpu_quota, environment.memory_limit_bytes, environment.frequency_hz
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
-    pairs = (
+    return (
         ("machine", environment.machine),
         ("system", environment.system),
         ("processor", environment.cpu or unknown),
@@ -431,11 +431,10 @@ def _environment(environment: Environment) -> Pairs:
         ("Python", environment.python),
         ("packages", versions or unknown),
     )
-    return tuple((term, plain(text)) for term, text in pairs)
 
 
 def _reproduce(report: Report) -> tuple[str, ...]:
-    texts = (
+    return (
         "Every sample behind these numbers is in report.json beside this file. "
         "`edgecnn report report.json --out DIR` computes all tables from it again.",
         f"`edgecnn run CONFIG.toml --out DIR` with the same configuration and seed {report.seed} measures "
@@ -445,7 +444,6 @@ def _reproduce(report: Report) -> tuple[str, ...]:
         if report.data is None
         else f"Data: {report.data}, SHA-256 {report.data_sha256}.",
     )
-    return tuple(plain(text) for text in texts)
 
 
 def _span(numbers: Sequence[int], noun: str) -> str:

@@ -148,7 +148,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     def joules(self) -> float | None:
         """Energy of one inference, if a counter was read."""
         energy = None if self.measurement is None else self.measurement.energy
-        return None if energy is None or not energy.inferences else energy.joules / energy.inferences
+        return None if energy is None else energy.joules / energy.inferences
 
 
 class FloatAccuracy(msgspec.Struct, frozen=True):
@@ -339,7 +339,7 @@ def _result_row(number: int, result: Result, report: Report) -> Row:
     sizes = {
         other.artifact.size_bytes
         for other in _results(report)
-        if other.artifact.format == artifact.format and other.artifact.scheme == "float32"
+        if other.artifact.format == artifact.format and other.artifact.scheme == "float32" and other.artifact.size_bytes
     }
     if len(sizes) == 1:
         size_ratio = artifact.size_bytes / sizes.pop()

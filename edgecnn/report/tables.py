@@ -19,7 +19,7 @@ from edgecnn.records import (
     Tolerance,
 )
 from edgecnn.report import format
-from edgecnn.report.format import Unit, plain
+from edgecnn.report.format import Unit
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Tone, machine, setting, without_empty
 from edgecnn.report.rows import FloatBaseline, Row, Versus
 
@@ -61,7 +61,7 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
         field: str, text: str | None, value: float | None = None, marks: tuple[str, ...] = (), tone: Tone = ""
     ) -> Cell:
         if text is not None:
-            return Cell(plain(text), marks, tone, value)
+            return Cell(text, marks, tone, value)
         reason = row.absent.get(field)
         return Cell(format.ABSENT, notes.mark(reason) if reason else ())
 
@@ -151,8 +151,8 @@ def _resource(row: Row, notes: Notes) -> tuple[Cell, ...]:
     arena = None if measurement.memory is None else measurement.memory.arena_bytes
     return (
         Cell(format.count(row.number), value=row.number),
-        Cell(plain(row.name)),
-        Cell(format.ABSENT if row.setting is None else f"{plain(row.runtime or '')} [{setting(row.setting)}]"),
+        Cell(row.name),
+        Cell(format.ABSENT if row.setting is None else f"{row.runtime or ''} [{setting(row.setting)}]"),
         _number(None if cold is None else cold.import_s, _milliseconds),
         _number(measurement.load_s if cold is None else cold.load_s, _milliseconds),
         _number(None if cold is None else cold.first_s, _milliseconds),
@@ -190,8 +190,8 @@ def emulated(costs: tuple[Emulated, ...]) -> Grid:
         columns=columns,
         rows=tuple(
             (
-                Cell(plain(cost.artifact)),
-                Cell(plain(cost.target), notes.mark(f"{cost.compiler} {cost.opt}, {cost.emulator}")),
+                Cell(cost.artifact),
+                Cell(cost.target, notes.mark(f"{cost.compiler} {cost.opt}, {cost.emulator}")),
                 Cell(format.millions(cost.instructions), value=cost.instructions),
                 _number(cost.code_bytes, format.count),
                 _number(cost.flash_bytes, format.count),
@@ -231,8 +231,8 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
         columns=columns,
         rows=tuple(
             (
-                Cell(plain(one.artifact)),
-                Cell(plain(one.processor), notes.mark(_emulated_by(one))),
+                Cell(one.artifact),
+                Cell(one.processor, notes.mark(_emulated_by(one))),
                 Cell(format.accuracy(one.against_here.accuracy), value=one.against_here.accuracy.value),
                 *_apart(one.against_here.difference),
                 *_apart(one.against_reference.difference),
@@ -292,7 +292,7 @@ def _baseline(baseline: FloatBaseline, unit: Unit) -> tuple[Cell, ...]:
     timing, best, copies = summary(record.measurement), best_batch(record), end_to_end(record.measurement)
     allowed = {None: format.ABSENT, True: "allowed", False: "not allowed"}[record.tensor_float_32]
     return (
-        Cell(plain(baseline.name)),
+        Cell(baseline.name),
         Cell(machine(record.environment)),
         Cell(median_text(timing, unit), value=timing.median),
         Cell(format.ABSENT) if copies is None else Cell(median_text(copies, unit), value=copies.median),
@@ -302,7 +302,7 @@ def _baseline(baseline: FloatBaseline, unit: Unit) -> tuple[Cell, ...]:
         if record.accuracy is None
         else Cell(format.accuracy(record.accuracy), value=record.accuracy.value),
         _number(record.peak_device_bytes, format.mib),
-        Cell(format.ABSENT if record.compiled_with is None else plain(record.compiled_with)),
+        Cell(format.ABSENT if record.compiled_with is None else record.compiled_with),
         Cell(allowed),
     )
 
@@ -352,9 +352,9 @@ def _beside(one: Versus, notes: Notes) -> tuple[Cell, ...]:
         )
     return (
         Cell(format.count(row.number), value=row.number),
-        Cell(plain(row.name)),
-        Cell(f"{plain(row.runtime or '')} [{setting(row.setting)}]"),
-        Cell(plain(one.baseline.name), () if found.here else notes.mark(one.baseline.elsewhere)),
+        Cell(row.name),
+        Cell(f"{row.runtime or ''} [{setting(row.setting)}]"),
+        Cell(one.baseline.name, () if found.here else notes.mark(one.baseline.elsewhere)),
         quotient("latency", found.latency),
         quotient("latency_with_copies", found.latency_with_copies),
         quotient("throughput", found.throughput),
@@ -383,7 +383,7 @@ def layers(errors: LayerErrors) -> Grid:
     rows = tuple(
         (
             _number(layer.position, str),
-            Cell(plain(layer.operator)),
+            Cell(layer.operator),
             Cell(format.decibels(layer.own_snr_db), value=_or_infinite(layer.own_snr_db)),
             _number(layer.lost_db, format.decibels),
             _number(layer.own_max_lsb, format.significant),
@@ -397,12 +397,11 @@ def layers(errors: LayerErrors) -> Grid:
         for layer in errors.layers
     )
     return Grid(
-        caption=plain(
-            f"{errors.artifact} on {errors.runtime}, {format.counted(errors.images, 'image')} ({errors.images_from}), "
-            "worst layer first. Own: the layer alone, computed in float on its actual int8 inputs. Up to here: all "
-            f"layers to this one. Output against the {errors.reference}: {format.decibels(errors.weights_snr_db)} dB "
-            f"in float with the file's weights, {format.decibels(errors.output_snr_db)} dB in int8."
-        ),
+        caption=f"{errors.artifact} on {errors.runtime}, {format.counted(errors.images, 'image')} "
+        f"({errors.images_from}), worst layer first. Own: the layer alone, computed in float on its actual int8 "
+        "inputs. Up to here: all "
+        f"layers to this one. Output against the {errors.reference}: {format.decibels(errors.weights_snr_db)} dB "
+        f"in float with the file's weights, {format.decibels(errors.output_snr_db)} dB in int8.",
         columns=columns,
         rows=rows,
     )
@@ -441,9 +440,9 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
         apart = parity.difference
         rows.append(
             (
-                Cell(plain(parity.artifact)),
-                Cell(plain(parity.runtime)),
-                Cell(plain(parity.reference)),
+                Cell(parity.artifact),
+                Cell(parity.runtime),
+                Cell(parity.reference),
                 _number(apart.images, format.count),
                 _number(apart.max_abs, format.significant),
                 _number(apart.mean_abs, format.significant),
@@ -486,7 +485,7 @@ def failures(caption: str, found: tuple[Failure, ...]) -> Grid:
         caption=caption,
         columns=(Column("what"), Column("stage"), Column("error"), Column("reason", key="reason")),
         rows=tuple(
-            tuple(Cell(plain(text)) for text in (failure.subject, failure.stage, failure.error, failure.reason))
+            tuple(Cell(text) for text in (failure.subject, failure.stage, failure.error, failure.reason))
             for failure in found
         ),
     )
@@ -508,7 +507,7 @@ def stages(report: Report) -> Grid:
         columns=(Column("stage"), Column("time", numeric=True), Column("outputs")),
         rows=tuple(
             (
-                Cell(plain(stage.name)),
+                Cell(stage.name),
                 Cell(format.duration(stage.seconds), value=stage.seconds),
                 Cell("already there, used again" if stage.reused else "made in this run"),
             )
@@ -526,7 +525,7 @@ def files(rows: tuple[Row, ...]) -> Grid:
     return Grid(
         caption="The files behind the rows",
         columns=(Column("file"), Column("bytes", numeric=True), Column("SHA-256")),
-        rows=tuple((Cell(plain(name)), size, Cell(plain(sha))) for (name, sha), size in hashes.items()),
+        rows=tuple((Cell(name), size, Cell(sha)) for (name, sha), size in hashes.items()),
     )
 
 

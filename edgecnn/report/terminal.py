@@ -10,7 +10,7 @@ from rich.text import Text
 
 from edgecnn.records import Emulated, Failure, ProcessorAnswers, Report
 from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
-from edgecnn.report.format import ABSENT, count, plain
+from edgecnn.report.format import ABSENT, count
 from edgecnn.report.grid import Cell, Grid, machine, marks_of, setting
 from edgecnn.report.page import Page, page, shared_model, titled
 from edgecnn.report.rows import Setting
@@ -45,15 +45,24 @@ _ANSWERS = {
 _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
 
 
+def console_or(console: Console | None) -> Console:
+    """``console``, or one that prints to stdout; ``WIDTH`` columns wide where that is no terminal.
+
+    Nothing printed there is markup.
+    """
+    console = console or Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
 def show(report: Report, console: Console | None = None) -> None:
     """Print the verdict and the tables of ``report``, to stdout unless ``console`` says otherwise.
 
     There is one table for each setting and machine: times in different tables are not to be compared. Several reports
     follow one another. Where the output is not a terminal, it is ``WIDTH`` columns wide.
     """
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console_or(console)
     content = page(report)
     for part in content.parts:
         _show_part(part, console)
@@ -62,7 +71,7 @@ def show(report: Report, console: Console | None = None) -> None:
     if content.side_by_side is not None:
         console.print()
         console.print(Text("Side by side", style="bold"))
-        console.print(_item("•", plain(content.side_by_side.caption)))
+        console.print(_item("•", content.side_by_side.caption))
         console.print(_side_by_side(content.side_by_side))
         for mark, text in content.side_by_side.notes:
             console.print(_item(f"({mark})", text))
@@ -70,30 +79,26 @@ def show(report: Report, console: Console | None = None) -> None:
 
 def show_answers(rows: Sequence[ProcessorAnswers | Failure], console: Console | None = None) -> None:
     """Print what files answer on emulated processors, to stdout unless ``console`` says otherwise."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console_or(console)
     _show_answers(processors(tuple(row for row in rows if isinstance(row, ProcessorAnswers))), "", console)
     for row in rows:
         if isinstance(row, Failure):
             bullet = "–" if row.expected else "✗"
-            console.print(_item(bullet, plain(f"{row.subject}, {row.stage}: {row.error}: {row.reason}")))
+            console.print(_item(bullet, f"{row.subject}, {row.stage}: {row.error}: {row.reason}"))
 
 
 def show_gate(gate: Gate, console: Console | None = None) -> None:
     """Print what became of every row, then each reason, to stdout unless ``console`` says otherwise."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    console.print(Text(plain(f"{gate.new}, against {gate.old}"), style="bold"))
+    console = console_or(console)
+    console.print(Text(f"{gate.new}, against {gate.old}", style="bold"))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for title in ("artifact", "runtime [setting]", "time ÷ old [95 %]", "points lost [95 %]"):
         table.add_column(title, justify="right" if "95" in title else "left", overflow="fold")
     for row in gate.rows:
         where = setting(Setting(row.device, row.threads, row.batch))
         table.add_row(
-            Text(plain(row.artifact)),
-            Text(plain(f"{row.runtime} [{where}]")),
+            Text(row.artifact),
+            Text(f"{row.runtime} [{where}]"),
             _change(row.latency, latency_text),
             _change(row.accuracy, accuracy_text),
         )
@@ -173,7 +178,7 @@ def _show_answers(grid: Grid, model: str, console: Console) -> None:
 
 
 def _cost(cost: Emulated) -> str:
-    return plain(
+    return (
         f"{cost.artifact} on {cost.target}: {count(cost.instructions)} instructions, flash {count(cost.flash_bytes)} "
         f"bytes (code {count(cost.code_bytes)}), RAM {count(cost.ram_bytes)} (arena {count(cost.arena_bytes)}), "
         f"stack {count(cost.stack_bytes)}"

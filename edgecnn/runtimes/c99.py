@@ -44,7 +44,10 @@ class C99Session:
         self.input, self.output = self._said.input, self._said.output
         with tempfile.TemporaryDirectory() as folder:  # each session has a library, and so an arena, of its own
             self._library = ctypes.CDLL(str(_compiled(path, Path(folder))))
-        self._invoke = getattr(self._library, f"{self._said.name}_invoke")
+        try:
+            self._invoke = getattr(self._library, f"{self._said.name}_invoke")
+        except AttributeError as error:
+            raise SessionError(f"{path.name} has no function {self._said.name}_invoke; export it again") from error
         self._invoke.restype = None
         self._out = np.zeros([size or 1 for size in self.output.shape], self.output.dtype)
         self._arena = np.zeros(self._said.memory.arena_bytes // 4 + 1, np.int32)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError
-from edgecnn.records import Record, TensorSpec, from_json
+from edgecnn.records import Record, TensorSpec, read_record
 from edgecnn.runtimes import Float
 
 
@@ -49,7 +49,7 @@ class FakeSession:
     def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
         if device != "cpu":
             raise SessionError(f"the fake runtime has no device {device!r}; use cpu")
-        self._model = model = from_json(path.read_bytes(), FakeModel, path)
+        self._model = model = read_record(path, FakeModel)
         if model.fixed_batch not in (None, batch):
             raise SessionError(f"{path.name} takes a batch of {model.fixed_batch} only, {batch} was asked for")
         self._jitter = random.Random(0)

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import SessionError
+from edgecnn.errors import RecordError, SessionError, one_line
 from edgecnn.optional import require
 from edgecnn.processor import sums_saturate, this_processor
-from edgecnn.records import TensorSpec, from_json
-from edgecnn.runtimes import Float
+from edgecnn.records import TensorSpec, from_metadata, warn_once
+from edgecnn.runtimes import Float, stored_batch
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
 # Makes int8 weights uint8, so that sums of their products cannot saturate. Only for processors where they can: on
@@ -29,12 +29,11 @@ class OrtSession:
         try:
             self._session = open_model(str(path), threads)
         except Exception as error:
-            raise SessionError(f"onnxruntime cannot load {path.name}: {_first_line(error)}") from error
-        self._metadata = self._session.get_modelmeta().custom_metadata_map
+            raise SessionError(f"onnxruntime cannot load {path.name}: {one_line(error)}") from error
+        self._metadata = _metadata(self._session, path)
         self.batch = batch
-        self.input = _spec(self._session.get_inputs(), "input", self._metadata, path)
-        self.output = _spec(self._session.get_outputs(), "output", self._metadata, path)
-        if self.input.shape[0] not in (None, batch):
+        self._names, (self.input, self.output) = _ends(self._session, self._metadata, path)
+        if stored_batch(path, self.input.shape) not in (None, batch):
             raise SessionError(
                 f"{path.name} was exported for a fixed batch of {self.input.shape[0]}, {batch} was asked for; "
                 "export it with --batch dynamic"
@@ -43,7 +42,7 @@ class OrtSession:
         self._binding = self._session.io_binding()
         shape = (batch, *(size or 1 for size in self.output.shape[1:]))
         self._out = self._ortvalue.ortvalue_from_numpy(np.zeros(shape, self.output.dtype))
-        self._binding.bind_ortvalue_output(self.output.name, self._out)
+        self._binding.bind_ortvalue_output(self._names[1], self._out)
 
     def encode(self, images: Float) -> None:
         """Quantise ``images`` as the file's input asks and bind them."""
@@ -52,7 +51,7 @@ class OrtSession:
     def put(self, values: NDArray[Any]) -> None:
         """Bind a copy of ``values``."""
         self._in = self._ortvalue.ortvalue_from_numpy(values)
-        self._binding.bind_ortvalue_input(self.input.name, self._in)
+        self._binding.bind_ortvalue_input(self._names[0], self._in)
 
     def invoke(self) -> None:
         """Run the model once.
@@ -63,7 +62,7 @@ class OrtSession:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise SessionError(f"onnxruntime failed while running: {_first_line(error)}") from error
+            raise SessionError(f"onnxruntime failed while running: {one_line(error)}") from error
 
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``."""
@@ -103,18 +102,43 @@ def open_model(model: str | bytes, threads: int, profile: Path | None = None) ->
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _metadata(session: Any, path: Path) -> dict[str, str]:
+    """The file's metadata properties; none where one of them is no text."""
+    try:
+        properties: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        warn_once(f"the metadata in {path.name} are not UTF-8; the model is taken as one without them")
+        return {}
+    return properties
 
 
-def _spec(nodes: list[Any], kind: str, specs: dict[str, str], path: Path) -> TensorSpec:
+def _ends(session: Any, metadata: dict[str, str], path: Path) -> tuple[list[str], list[TensorSpec]]:
+    """The names of input and output, as they are in the graph, and what is known of the two."""
+    try:
+        ends = {"input": session.get_inputs(), "output": session.get_outputs()}
+        names = [node.name for nodes in ends.values() for node in nodes]
+        return names, [_spec(nodes, kind, metadata, path) for kind, nodes in ends.items()]
+    except UnicodeDecodeError as error:
+        raise SessionError(f"{path.name} has names that are not UTF-8; export it again") from error
+    except RecordError as error:
+        raise SessionError(f"onnxruntime cannot run {path.name}: {error}") from error
+
+
+def _spec(nodes: list[Any], kind: str, metadata: dict[str, str], path: Path) -> TensorSpec:
     if len(nodes) != 1:
         raise SessionError(f"{path.name} has {len(nodes)} {kind}s; edgecnn runs models with one input and one output")
     (node,) = nodes
     if node.type not in _DTYPES:
         raise SessionError(f"{path.name} has an {kind} of {node.type}; known are: {', '.join(_DTYPES)}")
-    stored = specs.get(f"edgecnn.{kind}")
-    if stored is not None:  # quantisation of an integer input is nowhere else in an ONNX file
-        return from_json(stored.encode(), TensorSpec, f"metadata 'edgecnn.{kind}' in {path.name}")
-    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
-    return TensorSpec(name=node.name, shape=shape, dtype=_DTYPES[node.type], layout="NCHW" if len(shape) == 4 else "NC")
+    if not node.shape:
+        raise SessionError(f"{path.name} has an {kind} without a shape; edgecnn runs models of batches of images")
+    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
+    spec = TensorSpec(name=node.name, shape=shape, dtype=_DTYPES[node.type], layout="NCHW" if len(shape) == 4 else "NC")
+    stored, where = metadata.get(f"edgecnn.{kind}"), f"metadata 'edgecnn.{kind}' in {path.name}"
+    said = None if stored is None else from_metadata(stored.encode(), TensorSpec, where)
+    if said is None:
+        return spec
+    if (said.name, said.shape, said.dtype) != (spec.name, spec.shape, spec.dtype):
+        warn_once(f"{where} is of another {kind} than the graph has; the model is taken as one without it")
+        return spec
+    return said  # quantisation of an integer input is nowhere else in an ONNX file

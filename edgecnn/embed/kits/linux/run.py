@@ -25,6 +25,10 @@ except ImportError:
     sys.exit("run.py: numpy is not installed; run: pip install numpy")
 
 WARM_UP = 50
+MOST_BYTES = 16 * 1024**2
+
+# What JSON, or a tree of it that is no record, raises
+NO_RECORD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError)
 
 
 class KitError(Exception):
@@ -94,11 +98,14 @@ class Onnxruntime:
 
     def record(self) -> dict[str, Any] | None:
         """What the sidecar says of input, output and provenance, from the metadata in the file."""
-        stored = self.session.get_modelmeta().custom_metadata_map
         keys = {"provenance": "edgecnn", "input": "edgecnn.input", "output": "edgecnn.output"}
-        if not all(key in stored for key in keys.values()):
+        try:
+            stored = self.session.get_modelmeta().custom_metadata_map
+            record = {name: json.loads(stored[key]) for name, key in keys.items()}
+            check_record(record)
+        except NO_RECORD:  # damaged metadata are none
             return None
-        return {name: json.loads(stored[key]) for name, key in keys.items()}
+        return record
 
     def put(self, array: np.ndarray) -> None:
         """Set the input."""
@@ -128,7 +135,7 @@ class Model:
         record = None
         try:
             if sidecar.is_file():
-                record = json.loads(sidecar.read_bytes())
+                record = read_sidecar(sidecar)
                 if record["sha256"] != self.sha256:
                     raise KitError(
                         f"{path} is not the file {sidecar.name} describes (SHA-256 differs); copy both again"
@@ -140,7 +147,7 @@ class Model:
             self.input, self.output = record["input"], record["output"]
             self.labels = record["provenance"]["labels"]
             self.preprocessing = record["provenance"]["preprocessing"]
-        except (ValueError, KeyError, TypeError) as error:
+        except NO_RECORD as error:
             raise KitError(f"{sidecar} is not a record of an edgecnn model: {first_line(error)}") from error
 
     @property
@@ -173,9 +180,58 @@ class Model:
 
     def classify(self, image: np.ndarray) -> np.ndarray:
         """The output for one image, as ``put`` takes it and ``get`` gives it."""
-        self.put(image)
-        self.runtime.invoke()
-        return self.get()
+        try:
+            self.put(image)
+            self.runtime.invoke()
+            output = self.get()
+        except Exception as error:  # each runtime has errors of its own
+            raise KitError(f"the runtime cannot run the model: {first_line(error)}") from error
+        if len(output) != len(self.labels):
+            raise KitError(f"the model has {len(output)} classes, its record names {len(self.labels)}; copy both again")
+        return output
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The record at ``path``, as far as it is used here."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+    record: dict[str, Any] = json.loads(path.read_bytes())
+    check_record(record)
+    return record
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Raise one of ``NO_RECORD`` where ``record`` is not what an edgecnn model says of itself."""
+    for kind in ("input", "output"):
+        spec, shape = record[kind], record[kind]["shape"]
+        if spec["dtype"] not in ("float32", "int8", "uint8") or not all(size is None or whole(size) for size in shape):
+            raise ValueError(f"the {kind} is {spec['dtype']} {shape}")
+        if kind == "input" and (len(shape) != 4 or None in shape[1:] or spec["layout"] not in ("NHWC", "NCHW")):
+            raise ValueError(f"the input is no image: {spec['layout']} {shape}")
+        quantization = spec["quantization"]
+        if (quantization is None) != (spec["dtype"] == "float32"):
+            raise ValueError(f"the {kind} is {spec['dtype']} with the quantization {quantization}")
+        if quantization is not None:
+            scale, zero_point = quantization["scale"][0], quantization["zero_point"][0]
+            if not (1e-30 < scale < 1e30 and isinstance(zero_point, int) and abs(zero_point) < 2**31):
+                raise ValueError(f"the {kind} has the scale {scale} and the zero point {zero_point}")
+    labels, preprocessing = record["provenance"]["labels"], record["provenance"]["preprocessing"]
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("the labels are no texts")
+    if not all(abs(preprocessing[name]) < 1e30 for name in ("scale", "offset")):
+        raise ValueError(f"the preprocessing is {preprocessing}")
+
+
+def whole(size: Any) -> bool:
+    """Whether ``size`` may be one of a tensor's."""
+    return isinstance(size, int) and 0 < size < 2**31
+
+
+def shown(text: object) -> str:
+    """``text`` on one line that prints, cut in the middle where it is long."""
+    line = str(text)
+    line = line if len(line) < 1000 else f"{line[:600]}…{line[-300:]}"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 def first_module(package: str, *names: str) -> Any:
@@ -272,7 +328,7 @@ def show(model: Model, image: np.ndarray, runs: int) -> None:
     times = times[WARM_UP:]
     low, high = np.percentile(times, (5, 95))
     top = int(scores.argmax())
-    print(f"label  {model.labels[top]}")
+    print(f"label  {shown(model.labels[top])}")
     print(f"score  {scores[top]:.4f}")
     print(f"time   {statistics.median(times):.1f} µs (median of {runs} runs; 90 % within {low:.1f} to {high:.1f} µs)")
 
@@ -318,9 +374,9 @@ def main() -> None:
         else:
             show(model, read_image(given.image, model.shape), given.runs)
     except KitError as problem:
-        sys.exit(f"run.py: {problem}")
+        sys.exit(f"run.py: {shown(problem)}")
     except OSError as error:
-        sys.exit(f"run.py: cannot read {error.filename}: {error.strerror}")
+        sys.exit(f"run.py: cannot read {shown(error.filename)}: {error.strerror}")
 
 
 if __name__ == "__main__":
