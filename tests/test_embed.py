@@ -467,8 +467,9 @@ def test_a_full_disk_leaves_the_former_kit(
 
 def test_a_folder_moved_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
     write_folder(tmp_path / "kit", {"a/b": b"old"})
-    (tmp_path / "kit").rename(tmp_path / ".kit.old")
-    (tmp_path / ".kit.partial").mkdir()
+    partial = tmp_path / f".edgecnn-{sha256_bytes(b'kit')[:12]}-0123456789ab.partial"
+    partial.mkdir()
+    (tmp_path / "kit").rename(partial / "old")
 
     class Stop(BaseException):
         pass

@@ -111,7 +111,9 @@ def _damage_zip(path: Path, draw: random.Random) -> None:
             archive.writestr(f"{name}.npy", content)
         if draw.randrange(8) == 0:
             for number in range(draw.choice((1, 300, 12_000))):
-                archive.writestr(draw.choice((f"x{number}", f"{TEXTS[3]}{number}", "y" * 500 + str(number))), b"")
+                archive.writestr(
+                    draw.choice((f"x{number}", f"{TEXTS[3]}{number}", "y" * 500 + str(number))), b"", zipfile.ZIP_STORED
+                )
 
 
 def _read_npz(path: Path) -> object:
