@@ -16,7 +16,7 @@ from edgecnn import cli
 from edgecnn.embed import KIT_FILE, TARGETS, embed
 from edgecnn.embed.tflm import arena_with_margin
 from edgecnn.errors import ArtifactError, OutputError, RecordError, SessionError, UnknownNameError, UnsupportedError
-from edgecnn.files import sha256_file, write_folder
+from edgecnn.files import sha256_bytes, sha256_file, write_folder
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import MODELS
 from edgecnn.records import Kit, Quantization, from_json, to_json
@@ -467,8 +467,9 @@ def test_a_full_disk_leaves_the_former_kit(
 
 def test_a_folder_moved_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
     write_folder(tmp_path / "kit", {"a/b": b"old"})
-    (tmp_path / "kit").rename(tmp_path / ".kit.old")
-    (tmp_path / ".kit.partial").mkdir()
+    partial = tmp_path / f".edgecnn-{sha256_bytes(b'kit')[:12]}-0123456789ab.partial"
+    partial.mkdir()
+    (tmp_path / "kit").rename(partial / "old")
 
     class Stop(BaseException):
         pass
