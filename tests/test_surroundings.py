@@ -97,12 +97,12 @@ def test_names_that_cannot_be_shown_are_refused(name: str, place: Path) -> None:
 PATHS = {
     "run {}.toml --out o": "cannot read the configuration",
     "run --data {}.npz --out o": "no data at",
-    "run --data d.npz --baseline {}.json --out o": "cannot read the baseline",
-    "report {}.json": "cannot read report",
-    "compare {0}.json {0}.json": "cannot read report",
+    "run --data d.npz --baseline {}.json --out o": "pipe.json: it is a pipe or a device, not a file",
+    "report {}.json": "pipe.json: it is a pipe or a device, not a file",
+    "compare {0}.json {0}.json": "pipe.json: it is a pipe or a device, not a file",
     "bench {}.tflite": "no model file at",
     "bench {}.zip": "cannot read the bundle",
-    "bench m.tflite --baseline {}.json": "cannot read the baseline",
+    "bench m.tflite --baseline {}.json": "pipe.json: it is a pipe or a device, not a file",
     "inspect {}.onnx": "no model file at",
     "train --data d.npz --out {}.keras --model none.keras": "no model file at",
 }
