@@ -20,6 +20,9 @@ import platformdirs
 from edgecnn.errors import OutputError
 
 _LARGEST = 2**31 - 1  # bytes; neither a .tflite nor an .onnx file can be larger
+LOCK = ".edgecnn.lock"
+"""The file in a folder that says who works there."""
+
 # Half-written files and folders: the name they are to have, hashed so that it is short, and a random part.
 _PARTIAL = re.compile(r"\.edgecnn-([0-9a-f]{12})-[0-9a-f]{12}\.partial")
 
@@ -107,7 +110,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     Raises:
         OutputError: the folder cannot be written to; or another process is in it, and this one is not to ``wait``.
     """
-    path = folder / ".lock"
+    path = folder / LOCK
     try:
         lock = _locked_file(path, wait)
     except OSError as error:
@@ -120,23 +123,24 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _locked_file(path: Path, wait: bool) -> IO[str]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
-        lock = path.open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context(os.fdopen(os.open(path, flags, 0o666), "r+"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                process = lock.read(20).strip() or "unknown"
+                raise OutputError(
+                    f"another edgecnn process ({process}) works in {path.parent}; wait for it to end, or name another"
+                ) from error
             if _is_at(path, lock):
                 lock.truncate(0)
                 lock.write(f"{os.getpid()}\n")
                 lock.flush()
+                stack.pop_all()
                 return lock
-        except BlockingIOError as error:
-            lock.seek(0)
-            process = lock.read(20).strip() or "unknown"
-            lock.close()
-            raise OutputError(
-                f"another edgecnn process ({process}) works in {path.parent}; wait for it to end, or name another"
-            ) from error
-        lock.close()  # who had the lock has ended and removed the file: there is none, or another one
+            # who had the lock has ended and removed the file: there is none, or another one
 
 
 def _is_at(path: Path, file: IO[str]) -> bool:

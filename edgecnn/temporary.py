@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edgecnn.errors import OutputError
-from edgecnn.files import locked
+from edgecnn.files import LOCK, locked
 
 _PREFIX = "edgecnn-temporary-"
 
@@ -39,7 +39,7 @@ def own_temporary_folder() -> Iterator[None]:
 
 def _remove_leftovers(base: Path) -> None:
     for folder in base.glob(f"{_PREFIX}*"):
-        ours = re.fullmatch(rf"{_PREFIX}[a-z0-9_]{{8}}", folder.name) and (folder / ".lock").is_file()
+        ours = re.fullmatch(rf"{_PREFIX}[a-z0-9_]{{8}}", folder.name) and (folder / LOCK).is_file()
         if not ours or folder.is_symlink() or folder.stat().st_uid != os.getuid():
             continue
         try:

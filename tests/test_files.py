@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -284,13 +284,22 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, holder: "subprocess.Popen[by
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: "subprocess.Popen[bytes]") -> None:
     holder.kill()
     holder.wait()
-    assert (tmp_path / ".lock").is_file()
+    assert (tmp_path / ".edgecnn.lock").is_file()
     with locked(tmp_path, wait=False):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / ".lock").mkdir()
-    with pytest.raises(OutputError, match=r"cannot write .*\.lock: Is a directory"), locked(tmp_path):
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.symlink_to(path.parent / "precious"), "Too many levels of symbolic links"),
+    ],
+)
+def test_a_lock_that_cannot_be_made(tmp_path: Path, make: Callable[[Path], None], why: str) -> None:
+    (tmp_path / "precious").write_text("theirs")
+    make(tmp_path / ".edgecnn.lock")
+    with pytest.raises(OutputError, match=rf"cannot write .*\.edgecnn\.lock: {why}"), locked(tmp_path):
         pytest.fail("there is no lock")
+    assert (tmp_path / "precious").read_text() == "theirs"

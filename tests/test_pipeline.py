@@ -267,15 +267,15 @@ def test_leftovers_that_are_folders_are_removed(tmp_path: Path) -> None:
 def test_two_runs_in_one_folder(config: RunConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with subprocess.Popen(command(config, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
-        while not (out / "work" / ".lock").is_file():
+        while not (out / "work" / ".edgecnn.lock").is_file():
             assert first.poll() is None, first.communicate()
             time.sleep(0.01)
         with pytest.raises(OutputError, match=rf"another edgecnn process \({first.pid}\) works in .*run/work"):
             run(config, out)
         first.kill()
-    assert (out / "work" / ".lock").is_file(), "the killed run left it"
+    assert (out / "work" / ".edgecnn.lock").is_file(), "the killed run left it"
     assert results(run(config.replace(schemes=("float32",), formats=("tflite",)), out))
-    assert not (out / "work" / ".lock").exists()
+    assert not (out / "work" / ".edgecnn.lock").exists()
 
 
 def test_another_model_redoes_everything(finished: Path, config: RunConfig) -> None:

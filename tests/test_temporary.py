@@ -57,8 +57,8 @@ def test_what_others_keep_among_temporary_files_stays(base: Path) -> None:
     for folder in (elsewhere, unlocked, longer):
         folder.mkdir()
         (folder / "precious").touch()
-    (elsewhere / ".lock").touch()
-    (longer / ".lock").touch()
+    (elsewhere / ".edgecnn.lock").touch()
+    (longer / ".edgecnn.lock").touch()
     (base / "edgecnn-temporary-linked_x").symlink_to(elsewhere)
     (base / "edgecnn-temporary-is_a_file").touch()
     before = sorted(base.rglob("*"))

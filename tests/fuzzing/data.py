@@ -147,7 +147,7 @@ def _idx_set(path: Path) -> IdxSet:
         for place, data in ((path / "cache" / "tiny" / name, content), (path / "source" / f"{name}.gz", content)):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(gzip.compress(data, mtime=0) if place.suffix else data)
-        (path / "cache" / "tiny" / ".lock").touch()
+        (path / "cache" / "tiny" / ".edgecnn.lock").touch()
     return IdxSet("tiny", files, (Folder(path / "source"),), ("a", "b"))
 
 
