@@ -42,6 +42,14 @@ def _rearranged(x: Any) -> Any:
     return L.Reshape((5, 8, 5))(L.Activation("hard_swish")(L.Conv2D(2, 1)(x)))
 
 
+def _gated(x: Any) -> Any:
+    """With operators that TFLM has too."""
+    from keras import layers as L  # noqa: N812
+
+    x = L.DepthwiseConv2D(3, padding="same", activation="relu6")(x)
+    return L.Multiply()([x, L.Conv2D(2, 1, activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))])
+
+
 BODIES: tuple[Callable[[Any], Any], ...] = (_plain, _branched, _rearranged)
 
 
@@ -92,7 +100,7 @@ def _make_kits(folder: Path) -> None:
     images, labels = drawn.random((12, 8, 8, 2), np.float32), np.arange(12) % 3
     np.savez(data, x_train=images, y_train=labels, x_test=images, y_test=labels)
     about = provenance_of("model", "0" * 64, load(str(data)))
-    for number, body in enumerate(BODIES):
+    for number, body in enumerate((_plain, _gated)):
         place = folder / str(number)
         export(source_of(body), format=format_named("tflite"), scheme=SCHEMES["int8"], provenance=about, folder=place)
         (place / "model-int8.tflite.json").unlink()
