@@ -32,7 +32,6 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     beside = sidecar(path)
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)
-    check_sound(path)  # whoever made the file may have made its sidecar too
     try:
         artifact = read_record(beside, Artifact)
     except RecordError as error:
@@ -42,6 +41,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
         if Path(companion.file).name != companion.file:
             raise ArtifactError(f"{beside} names {companion.file!r}, which is not beside it")
         _check_hash(path.with_name(companion.file), companion.sha256, beside)
+    check_sound(path)  # whoever made the file may have made its sidecar too
     return artifact
 
 
