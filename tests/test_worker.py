@@ -68,7 +68,7 @@ def _says_and_aborts() -> None:
 def test_a_crash_is_an_error_in_one_printable_line() -> None:
     with pytest.raises(SessionError, match=r"^killed by SIGSEGV while opening x: the file is damaged, or"):
         isolated(_crashes, doing="opening x")
-    with pytest.raises(SessionError, match=r"killed by SIGABRT \(its last line: \[31mcheck failed x+…\)") as caught:
+    with pytest.raises(SessionError, match=r"SIGABRT \(its last line: \\x1b\[31mcheck failed x+…x+\)") as caught:
         isolated(_says_and_aborts, doing="opening x")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
@@ -102,7 +102,7 @@ def _confined(nap: float, more: float | None) -> str:
 def test_a_confined_file_has_its_own_time_until_it_has_answered() -> None:
     with pytest.raises(SessionError, match=r"no answer within 0\.5 s while opening"):
         isolated(_confined, 60.0, 0.5, doing="opening")
-    assert isolated(_confined, 1.0, 30.0, doing="opening", limit_s=0.9) == "done"
+    assert isolated(_confined, 3.5, 30.0, doing="opening", limit_s=3.0) == "done"
 
 
 def _takes(count: int) -> int:
