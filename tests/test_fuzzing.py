@@ -43,7 +43,9 @@ def _faulty(read: Callable[[Path], object]) -> Reader:
 
 
 def _message(path: Path) -> None:
-    raise DataError("one line\nand another")
+    error = DataError("one line")
+    error.args = ("one line\nand another",)
+    raise error
 
 
 def _raises(path: Path) -> None:

@@ -80,6 +80,9 @@ def _batch(reader: str, numbers: range, inputs: Path) -> Outcome:
                 number=numbers.start + outcome.examples, kind="hang", detail=f"no answer within {LIMIT_S:g} s"
             )
         finally:
+            if ended is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):  # it has closed its output, and ends
+                    process.wait(LIMIT_S)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             status = process.wait()
