@@ -194,10 +194,10 @@ def test_wrong_usage(edgecnn: Command, arguments: list[str], says: str) -> None:
         (["run", "--data", "minst"], "unknown data set 'minst'; choose from: "),
         (["run", "--input-range", "0,1,2"], "input_range takes two numbers such as 0 and 1, got 3"),
         (["run", "--input-range", "1,0"], "input_range must be two finite numbers, lower one first"),
-        (["run", "--epochs", "-1"], "epochs must be 0 or more, got -1"),
-        (["run", "--qat-epochs", "0"], "qat_epochs must be positive, got 0"),
-        (["run", "--seconds", "nan"], "seconds must be positive, got nan"),
-        (["run", "--cold", "0"], "cold must be positive, got 0"),
+        (["run", "--epochs", "-1"], "epochs must be 0 or more and below 2³¹, got -1"),
+        (["run", "--qat-epochs", "0"], "qat_epochs must be positive and below 2³¹, got 0"),
+        (["run", "--seconds", "nan"], "seconds must be positive and below 2³¹, got nan"),
+        (["run", "--cold", "0"], "cold must be positive and below 2³¹, got 0"),
         (["run", "--threads", "0"], "threads must be one or more positive numbers"),
         (["train", "--out", "model.h5"], "--out model.h5 must end in .keras"),
         (["train", "--out", "m.keras", "--input-range", "1"], "--input-range takes two numbers such as 0,1; got 1"),
@@ -245,6 +245,30 @@ def test_settings_are_checked_however_they_come() -> None:
         RunConfig().replace(io="int4")
     with pytest.raises(cli.ConfigError, match="seed must be 0 or more"):
         RunConfig(seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("#" * 65_537, "it may have 64 KiB at most, and lines of 4,096 bytes"),
+        ("a." * 2048 + "b = 1", "it may have 64 KiB at most, and lines of 4,096 bytes"),
+        ("x = " + "[\n" * 20_000, "it is nested too deeply"),
+        ("x = " + "{a=" * 1000, "it is nested too deeply"),
+        ("seed = " + "9" * 4050, "seed must be 0 or more and below"),
+        ("seed = 0x" + "f" * 4000, "is not a valid configuration"),
+        ("seconds = 1e300", "seconds must be positive and below"),
+        ("epochs = 99999999999999999999", "epochs must be 0 or more and below"),
+        ("threads = [99999999999999999999]", "threads must be one or more positive numbers below"),
+    ],
+    ids=range(9),
+)
+def test_a_configuration_that_cannot_be(edgecnn: Command, text: str, said: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    status, out, err = edgecnn("run", config)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err) < 1100
 
 
 def test_options_come_before_the_configuration(
