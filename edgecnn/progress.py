@@ -97,14 +97,14 @@ def _bar(console: "Console", description: str, total: float) -> Iterator[Advance
         *columns, console=console, auto_refresh=False, expand=True, redirect_stdout=False, redirect_stderr=False
     ) as bars:
         task = bars.add_task(description, total=total, note="")
-        shown = 0.0
+        drawn = 0.0
 
         def advance(steps: float = 1, note: str = "") -> None:
-            nonlocal shown
+            nonlocal drawn
             bars.update(task, advance=steps, note=shown(note))
-            if time.monotonic() - shown > _REDRAW_S:
+            if time.monotonic() - drawn > _REDRAW_S:
                 bars.refresh()
-                shown = time.monotonic()
+                drawn = time.monotonic()
 
         yield advance
 
