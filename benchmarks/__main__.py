@@ -16,7 +16,7 @@ _ROOT = _HERE.parent
 _SUITES = {path.stem: path for path in sorted((_HERE / "suites").glob("*.toml"))}
 _OWN = {"int8-onnx": int8_onnx.run, "against-others": against_others.run}
 _PICTURE = _ROOT / "docs" / "mnist.svg"
-_PAGES = (_ROOT / "README.md", _HERE / "README.md")
+_PAGES = (_ROOT / "README.md", _ROOT / "SECURITY.md", _HERE / "README.md")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,7 +52,7 @@ def run(suite: str, out: Path | None) -> None:
 @cli.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit status 1 if a table is out of date.")
 def table(check: bool) -> None:
-    """Make the tables in README.md and benchmarks/README.md, and the README's picture, anew from the results."""
+    """Make the tables in the documents, and the picture in README.md, anew from the results."""
     stale = False
     if not check:
         write_atomic(_PICTURE, figure.latency(read(tables.result_file("mnist"))))

@@ -29,7 +29,7 @@ from edgecnn.bench import Candidate, environment, statistics
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.timing import time_calls
-from edgecnn.bench.worker import Workbench, Worker
+from edgecnn.bench.workbench import Workbench
 from edgecnn.errors import BenchError, RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, provenance_of
@@ -43,6 +43,7 @@ from edgecnn.report import format
 from edgecnn.report.grid import machine
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import to_input
+from edgecnn.worker import Worker
 
 OURS = ("litert", "onnxruntime")
 TOOL = "benchmark_litert_model"
@@ -201,13 +202,13 @@ def _empty(suite: Suite) -> list[Way]:
 
 
 def _by_edgecnn(candidate: Candidate, image: Float, suite: Suite) -> list[float]:
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         worker.call("opening the file", _LIMIT_S, Workbench.open, candidate, image)
         return worker.call("running", _LIMIT_S, Workbench.block, suite.warmup, suite.runs, 0).samples
 
 
 def _in_worker(step: Callable[[Workbench, Path, Suite], list[float]], path: Path, suite: Suite) -> list[float]:
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         return worker.call("running", _LIMIT_S, step, path, suite)
 
 
@@ -217,7 +218,8 @@ def _by_tool(path: Path, suite: Suite) -> list[float]:
         result = Path(folder) / "result.json"
         options = {"model": path, "num_threads": 1, "warmup_runs": suite.warmup, "num_runs": suite.runs}
         options["result_json"] = result
-        _checked([sys.executable, "-c", _RUN_TOOL, *(f"--{name}={value}" for name, value in options.items())], b"")
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        _checked([sys.executable, "-P", "-c", _RUN_TOOL, *arguments], b"")
         return [json.loads(result.read_bytes())["latency"]["median_ms"] / 1e3]
 
 

@@ -9,7 +9,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from benchmarks import against_others, int8_onnx, microcontroller
+from benchmarks import against_others, fuzzing, int8_onnx, microcontroller
 from edgecnn.bench.baseline import condensed, load_baseline
 from edgecnn.bench.comparison import best_batch, images_per_s
 from edgecnn.bench.statistics import summary
@@ -70,6 +70,8 @@ def _rendered(name: str, suite: str) -> str:
     if suite == "microcontroller":
         render_counts = {name: microcontroller.table, f"{suite}-short": microcontroller.short_table}[name]
         return render_counts(from_json(path.read_bytes(), microcontroller.Counts, path), source)
+    if suite == "fuzzing":
+        return fuzzing.table(from_json(path.read_bytes(), fuzzing.Fuzzed, path), source)
     render = {
         "int8-onnx": int8_onnx.table,
         "int8-onnx-short": int8_onnx.short_table,

@@ -4,11 +4,14 @@ import contextlib
 from pathlib import Path
 
 from edgecnn.errors import ArtifactError, RecordError
-from edgecnn.files import sha256_file
+from edgecnn.files import read_bytes, sha256_file
+from edgecnn.formats import onnx_verifier
+from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_metadata, read_record
-from edgecnn.runtimes import Session, open_session
+from edgecnn.runtimes import open_session
 from edgecnn.runtimes.c99 import header_of, read_generated
+from edgecnn.worker import isolated
 
 
 def sidecar(path: Path) -> Path:
@@ -29,6 +32,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     beside = sidecar(path)
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)
+    check_sound(path)  # whoever made the file may have made its sidecar too
     try:
         artifact = read_record(beside, Artifact)
     except RecordError as error:
@@ -52,16 +56,27 @@ def _check_hash(path: Path, wanted: str, beside: Path) -> None:
         )
 
 
-def check_said(path: Path, artifact: Artifact, session: Session) -> None:
-    """Check that the model at ``path`` takes and gives in ``session`` what its record says, which anyone can edit.
+def check_sound(path: Path) -> None:
+    """Check, before a runtime opens the file at ``path``, what can be told without one.
+
+    Raises:
+        ArtifactError: a .tflite that ``read_graph`` refuses, or an .onnx that ``onnx_verifier`` does.
+    """
+    if path.suffix == ".tflite" and path.is_file():
+        read_graph(read_bytes(path), path.name)
+    if path.suffix == ".onnx" and path.is_file():
+        onnx_verifier.verify(read_bytes(path), path.name)
+
+
+def check_said(path: Path, artifact: Artifact) -> None:
+    """Check that the model at ``path`` takes and gives what its record says, which anyone can edit.
 
     Raises:
         ArtifactError: it does not.
+        SessionError: as ``describe``.
     """
-    for kind, said, found in (
-        ("input", artifact.input, session.input),
-        ("output", artifact.output, session.output),
-    ):
+    own = describe(path)
+    for kind, said, found in (("input", artifact.input, own.input), ("output", artifact.output, own.output)):
         if (said.shape[1:], said.dtype, said.quantization) != (found.shape[1:], found.dtype, found.quantization):
             raise ArtifactError(
                 f"{path} has an {kind} {found.dtype} {found.shape}, its sidecar {sidecar(path).name} says {said.dtype} "
@@ -72,10 +87,22 @@ def check_said(path: Path, artifact: Artifact, session: Session) -> None:
 def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     """The record of a model file, read from the file itself through its runtime, or the one called ``runtime``.
 
+    Anybody may have made the file: it is opened in a process of its own.
+
     Raises:
         ArtifactError: no such file, or of no known format.
-        SessionError: the runtime refuses the file.
+        SessionError: the runtime refuses the file, crashes, or takes too long or too much memory.
     """
+    return isolated(describe_here, path, runtime, batch, doing=f"opening {path.name}")
+
+
+def describe_here(path: Path, runtime: str | None = None, batch: int = 1) -> Artifact:
+    """As ``describe``, in this process: for files that were made in it, which saves the start of another.
+
+    Raises:
+        ArtifactError, SessionError: as ``describe``.
+    """
+    check_sound(path)
     with contextlib.closing(
         open_session(path, runtime=runtime, threads=0, batch=batch)
     ) as session:  # as the runtime likes

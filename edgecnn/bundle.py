@@ -7,6 +7,7 @@ more than the file's own size.
 """
 
 import io
+import os
 import re
 import stat
 import struct
@@ -19,11 +20,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from edgecnn import artifacts
+from edgecnn.arrays import read_npz
 from edgecnn.data import DATASETS, DataSet, Split, load
 from edgecnn.data.dataset import make_test_set
-from edgecnn.data.npz import read_arrays
 from edgecnn.errors import ArtifactError, BundleError, ConfigError, DataError, RecordError
-from edgecnn.files import make_folder, sha256_bytes, write_atomic
+from edgecnn.files import make_folder, open_file, read_bytes, sha256_bytes, write_atomic
 from edgecnn.records import (
     SCHEMA_VERSION,
     Artifact,
@@ -78,7 +79,7 @@ def make_bundle(run: Path, out: Path, *, data: str | None = None, images: int = 
         if artifact.sha256 != parity.artifact_sha256:
             raise ArtifactError(f"{path} is not the file that the report of the run is about; run it again")
         found.append(artifact)
-        content[name] = path.read_bytes()
+        content[name] = read_bytes(path)
         content[artifacts.sidecar(Path(name)).as_posix()] = to_json(artifact)
     if not found:
         raise BundleError(f"the run in {run} made no .tflite or .onnx file that could be verified; see its report")
@@ -164,9 +165,8 @@ def _zipped(content: dict[str, bytes]) -> bytes:
 def _unpack(path: Path, folder: Path) -> Bundle:
     """Unpack into the empty ``folder``, after every check that can be made before."""
     try:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            members = _checked(archive.infolist(), size)
+        with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
+            members = _checked(archive.infolist(), os.fstat(stream.fileno()).st_size)
             manifest = members.pop(_MANIFEST, None)
             if manifest is None:
                 raise BundleError(f"it has no {_MANIFEST}")
@@ -236,7 +236,7 @@ def _test_set(path: Path, file: Path, described: BundledImages) -> DataSet:
         with zipfile.ZipFile(file) as archive:
             if any(member.compress_type or member.file_size > size for member in archive.infolist()):
                 raise DataError(f"{_TEST} is compressed, which those of bundles never are")
-        arrays = read_arrays(file, ("images", "labels"))
+        arrays = read_npz(file, ("images", "labels"))
         images, labels = arrays["images"], arrays["labels"]
         wanted = (described.images, *described.shape), described.dtype
         if (images.shape, images.dtype.name) != wanted:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError, UnknownNameError
-from edgecnn.files import sha256_bytes
+from edgecnn.files import read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99_lower import Program, lower, problems
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
@@ -70,7 +70,7 @@ def check(path: Path, target: str) -> TargetCheck:
         )
     if not path.is_file():
         raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
-    model = path.read_bytes()
+    model = read_bytes(path)
     found = _Found(reasons=[], notes=[])
     graph = read_graph(model, path.name)
     try:

@@ -6,10 +6,13 @@ array of them), progress and logs to stderr. Exit status 0: fine; 1: an ``Edgecn
 """
 
 import errno
+import io
 import logging
+import os
 import signal
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +22,7 @@ import click
 
 from edgecnn.errors import BenchError, ConfigError, EdgecnnError
 from edgecnn.progress import working
+from edgecnn.temporary import own_temporary_folder
 from edgecnn.text import shown
 
 if TYPE_CHECKING:
@@ -871,7 +875,7 @@ def _check_target(path: Path, suffix: str) -> None:
 def _print(record: "Record", as_json: bool, text: str) -> None:
     from edgecnn.records import to_json
 
-    click.echo(to_json(record).decode(), nl=False) if as_json else _say(text)
+    click.echo(to_json(record), nl=False) if as_json else _say(text)
 
 
 def _print_array(records: "Sequence[Record]") -> None:
@@ -956,7 +960,7 @@ def _show_report(report: "Report", as_json: bool) -> None:
     from edgecnn.report import show
 
     if as_json:
-        click.echo(to_json(report).decode(), nl=False)
+        click.echo(to_json(report), nl=False)
     else:
         show(report)
 
@@ -1061,10 +1065,50 @@ def _interrupts_heard() -> Iterator[None]:
         sys.unraisablehook = before
 
 
+def _open_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr an empty one, and let no character stop it.
+
+    The next file that is opened would else be taken for what was closed, and get what C++ libraries say.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what could neither be shown nor written down, as file names can be.
+
+    Raises:
+        ConfigError: a word is not UTF-8, or holds a control character.
+    """
+    for word in words:
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in word):
+            raise ConfigError(
+                f"the argument {word[:80]!a} holds a control character or is not UTF-8; if it is the name of a "
+                "file, rename it"
+            )
+
+
+def _refused(error: OSError) -> str:
+    """What the system would not do with which file, and why."""
+    doing = "write" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS) else "use"
+    place = error.filename or ("stdout or a temporary file" if doing == "write" else "a file, a pipe or a process")
+    return f"cannot {doing} {os.fsdecode(place) if isinstance(place, bytes) else place}: {error.strerror}"
+
+
 def main() -> NoReturn:
-    """Entry point: turns an ``EdgecnnError`` into one line on stderr and its exit status."""
+    """Entry point: turns an ``EdgecnnError`` or an ``OSError`` into one line on stderr and its exit status."""
+    _open_streams()
     try:
-        with _interrupts_heard(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
+        _check_words(sys.argv[1:])
+        with _interrupts_heard(), own_temporary_folder(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
             cli(standalone_mode=False)
     except click.ClickException as error:
         error.message = shown(error.message)  # type: ignore[misc]
@@ -1077,9 +1121,13 @@ def main() -> NoReturn:
         interrupt = error.__cause__ or error  # click's Abort comes from it
         _say("; ".join(["edgecnn: interrupted", *map(str, interrupt.args)]), err=True)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the results has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        if error.errno is None:  # not from the system
             raise
-        _say(f"edgecnn: cannot write {error.filename or 'a temporary file'}: {error.strerror}", err=True)
+        logging.getLogger("edgecnn").info("", exc_info=True)
+        _say(f"edgecnn: {_refused(error)}", err=True)
         sys.exit(1)
     sys.exit(0)

@@ -110,3 +110,13 @@ class FitError(EmulationError):
 
 class BenchError(EdgecnnError):
     """A measurement that cannot be made."""
+
+
+_LONGEST = 300
+
+
+def one_line(said: object) -> str:
+    """What another library says, fit to stand in an error of ours: one printable line of at most 300 characters."""
+    text = "".join(char if char.isprintable() else " " for char in str(said))
+    text = " ".join(text.split()) or type(said).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

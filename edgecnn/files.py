@@ -1,16 +1,58 @@
-"""Files are written whole or not at all, and known by their SHA-256."""
+"""Files are read if they are files, written whole or not at all, and known by their SHA-256."""
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 import platformdirs
 
 from edgecnn.errors import OutputError
+
+_LARGEST = 2**31 - 1  # bytes; neither a .tflite nor an .onnx file can be larger
+# Half-written files and folders: the name they are to have, hashed so that it is short, and a random part.
+_PARTIAL = re.compile(r"\.edgecnn-([0-9a-f]{12})-[0-9a-f]{12}\.partial")
+
+
+def open_file(path: Path) -> BufferedReader:
+    """The regular file at ``path``, open for reading. Pipes and devices, which may never end, are refused.
+
+    Raises:
+        OSError: there is none, it is something else, or it cannot be read.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has a zero byte in its name", str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def read_bytes(path: Path, most: int = _LARGEST) -> bytes:
+    """The content of the regular file at ``path``, of at most ``most`` bytes.
+
+    Raises:
+        OSError: as ``open_file``, or it is larger.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {most:,}", str(path))
+        return file.read()
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -19,14 +61,22 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of the file at ``path``."""
-    with path.open("rb") as file:
+    """Hexadecimal SHA-256 of the file at ``path``; errors as those of ``open_file``."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
     """Where downloaded files are kept: ``$EDGECNN_CACHE``, else the user's cache folder."""
     return Path(os.environ.get("EDGECNN_CACHE") or platformdirs.user_cache_dir("edgecnn")).absolute()
+
+
+def make_cache_folder(path: Path) -> Path:
+    """``make_folder`` for one below ``cache_folder()``; its errors say how to have another."""
+    try:
+        return make_folder(path)
+    except OutputError as error:
+        raise OutputError(f"{error}; it is in the cache, for which EDGECNN_CACHE names another folder") from error
 
 
 def make_folder(path: Path) -> Path:
@@ -49,39 +99,82 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Let no other process that asks for the same into ``folder`` at the same time.
 
+    The system frees the lock of a process that ends, however it ends.
+
     Raises:
-        OutputError: the folder cannot be written to.
+        OutputError: the folder cannot be written to; or another process is in it, and this one is not to ``wait``.
     """
     path = folder / ".lock"
     try:
-        lock = path.open("w")
+        lock = _locked_file(path, wait)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; change its permissions") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked_file(path: Path, wait: bool) -> IO[str]:
+    while True:
+        lock = path.open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_at(path, lock):
+                lock.truncate(0)
+                lock.write(f"{os.getpid()}\n")
+                lock.flush()
+                return lock
+        except BlockingIOError as error:
+            lock.seek(0)
+            process = lock.read(20).strip() or "unknown"
+            lock.close()
+            raise OutputError(
+                f"another edgecnn process ({process}) works in {path.parent}; wait for it to end, or name another"
+            ) from error
+        lock.close()  # who had the lock has ended and removed the file: there is none, or another one
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
 
-    The temporary name is fixed, so what a killed process leaves behind is overwritten by the next.
+    What a killed process left of an earlier write of the same file is removed.
 
     Raises:
-        OutputError: the disk is full, or the place does not allow writing.
+        OutputError: the disk is full, the place does not allow writing, or something is there that is no file.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: what is there is no file; name another")
+        _remove_dead(path)
+        while True:
+            partial = _partial(path)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            with os.fdopen(descriptor, "wb") as file:
+                _claim(descriptor)
+                if os.fstat(descriptor).st_nlink == 0:  # taken for dead before it was claimed
+                    continue
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(descriptor)
+                    partial.replace(path)
+                except BaseException:
+                    partial.unlink(missing_ok=True)
+                    raise
+                return
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -89,35 +182,85 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write ``files``, by their place below ``path``, as the whole content of the folder ``path``.
 
     They are written beside it and take its place when all are there. What was in ``path`` before is gone then: the
-    caller has looked whether it may go. A process killed in between leaves the old folder or the new one; the old one
-    under a name with ``.old`` where the moment was the worst, from where the next call takes it back.
+    caller has looked whether it may go. A process killed in between leaves the old folder or the new one; where the
+    moment was the worst, the old one is taken back by the next call.
 
     Raises:
         OutputError: the disk is full, or the place does not allow writing.
     """
     path = path.resolve()
     make_folder(path.parent)
-    partial, old = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "old"))
     try:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        for leftover in (partial, old):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        for name, data in files.items():
-            place = partial / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-        if old.exists():
-            shutil.rmtree(old)
+        _remove_dead(path)
+        partial = _partial(path)
+        new, old = partial / "new", partial / "old"
+        partial.mkdir()
+        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _claim(descriptor)
+            for name, data in files.items():
+                place = new / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+        finally:
+            _take_back(partial, path)
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(descriptor)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not path.exists():
-            old.rename(path)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove all that killed processes left half-written in ``folder`` and below; what is being written stays."""
+    for path in folder.rglob(".edgecnn-*.partial"):
+        if _PARTIAL.fullmatch(path.name):
+            _remove_if_dead(path)
+
+
+def _partial(path: Path) -> Path:
+    """A new name beside ``path`` for what is to be there."""
+    return path.with_name(f".edgecnn-{_hashed(path)}-{secrets.token_hex(6)}.partial")
+
+
+def _hashed(path: Path) -> str:
+    return sha256_bytes(os.fsencode(path.name))[:12]
+
+
+def _claim(descriptor: int) -> None:
+    """Show that whoever writes this lives, for as long as ``descriptor`` is open."""
+    with contextlib.suppress(OSError):  # where files cannot be locked, nothing is taken for dead either
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove what killed processes left of ``path``, and take back the folder that one had moved aside."""
+    for beside in path.parent.iterdir():
+        if (found := _PARTIAL.fullmatch(beside.name)) and found[1] == _hashed(path):
+            _remove_if_dead(beside, path)
+
+
+def _remove_if_dead(partial: Path, path: Path | None = None) -> None:
+    with contextlib.suppress(OSError):  # being written, finished meanwhile, or another user's: it is in nobody's way
+        descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not partial.is_dir():
+                partial.unlink()
+                return
+            if path is not None:
+                _take_back(partial, path)
+            shutil.rmtree(partial)
+        finally:
+            os.close(descriptor)
+
+
+def _take_back(partial: Path, path: Path) -> None:
+    """The folder that was at ``path`` is there again, if it was moved aside and nothing took its place."""
+    if (partial / "old").exists() and not path.exists():
+        (partial / "old").rename(path)

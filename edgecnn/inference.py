@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgecnn import errors
 from edgecnn.bench.environment import usable_cores
-from edgecnn.bench.worker import Workbench, Worker, WorkerError
 from edgecnn.errors import EdgecnnError, SessionError
 from edgecnn.progress import Advance
 from edgecnn.runtimes import Float, Session, open_session, predict
+from edgecnn.worker import Worker, WorkerError
 
 # The images of a file go to workers in this many shares, of at least so many images.
 _SHARES, _LEAST = 32, 64
@@ -128,8 +127,8 @@ class _Job:
         return len(outputs)
 
     def fail(self, error: WorkerError) -> int:
-        """Give up on the task; how many images are done with that. What a runtime raises is a SessionError here."""
-        self.outputs = getattr(errors, error.error, SessionError)(error.reason)
+        """Give up on the task; how many images are done with that."""
+        self.outputs = error.translated()
         self.todo.clear()
         given_up, self.left = self.left, 0
         return given_up
@@ -146,7 +145,7 @@ class _Hand:
 
     def _start(self) -> None:
         try:
-            self.worker = self._stack.enter_context(Worker())
+            self.worker = self._stack.enter_context(Worker(_Open))
         except WorkerError as error:
             raise SessionError(error.reason) from error
         self._met: list[_Job] = []
@@ -185,13 +184,20 @@ def _next(hand: _Hand, waiting: deque[_Job], begun: list[_Job]) -> _Job | None:
     return max((job for job in begun if job.todo), key=lambda job: len(job.todo), default=None)
 
 
-def _answer(workbench: Workbench, number: int, opened: Callable[[], Session], images: Float) -> tuple[Float, float]:
+class _Open:
+    """The file that a worker has open: its session, and the number of the job that it is of (``None`` at first)."""
+
+    session: Session
+    job: int | None = None
+
+
+def _answer(file: _Open, number: int, opened: Callable[[], Session], images: Float) -> tuple[Float, float]:
     """In the worker: outputs for a share of the images of job ``number``, and what that took in seconds."""
     start = time.perf_counter()
-    if workbench.job != number:
-        if workbench.job is not None:
-            workbench.job = None
-            workbench.session.close()
-        workbench.session = opened()
-        workbench.job = number
-    return predict(workbench.session, images), time.perf_counter() - start
+    if file.job != number:
+        if file.job is not None:
+            file.job = None
+            file.session.close()
+        file.session = opened()
+        file.job = number
+    return predict(file.session, images), time.perf_counter() - start

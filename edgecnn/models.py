@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.data import DataSet
-from edgecnn.errors import ModelError, OutputError, UnknownNameError
-from edgecnn.files import write_atomic
+from edgecnn.errors import ModelError, OutputError, UnknownNameError, one_line
+from edgecnn.files import open_file, write_atomic
 from edgecnn.optional import require
 
 
@@ -127,8 +127,8 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
         raise ModelError(f"model {name} cannot take images of {data.input_shape}: {error}") from error
 
 
-def load_model(path: Path) -> Any:
-    """Load a Keras 3 model, without its optimizer. Keras' safe mode stays on: no code in the file is run.
+def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
+    """Load a Keras 3 model, by default without its optimizer. Keras' safe mode stays on: no code in the file is run.
 
     Raises:
         ModelError: the file is missing, damaged, no .keras file, or holds a Lambda layer with code.
@@ -136,15 +136,15 @@ def load_model(path: Path) -> Any:
     keras = require("keras")
     _check_file(path)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         if "unsafe" in text.lower() or "lambda" in text.lower():
             raise ModelError(
                 f"{path} holds a Lambda layer with Python code, which is not run for safety; "
                 "replace it with a built-in Keras layer and save again"
             ) from error
-        raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text[:200]}") from error
+        raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text}") from error
 
 
 def _check_file(path: Path) -> None:
@@ -224,7 +224,7 @@ def architecture_of(path: Path) -> str:
     """
     _check_file(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _architecture(archive.read("config.json"))
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {error}; save the model again") from error

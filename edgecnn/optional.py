@@ -27,7 +27,8 @@ def require(module: str) -> Any:
     """Import ``module`` (dotted names allowed) and return it.
 
     Raises:
-        MissingExtraError: the package is not installed; the message says which extra brings it.
+        MissingExtraError: the package is not installed; the message says which extra brings it. Or ``KERAS_BACKEND``
+            names what Keras cannot import.
     """
     top = module.partition(".")[0]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is first imported
@@ -36,8 +37,14 @@ def require(module: str) -> Any:
     try:
         with quiet_stderr():
             return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != top:
+    except (ImportError, ValueError) as error:
+        backend = os.environ.get("KERAS_BACKEND")
+        if top == "keras" and getattr(error, "name", None) != "keras" and backend is not None:
+            raise MissingExtraError(
+                f"KERAS_BACKEND is {backend[:40]!r}, a back end that Keras cannot import here; unset it, or set it to "
+                "one that is installed: tensorflow, jax or torch"
+            ) from error
+        if not isinstance(error, ModuleNotFoundError) or error.name is None or error.name.partition(".")[0] != top:
             raise  # something inside an installed package is broken: not ours to explain
         wanted = f"'edgecnn[{_EXTRAS[top]}]'" if top in _EXTRAS else top
         raise MissingExtraError(

@@ -3,17 +3,19 @@
 import io
 import logging
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 import numpy as np
 
 from edgecnn import artifacts
+from edgecnn.arrays import read_npy
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline, shipped_baselines
 from edgecnn.bench.comparison import answers_of, check_fits
@@ -24,13 +26,14 @@ from edgecnn.emulation.answers import IMAGES, ready, run_on
 from edgecnn.emulation.processors import processor_named
 from edgecnn.errors import (
     ConfigError,
+    DataError,
     EdgecnnError,
     MissingExtraError,
     RecordError,
     UnknownNameError,
     UnsupportedError,
 )
-from edgecnn.files import make_folder, sha256_bytes, sha256_file, write_atomic
+from edgecnn.files import locked, make_folder, read_bytes, remove_leftovers, sha256_bytes, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
 from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
@@ -191,16 +194,12 @@ def read_config(path: Path) -> RunConfig:
         ConfigError: no such file, one that is too large, no TOML, an unknown key, or a value of the wrong type.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_CONFIG_BYTES + 1)
+        content = read_bytes(path, _MOST_CONFIG_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     # the parser's time and memory grow with the square of a dotted key, its calls with the depth of arrays
-    if len(content) > _MOST_CONFIG_BYTES or max(map(len, content.splitlines()), default=0) > _MOST_LINE_BYTES:
-        raise ConfigError(
-            f"{path} is not a valid configuration: it may have {_MOST_CONFIG_BYTES // 1024} KiB at most, and lines of "
-            f"{_MOST_LINE_BYTES:,} bytes"
-        )
+    if max(map(len, content.splitlines()), default=0) > _MOST_LINE_BYTES:
+        raise ConfigError(f"{path} is not a valid configuration: a line may have {_MOST_LINE_BYTES:,} bytes at most")
     try:
         return msgspec.toml.decode(content, type=RunConfig)
     except RecursionError as error:
@@ -233,13 +232,15 @@ def run(config: RunConfig, out: Path) -> Report:
     only what depends on something that changed.
 
     Raises:
-        EdgecnnError: something that every row depends on failed (data, training, the output folder). What
-            concerns single artifacts becomes a ``Failure`` row.
+        EdgecnnError: something that every row depends on failed (data, training, the output folder), or another run
+            works in the folder. What concerns single artifacts becomes a ``Failure`` row.
     """
-    return _Run(config, out).report()
+    work = make_folder(make_folder(out) / "work")
+    with locked(work, wait=False):
+        return _Run(config, out).report()
 
 
-class _Stamp(Record, frozen=True):
+class Stamp(Record, frozen=True):
     """What a finished stage was made from (a hash), its outputs' hashes, and how long it took."""
 
     key: str
@@ -252,8 +253,8 @@ class _Run:
 
     def __init__(self, config: RunConfig, out: Path) -> None:
         self.config = config
-        self.out = make_folder(out)
-        self.work = make_folder(out / "work")
+        self.out = out
+        self.work = out / "work"
         self.artifacts = make_folder(out / "artifacts")
         self.times: list[StageTime] = []
         self.failures: list[Failure] = []
@@ -261,12 +262,9 @@ class _Run:
         self.answers: dict[str, Answers] = {}  # by the file's hash
         self.found: dict[str, Float] = {}  # outputs, by the file's hash
         self.references: dict[str, Float] = {}  # outputs, by the name of the model
-        for own in (
-            self.work,
-            self.artifacts,
-        ):  # all that is in them is a run's; the rest of the folder may be anyone's
-            for partial in own.rglob(".*.partial"):  # of a run that was killed, maybe with other settings
-                partial.unlink()
+        # all that is in these two is a run's; the rest of the folder may be anyone's
+        for own in (self.work, self.artifacts):
+            remove_leftovers(own)  # of a run that was killed, maybe with other settings
         self.tools = {tool: _version(tool) for tool in _TOOLS}
         self.processors = ready(config.on)  # what is missing is told before the long work
         self.model = self.out / "model.keras"
@@ -276,26 +274,57 @@ class _Run:
         """The file that says that a stage is finished."""
         return self.work / f"{name}.stage.json"
 
-    def stage(self, name: str, inputs: dict[str, object], outputs: list[Path], make: Callable[[], None]) -> None:
-        """Call ``make``, which writes ``outputs``, unless they are there and were made from the same ``inputs``."""
-        if not self.reuse(name, inputs, outputs):
-            start = time.perf_counter()
-            with working(name):
-                make()
-            self.finish(name, inputs, outputs, time.perf_counter() - start)
+    def stage(
+        self,
+        name: str,
+        inputs: dict[str, object],
+        outputs: list[Path],
+        make: Callable[[], None],
+        read: Callable[[], Any] = lambda: True,
+    ) -> Any:
+        """What ``read`` gives, after ``make`` has written ``outputs``, unless they are there from the same ``inputs``.
 
-    def reuse(self, name: str, inputs: dict[str, object], outputs: list[Path]) -> bool:
-        """Whether the stage is done already; if not, its stamp is gone, and the stage is to end in ``finish``."""
-        stamp = _read_stamp(self.stamp(name))
-        if stamp is None or stamp.key != self.key(inputs) or stamp.outputs != _hashes(outputs, self.out):
-            self.stamp(name).unlink(missing_ok=True)
-            return False
-        self.times.append(StageTime(name=name, seconds=stamp.seconds, reused=True))
-        return True
+        What is there and cannot be read is made again.
+        """
+        kept = self.reuse(name, inputs, outputs, read)
+        if kept is not None:
+            return kept
+        start = time.perf_counter()
+        with working(name):
+            make()
+        self.finish(name, inputs, outputs, time.perf_counter() - start)
+        return read()
+
+    def reuse(self, name: str, inputs: dict[str, object], outputs: list[Path], read: Callable[[], Any]) -> Any:
+        """What ``read`` gives of a stage that is done already; after None, it is to end in ``finish``."""
+        stamp = self.read_stamp(name)
+        if stamp is not None and stamp.key == self.key(inputs) and stamp.outputs == _hashes(outputs, self.out):
+            try:
+                kept = read()
+            except RecordError as error:
+                log.warning("%s is done again: %s", name, error)
+            else:
+                self.times.append(StageTime(name=name, seconds=stamp.seconds, reused=True))
+                return kept
+        for path in (self.stamp(name), *(path for path in outputs if path.is_dir())):
+            if path.is_relative_to(self.work) or path.is_relative_to(self.artifacts):
+                _discard(path)
+        return None
+
+    def read_stamp(self, name: str) -> Stamp | None:
+        """What a stage has kept of itself when it ended, if it did."""
+        path = self.stamp(name)
+        if not path.exists():
+            return None
+        try:
+            return read_record(path, Stamp)
+        except RecordError as error:
+            log.warning("%s is done again: %s", name, error)
+            return None
 
     def finish(self, name: str, inputs: dict[str, object], outputs: list[Path], seconds: float) -> None:
         """Keep that ``outputs`` were made from ``inputs`` in so many seconds."""
-        stamp = _Stamp(key=self.key(inputs), outputs=_hashes(outputs, self.out), seconds=seconds)
+        stamp = Stamp(key=self.key(inputs), outputs=_hashes(outputs, self.out), seconds=seconds)
         write_atomic(self.stamp(name), to_json(stamp))
         self.times.append(StageTime(name=name, seconds=seconds, reused=False))
 
@@ -491,11 +520,11 @@ class _Run:
 
             inputs = {**self.export_inputs(scheme), "seconds": self.config.tune_seconds}
             try:
-                self.stage(f"tune-{scheme.name}", inputs, [path], make)
+                self.tunings[scheme.name] = self.stage(
+                    f"tune-{scheme.name}", inputs, [path], make, partial(read_record, path, Tuning)
+                )
             except EdgecnnError as error:
                 log.info("no tuning of %s.onnx: %s", scheme.name, error)  # export gives the reason as a row
-            else:
-                self.tunings[scheme.name] = read_record(path, Tuning)
 
     def export(self) -> Iterator[Artifact]:
         """Every scheme in every format; one that makes no sense, or fails, becomes a Failure."""
@@ -573,8 +602,7 @@ class _Run:
             else:
                 _save(self.kept(kind), reference_of(self.model, self.test_images))
 
-        self.stage(f"outputs-{_dashed(kind)}", inputs, [self.kept(kind)], make)
-        outputs: Float = np.load(self.kept(kind), allow_pickle=False)
+        outputs: Float = self.stage(f"outputs-{_dashed(kind)}", inputs, [self.kept(kind)], make, self.reads(kind))
         return outputs
 
     def outputs(self, exported: list[Artifact]) -> tuple[dict[str, Float], dict[str, Float]]:
@@ -598,10 +626,11 @@ class _Run:
                     _warn_without_tflm(artifact, error)
         missing = []
         for task, (artifact, known, name, inputs) in asked.items():
-            if self.reuse(f"outputs-{_dashed(name)}", inputs, [self.kept(name)]):
-                known[artifact.sha256] = np.load(self.kept(name), allow_pickle=False)
-            else:
+            before = self.reuse(f"outputs-{_dashed(name)}", inputs, [self.kept(name)], self.reads(name))
+            if before is None:
                 missing.append(task)
+            else:
+                known[artifact.sha256] = before
         with progress("verify", sum(task.count(self.test_images) for task in missing)) as advance:
             for task, answer, seconds in infer(missing, self.test_images, advance):
                 artifact, known, name, inputs = asked[task]
@@ -618,6 +647,10 @@ class _Run:
     def kept(self, name: str) -> Path:
         """Where outputs ``(images, classes)`` are kept."""
         return self.work / f"outputs-{_dashed(name)}.npy"
+
+    def reads(self, name: str) -> Callable[[], Float]:
+        """Reads the outputs that are kept."""
+        return lambda: _load_outputs(self.kept(name))
 
     def emulate(self, exported: list[Artifact]) -> tuple[ProcessorAnswers, ...]:
         """work/answers-….json: what every .tflite and .onnx answers on emulated processors; what failed is a row."""
@@ -647,8 +680,7 @@ class _Run:
                 "images": IMAGES,
                 "processors": [each.key for each in self.processors],
             }
-            self.stage(name, inputs, [path], make)
-            for row in read_record(path, FileAnswers).rows:
+            for row in self.stage(name, inputs, [path], make, partial(read_record, path, FileAnswers)).rows:
                 if isinstance(row, ProcessorAnswers):
                     answers.append(row)
                 else:
@@ -671,15 +703,16 @@ class _Run:
 
             inputs = {**self.export_inputs(scheme), "artifact": artifact.sha256}
             try:
-                self.stage(f"layers-{artifact.file}", inputs, [path], make)
-                yield read_record(path, LayerErrors)
+                yield self.stage(
+                    f"layers-{artifact.file}", inputs, [path], make, partial(read_record, path, LayerErrors)
+                )
             except EdgecnnError as error:
                 self.fail("layers", artifact.file, error)
 
     def bench(self, exported: list[Artifact]) -> BenchResults:
         """bench.json: the Keras model and every artifact, interleaved."""
         config = self.config
-        keras = artifacts.describe(self.model)
+        keras = artifacts.describe_here(self.model)
         devices = ["cpu", *(["gpu"] if require("tensorflow").config.list_physical_devices("GPU") else [])]
         candidates = [
             Candidate(path=self.model, artifact=keras, threads=threads, device=device)
@@ -710,8 +743,7 @@ class _Run:
             )
             write_atomic(path, to_json(results))
 
-        self.stage("bench", inputs, [path], make)
-        results = read_record(path, BenchResults)
+        results: BenchResults = self.stage("bench", inputs, [path], make, partial(read_record, path, BenchResults))
         if any(isinstance(row, Failure) for row in results.rows):  # tried again next time
             self.stamp("bench").unlink()
         return results
@@ -752,6 +784,16 @@ def _save(path: Path, outputs: Float) -> None:
     write_atomic(path, buffer.getvalue())
 
 
+def _load_outputs(path: Path) -> Float:
+    try:
+        outputs: Float = read_npy(path)
+    except DataError as error:
+        raise RecordError(str(error)) from error
+    if outputs.ndim != 2 or outputs.dtype != np.float32:
+        raise RecordError(f"{path} holds {outputs.dtype} of shape {outputs.shape}, not float32 (images, classes)")
+    return outputs
+
+
 def _warn_without_tflm(artifact: Artifact, error: EdgecnnError) -> None:
     log.warning("%s is not compared with TFLM: %s", artifact.file, error)
 
@@ -765,11 +807,12 @@ def _version(tool: str) -> str:
         ) from error
 
 
-def _read_stamp(path: Path) -> _Stamp | None:
-    try:
-        return read_record(path, _Stamp)
-    except RecordError:  # a stage never finished is done again
-        return None
+def _discard(path: Path) -> None:
+    """Remove what stands where a file of ours does."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _hashes(outputs: list[Path], base: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from edgecnn import text
 from edgecnn.errors import RecordError
+from edgecnn.files import read_bytes
 
 SCHEMA_VERSION = 1
 
@@ -166,8 +167,7 @@ def read_record(path: Path, kind: type[R]) -> R:
         RecordError: the file cannot be read, or as for ``from_json``.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
     return from_json(data, kind, path)

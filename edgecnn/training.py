@@ -10,7 +10,7 @@ import numpy as np
 from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, RecordError
 from edgecnn.files import write_atomic
-from edgecnn.models import gives_probabilities, save_model
+from edgecnn.models import gives_probabilities, load_model, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import Epoch, History, read_record, to_json
@@ -46,11 +46,10 @@ def train(
     """
     keras = require("keras")
     require_tensorflow()
-    done = _last_checkpoint(checkpoints, epochs)
-    if done:
-        log.info("training goes on after epoch %d of %d", done, epochs)
-        model = keras.saving.load_model(_checkpoint(checkpoints, done))
-        history = _read_history(checkpoints, done)
+    kept = None if checkpoints is None else _last_checkpoint(checkpoints, epochs)
+    if kept is not None:
+        model, history = kept
+        log.info("training goes on after epoch %d of %d", len(history.epochs), epochs)
     else:
         compile_model(model, keras, learning_rate, gives_probabilities(model))
         history = History(epochs=())
@@ -58,7 +57,7 @@ def train(
     def after_epoch(number: int, history: History) -> None:
         if checkpoints is not None:
             write_atomic(checkpoints / f"epoch-{number}.json", to_json(history))
-            save_model(model, _checkpoint(checkpoints, number), with_optimizer=True)
+            save_model(model, checkpoints / f"epoch-{number}.keras", with_optimizer=True)
 
     history = fit(
         model,
@@ -174,22 +173,21 @@ def _reseed(model: Any, seed: int, epoch: int) -> None:
             variable.assign([int(draw.integers(2**31)), 0])
 
 
-def _checkpoint(folder: Path | None, number: int) -> Path:
-    assert folder is not None
-    return folder / f"epoch-{number}.keras"
+def _last_checkpoint(folder: Path, epochs: int) -> tuple[Any, History] | None:
+    """The model and the history after the last epoch that can be read; the model is written after the history."""
+    for number in range(epochs, 0, -1):
+        model, history = folder / f"epoch-{number}.keras", folder / f"epoch-{number}.json"
+        if not model.is_file():
+            continue
+        try:
+            return load_model(model, with_optimizer=True), _read_history(history, number)
+        except (ModelError, RecordError) as error:
+            log.warning("epoch %d is done again: %s", number, error)
+    return None
 
 
-def _last_checkpoint(folder: Path | None, epochs: int) -> int:
-    """Number of the last epoch whose checkpoint is complete; the model is written after the history."""
-    if folder is None:
-        return 0
-    return max((number for number in range(1, epochs + 1) if _checkpoint(folder, number).is_file()), default=0)
-
-
-def _read_history(folder: Path | None, number: int) -> History:
-    assert folder is not None
-    path = folder / f"epoch-{number}.json"
-    try:
-        return read_record(path, History)
-    except RecordError as error:
-        raise RecordError(f"{error}; remove {folder} to train afresh") from error
+def _read_history(path: Path, epochs: int) -> History:
+    history = read_record(path, History)
+    if len(history.epochs) != epochs:
+        raise RecordError(f"{path} has {len(history.epochs)} epochs, not {epochs}")
+    return history

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgecnn import artifacts
 from edgecnn.data import DataSet
 from edgecnn.errors import ConfigError, EdgecnnError, SessionError
+from edgecnn.files import read_bytes
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import macs, read_graph
 from edgecnn.inference import Task, infer, task_of
@@ -192,7 +193,7 @@ def in_tflm(artifact: Artifact) -> str:
 
 def tflm_task(path: Path) -> Task:
     """The task to run the .tflite at ``path`` in TFLM for the first images, as many as its kernels can do in time."""
-    graph = read_graph(path.read_bytes(), path.name)
+    graph = read_graph(read_bytes(path), path.name)
     affordable = _TFLM_MACS // max(1, sum(macs(graph, operator) for operator in graph.operators))
     return task_of(path, "tflm", images=max(1, affordable))
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import click
 from fuzzing import readers
-from fuzzing.harness import Outcome, Reader, drawn_input, encoded, fuzz, serve
+from fuzzing.harness import Reader, drawn_input, fuzz, serve
+
+from benchmarks.fuzzing import Fuzzed, Outcome
 
 
 @click.group()
@@ -37,6 +39,7 @@ def run(names: tuple[str, ...], examples: int, start: int, jobs: int, out: Path 
     """Run the examples of all readers, or of those named; the exit status is 1 if one has a fault."""
     from edgecnn.bench.environment import environment
     from edgecnn.files import write_atomic
+    from edgecnn.records import to_json
 
     outcomes: dict[str, Outcome] = {}
 
@@ -61,7 +64,7 @@ def run(names: tuple[str, ...], examples: int, start: int, jobs: int, out: Path 
         for fault in outcome.faults:
             click.echo(f"  {fault.number} {fault.kind}: {fault.detail}")
     if out is not None:
-        write_atomic(out, encoded(outcomes, environment=environment()))
+        write_atomic(out, to_json(Fuzzed(environment=environment(), readers=outcomes)))
     sys.exit(1 if any(outcome.faults for outcome in outcomes.values()) else 0)
 
 

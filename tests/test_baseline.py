@@ -19,12 +19,13 @@ from edgecnn.bench import statistics
 from edgecnn.bench.baseline import load_baseline, record_baseline, shipped_baselines
 from edgecnn.bench.comparison import best_batch, images_per_s, right
 from edgecnn.bench.files import bench_files
-from edgecnn.bench.worker import Block, Candidate, Warmth, Workbench, Worker, WorkerError
+from edgecnn.bench.workbench import Block, Candidate, Warmth, Workbench
 from edgecnn.cli import cli
 from edgecnn.data import DataSet, load
 from edgecnn.errors import BenchError, ConfigError, RecordError, UnknownNameError
 from edgecnn.models import architecture, architecture_of, mnist_cnn
 from edgecnn.records import Artifact, Baseline, Failure, Result, TensorSpec, from_json, to_json
+from edgecnn.worker import Worker, WorkerError
 
 ROOT = Path(__file__).parents[1]
 JAX = "jax.jit ahead of time, weights as constants"

@@ -27,7 +27,7 @@ from edgecnn.bench.baseline import load_baseline, record_baseline
 from edgecnn.bench.modes import two_modes
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.timing import time_calls
-from edgecnn.bench.worker import Warmth, Workbench, Worker, WorkerError
+from edgecnn.bench.workbench import Warmth, Workbench
 from edgecnn.data import load
 from edgecnn.errors import BenchError, ConfigError, RecordError, SessionError
 from edgecnn.files import sha256_file
@@ -47,6 +47,7 @@ from edgecnn.records import (
 )
 from edgecnn.runtimes import open_session, predict
 from edgecnn.runtimes.fake import FakeModel
+from edgecnn.worker import Worker, WorkerError, out_of_memory_kills
 
 Blocks = tuple[tuple[float, ...], ...]
 
@@ -216,11 +217,11 @@ def test_processes_start_together_and_from_then_on_one_works_at_a_time(
     asked: list[str] = []
     ask, answer = Worker.ask, Worker.answer
 
-    def asking(self: Worker, step: Any, *arguments: Any) -> None:
+    def asking(self: Worker[Any], step: Any, *arguments: Any) -> None:
         asked.append(step.__name__)
         ask(self, step, *arguments)
 
-    def answering(self: Worker, *arguments: Any) -> Any:
+    def answering(self: Worker[Any], *arguments: Any) -> Any:
         asked.append("answer")
         return answer(self, *arguments)
 
@@ -236,7 +237,7 @@ def test_processes_start_together_and_from_then_on_one_works_at_a_time(
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_memory_is_above_that_of_the_empty_process_by_what_the_model_takes(tmp_path: Path) -> None:
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         worker.call("opening", 60, Workbench.open, fake(tmp_path / "a.fake"), IMAGE)
         before = worker.call("asking", 60, Workbench.memory)
         worker.call("taking", 60, _take_memory)
@@ -260,7 +261,7 @@ def _never_settle(workbench: Workbench) -> Warmth:
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_warm_up_says_whether_the_times_had_settled(tmp_path: Path) -> None:
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         worker.call("opening", 60, Workbench.open, fake(tmp_path / "a.fake", delay_s=0.005), IMAGE)
         settled = worker.call("warming", 60, Workbench.warm_up, 20)
         assert settled.steady
@@ -276,7 +277,7 @@ def _spin() -> None:
 @pytest.mark.usefixtures("no_leftovers")
 def test_other_load_is_seen_and_own_work_is_not_other_load(tmp_path: Path) -> None:
     spinning = [multiprocessing.get_context("spawn").Process(target=_spin, daemon=True) for _ in range(2)]
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         worker.call("opening", 60, Workbench.open, fake(tmp_path / "a.fake"), IMAGE)
         for process in spinning:
             process.start()
@@ -493,7 +494,7 @@ def _interrupt(_: Workbench) -> str:
 def test_the_end_of_a_worker_is_explained(
     step: Any, error: str, reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with Worker() as worker, pytest.raises(WorkerError) as caught:
+    with Worker(Workbench) as worker, pytest.raises(WorkerError) as caught:
         worker.call("trying", 60, step)
     assert (caught.value.error, caught.value.reason) == (error, reason)
     assert capfd.readouterr() == ("", "")
@@ -502,8 +503,8 @@ def test_the_end_of_a_worker_is_explained(
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_kill_by_the_kernel_for_lack_of_memory_is_told_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
     kills = iter((7, 8))
-    monkeypatch.setattr(counters, "out_of_memory_kills", lambda: next(kills))
-    with Worker() as worker, pytest.raises(WorkerError) as caught:
+    monkeypatch.setattr("edgecnn.worker.out_of_memory_kills", lambda: next(kills))
+    with Worker(Workbench) as worker, pytest.raises(WorkerError) as caught:
         worker.call("trying", 60, _be_killed)
     assert caught.value.error == "MemoryError"
     assert caught.value.reason == "killed by SIGKILL: the kernel had no memory left, while trying"
@@ -515,7 +516,7 @@ def _first_to_go(_: Workbench) -> str:
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_where_memory_runs_out_the_worker_is_the_first_to_go() -> None:
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         assert worker.call("asking", 60, _first_to_go) == "1000"
 
 
@@ -553,7 +554,7 @@ def _hang(_: Workbench) -> None:
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_hanging_worker_is_gone_before_the_others_go_on() -> None:
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         with pytest.raises(WorkerError) as caught:
             worker.call("trying", 0.5, _hang)
         assert caught.value.error == "TimeoutError"
@@ -562,14 +563,14 @@ def test_a_hanging_worker_is_gone_before_the_others_go_on() -> None:
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_worker_does_not_hear_ctrl_c_and_ends_with_its_block() -> None:
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         assert worker.call("trying", 60, _interrupt) == "still here"
         assert len(multiprocessing.active_children()) == 1
 
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_an_error_in_the_parent_ends_the_worker() -> None:
-    with pytest.raises(ZeroDivisionError), Worker():
+    with pytest.raises(ZeroDivisionError), Worker(Workbench):
         1 / 0  # noqa: B018
 
 
@@ -629,7 +630,7 @@ def test_an_interrupted_call_keeps_finished_rounds_and_the_same_call_goes_on(
     how: dict[str, Any] = {"image": IMAGE, "seconds": 0.2, "blocks": 9, "processes": 3, "seed": 4}
     call, blocks = Worker.call, 0
 
-    def interrupt(self: Worker, doing: str, *arguments: Any) -> Any:
+    def interrupt(self: Worker[Any], doing: str, *arguments: Any) -> Any:
         nonlocal blocks
         blocks += doing == "running a block"
         if blocks == 10:  # two of a round each: after four rounds and a half
@@ -992,9 +993,9 @@ def test_busy_time_is_work_of_all_cores(tmp_path: Path) -> None:
     (tmp_path / "stat").write_text("cpu  100 20 30 9999 888 4 5 60 7 8\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
     assert counters.busy_s(tmp_path / "stat") == pytest.approx((100 + 20 + 30 + 4 + 5 + 60) / os.sysconf("SC_CLK_TCK"))
     assert counters.busy_s(tmp_path / "none") is None
-    assert counters.out_of_memory_kills(tmp_path / "none") == 0
+    assert out_of_memory_kills(tmp_path / "none") == 0
     (tmp_path / "vmstat").write_text("nr_free 1\noom_kill 7\n")
-    assert counters.out_of_memory_kills(tmp_path / "vmstat") == 7
+    assert out_of_memory_kills(tmp_path / "vmstat") == 7
 
 
 def rapl(powercap: Path, package: int, energy: int, full: int = 1000_000) -> None:

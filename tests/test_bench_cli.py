@@ -16,8 +16,8 @@ from test_bench import fake_file, workers
 
 from edgecnn import cli
 from edgecnn.bench.files import AgainstItself
-from edgecnn.bench.worker import Worker
 from edgecnn.records import Failure, Report, Result, from_json, to_json
+from edgecnn.worker import Worker
 
 QUICK = ("--seconds", "0.1", "--cold", "2")
 
@@ -110,7 +110,7 @@ def test_a_file_against_itself(bench: Any, tmp_path: Path) -> None:
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     call, blocks = Worker.call, 0
 
-    def interrupting(self: Worker, doing: str, *arguments: Any) -> Any:
+    def interrupting(self: Worker[Any], doing: str, *arguments: Any) -> Any:
         nonlocal blocks
         blocks += doing == "running a block"
         if blocks == block:

@@ -16,12 +16,13 @@ from edgecnn import artifacts, runtimes
 from edgecnn.bench import files
 from edgecnn.bench.baseline import shipped_baselines
 from edgecnn.bench.files import bench_files
-from edgecnn.bench.worker import Workbench, WorkerError
+from edgecnn.bench.workbench import Workbench
 from edgecnn.data import load
 from edgecnn.errors import ArtifactError, ConfigError, RecordError, UnknownNameError
 from edgecnn.models import architecture, architecture_of, mnist_cnn
 from edgecnn.records import Artifact, Failure, Report, Result, to_json
 from edgecnn.runtimes.fake import FakeModel
+from edgecnn.worker import WorkerError
 
 QUICK = 0.05
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -582,8 +583,20 @@ BAD_ARRAYS = {
         {"class_names": np.array(["a", "b", "a"])},
         "class names must differ; 'a' is there",
     ),
-    "a blank class name": ({"class_names": np.array(["a", " ", "c"])}, "printable and not blank; got ' '"),
+    "a blank class name": ({"class_names": np.array(["a", " ", "c"])}, "printable, not blank.*got ' '"),
     "a class name of two lines": ({"class_names": np.array(["a", "b\n", "c"])}, r"printable.*got 'b\\n'"),
+    "a long class name": (
+        {"class_names": np.array(["a", "b" * 201, "c"])},
+        f"of at most 200 characters; got '{'b' * 40}'…; rename it",
+    ),
+    "a hundred thousand class names": (
+        {"class_names": np.array([*map(str, range(100_001))])},
+        "there are 100,001 classes, more than 100,000; check the labels",
+    ),
+    "class names that are no characters": (
+        {"class_names": np.array([2**31 - 1, 1, 2], np.uint32).view("U1")},
+        "class_names holds text with characters that there are not",
+    ),
     "class names as numbers": (
         {"class_names": LABELS[:3]},
         r"class_names must be a 1-D array of strings; got int64",
@@ -793,6 +806,16 @@ def test_another_format_under_a_png_name_is_refused(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
     Image.new("RGB", (6, 5)).save(root / "train" / "a" / "0.png", format="BMP")
     with pytest.raises(DataError, match=r"cannot read the image .*train/a/0\.png"):
+        load(str(root))
+
+
+def test_an_image_that_is_no_file(tmp_path: Path) -> None:
+    """Opening a pipe would wait for whoever writes to it."""
+    root = write_folder(tmp_path)
+    image = root / "train" / "a" / "0.png"
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(DataError, match=r"cannot read the image .*0\.png: .*it is a pipe or a device, not a file"):
         load(str(root))
 
 

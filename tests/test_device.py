@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FinishedRun
+from planted import plant
 from tools import need
 
 from edgecnn import cli, device
@@ -68,7 +69,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / HOME
-        self.home.mkdir()
+        self.marker = plant(self.home)
         self.folder = self.home / ".cache" / "edgecnn" / "device"
         self.bin = folder / "bin"
         script(self.bin / "python3", f'exec {shlex.quote(PYTHON)} "$@"')
@@ -105,7 +106,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     # A clean environment, and a pip that reaches no index: every wheel must come from the desk.
     clean = {"HOME": str(machine.home), "PATH": f"{machine.bin}:/usr/bin:/bin", "PIP_NO_INDEX": "1"}
     settings = " ".join(shlex.quote(f"{name}={value}") for name, value in clean.items())
-    shell = script(folder / "shell", f'exec env -i {settings} PIP_CONFIG_FILE=/dev/null sh -c "$SSH_ORIGINAL_COMMAND"')
+    clear = f"exec env -i {settings} PIP_CONFIG_FILE=/dev/null"
+    shell = script(folder / "shell", f'cd {shlex.quote(str(machine.home))}\n{clear} sh -c "$SSH_ORIGINAL_COMMAND"')
     (folder / "config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
         f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nForceCommand {shell}\n"
@@ -141,8 +143,13 @@ def measured(
 ) -> tuple[Report, subprocess.CompletedProcess[str], Path]:
     """The first measurement on the device, by the command; edgecnn and all it needs are brought there."""
     out = tmp_path_factory.mktemp("out") / "results.json"
-    done = command(bundle, "--ssh", "device", "--seconds", "0.05", "--threads", "1,2", "--seed", "7", "--out", out)
+    here = tmp_path_factory.mktemp("here")
+    marker = plant(here)
+    line = [sys.executable, "-P", "-m", "edgecnn", "bench", str(bundle), "--ssh", "device", "--seconds", "0.05"]
+    line += ["--threads", "1,2", "--seed", "7", "--out", str(out)]
+    done = subprocess.run(line, cwd=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert not marker.exists(), marker.read_text()
     return from_json(out.read_bytes(), Report, out), done, out
 
 
@@ -165,9 +172,14 @@ def test_a_bundle_is_measured_over_ssh(measured: Measured, machine: Machine) -> 
     assert (report.data, report.test_images, report.seed) == ("digits", 50, 7)
     assert all(row.accuracy is not None and row.accuracy.total == 50 for row in rows)
     assert "int8.tflite" in done.stdout  # the report
-    assert re.search(r"^preparing: done in .*\n(.* so far.*\n)*measuring: done in", done.stderr), done.stderr
+    told = re.search(r"^preparing: done in .*\n(.* so far.*\n)*measuring: done in", done.stderr, re.MULTILINE)
+    assert told, done.stderr
     assert machine.runs() == []
     assert machine.processes() == []
+
+
+def test_nothing_in_the_home_of_the_device_is_run(measured: Measured, machine: Machine) -> None:
+    assert not machine.marker.exists(), machine.marker.read_text()
 
 
 def test_the_results_say_where_they_were_measured(measured: Measured) -> None:
@@ -353,7 +365,7 @@ class Phone:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home, self.bin, self.log = folder / HOME, folder / "phone", folder / "log"
-        self.home.mkdir()
+        self.marker = plant(self.home)
         self.bin.mkdir()
         self.log.touch()
         script(folder / "desk" / "adb", FAKE_ADB)

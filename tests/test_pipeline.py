@@ -1,8 +1,12 @@
 """The pipeline: what is redone and what is not, what survives being killed, and what a failure leaves."""
 
+import contextlib
 import csv
 import io
 import logging
+import os
+import pickle
+import random
 import shutil
 import signal
 import subprocess
@@ -21,7 +25,7 @@ from edgecnn.bench import statistics
 from edgecnn.cli import _status
 from edgecnn.data import load
 from edgecnn.data.dataset import DataSet
-from edgecnn.errors import ConfigError, DataError, MissingExtraError, ModelError, RecordError
+from edgecnn.errors import ConfigError, DataError, MissingExtraError, ModelError, OutputError, RecordError
 from edgecnn.files import sha256_file
 from edgecnn.models import mnist_cnn
 from edgecnn.pipeline import RunConfig, run
@@ -195,6 +199,85 @@ def test_lost_or_damaged_files_are_made_again(finished: Path, config: RunConfig)
     assert kept_files(finished) == before
 
 
+def _as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "file").touch()
+
+
+def _pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps(["not", "outputs"]))
+
+
+def _of_objects(path: Path) -> None:
+    np.save(path, np.array([{}]), allow_pickle=True)
+
+
+def _of_another_shape(path: Path) -> None:
+    np.save(path, np.zeros((3, 2, 1), np.float32))
+
+
+def _not_a_record(path: Path) -> None:
+    path.write_bytes(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "told"),
+    [
+        ("work/train.stage.json", _as_folder, "train is done again: "),
+        ("work/outputs-float-Keras-model.stage.json", _as_folder, "outputs-float-Keras-model is done again: "),
+        ("work/outputs-float-Keras-model.stage.json", _not_a_record, "outputs-float-Keras-model is done again: "),
+        ("work/outputs-float-Keras-model.npy", _as_folder, None),
+        ("work/outputs-mnist_cnn-float32.tflite.npy", _pickled, "outputs-mnist_cnn-float32.tflite is done again: "),
+        ("work/outputs-mnist_cnn-float32.tflite.npy", _of_objects, "outputs-mnist_cnn-float32.tflite is done again: "),
+        ("work/outputs-float-Keras-model.npy", _of_another_shape, "outputs-float-Keras-model is done again: "),
+        ("artifacts/mnist_cnn-float32.tflite", _as_folder, None),
+        ("artifacts/mnist_cnn-float32.tflite.json", _as_folder, None),
+        ("bench.json", _not_a_record, "bench is done again: "),
+    ],
+)
+def test_state_that_cannot_be_read_is_made_again(
+    finished: Path, config: RunConfig, file: str, damage: Any, told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Edited by hand, its hash in the stamp as well: what is there is no longer what a run reads."""
+    few = config.replace(schemes=("float32",), formats=("tflite",))
+    run(few, finished)
+    before, path = kept_files(finished), finished / file
+    was = sha256_file(path)
+    damage(path)
+    if path.is_file():
+        for stamp in finished.glob("work/*.stage.json"):
+            stamp.write_text(stamp.read_text().replace(was, sha256_file(path)))
+    caplog.clear()
+    report = run(few, finished)
+    warnings = [one.getMessage() for one in caplog.records if (one.name, one.levelname) == ("edgecnn", "WARNING")]
+    assert [told is not None and line.startswith(told) for line in warnings] == ([] if told is None else [True])
+    assert failures(report) == []
+    assert len(redone(report)) >= 1
+    assert kept_files(finished) == before
+
+
+def test_leftovers_that_are_folders_are_removed(tmp_path: Path) -> None:
+    leftover = tmp_path / "work" / ".edgecnn-0123456789ab-0123456789ab.partial"
+    (leftover / "below").mkdir(parents=True)
+    pipeline._Run(RunConfig(), tmp_path)
+    assert not leftover.exists()
+
+
+def test_two_runs_in_one_folder(config: RunConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen(command(config, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
+        while not (out / "work" / ".lock").is_file():
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.01)
+        with pytest.raises(OutputError, match=rf"another edgecnn process \({first.pid}\) works in .*run/work"):
+            run(config, out)
+        first.kill()
+    assert (out / "work" / ".lock").is_file(), "the killed run left it"
+    assert results(run(config.replace(schemes=("float32",), formats=("tflite",)), out))
+    assert not (out / "work" / ".lock").exists()
+
+
 def test_another_model_redoes_everything(finished: Path, config: RunConfig) -> None:
     other = config.replace(seed=1, epochs=1, schemes=("float32",), formats=("tflite",))
     report = run(other, finished)
@@ -227,8 +310,9 @@ def command(config: RunConfig, out: Path) -> list[str]:
 
 def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
     """A run clears up after a run that was killed, in its own subfolders only."""
-    theirs = [tmp_path / "docs" / ".thesis.odt.partial", tmp_path / ".notes.txt.partial"]
-    ours = [tmp_path / "work" / "epochs-1" / ".epoch-1.keras.partial", tmp_path / "artifacts" / ".m.tflite.partial"]
+    leftover = ".edgecnn-0123456789ab-0123456789ab.partial"  # as edgecnn.files names what it is writing
+    theirs = [tmp_path / "docs" / ".thesis.odt.partial", tmp_path / leftover, tmp_path / "work" / ".notes.txt.partial"]
+    ours = [tmp_path / "work" / "epochs-1" / leftover, tmp_path / "artifacts" / leftover]
     for path in (*theirs, *ours):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
@@ -240,7 +324,9 @@ def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
 def test_killed_again_and_again_ends_the_same(
     undisturbed: tuple[Path, Report], config: RunConfig, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
+    out, temporary = tmp_path / "run", tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     moments = [
         # once this file is there, wait so many seconds, then send the signal
         ("work/epochs-*/epoch-1.keras", 0.0, signal.SIGKILL),  # training
@@ -251,7 +337,9 @@ def test_killed_again_and_again_ends_the_same(
     ]
     for pattern, seconds, how in moments:
         assert not list(out.glob(pattern)), f"{pattern} was there too early"
-        with subprocess.Popen(command(config, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            command(config, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        ) as process:
             while not list(out.glob(pattern)):
                 assert process.poll() is None, process.communicate()
                 time.sleep(0.002)
@@ -268,12 +356,52 @@ def test_killed_again_and_again_ends_the_same(
             assert lines[-1] == "edgecnn: interrupted; the same command goes on where this one stopped"
             assert b"Traceback" not in said
         assert not (out / "report.json").exists()
-    (out / "work" / ".outputs.npy.partial").write_bytes(b"a killed write of other settings")
+    (out / "work" / ".edgecnn-0123456789ab-0123456789ab.partial").write_bytes(b"a killed write of other settings")
 
-    report = run(config, out)
+    assert any(temporary.iterdir()), "the killed runs left temporary files"
+    subprocess.run(command(config, out), env=environment, check=True, capture_output=True)
+    report = from_json((out / "report.json").read_bytes(), Report, "report.json")
+    assert list(temporary.iterdir()) == []
+    assert processes_with(str(temporary)) == []
     assert kept_files(out) == kept_files(undisturbed[0])
     assert {"train", "quantize"} & redone(report) == set()
     assert not list(out.rglob("*.partial"))
+    assert sorted(map(str, (path.relative_to(out) for path in out.rglob("*")))) == sorted(
+        str(path.relative_to(undisturbed[0])) for path in undisturbed[0].rglob("*")
+    )
+
+
+def processes_with(text: str) -> list[str]:
+    """The command lines of processes whose environment has ``text`` in it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if text.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().decode(errors="replace"))
+    return found
+
+
+def test_killed_at_any_moment(undisturbed: tuple[Path, Report], config: RunConfig, tmp_path: Path) -> None:
+    """``EDGECNN_KILLS=100`` kills a run so many times instead of twice."""
+    out, temporary, draw = tmp_path / "run", tmp_path / "temporary", random.Random(0)
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    for _ in range(int(os.environ.get("EDGECNN_KILLS", "2"))):
+        with subprocess.Popen(
+            command(config, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        ) as process:
+            try:
+                _, said = process.communicate(timeout=draw.uniform(0.1, 25))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+            else:
+                assert process.returncode == 0, said
+                shutil.rmtree(out)
+    subprocess.run(command(config, out), env=environment, check=True, capture_output=True)
+    assert list(temporary.iterdir()) == []
+    assert processes_with(str(temporary)) == []
+    assert kept_files(out) == kept_files(undisturbed[0])
     assert sorted(map(str, (path.relative_to(out) for path in out.rglob("*")))) == sorted(
         str(path.relative_to(undisturbed[0])) for path in undisturbed[0].rglob("*")
     )

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgecnn.data import DataSet, Split
-from edgecnn.errors import ModelError, RecordError
+from edgecnn.errors import ModelError
 from edgecnn.files import sha256_file
 from edgecnn.training import train
 
@@ -149,11 +150,35 @@ def test_epochs_that_are_done_are_not_done_again(few: DataSet, tmp_path: Path) -
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
-def test_a_checkpoint_without_history_says_what_to_do(few: DataSet, tmp_path: Path) -> None:
-    train(small_model(), few, epochs=1, checkpoints=tmp_path)
-    (tmp_path / "epoch-1.json").unlink()
-    with pytest.raises(RecordError, match=r"epoch-1\.json: No such file or directory; remove .* to train afresh"):
-        train(small_model(), few, epochs=2, checkpoints=tmp_path)
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _gone(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("epoch-2.keras", _cut_short),
+        ("epoch-2.json", _cut_short),
+        ("epoch-2.json", _gone),
+        ("epoch-2.json", lambda path: path.write_bytes((path.parent / "epoch-1.json").read_bytes())),
+    ],
+)
+def test_an_epoch_whose_checkpoint_cannot_be_read_is_done_again(
+    few: DataSet, tmp_path: Path, file: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, history = train(small_model(), few, epochs=2, checkpoints=tmp_path)
+    damage(tmp_path / file)
+    second, again = train(small_model(), few, epochs=2, checkpoints=tmp_path)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith("epoch 2 is done again: ")
+    assert file in said
+    assert again == history
+    for one, other in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_a_diverging_training_is_an_error(few: DataSet) -> None:

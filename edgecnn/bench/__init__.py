@@ -22,7 +22,7 @@ import numpy as np
 
 from edgecnn.bench import environment
 from edgecnn.bench.schedule import rounds
-from edgecnn.bench.worker import Candidate, Opened, Workbench, Worker, WorkerError
+from edgecnn.bench.workbench import Candidate, Opened, Workbench
 from edgecnn.errors import ConfigError
 from edgecnn.progress import Advance, progress
 from edgecnn.records import (
@@ -38,6 +38,7 @@ from edgecnn.records import (
     Result,
 )
 from edgecnn.runtimes import Float
+from edgecnn.worker import Worker, WorkerError
 
 __all__ = ["Candidate", "Interrupted", "Run", "Timeouts", "bench", "settings_of"]
 
@@ -206,7 +207,7 @@ class Run:
         self.block_s = block_s
         self.failure = earlier if isinstance(earlier, Failure) else None
         self._image = image
-        self._worker: Worker | None = None
+        self._worker: Worker[Workbench] | None = None
         self._timeouts = timeouts
         measured = earlier.measurement if isinstance(earlier, Result) else None
         self._runtime = measured.runtime if measured else ""
@@ -236,7 +237,7 @@ class Run:
 
     def launch(self, stack: ExitStack) -> None:
         """Start a fresh process, which ``stack`` ends."""
-        self._worker = stack.enter_context(Worker())
+        self._worker = stack.enter_context(Worker(Workbench))
         self._worker.ask(Workbench.ready)
 
     def launched(self) -> None:
@@ -251,7 +252,7 @@ class Run:
         opened = self._worker.call("opening the file", timeout_s, Workbench.open, self.candidate, self._image)
         self.go_on(self._worker, opened)
 
-    def go_on(self, worker: Worker, opened: Opened) -> None:
+    def go_on(self, worker: Worker[Workbench], opened: Opened) -> None:
         """Warm up what ``worker`` has ``opened``, and settle how many invocations fit in a block."""
         self._worker = worker
         self._runtime = opened.runtime

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgecnn.bench import Candidate, Run, Timeouts, statistics
 from edgecnn.bench.comparison import answers_of, images_per_s
 from edgecnn.bench.environment import environment, nvidia
-from edgecnn.bench.worker import Opened, Workbench, Worker, WorkerError
+from edgecnn.bench.workbench import Opened, Workbench
 from edgecnn.data import DataSet
 from edgecnn.errors import BenchError, ConfigError, MissingExtraError, ModelError, UnknownNameError
 from edgecnn.files import sha256_file
@@ -42,6 +42,7 @@ from edgecnn.records import (
 )
 from edgecnn.runtimes import Float, predict
 from edgecnn.runtimes.keras import KerasSession
+from edgecnn.worker import Worker, WorkerError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 """In the order in which ``auto`` looks for a GPU."""
@@ -145,7 +146,7 @@ def _recorded(
     architecture, sha256, machine = architecture_of(path), sha256_file(path), environment()
     accuracy = answers = None
     first, *others = (len(part) for part in np.array_split(range(_BLOCKS), _PROCESSES))
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         model = worker.call("opening the model", _OPEN_S, _open, path, backend, device)
         if data is None:
             image = np.random.default_rng(0).random([size or _FREE_SIZE for size in model.input.shape[1:]], np.float32)
@@ -211,7 +212,7 @@ def _measure(run: Run, blocks: int, doing: str) -> None:
 
 
 def _sweep(
-    worker: Worker, candidate: Candidate, image: Float, seconds: float, batches: Sequence[int]
+    worker: Worker[Workbench], candidate: Candidate, image: Float, seconds: float, batches: Sequence[int]
 ) -> tuple[tuple[Measurement, ...], str, int | None]:
     """Measurements of one batch after the other, why they ended, and the most bytes in use by the last of them.
 
@@ -241,7 +242,7 @@ def _sweep(
     return tuple(found), "no larger batch was tried", peak
 
 
-def _classified(worker: Worker, data: DataSet) -> NDArray[np.intp]:
+def _classified(worker: Worker[Workbench], data: DataSet) -> NDArray[np.intp]:
     """Top classes ``(n,)`` of all test images."""
     images, top = data.test.images, []
     with progress("accuracy", len(images)) as advance:
@@ -352,7 +353,7 @@ def _best(installed: Sequence[str], device: str) -> str:
         return installed[0]
     for backend in installed:
         try:
-            with Worker() as worker:
+            with Worker(Workbench) as worker:
                 if worker.call(f"looking for a GPU with {backend}", _OPEN_S, _sees_gpu, backend) is not None:
                     return backend
         except WorkerError as error:

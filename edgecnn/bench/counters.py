@@ -1,4 +1,4 @@
-"""What the system counts: processor time of everybody, memory of this process, energy of the package, kills.
+"""What the system counts: processor time of everybody, memory of this process, energy of the package.
 
 Where a counter is not there or may not be read, the answer is ``None``, never an estimate.
 """
@@ -35,12 +35,6 @@ def resident_bytes(peak: bool = False, status: Path = Path("/proc/self/status"))
     """Bytes of memory of this process that are in RAM now, or were at most."""
     found = re.search(rf"^{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB$", read(status) or "", re.MULTILINE)
     return int(found[1]) * 1024 if found else None
-
-
-def out_of_memory_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """How many processes the kernel has killed because memory, the machine's or a container's, had run out."""
-    found = re.search(r"^oom_kill (\d+)$", read(vmstat) or "", re.MULTILINE)
-    return int(found[1]) if found else 0
 
 
 class Joules(NamedTuple):

@@ -14,7 +14,7 @@ from edgecnn.bench import Candidate, Interrupted, bench, settings_of, statistics
 from edgecnn.bench.baseline import load_baseline
 from edgecnn.bench.comparison import answers_of, check_fits
 from edgecnn.bench.environment import environment
-from edgecnn.bench.worker import Workbench, Worker, WorkerError
+from edgecnn.bench.workbench import Workbench
 from edgecnn.data import DataSet
 from edgecnn.emulation import costs
 from edgecnn.errors import ArtifactError, BenchError, ConfigError, RecordError, SessionError
@@ -37,6 +37,7 @@ from edgecnn.records import (
 )
 from edgecnn.runtimes import RUNTIMES, Float, runtime_named
 from edgecnn.verify import accuracy_of, reference_of
+from edgecnn.worker import Worker, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class _Loader:
     """Reads model files in a process that serves until a file ends it; for use in a ``with`` statement."""
 
     def __init__(self) -> None:
-        self._worker: Worker | None = None
+        self._worker: Worker[Workbench] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -264,7 +265,7 @@ class _Loader:
 
     def _load(self, path: Path, runtime: str | None, batches: Sequence[int]) -> Artifact:
         if self._worker is None or not self._worker.alive:
-            self._worker = Worker().__enter__()
+            self._worker = Worker(Workbench).__enter__()
         return self._worker.call("loading the file", _LOAD_S, _load, path, runtime, batches)
 
 
@@ -312,7 +313,7 @@ def _swept(
 def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> Float:
     if path.suffix != ".keras":
         return outputs_of(task_of(path, runtime, batch=batch), images)
-    with Worker() as worker:
+    with Worker(Workbench) as worker:
         return worker.call("classifying the test images", _CLASSIFY_S, _reference, path, images)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,6 +15,8 @@ from edgecnn.records import Preprocessing
 
 Images: TypeAlias = npt.NDArray[np.uint8 | np.float32]
 RawArray: TypeAlias = npt.NDArray[Any]
+
+_MOST_CLASSES, _LONGEST_NAME = 100_000, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +148,9 @@ def _images(part: str, images: RawArray) -> Images:
         return np.ascontiguousarray(images)
     if images.dtype.kind != "f":
         raise DataError(f"{part} images must be uint8 or float; got {images.dtype}; convert them with astype()")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is reported below
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # what float32 cannot hold becomes infinite and is reported below
         images = np.ascontiguousarray(images, dtype=np.float32)
     finite = np.isfinite(images).all(axis=(1, 2, 3))
     if not finite.all():
@@ -187,15 +192,21 @@ def _class_names(train_labels: RawArray, class_names: Sequence[str] | None) -> t
     distinct = len(np.unique(train_labels))
     if distinct == 1:
         raise DataError(f"train labels are all {train_labels[0]}; a classifier needs at least two classes")
+    classes = distinct if class_names is None else len(class_names)
+    if classes > _MOST_CLASSES:
+        raise DataError(f"there are {classes:,} classes, more than {_MOST_CLASSES:,}; check the labels")
     if class_names is None:
         return tuple(map(str, range(distinct)))
     if not class_names:
         raise DataError("class names are empty; give one name per label or leave them out")
     for name in class_names:
-        if not (name.strip() and name.isprintable()):
-            raise DataError(f"class names must be printable and not blank; got {name!r}; rename it")
-    if len(set(class_names)) != len(class_names):
-        twice = next(name for name in class_names if class_names.count(name) > 1)
+        if not (name.strip() and name.isprintable() and len(name) <= _LONGEST_NAME):
+            raise DataError(
+                f"class names must be printable, not blank, and of at most {_LONGEST_NAME} characters; got "
+                f"{name[:40]!r}{'…' if len(name) > 40 else ''}; rename it"
+            )
+    twice = next((name for name, times in Counter(class_names).items() if times > 1), None)
+    if twice is not None:
         raise DataError(f"class names must differ; {twice!r} is there more than once; rename one")
     return tuple(class_names)
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecnn.arrays import check_memory
 from edgecnn.data.dataset import DataSet, make_dataset
 from edgecnn.errors import DataError
+from edgecnn.files import open_file
 from edgecnn.optional import require
 from edgecnn.progress import progress
 
@@ -21,6 +23,9 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")
 # Pillow's mode -> the mode it is read in; modes with more than 8 bits per channel are left out on purpose
 _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
+
+# What Pillow raises for damaged files, by its plugins' code as it happens to meet the damage.
+_DAMAGED = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
 
 logger = logging.getLogger("edgecnn")
 
@@ -95,6 +100,7 @@ def _visible(root: Path, folder: Path) -> list[Path]:
 def _read(root: Path, paths: Sequence[Path]) -> npt.NDArray[np.uint8]:
     """All images, ``(n, h, w, c)``."""
     first = _decode(paths[0])
+    check_memory(root, len(paths) * first.size)
     images = np.empty((len(paths), *first.shape), np.uint8)
     with progress(f"reading {root.name}", total=len(paths)) as advance:
         for index, path in enumerate(paths):
@@ -116,12 +122,14 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            with pillow.open(path, formats=_FORMATS) as image:
-                image.verify()  # checksums of a PNG, which loading alone does not look at; leaves it unusable
-            with pillow.open(path, formats=_FORMATS) as image:
-                return _pixels(path, image)
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, *too_large) as error:
-        raise DataError(f"cannot read the image {path}: {error}; save it again or remove it") from error
+            with open_file(path) as file:
+                with pillow.open(file, formats=_FORMATS) as image:
+                    image.verify()  # checksums of a PNG, which loading alone does not look at; leaves it unusable
+                with pillow.open(file, formats=_FORMATS) as image:
+                    return _pixels(path, image)
+    except (*_DAMAGED, *too_large) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"cannot read the image {path}: {reason}; save it again or remove it") from error
 
 
 def _pixels(path: Path, image: Any) -> npt.NDArray[np.uint8]:

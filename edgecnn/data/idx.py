@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgecnn.data.dataset import DataSet, make_dataset
 from edgecnn.data.sources import Fetched, Folder, Mirror, RawFile, Source, Wheel
 from edgecnn.errors import DataError
-from edgecnn.files import cache_folder, locked, make_folder, sha256_bytes, write_atomic
+from edgecnn.files import cache_folder, locked, make_cache_folder, open_file, sha256_bytes, write_atomic
 from edgecnn.progress import progress
 
 _SIDE = 28
@@ -123,7 +123,7 @@ def _raw_files(idx_set: IdxSet) -> dict[str, bytes]:
     folder = cache_folder() / idx_set.name
     raw = _cached(folder, idx_set.files)
     if len(raw) < len(idx_set.files):
-        make_folder(folder)
+        make_cache_folder(folder)
         with locked(folder):  # another process may be fetching the same files, or just have done so
             raw |= _cached(folder, _missing(idx_set, raw))
             missing = _missing(idx_set, raw)
@@ -141,7 +141,7 @@ def _cached(folder: Path, files: Sequence[RawFile]) -> dict[str, bytes]:
     raw = {}
     for file in files:
         try:
-            with (folder / file.name).open("rb") as stream:
+            with open_file(folder / file.name) as stream:
                 data = stream.read(file.size + 1)
         except OSError:
             continue

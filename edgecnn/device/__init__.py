@@ -77,7 +77,7 @@ def bench_on(transport: Transport, bundle: Path, options: Sequence[str] = ()) ->
         advance(1)
     try:
         transport.put({"bundle.zip": bundle}, folder)
-        command = [python, "-m", "edgecnn", "bench", f"{folder}/bundle.zip", "--out", f"{folder}/results.json"]
+        command = [python, "-P", "-m", "edgecnn", "bench", f"{folder}/bundle.zip", "--out", f"{folder}/results.json"]
         answer = transport.run(attended(device.python, [*_terminal(), *command, *options]), show=True)
         if answer.status not in (0, 1):  # 1 if a row failed, which is a result
             raise DeviceError(f"edgecnn bench ended on {transport.name} with exit status {answer.status}; see above")
@@ -90,7 +90,7 @@ def bench_on(transport: Transport, bundle: Path, options: Sequence[str] = ()) ->
 def _find_python(transport: Transport) -> _Python:
     """The first Python there that edgecnn runs on."""
     names = " ".join(["python3", *(f"python{major}.{minor}" for major, minor in reversed(PYTHONS))])
-    probe = f'command -v "$python" >/dev/null 2>&1 && "$python" -c {shlex.quote(_PROBE)}'
+    probe = f'command -v "$python" >/dev/null 2>&1 && "$python" -I -c {shlex.quote(_PROBE)}'
     out = transport.ask(f"for python in {names}; do {probe}; done; true").decode(errors="replace")
     found = [
         from_json(line.removeprefix(_MARK).encode(), _Python, f"the answer of {transport.name}")
@@ -128,10 +128,10 @@ def _install(transport: Transport, device: _Python) -> str:
             return python
         transport.ask(f"rm -rf {shlex.quote(wheels)} && mkdir -p {shlex.quote(wheels)}")
         transport.put({wheel.name: wheel}, wheels)
-        made = transport.run(attended(device.python, [device.python, "-m", "venv", "--clear", venv]))
+        made = transport.run(attended(device.python, [device.python, "-P", "-m", "venv", "--clear", venv]))
         if made.status != 0:
             raise DeviceError(f"cannot make a venv on {transport.name}: {made.reason}")
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        pip = [python, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         target = f"{wheels}/{wheel.name}"
         if transport.run(attended(device.python, [*pip, "--retries=1", "--timeout=15", target])).status != 0:
             minor = int(device.libc_version.split(".")[1])

@@ -113,7 +113,7 @@ class Transport(ABC):
 
 def attended(python: str, command: Sequence[str]) -> str:
     """A line that has ``python``, a path on the device, run ``command`` until it ends or the other side hangs up."""
-    return shlex.join([python, "-c", _ATTENDANT, *command])
+    return shlex.join([python, "-P", "-c", _ATTENDANT, *command])
 
 
 def execute(command: Sequence[str], *, stdin: IO[bytes] | None = None, show: bool = False) -> Answer:

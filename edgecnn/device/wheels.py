@@ -71,7 +71,7 @@ def download(
     """
     # A device runs wheels for its glibc and any before (PEP 600); pip wants each of them named.
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(glibc[1], 16, -1)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", f"{python[0]}.{python[1]}"]
     for platform in (*platforms, f"manylinux2014_{machine}", f"linux_{machine}"):
         command += ["--platform", platform]

@@ -7,11 +7,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import SessionError
+from edgecnn.errors import SessionError, one_line
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Artifact
 from edgecnn.runtimes.litert import LitertSession
+from edgecnn.worker import confine
 
 Kernels = Literal["reference", "built-in"]
 _RESOLVERS = {"reference": "BUILTIN_REF", "built-in": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
@@ -29,6 +30,7 @@ class KernelSession(LitertSession):
 
     def __init__(self, path: Path, artifact: Artifact, kernels: Kernels, *, keep: bool = False) -> None:
         module = require("ai_edge_litert.interpreter")
+        confine(path.stat().st_size)
         try:
             with quiet_stderr(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that keeping tensors takes memory
@@ -40,8 +42,9 @@ class KernelSession(LitertSession):
                 )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise SessionError(f"litert cannot load {path.name} with its {kernels} kernels: {reason}") from error
+            raise SessionError(
+                f"litert cannot load {path.name} with its {kernels} kernels: {one_line(error)}"
+            ) from error
         (self._in,) = self._interpreter.get_input_details()
         (self._out,) = self._interpreter.get_output_details()
         self.batch = 1

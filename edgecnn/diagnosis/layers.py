@@ -21,7 +21,7 @@ than honest layers differ by; ``lost_db`` finds it, which compares the own error
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,23 +30,27 @@ from numpy.typing import NDArray
 from edgecnn import artifacts
 from edgecnn.data import DataSet
 from edgecnn.diagnosis.kernels import KernelSession
-from edgecnn.errors import ConfigError, SessionError
+from edgecnn.errors import ConfigError, SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.formats.onnx_qdq import to_onnx
 from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
 from edgecnn.optional import require
-from edgecnn.progress import Advance, progress
+from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
-from edgecnn.records import LayerError, LayerErrors
+from edgecnn.records import Artifact, LayerError, LayerErrors
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.ort import open_model
 from edgecnn.verify import FAKE_QUANTIZED, FLOAT, fake_quantized_outputs, reference_of
+from edgecnn.worker import isolated, more_time
 
 IMAGES = 200
 _INTEGER = ("int8", "uint8")
 _OWN = "/own"
 # A step's share below which a difference is float32 rounding: MAX_POOL_2D and RESHAPE pass integers on unchanged.
 _NO_ERROR = 1e-3
+# Seconds for all images, once the first has been answered.
+_LIMIT_S = 3600.0
 
 _Array = NDArray[Any]
 
@@ -76,18 +80,10 @@ def layers(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
         references[FAKE_QUANTIZED] = fake_quantized_outputs(Source.load(model, data, qat_weights=qat_weights), images)
     result = []
     for artifact, path in zip(found, paths, strict=True):
-        graph = read_graph(path.read_bytes(), path.name)
-        layer_of = _layers_of(graph)
-        if not any(layer_of.values()):
-            raise ConfigError(f"{path.name} has no int8 activations, so there is no error of a layer to look at")
-        sums = {index: _Sums(graph.tensors[index]) for index in layer_of}
-        with (
-            contextlib.closing(KernelSession(path, artifact, "built-in", keep=True)) as session,
-            progress(f"layers of {path.name}", len(images)) as advance,
-        ):
-            outputs, float_outputs = _run(graph, session, images, sums, advance)
+        with progress(f"layers of {path.name}", 1) as advance:
+            inside = isolated(_inside, path, artifact, images, doing=f"running {path.name}", limit_s=_LIMIT_S)
+            advance()
         reference = _reference_for(artifact.scheme)
-        errors = [_layer_error(graph.tensors[index], layer_of[index], sums[index]) for index in layer_of]
         result.append(
             LayerErrors(
                 artifact=artifact.file,
@@ -96,12 +92,32 @@ def layers(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
                 images_from=f"training images of {data.name}",
                 runtime="LiteRT, built-in kernels",
                 reference=reference,
-                weights_snr_db=snr_db(references[reference], float_outputs - references[reference]),
-                output_snr_db=snr_db(references[reference], outputs - references[reference]),
-                layers=tuple(sorted(errors, key=_worst_first)),
+                weights_snr_db=snr_db(references[reference], inside.in_float - references[reference]),
+                output_snr_db=snr_db(references[reference], inside.outputs - references[reference]),
+                layers=inside.layers,
             )
         )
     return result
+
+
+class _Inside(NamedTuple):
+    """Errors of a file's layers, worst first, and its outputs ``(n, classes)``, in int8 and in float."""
+
+    layers: tuple[LayerError, ...]
+    outputs: Float
+    in_float: Float
+
+
+def _inside(path: Path, artifact: Artifact, images: Float) -> _Inside:
+    graph = read_graph(read_bytes(path), path.name)
+    layer_of = _layers_of(graph)
+    if not any(layer_of.values()):
+        raise ConfigError(f"{path.name} has no int8 activations, so there is no error of a layer to look at")
+    sums = {index: _Sums(graph.tensors[index]) for index in layer_of}
+    with contextlib.closing(KernelSession(path, artifact, "built-in", keep=True)) as session:
+        outputs, in_float = _run(graph, session, images, sums)
+    errors = [_layer_error(graph.tensors[index], layer_of[index], sums[index]) for index in layer_of]
+    return _Inside(tuple(sorted(errors, key=_worst_first)), outputs, in_float)
 
 
 def snr_db(signal: _Array, error: _Array) -> float | None:
@@ -186,9 +202,7 @@ def _in_float(graph: Graph) -> Graph:
     return msgspec.structs.replace(graph, tensors=tuple(tensors), operators=tuple(operators))
 
 
-def _run(
-    graph: Graph, session: KernelSession, images: Float, sums: dict[int, "_Sums"], advance: Advance
-) -> tuple[Float, Float]:
+def _run(graph: Graph, session: KernelSession, images: Float, sums: dict[int, "_Sums"]) -> tuple[Float, Float]:
     """Add up the errors of every layer over ``images``; returns the outputs in int8 and in float, ``(n, classes)``."""
     whole, apart = (_ort_session(model) for model in float_models(graph))
     names = {index: value_name(graph, index) for index in sums}
@@ -207,7 +221,8 @@ def _run(
         for index, name in names.items():
             # the input has no layer in front: its own error is all there is
             sums[index].add(real[name], in_float[name], own.get(name + _OWN, in_float[name]))
-        advance()
+        if len(outputs) == 1:
+            more_time(_LIMIT_S)
     return np.concatenate(outputs), np.concatenate(float_outputs)
 
 
@@ -298,7 +313,7 @@ def _ort_session(model: bytes) -> Any:
     try:
         return open_model(model, threads=1)  # single images are too little work to share
     except Exception as error:
-        raise SessionError(f"onnxruntime cannot load the graph in float: {_first_line(error)}") from error
+        raise SessionError(f"onnxruntime cannot load the graph in float: {one_line(error)}") from error
 
 
 def _ort_run(session: Any, feeds: dict[str, _Array]) -> dict[str, _Array]:
@@ -306,8 +321,4 @@ def _ort_run(session: Any, feeds: dict[str, _Array]) -> dict[str, _Array]:
     try:
         return dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:
-        raise SessionError(f"onnxruntime failed on the graph in float: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SessionError(f"onnxruntime failed on the graph in float: {one_line(error)}") from error

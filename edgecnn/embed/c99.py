@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from edgecnn.embed.content import Content, Golden, golden, golden_header, load_integer_model, names_of, template
+from edgecnn.files import read_bytes
 from edgecnn.formats.c99 import Generated, identifier, to_c
 from edgecnn.formats.tflite_graph import read_graph
 
@@ -29,7 +30,7 @@ def generate(model: Path, data: str | None) -> Generation:
     loaded = load_integer_model(model)
     name, provenance = identifier(model.stem), loaded.artifact.provenance
     labels = provenance.labels if provenance else ()
-    code = to_c(read_graph(model.read_bytes(), model.name), name, labels=labels, provenance=provenance)
+    code = to_c(read_graph(read_bytes(model), model.name), name, labels=labels, provenance=provenance)
     found = golden(loaded, data)
     names = {**names_of(loaded, name, found), "arena": f"{code.plan.arena_bytes:,}"}
     return Generation(name, code, found, names)

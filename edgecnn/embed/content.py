@@ -18,6 +18,7 @@ from edgecnn.records import Artifact, Quantization
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.runtimes.tflm import TflmSession
 from edgecnn.text import NAME, shown
+from edgecnn.worker import confine, isolated
 
 Integers = NDArray[np.int8] | NDArray[np.uint8]
 
@@ -135,10 +136,16 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         inputs = to_input(loaded.inputs(loaded.test.images[first]), artifact.input)
         kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
     inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
-    with contextlib.closing(TflmSession(model.path, 1, 1, "cpu")) as session:
-        artifacts.check_said(model.path, artifact, session)
-        outputs = np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
+    artifacts.check_said(model.path, artifact)
+    outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
     return Golden(inputs=inputs.reshape(len(inputs), -1), outputs=outputs, kind=kind)
+
+
+def _answers(path: Path, inputs: Integers) -> Integers:
+    """What TFLM gives for ``inputs`` ``(n, …)``: ``(n, size)``."""
+    confine(path.stat().st_size)
+    with contextlib.closing(TflmSession(path, 1, 1, "cpu")) as session:
+        return np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
 
 
 def golden_header(name: str, found: Golden) -> bytes:

@@ -1,6 +1,5 @@
 """The kit for Linux with Python and one runtime: a program, the model, and answers to compare the device's with."""
 
-import contextlib
 import io
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from edgecnn import artifacts
 from edgecnn.data import DATASETS, DataSet, Images, load
 from edgecnn.embed.content import Content, plain
 from edgecnn.errors import ArtifactError
+from edgecnn.files import read_bytes
+from edgecnn.inference import outputs_of, task_of
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Artifact, Provenance, to_json
-from edgecnn.runtimes import open_session, predict
 
 _PROGRAM = "run.py"
 _MOST_IMAGES = 16
@@ -30,7 +30,7 @@ def make(model: Path, data: str | None) -> Content:
         raise ArtifactError(f"{model} does not say its labels and preprocessing; export it with: edgecnn export")
     files = {
         _PROGRAM: plain(f"linux/{_PROGRAM}"),
-        model.name: model.read_bytes(),
+        model.name: read_bytes(model),
         artifacts.sidecar(model).name: to_json(artifact),
         "golden.npz": _golden(model, artifact, _test_data(data, artifact.provenance, model)),
         "README.md": plain("linux/README.md"),
@@ -54,9 +54,8 @@ def _golden(model: Path, artifact: Artifact, data: DataSet) -> bytes:
     """
     first_of_class = np.unique(data.test.labels, return_index=True)[1]
     images: Images = data.test.images[first_of_class[:_MOST_IMAGES]]
-    with contextlib.closing(open_session(model)) as session:
-        artifacts.check_said(model, artifact, session)
-        outputs = predict(session, data.inputs(images))
+    artifacts.check_said(model, artifact)
+    outputs = outputs_of(task_of(model), data.inputs(images))
     buffer = io.BytesIO()
     np.savez(buffer, sha256=artifact.sha256, images=images, outputs=outputs, tolerance=_tolerance(artifact, outputs))
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from edgecnn.embed.content import Content, golden, golden_header, load_integer_model, names_of, numbers, template
+from edgecnn.files import read_bytes
 from edgecnn.formats.c99 import identifier
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.runtimes.tflm import arena_bytes
@@ -32,7 +33,7 @@ def make(model: Path, data: str | None) -> Content:
         SessionError: TFLM refuses the model.
     """
     loaded = load_integer_model(model)
-    content = model.read_bytes()
+    content = read_bytes(model)
     methods = resolver_methods(read_graph(content, model.name))
     found = golden(loaded, data)
     measured = arena_bytes(content)

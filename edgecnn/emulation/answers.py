@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts, verify
+from edgecnn.arrays import read_npy
 from edgecnn.bench.environment import usable_cores
 from edgecnn.data import DataSet
 from edgecnn.emulation.install import ENVIRONMENT, Interpreter, gist, interpreter_for, system_for, versions_here
@@ -223,8 +224,8 @@ def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic],
             raise EmulationError(f"{what} ended with status {done.returncode}: {gist(done.stderr) or 'without a word'}")
         if not (folder / "outputs.npy").is_file():
             raise EmulationError(f"{what} ended without an answer")
-        raw = np.load(folder / "outputs.npy", allow_pickle=False)
-        if len(raw) != len(inputs) or raw.dtype.name != artifact.output.dtype:
+        raw = read_npy(folder / "outputs.npy")
+        if raw.shape[:1] != inputs.shape[:1] or raw.dtype.name != artifact.output.dtype:
             raise EmulationError(
                 f"{what} answered {raw.dtype} {raw.shape}, not {artifact.output.dtype} for {len(inputs)} images"
             )
@@ -249,7 +250,10 @@ def _plugin(folder: Path) -> Path | None:
         return None
     plugin = folder / "marks.so"
     source = Path(__file__).with_name("marks.c")
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(plugin), str(source)], check=True)
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(plugin), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise EmulationError(f"what counts instructions does not compile: {gist(done.stderr) or 'without a word'}")
     return plugin
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from edgecnn import artifacts
 from edgecnn.emulation.machine import BARE, LEVELS, Sources, build, count, generate, tool_versions
 from edgecnn.errors import ArtifactError, EdgecnnError, EmulationError, UnknownNameError, UnsupportedError
-from edgecnn.files import sha256_file
+from edgecnn.files import read_bytes, sha256_file
 from edgecnn.formats.c99 import identifier
 from edgecnn.formats.tflite_graph import Graph, read_graph
 from edgecnn.progress import progress
@@ -93,10 +93,10 @@ def _own(path: Path) -> tuple[Sources, int]:
         raise ArtifactError(f"{path.name} names its functions {said.name!r}, which edgecnn never does; export it again")
     if said.caller_arena:
         raise ArtifactError(f"{path.name} takes its arena from the caller; instructions are counted with a static one")
-    header = header_of(path).read_bytes()
+    header = read_bytes(header_of(path))
     sources = Sources(
         name=said.name,
-        files={header_of(path).name: header, f"{said.name}.h": header, f"{said.name}.c": path.read_bytes()},
+        files={header_of(path).name: header, f"{said.name}.h": header, f"{said.name}.c": read_bytes(path)},
         input_size=math.prod(size or 1 for size in said.input.shape),
         output_size=math.prod(size or 1 for size in said.output.shape),
     )
@@ -104,7 +104,7 @@ def _own(path: Path) -> tuple[Sources, int]:
 
 
 def _generated(path: Path) -> tuple[Sources, int]:
-    graph = read_graph(path.read_bytes(), path.name)
+    graph = read_graph(read_bytes(path), path.name)
     try:
         sources = generate(graph, _NAME)
     except UnsupportedError as error:

@@ -20,7 +20,7 @@ import msgspec
 from edgecnn.device.wheels import download
 from edgecnn.emulation.processors import Processor, emulator_for
 from edgecnn.errors import DeviceError, EmulationError, RecordError
-from edgecnn.files import cache_folder, locked, make_folder, sha256_file, write_atomic
+from edgecnn.files import cache_folder, locked, make_cache_folder, make_folder, sha256_file, write_atomic
 from edgecnn.progress import progress
 from edgecnn.records import EmulatedPython, read_record, to_json
 
@@ -89,7 +89,7 @@ def install(processor: Processor) -> EmulatedPython | None:
     emulator = emulator_for(processor.machine).program
     if processor.machine == platform.machine():
         return None
-    folder = make_folder(_folder(processor.machine).parent)
+    folder = make_cache_folder(_folder(processor.machine).parent)
     with locked(folder), progress(f"install Python for {processor.machine}", 4) as advance:
         record = installed(processor.machine)
         if record is not None and record.versions == versions_here():

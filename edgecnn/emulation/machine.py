@@ -4,6 +4,7 @@ How a target is built and emulated stands in one place, ``kit/Makefile``, which 
 kit without edgecnn. Here it is called, and what it prints becomes records.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.emulation.processors import version_of
 from edgecnn.errors import EmulationError, FitError, UnknownNameError
 from edgecnn.formats import c99
 from edgecnn.formats.tflite_graph import Graph
@@ -111,8 +113,7 @@ def tool_versions(target: str) -> dict[str, str]:
     found = {}
     for tool in _tools(target):
         if tool.endswith("gcc") or tool.startswith("qemu"):
-            said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
-            found[tool] = said.splitlines()[0]
+            found[tool] = version_of(tool)
     return found
 
 
@@ -268,8 +269,9 @@ def _make(folder: Path, target: str, opt: str, goal: str) -> str:
     command = ["make", "--silent", "--no-print-directory", f"TARGET={target}", f"OPT={opt}", goal]
     try:
         ended = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_BUILD_LIMIT_S, check=False
-        )
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_BUILD_LIMIT_S, check=False,
+            env=_build_environment(),
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise EmulationError(f"building for {target} did not end within {_BUILD_LIMIT_S:g} s; killed") from error
     if ended.returncode:
@@ -278,6 +280,12 @@ def _make(folder: Path, target: str, opt: str, goal: str) -> str:
             raise FitError(f"the board of {target} lacks {lacking}; choose a larger board or a smaller model")
         raise EmulationError(f"the code does not build for {target} with {opt}: {_gist(ended.stderr)}")
     return ended.stdout
+
+
+def _build_environment() -> dict[str, str]:
+    """All variables that make has: others may be settings of the Makefile, and messages are read here in English."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    return {**kept, "LC_ALL": "C"}
 
 
 def _gist(text: str) -> str:

@@ -10,6 +10,7 @@ from edgecnn.errors import EmulationError, UnknownNameError
 
 NOT_EMULATED = "QEMU has no AVX-512 and no VNNI, so no processor with them can be emulated"
 
+_LIMIT_S = 60.0
 _QEMU = (7, 2)  # the first that has AVX2: one before it would run the SSE kernels as "haswell"
 
 
@@ -81,8 +82,23 @@ def emulator_for(machine: str) -> Emulator:
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         raise EmulationError(f"{names[0]} is not installed (Debian: apt install qemu-user)")
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    said = version_of(program)
     version = re.search(r"version (\d+)\.(\d+)", said)
     if version is None or (int(version[1]), int(version[2])) < _QEMU:
         raise EmulationError(f"{names[0]} must be of QEMU {_QEMU[0]}.{_QEMU[1]} or later, with AVX2; it is: {said}")
     return Emulator(program, said)
+
+
+def version_of(program: str) -> str:
+    """The first line that ``program --version`` prints.
+
+    Raises:
+        EmulationError: it prints none.
+    """
+    try:
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=True
+        )
+        return done.stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        raise EmulationError(f"{program} does not tell its version: {type(error).__name__}; install it anew") from error

@@ -99,7 +99,7 @@ def export(
     with tempfile.TemporaryDirectory() as trial:
         for file, content in files.items():
             (Path(trial) / file.name).write_bytes(content)
-        artifact = artifacts.describe(Path(trial) / path.name)
+        artifact = artifacts.describe_here(Path(trial) / path.name)
     for file, content in files.items():
         write_atomic(file, content)
     write_atomic(artifacts.sidecar(path), to_json(artifact))

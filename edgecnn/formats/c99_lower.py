@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import ArtifactError, UnsupportedError
+from edgecnn.errors import ArtifactError, UnsupportedError, one_line
 from edgecnn.formats import c99_kernels
 from edgecnn.formats import c99_numerics as numerics
 from edgecnn.formats.c99_plan import Overlap
-from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, one_line, positive, shape_computations
+from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, shape_computations
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
 
 Shape = tuple[int, ...]
@@ -400,8 +400,8 @@ class _Lowering:
             raise UnsupportedError(f"{operator}: a convolution in groups is not written as C")
         if not fits:
             raise ArtifactError(f"{operator}: weights of shape {weights.shape} do not fit {channels} channels")
-        stride = positive(operator, "strideH", "strideW")
-        dilation = positive(operator, "dilationHFactor", "dilationWFactor")
+        stride = operator.counts("strideH", "strideW")
+        dilation = operator.counts("dilationHFactor", "dilationWFactor")
         out, pad = _window(operator, (height, width), kernel, stride, dilation)
         self.make(operator, (1, *out, outputs))
         rows = weights.data[0].reshape(-1, outputs).T if depthwise else weights.data.reshape(outputs, -1)
@@ -498,8 +498,8 @@ class _Lowering:
         _same_quantization(operator, source, output)
         four_dimensions(operator, source, output)
         _, height, width, channels = shape = _one_image(operator, self.shape(operator))
-        kernel = positive(operator, "filterHeight", "filterWidth")
-        stride = positive(operator, "strideH", "strideW")
+        kernel = operator.counts("filterHeight", "filterWidth")
+        stride = operator.counts("strideH", "strideW")
         out, pad = _window(operator, (height, width), kernel, stride, [1, 1])
         self.make(operator, (1, *out, channels))
         low, high = _range(operator, output)

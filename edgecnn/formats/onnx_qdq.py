@@ -28,9 +28,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import ArtifactError, UnsupportedError
+from edgecnn.errors import ArtifactError, UnsupportedError, one_line
 from edgecnn.formats import saturation
-from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, one_line, positive, shape_computations
+from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, shape_computations
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
 from edgecnn.optional import require
 from edgecnn.records import OnnxCpu, Quantization, TensorSpec
@@ -398,8 +398,8 @@ class _Writer:
         if groups < 1 or channels % groups or len(data) % groups or data.shape[1] * groups != channels:
             raise ArtifactError(f"{operator}: weights of shape {weights.shape} do not fit {channels} channels")
         kernel = data.shape[2:]
-        strides = positive(operator, "strideH", "strideW")
-        dilations = positive(operator, "dilationHFactor", "dilationWFactor")
+        strides = operator.counts("strideH", "strideW")
+        dilations = operator.counts("dilationHFactor", "dilationWFactor")
         inputs = [
             self.read(operator.inputs[0], operator),
             self.weights(operator.inputs[1], data, 0, operator),
@@ -447,8 +447,8 @@ class _Writer:
         options = operator.options
         source = self.tensor(operator.inputs[0])
         four_dimensions(operator, source)
-        kernel = positive(operator, "filterHeight", "filterWidth")
-        strides = positive(operator, "strideH", "strideW")
+        kernel = operator.counts("filterHeight", "filterWidth")
+        strides = operator.counts("strideH", "strideW")
         attributes = {
             "kernel_shape": kernel,
             "strides": strides,

@@ -1,17 +1,9 @@
 """Checks of a graph that every writer needs, whatever it writes, and errors that name the place."""
 
-from collections.abc import Collection, Container
+from collections.abc import Container
 
 from edgecnn.errors import ArtifactError, UnsupportedError
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
-
-
-def positive(operator: Operator, *names: str) -> list[int]:
-    """Options that count something."""
-    values = [int(operator.options[name]) for name in names]
-    if min(values) < 1:
-        raise ArtifactError(f"{operator}: {', '.join(names)} are {values}; each must be at least 1")
-    return values
 
 
 def axis_of(operator: Operator, axis: int, tensor: Tensor) -> int:
@@ -29,13 +21,8 @@ def four_dimensions(operator: Operator, *tensors: Tensor) -> None:
             raise ArtifactError(f"{operator}: tensor {tensor.name!r} has shape {tensor.shape}, not four dimensions")
 
 
-def one_line(error: Exception) -> str:
-    """The message of another library's error, fit to stand in ours."""
-    return " ".join(str(error).split())[:300]
-
-
 def check(graph: Graph, kinds: Container[str], purpose: str) -> None:
-    """Check what writers rely on: one input, one output, and operators that read only what is there before them.
+    """Check what writers rely on: one input, one output, and operators that have the inputs of their kind.
 
     Inputs are checked of operators in ``kinds`` only, because the others are refused by their name. ``purpose`` says
     in errors what the graph is read for, such as "written to ONNX".
@@ -48,32 +35,22 @@ def check(graph: Graph, kinds: Container[str], purpose: str) -> None:
             raise UnsupportedError(
                 f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be free"
             )
-    there = {tensor.index for tensor in graph.tensors if tensor.data is not None or 0 in tensor.shape}
-    if there & {*graph.inputs, *graph.outputs} or graph.inputs == graph.outputs:
-        raise ArtifactError("the graph's input or output is a constant, or both are the same tensor")
-    there.update(graph.inputs)
+    if graph.inputs == graph.outputs or graph.tensors[graph.outputs[0]].data is not None:
+        raise ArtifactError("the graph's output is a constant, or its input")
     for operator in graph.operators:
         if not operator.outputs:
             raise ArtifactError(f"{operator} has no output")
         if operator.kind in kinds:
-            _check_inputs(graph, operator, there)
-        for index in operator.outputs:
-            if index in there or index < 0:
-                raise ArtifactError(f"{operator} makes tensor {index}, which is there already or not at all")
-            there.add(index)
-    if graph.outputs[0] not in there:
-        raise ArtifactError(f"the graph's output {graph.tensors[graph.outputs[0]].name!r} is made by no operator")
+            _check_inputs(graph, operator)
 
 
-def _check_inputs(graph: Graph, operator: Operator, there: Collection[int]) -> None:
+def _check_inputs(graph: Graph, operator: Operator) -> None:
     wanted = _INPUTS.get(operator.kind, 1)
     if len(operator.inputs) < wanted:
         raise ArtifactError(f"{operator} has inputs {operator.inputs}, {wanted} are needed")
     for position, index in enumerate(operator.inputs):
         if index < 0 and not (position == 2 and operator.kind in _WITH_BIAS):
             raise ArtifactError(f"{operator}: its input {position} is absent")
-        if index >= 0 and index not in there:
-            raise ArtifactError(f"{operator} reads tensor {index} ({graph.tensors[index].name}), which nothing makes")
     source, output = (graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
     if operator.kind in _SAME_RANK and len(source.shape) != len(output.shape):
         raise ArtifactError(f"{operator} makes {output.shape} of {source.shape}, which have not as many dimensions")

@@ -1,7 +1,6 @@
 """Reads a .tflite file into plain records: tensors with their constants and quantisation, operators with options."""
 
 import math
-import struct
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError
+from edgecnn.formats.tflite_verifier import FlatbufferError, verify
 from edgecnn.optional import require
 from edgecnn.text import NAME, shown
 
@@ -18,6 +18,19 @@ _DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
     "INT32": "int32", "INT64": "int64", "BOOL": "bool",
 }  # fmt: skip
+
+# Bytes of a name; converters join those of all the layers that they fuse.
+_LONGEST_NAME = 400
+# A read graph costs time and memory for each of these, which the largest CNNs have some thousands of.
+_MOST_PARTS = 20_000
+# What is counted in the options of an operator.
+_WINDOW = ("filterHeight", "filterWidth", "strideH", "strideW")
+_COUNTED = {
+    "CONV_2D": ("strideH", "strideW", "dilationHFactor", "dilationWFactor"),
+    "DEPTHWISE_CONV_2D": ("strideH", "strideW", "dilationHFactor", "dilationWFactor"),
+    "TRANSPOSE_CONV": ("strideH", "strideW"),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "L2_POOL_2D", "MAX_POOL_2D"), _WINDOW),
+}
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +62,10 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         return f"operator {self.position} ({self.kind})"
 
+    def counts(self, *names: str) -> list[int]:
+        """Options that count something, such as strides; each is at least 1."""
+        return [int(self.options[name]) for name in names]
+
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
     """A model with one subgraph; operators stand in the order they run."""
@@ -71,10 +88,10 @@ def read_graph(model: bytes, where: object) -> Graph:
     if model[4:8] != b"TFL3":
         raise ArtifactError(f"{where} is not a TFLite file: it does not carry the identifier 'TFL3'")
     try:
-        return _graph(schema, model, where)
-    except (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({reason})") from error
+        verify(model)
+    except FlatbufferError as error:
+        raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({error}); convert it again") from error
+    return _graph(schema, model, where)
 
 
 def macs(graph: Graph, operator: Operator, shapes: Mapping[int, tuple[int, ...]] = MappingProxyType({})) -> int:
@@ -107,6 +124,13 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
     if root.SubgraphsLength() != 1:
         raise ArtifactError(f"{where} has {root.SubgraphsLength()} subgraphs; edgecnn reads models with one")
     subgraph = root.Subgraphs(0)
+    for name, count in (
+        ("tensors", subgraph.TensorsLength()),
+        ("operators", subgraph.OperatorsLength()),
+        ("metadata buffers", root.MetadataLength()),
+    ):
+        if count > _MOST_PARTS:
+            raise ArtifactError(f"{where} has {count:,} {name}; edgecnn reads at most {_MOST_PARTS:,}")
     tensors = tuple(
         _tensor(schema, root, subgraph.Tensors(index), index, where) for index in range(subgraph.TensorsLength())
     )
@@ -126,7 +150,9 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
         if not all(-1 <= index < len(tensors) for index in (*inputs, *outputs)):
             raise ArtifactError(f"{where}: operator {position} ({kind}) refers to a tensor that is not there")
         options = _options(schema, operator)
-        operators.append(Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options))
+        read = Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options)
+        _check_operator(read, tensors, where)
+        operators.append(read)
     ends = {
         "input": tuple(int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())),
         "output": tuple(int(subgraph.Outputs(i)) for i in range(subgraph.OutputsLength())),
@@ -134,6 +160,7 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
     for kind, indices in ends.items():
         if not indices or not all(0 <= index < len(tensors) for index in indices):
             raise ArtifactError(f"{where}: the model has no {kind}, or one that is not there: tensors {indices}")
+    _check_wiring(subgraph, tensors, operators, ends, where)
     return Graph(
         tensors=tensors,
         operators=tuple(operators),
@@ -141,6 +168,52 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
         outputs=ends["output"],
         metadata=_metadata(root),
     )
+
+
+def _check_operator(operator: Operator, tensors: tuple[Tensor, ...], where: object) -> None:
+    """Check what kernels divide by, which they do not check themselves."""
+    counted = _COUNTED.get(operator.kind)
+    if counted is None:
+        return
+    if not operator.options.keys() >= {*counted}:
+        raise ArtifactError(f"{where}: {operator} has not the options of its kind: {', '.join(counted)}")
+    values = operator.counts(*counted)
+    if min(values) < 1:
+        raise ArtifactError(f"{where}: {operator}: {', '.join(counted)} are {values}; each must be at least 1")
+    for index in operator.inputs:
+        if index >= 0 and 0 in tensors[index].shape:
+            raise ArtifactError(
+                f"{where}: {operator} takes tensor {index} ({tensors[index].name}) of shape {tensors[index].shape}, "
+                "which is empty"
+            )
+
+
+def _check_wiring(
+    subgraph: Any,
+    tensors: tuple[Tensor, ...],
+    operators: list[Operator],
+    ends: dict[str, tuple[int, ...]],
+    where: object,
+) -> None:
+    """Check that each operator reads only what is there before it, and makes what is not: there is no other memory."""
+    inputs, outputs = ends["input"], ends["output"]
+    for index in inputs:
+        if tensors[index].data is not None:
+            raise ArtifactError(f"{where}: the input, tensor {index} ({tensors[index].name}), is a constant")
+    there = {tensor.index for tensor in tensors if tensor.data is not None or 0 in tensor.shape}
+    there.update(inputs, (index for index in range(len(tensors)) if subgraph.Tensors(index).IsVariable()))
+    for operator in operators:
+        for index in operator.inputs:
+            if index >= 0 and index not in there:
+                name = tensors[index].name
+                raise ArtifactError(f"{where}: {operator} reads tensor {index} ({name}), which nothing makes before it")
+        for index in operator.outputs:
+            if index in there or index < 0:
+                raise ArtifactError(f"{where}: {operator} makes tensor {index}, which is there already or not at all")
+            there.add(index)
+    for index in outputs:
+        if index not in there:
+            raise ArtifactError(f"{where}: the graph's output {tensors[index].name!r} is made by no operator")
 
 
 def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> Tensor:
@@ -177,7 +250,7 @@ def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> T
         zero_point = np.zeros(len(scale), np.int64)
         if quantization.ZeroPointLength():
             zero_point = np.asarray(quantization.ZeroPointAsNumpy(), np.int64)
-        axis = int(quantization.QuantizedDimension())
+        axis = int(quantization.QuantizedDimension()) if len(shape) > 1 else 0  # a bias may say the weights' own
         _check_quantization(scale, zero_point, axis, shape, place)
         if not _holds(_DTYPES[code], zero_point):
             raise ArtifactError(f"{place} has a zero point that is no {_DTYPES[code]}")
@@ -228,7 +301,7 @@ def _metadata(root: Any) -> dict[str, bytes]:
 
 def _text(stored: bytes) -> str:
     """A name as it may be shown, whatever is in the file."""
-    return shown(stored.decode(errors="replace"), NAME)
+    return shown(stored[:_LONGEST_NAME].decode(errors="replace"), NAME)
 
 
 def _names(enum: Any) -> dict[int, str]:

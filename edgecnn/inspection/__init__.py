@@ -13,6 +13,7 @@ from edgecnn.inspection.onnx_file import read as read_onnx
 from edgecnn.inspection.tflite_file import read as read_tflite
 from edgecnn.records import SCHEMA_VERSION, Inspection
 from edgecnn.runtimes import runtime_for
+from edgecnn.worker import isolated
 
 _READERS = {"onnx": read_onnx, "tflite": read_tflite}
 
@@ -26,7 +27,7 @@ def inspect(path: Path, shape: tuple[int, ...] | None = None) -> Inspection:
     Raises:
         ArtifactError: the file is missing, damaged or of another format.
         ConfigError: an input has free dimensions other than the batch, or ``shape`` does not fit.
-        SessionError: the runtime refuses the file.
+        SessionError: the runtime refuses the file, crashes, or takes too long or too much memory.
         MissingExtraError: an .onnx file, and the package onnx is not installed.
     """
     format = runtime_for(path).format
@@ -34,6 +35,10 @@ def inspect(path: Path, shape: tuple[int, ...] | None = None) -> Inspection:
         raise ArtifactError(f"{path} cannot be inspected; give a file ending in .onnx or .tflite")
     if not path.is_file():
         raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    return isolated(_inspected, path, format, shape, doing=f"running {path.name}")
+
+
+def _inspected(path: Path, format: str, shape: tuple[int, ...] | None) -> Inspection:
     found = _READERS[format](path, shape)
     nodes = found.nodes
     return Inspection(

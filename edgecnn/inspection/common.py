@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import ConfigError
 from edgecnn.records import InspectedNode, Precision
+from edgecnn.worker import more_time
 
 _WARM_UP, _FEWEST, _MOST = 3, 10, 200
 _SECONDS = 0.5
+# What inspecting a file that has run may take: seconds, and as many times a run.
+_SETTLED_S, _RUNS = 120.0, 1000
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -27,8 +30,10 @@ class Found(msgspec.Struct, frozen=True):
 
 def timed(run: Callable[[], object]) -> tuple[float, ...]:
     """Seconds of each of some runs, about half a second of them, after a few that warm up."""
+    start = time.perf_counter()
     for _ in range(_WARM_UP):
         run()
+    more_time(_SETTLED_S + _RUNS * (time.perf_counter() - start) / _WARM_UP)
     samples: list[float] = []
     while len(samples) < _FEWEST or (len(samples) < _MOST and sum(samples) < _SECONDS):
         start = time.perf_counter()

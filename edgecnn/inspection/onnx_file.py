@@ -22,13 +22,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgecnn.errors import ArtifactError, EdgecnnError, SessionError
+from edgecnn.errors import ArtifactError, EdgecnnError, SessionError, one_line
+from edgecnn.files import read_bytes
+from edgecnn.formats.onnx_verifier import verify
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, product, timed
 from edgecnn.inspection.portable import Wiring, saturating, without_constant_ifs
 from edgecnn.optional import require
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import format as fmt
 from edgecnn.runtimes.ort import open_model
+from edgecnn.worker import confine
 
 _CONVERSIONS = (
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Transpose", "ReorderInput", "ReorderOutput",
@@ -85,11 +88,14 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         MissingExtraError: the package onnx is not installed.
     """
     onnx, ort = require("onnx"), require("onnxruntime")
+    content = read_bytes(path)
+    confine(len(content))
+    verify(content, path.name)
     try:
-        model = onnx.load(str(path))
+        model = onnx.load_model_from_string(content)
         _name_nodes(model)
     except Exception as error:
-        raise ArtifactError(f"{path} cannot be read as an ONNX file: {_first_line(error)}") from error
+        raise ArtifactError(f"{path} cannot be read as an ONNX file: {one_line(error)}") from error
     if not model.graph.node:
         raise ArtifactError(f"{path} is no ONNX file, or one without operators")
     position = {node.name: number for number, node in enumerate(model.graph.node)}
@@ -103,7 +109,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
     except EdgecnnError:
         raise
     except Exception as error:
-        raise SessionError(f"onnxruntime cannot run {path.name}: {_first_line(error)}") from error
+        raise SessionError(f"onnxruntime cannot run {path.name}: {one_line(error)}") from error
     nodes = _Reader(onnx, model, {name: value.shape for name, value in feeds.items()}).inspected(executed)
     nodes = tuple(node.replace(position=position.get(node.name), saturates=node.name in unsafe) for node in nodes)
     return Found(f"onnxruntime {ort.__version__}", nodes, run_seconds, _notes(nodes, run_seconds, branches))
@@ -477,7 +483,3 @@ def _notes(nodes: tuple[InspectedNode, ...], run_seconds: tuple[float, ...], bra
 def _float_weights(node: InspectedNode) -> bool:
     in_float = any(tensor.constant and tensor.dtype.startswith("float") for tensor in node.inputs[1:2])
     return in_float and node.kind in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -106,10 +106,11 @@ def _inlined(node: Any, branch: Any) -> list[Any]:
 def _making(model: Any, name: str) -> Any:
     """A model without inputs that computes the value ``name`` of ``model`` from constants."""
     helper = require("onnx").helper
-    nodes = _needed({name}, model.graph.node)
+    result = f"{name}/condition"  # an output must be made by a node, and the condition may be stored
+    nodes = [*_needed({name}, model.graph.node), helper.make_node("Identity", [name], [result])]
     read = {name for node in nodes for name in node.input}
     weights = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    output = helper.make_tensor_value_info(name, require("onnx").TensorProto.BOOL, None)
+    output = helper.make_tensor_value_info(result, require("onnx").TensorProto.BOOL, None)
     graph = helper.make_graph(nodes, "condition", [], [output], weights)
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 

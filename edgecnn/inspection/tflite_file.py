@@ -21,13 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.errors import SessionError
+from edgecnn.errors import SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, macs, read_graph
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, timed
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import format as fmt
+from edgecnn.worker import confine
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "TRANSPOSE")
 _DATA = (
@@ -50,8 +52,9 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         ConfigError: as ``inspect``.
         SessionError: LiteRT refuses the file.
     """
-    graph = read_graph(path.read_bytes(), path.name)
+    graph = read_graph(read_bytes(path), path.name)
     module = require("ai_edge_litert.interpreter")
+    confine(path.stat().st_size)
     try:
         # Shapes come from the runtime without delegates: tensors inside a delegate keep the shapes of the file.
         plain = _interpreter(module, path, graph, shape, module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
@@ -62,7 +65,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         with quiet_stderr():
             run_seconds = timed(interpreter.invoke)
     except (ValueError, RuntimeError) as error:
-        raise SessionError(f"litert cannot run {path.name}: {_first_line(error)}") from error
+        raise SessionError(f"litert cannot run {path.name}: {one_line(error)}") from error
     reader = _Reader(graph, shapes, frozenset().union(*parts))
     nodes = tuple(reader.node(operator) for operator in graph.operators)
     return Found(f"litert {version('ai-edge-litert')}", nodes, run_seconds, _notes(nodes, len(parts), run_seconds))
@@ -187,7 +190,3 @@ def _notes(nodes: tuple[InspectedNode, ...], parts: int, run_seconds: tuple[floa
         "types XNNPACK (QS8 and QU8 for int8 and uint8) and LiteRT choose a kernel; inside, a kernel may use tables or "
         "floats, as LiteRT's SOFTMAX does. Hybrid: int8 weights, float activations quantised in each run.",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

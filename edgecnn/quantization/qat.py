@@ -1,15 +1,15 @@
 """Quantisation-aware training with TFMOT, on a Keras 3 model."""
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.arrays import read_npz
 from edgecnn.data import DataSet
-from edgecnn.errors import QuantizationError
+from edgecnn.errors import DataError, QuantizationError
 from edgecnn.files import write_atomic
 from edgecnn.models import gives_probabilities
 from edgecnn.optional import require
@@ -156,10 +156,17 @@ def load_weights(quantized: Any, path: Path) -> None:
     Raises:
         QuantizationError: no such file, damaged, or of another model.
     """
+    wanted = quantized.get_weights()
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            quantized.set_weights([stored[key] for key in sorted(stored.files)])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        stored = [*read_npz(path).values()]
+        if len(stored) != len(wanted):
+            raise DataError(f"it holds {len(stored)} arrays, this model has {len(wanted)}")
+        for number, (weight, ours) in enumerate(zip(stored, wanted, strict=True)):
+            if weight.shape != ours.shape or weight.dtype.kind not in "biuf" or not np.isfinite(weight).all():
+                raise DataError(f"array {number} is not made of finite numbers in the shape {ours.shape}")
+    except DataError as error:
         raise QuantizationError(
-            f"{path} does not hold the weights of this model after quantisation-aware training: {error}"
+            f"{path} does not hold the weights of this model after quantisation-aware training: {error}; "
+            "make them with: edgecnn quantize"
         ) from error
+    quantized.set_weights(stored)

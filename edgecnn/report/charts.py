@@ -714,7 +714,8 @@ def _svg(name: str, title: str, drawing: Callable[[_Canvas], None], shared: str)
     matplotlib = require("matplotlib")
     matplotlib.use("Agg")
     plt = require("matplotlib.pyplot")
-    with matplotlib.rc_context({**_STYLE, "svg.id": name}):
+    # not from a matplotlibrc, which is looked for in the current folder first and could have LaTeX run
+    with plt.style.context(["default", {**_STYLE, "svg.id": name}]):
         canvas = _Canvas(plt, shared)
         drawing(canvas)
         figure = plt.gcf()

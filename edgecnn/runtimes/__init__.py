@@ -1,17 +1,22 @@
 """Runtimes: one file each, found by name in ``RUNTIMES``, opened with ``open_session``."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import ArtifactError, UnknownNameError
+from edgecnn.errors import ArtifactError, SessionError, UnknownNameError
+from edgecnn.optional import require
 from edgecnn.records import TensorSpec
 from edgecnn.runtimes.quantized_io import Float as Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.worker import confine
+
+T = TypeVar("T")
 
 
 class Session(Protocol):
@@ -149,6 +154,9 @@ def open_session(
 ) -> Session:
     """Load the model file at ``path`` into the runtime called ``runtime``, or into the first that takes its format.
 
+    In this process, which a damaged file can crash, hang or fill: what comes from others is for ``edgecnn.inference``
+    or ``edgecnn.worker.isolated``.
+
     Raises:
         UnknownNameError: there is no such runtime.
         ArtifactError: the file is missing or of no known format, or of another than the runtime takes.
@@ -159,8 +167,21 @@ def open_session(
     if not path.is_file():
         raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
     session_class = getattr(importlib.import_module(chosen.module), chosen.session)
+    require(chosen.package)
+    confine(path.stat().st_size)  # what is loaded until here is ours
     session: Session = session_class(path, threads, batch, device)
     return session
+
+
+def stored_batch(path: Path, shape: Sequence[T]) -> T:
+    """The first size of the ``shape`` of the input of the file at ``path``.
+
+    Raises:
+        SessionError: it has none.
+    """
+    if len(shape) == 0:
+        raise SessionError(f"{path.name} takes a single number; edgecnn runs models whose first dimension is the batch")
+    return shape[0]
 
 
 def predict(session: Session, images: Float) -> Float:

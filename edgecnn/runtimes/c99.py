@@ -7,6 +7,7 @@ import _ctypes
 import ctypes
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
+from edgecnn.files import read_bytes
 from edgecnn.records import GeneratedC, from_json, to_json
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
@@ -94,7 +96,7 @@ def read_generated(path: Path) -> GeneratedC:
         ArtifactError: edgecnn did not generate it, or its header is missing.
         RecordError: what it says is damaged.
     """
-    said = said_in(path.read_bytes(), path.name)
+    said = said_in(read_bytes(path), path.name)
     if not header_of(path).is_file():
         raise ArtifactError(f"{path.name} belongs to {header_of(path).name}, which is not beside it; copy it there")
     return said
@@ -113,14 +115,19 @@ def said_in(source: bytes, where: str) -> GeneratedC:
 
 
 def _compiled(path: Path, folder: Path) -> Path:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    named = os.environ.get("CC", "").strip() or "cc"
+    try:
+        program, *arguments = shlex.split(named)  # a command with arguments, as make takes it
+    except ValueError as error:
+        raise SessionError(f"the variable CC is {named[:80]!r}, which is no command: {error}") from error
+    compiler = shutil.which(program)
     if compiler is None:
         raise SessionError(
-            f"{path.name} needs a C compiler, and {os.environ.get('CC', 'cc')!r} is not here; install one (Debian: "
-            "apt install gcc), or name it in the variable CC"
+            f"{path.name} needs a C compiler, and {program[:80]!r} is not here; install one (Debian: apt install gcc), "
+            "or name it in the variable CC, with arguments if you like: CC='gcc -m64'"
         )
     library = folder / "model.so"
-    command = [compiler, *_FLAGS, "-o", str(library), str(path.resolve())]
+    command = [compiler, *arguments, *_FLAGS, "-o", str(library), str(path.resolve())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_LIMIT_S, check=False)
     except subprocess.TimeoutExpired as error:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import SessionError
+from edgecnn.errors import SessionError, one_line
 from edgecnn.models import load_model
 from edgecnn.optional import require
 from edgecnn.records import TensorSpec
@@ -211,7 +211,7 @@ def _torch(path: Path, threads: int, device: str) -> _Loaded:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever stops the compiler is why the model runs without it
-                call, how = eager, f"nothing (eager), as torch.compile failed: {_first_line(error)}"
+                call, how = eager, f"nothing (eager), as torch.compile failed: {one_line(error)}"
 
         def finished(images: Any) -> Any:
             with torch.inference_mode(), keras.device(f"{device}:0"):
@@ -230,10 +230,6 @@ def _torch(path: Path, threads: int, device: str) -> _Loaded:
         tensor_float_32=bool(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
         peak=lambda: int(torch.cuda.max_memory_allocated()),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 _LOAD: dict[str, Callable[[Path, int, str], _Loaded]] = {

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import SessionError
+from edgecnn.errors import SessionError, one_line
+from edgecnn.files import read_bytes
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Quantization, TensorSpec
-from edgecnn.runtimes import Float
+from edgecnn.runtimes import Float, stored_batch
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
 
@@ -31,7 +32,7 @@ class LitertSession:
                 _resize(self._interpreter, path, batch)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise SessionError(f"litert cannot load {path.name}: {str(error).strip().splitlines()[0]}") from error
+            raise SessionError(f"litert cannot load {path.name}: {one_line(error)}") from error
         (self._in,) = self._interpreter.get_input_details()
         (self._out,) = self._interpreter.get_output_details()
         self.batch = batch
@@ -56,7 +57,7 @@ class LitertSession:
         try:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise SessionError(f"litert failed while running: {str(error).strip()}") from error
+            raise SessionError(f"litert failed while running: {one_line(error)}") from error
 
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``."""
@@ -69,7 +70,7 @@ class LitertSession:
 
     def provenance(self) -> bytes | None:
         """The metadata buffer "edgecnn"."""
-        return read_graph(self._path.read_bytes(), self._path.name).metadata.get("edgecnn")
+        return read_graph(read_bytes(self._path), self._path.name).metadata.get("edgecnn")
 
     def close(self) -> None:
         """Free the interpreter."""
@@ -82,7 +83,7 @@ def _resize(interpreter: Any, path: Path, batch: int) -> None:
         if count != 1:
             raise SessionError(f"{path.name} has {count} {kind}s; edgecnn runs models with one input and one output")
     (details,) = interpreter.get_input_details()
-    if int(details["shape"][0]) == batch:
+    if int(stored_batch(path, details["shape"])) == batch:
         return
     if int(details["shape_signature"][0]) != -1:
         raise SessionError(

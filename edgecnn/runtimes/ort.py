@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import RecordError, SessionError
+from edgecnn.errors import RecordError, SessionError, one_line
 from edgecnn.optional import require
 from edgecnn.processor import sums_saturate, this_processor
 from edgecnn.records import TensorSpec, from_metadata, warn_once
-from edgecnn.runtimes import Float
+from edgecnn.runtimes import Float, stored_batch
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
 # Makes int8 weights uint8, so that sums of their products cannot saturate. Only for processors where they can: on
@@ -29,11 +29,11 @@ class OrtSession:
         try:
             self._session = open_model(str(path), threads)
         except Exception as error:
-            raise SessionError(f"onnxruntime cannot load {path.name}: {_first_line(error)}") from error
+            raise SessionError(f"onnxruntime cannot load {path.name}: {one_line(error)}") from error
         self._metadata = _metadata(self._session, path)
         self.batch = batch
         self._names, (self.input, self.output) = _ends(self._session, self._metadata, path)
-        if self.input.shape[0] not in (None, batch):
+        if stored_batch(path, self.input.shape) not in (None, batch):
             raise SessionError(
                 f"{path.name} was exported for a fixed batch of {self.input.shape[0]}, {batch} was asked for; "
                 "export it with --batch dynamic"
@@ -62,7 +62,7 @@ class OrtSession:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise SessionError(f"onnxruntime failed while running: {_first_line(error)}") from error
+            raise SessionError(f"onnxruntime failed while running: {one_line(error)}") from error
 
     def decode(self) -> Float:
         """The output as float32 ``(batch, classes)``."""
@@ -100,10 +100,6 @@ def open_model(model: str | bytes, threads: int, profile: Path | None = None) ->
         options.profile_file_prefix = str(profile)
     # Without enable_fallback=0 some errors are printed to stdout, and the same is tried again.
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _metadata(session: Any, path: Path) -> dict[str, str]:

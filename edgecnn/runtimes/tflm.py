@@ -1,12 +1,11 @@
 """TensorFlow Lite for Microcontrollers (TFLM) through ``tflite_micro``: its portable reference kernels, on the host.
 
 TFLM ends the whole process where one of its checks fails. A file is therefore allocated and run once in a process of
-its own before it is opened in this one.
+its own before it is opened in this one, unless this one is a worker and there to be lost.
 """
 
 import functools
-import subprocess
-import sys
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
+from edgecnn.files import read_bytes
 from edgecnn.formats.tflite_graph import Graph, Tensor, read_graph
 from edgecnn.optional import require
 from edgecnn.records import Quantization, TensorSpec
-from edgecnn.runtimes import Float
+from edgecnn.runtimes import Float, stored_batch
 from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.worker import confine, in_worker, isolated, said, said_bytes
 
-# Whether a file is tried in another process first. A process that is there to be lost sets it to False.
-probe_first = True
-
-_PROBE = """
-import resource, sys
-import numpy as np
-from tflite_micro import runtime
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-try:
-    interpreter = runtime.Interpreter.from_bytes(sys.stdin.buffer.read(), arena_size=int(sys.argv[1]))
-    details = interpreter.get_input_details(0)
-    interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
-    interpreter.invoke()
-    interpreter.print_allocations()
-except (RuntimeError, ValueError) as error:
-    sys.exit(f"({error})")
-"""
+_MOST_BYTES = 2**62
 _ARENA_TOTAL = "Arena allocation total "
-_LIMIT_S = 300.0
 
 
 class TflmSession:
@@ -54,16 +38,16 @@ class TflmSession:
         if threads > 1:
             raise SessionError(f"tflm has one thread, {threads} were asked for")
         runtime = require("tflite_micro").runtime
-        model = path.read_bytes()
+        model = read_bytes(path)
         try:
             graph = read_graph(model, path.name)
         except ArtifactError as error:
             raise SessionError(f"tflm cannot load {path.name}: {error}") from error
         self.input, self.output = _ends(graph, path)
-        stored = self.input.shape[0] or 1
+        stored = stored_batch(path, self.input.shape) or 1
         if stored != batch:
             raise SessionError(f"{path.name} has a batch of {stored} in tflm, which resizes nothing; got {batch}")
-        if probe_first:
+        if not in_worker():
             try:
                 arena_bytes(model)
             except SessionError as error:
@@ -143,29 +127,30 @@ def arena_bytes(model: bytes, size: int | None = None) -> int:
     require("tflite_micro")
     if size is None:
         size = _ample(read_graph(model, "the model"), model)
+    return isolated(_arena_bytes, model, min(size, _MOST_BYTES), doing="running the model in tflm")
+
+
+def _arena_bytes(model: bytes, size: int) -> int:
+    runtime = require("tflite_micro").runtime
+    confine(len(model))
+    before = said_bytes()
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _PROBE, str(size)],
-            input=model,
-            capture_output=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SessionError(f"one inference took more than {_LIMIT_S:g} s") from error
-    said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    if done.returncode == 0:
-        (total,) = [line for line in said if _ARENA_TOTAL in line]
-        return int(total.split(_ARENA_TOTAL)[1].split()[0])
-    last = " ".join(said[-2:]) if said else "it said nothing"
-    how = f"a check failed (signal {-done.returncode})" if done.returncode < 0 else "it refuses the model"
-    raise SessionError(f"{how}: {last}")
+        interpreter = runtime.Interpreter.from_bytes(model, arena_size=size)
+        details = interpreter.get_input_details(0)
+        interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
+        interpreter.invoke()
+    except (RuntimeError, ValueError) as error:
+        last = " ".join(said(before).splitlines()[-2:])
+        raise SessionError(f"it refuses the model: {last} ({error})") from error
+    interpreter.print_allocations()
+    (total,) = [line for line in said(before).splitlines() if _ARENA_TOTAL in line]
+    return int(total.split(_ARENA_TOTAL)[1].split()[0])
 
 
 def _ample(graph: Graph, model: bytes) -> int:
     """An arena that is large enough for every tensor at once, scratch buffers and what kernels keep."""
     computed = sum(
-        int(np.prod([abs(size) for size in tensor.shape], dtype=np.int64)) * np.dtype(tensor.dtype).itemsize
+        math.prod(abs(size) for size in tensor.shape) * np.dtype(tensor.dtype).itemsize
         for tensor in graph.tensors
         if tensor.data is None
     )

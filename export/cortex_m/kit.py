@@ -9,7 +9,7 @@ from edgecnn import emulation
 from edgecnn.data import load
 from edgecnn.emulation.machine import Int8
 from edgecnn.errors import ArtifactError, OutputError
-from edgecnn.files import make_folder, write_atomic
+from edgecnn.files import make_folder, read_bytes, write_atomic
 from edgecnn.formats import c99
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.records import TensorSpec
@@ -38,7 +38,7 @@ def build(model: Path, core: str, data: str | None, out: Path) -> tuple[Path, ..
     """
     if model.suffix != ".tflite" or not model.is_file():
         raise ArtifactError(f"{model} is no .tflite file; export an int8 one with: edgecnn export")
-    sources = emulation.generate(read_graph(model.read_bytes(), model.name), c99.identifier(model.stem))
+    sources = emulation.generate(read_graph(read_bytes(model), model.name), c99.identifier(model.stem))
     with TemporaryDirectory() as folder:
         firmware = emulation.build(sources, "host", Path(folder))
         inputs = _inputs(read_generated(Path(folder, f"{sources.name}.c")).input, data, model)

@@ -7,6 +7,7 @@ An example is known by its reader and its number: the number seeds everything ra
 with ``python tests/fuzz.py example READER NUMBER``.
 """
 
+from fuzzing import data, models, records
 from fuzzing.harness import Reader
 
 SHORT = 200
@@ -14,7 +15,5 @@ SHORT = 200
 
 def readers() -> dict[str, Reader]:
     """Every reader by name."""
-    from fuzzing import records
-
-    modules: tuple[tuple[Reader, ...], ...] = (records.READERS,)
+    modules: tuple[tuple[Reader, ...], ...] = (data.READERS, models.READERS, records.READERS)
     return {reader.name: reader for module in modules for reader in module}

@@ -1,7 +1,6 @@
 """Runs the examples of a reader in processes of their own, so that a crash, a hang or a lack of memory is seen."""
 
 import contextlib
-import json
 import os
 import random
 import resource
@@ -15,10 +14,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from benchmarks.fuzzing import Fault, Outcome
 from edgecnn.errors import EdgecnnError
 
 LIMIT_S = 20.0
@@ -40,39 +40,6 @@ class Reader(NamedTuple):
     make: Callable[[Path], None]
     damage: Callable[[Path, random.Random], None]
     read: Callable[[Path], object]
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """What an example did that it may not: ``kind`` is traceback, message, crash, hang, memory, file or process."""
-
-    number: int
-    kind: str
-    detail: str
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of a number of examples: how many were ``read``, how many ``refused`` with an error of ours.
-
-    ``slowest_s`` is the longest that one took in seconds, ``most_bytes`` the most memory that one took beyond what the
-    process had before it.
-    """
-
-    examples: int = 0
-    read: int = 0
-    refused: int = 0
-    slowest_s: float = 0.0
-    most_bytes: int = 0
-    faults: tuple[Fault, ...] = ()
-
-    def __add__(self, other: "Outcome") -> "Outcome":
-        return Outcome(
-            self.examples + other.examples,
-            self.read + other.read,
-            self.refused + other.refused,
-            max(self.slowest_s, other.slowest_s),
-            max(self.most_bytes, other.most_bytes),
-            self.faults + other.faults,
-        )
 
 
 # In the parent
@@ -109,7 +76,9 @@ def _batch(reader: str, numbers: range, inputs: Path) -> Outcome:
             for line in _lines(process):
                 outcome += msgspec.json.decode(line, type=Outcome)
         except TimeoutError:
-            ended = Fault(numbers.start + outcome.examples, "hang", f"no answer within {LIMIT_S:g} s")
+            ended = Fault(
+                number=numbers.start + outcome.examples, kind="hang", detail=f"no answer within {LIMIT_S:g} s"
+            )
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -121,7 +90,9 @@ def _batch(reader: str, numbers: range, inputs: Path) -> Outcome:
             tail = said.read()[-2000:].decode(errors="replace")
             if not outcome.examples and status > 0:
                 raise RuntimeError(f"{reader} does not read valid input:\n{tail}")
-            ended = Fault(numbers.start + outcome.examples, "crash", f"exit status {status}: {tail[-300:]}")
+            ended = Fault(
+                number=numbers.start + outcome.examples, kind="crash", detail=f"exit status {status}: {tail[-300:]}"
+            )
         return outcome if ended is None else outcome + Outcome(examples=1, faults=(ended,))
 
 
@@ -166,7 +137,11 @@ def serve(reader: Reader, numbers: range, inputs: Path) -> None:
         outcome = example(reader, number, inputs, own, left)
         grown = _peak_of_children()
         if grown > children + LIMIT_BYTES:
-            outcome += Outcome(faults=(Fault(number, "memory", f"{grown - children:,} bytes in a process of its own"),))
+            outcome += Outcome(
+                faults=(
+                    Fault(number=number, kind="memory", detail=f"{grown - children:,} bytes in a process of its own"),
+                )
+            )
         outcome += Outcome(most_bytes=max(0, grown - children))
         answers.write(f"{msgspec.json.encode(outcome).decode()}\n")
 
@@ -189,20 +164,27 @@ def example(reader: Reader, number: int, inputs: Path, own: Path, left: frozense
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is what we look for
         last = traceback.extract_tb(error.__traceback__)[-1]
         detail = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
-        fault = Fault(number, "traceback", detail[:500])
+        fault = Fault(number=number, kind="traceback", detail=detail[:500])
     seconds, grown = time.perf_counter() - start, _status("VmHWM") - empty
     faults = [] if fault is None else [fault]
     if seconds > LIMIT_S:
-        faults.append(Fault(number, "hang", f"{seconds:.1f} s"))
+        faults.append(Fault(number=number, kind="hang", detail=f"{seconds:.1f} s"))
     if grown > LIMIT_BYTES:
-        faults.append(Fault(number, "memory", f"{grown:,} bytes"))
+        faults.append(Fault(number=number, kind="memory", detail=f"{grown:,} bytes"))
     surplus = _left(own) - before
     shutil.rmtree(own)
     if surplus := {*surplus, *(_left(own.parent) - left)}:
-        faults.append(Fault(number, "file", ", ".join(sorted(surplus))[:500]))
+        faults.append(Fault(number=number, kind="file", detail=", ".join(sorted(surplus))[:500]))
     if alive := _children():
-        faults.append(Fault(number, "process", f"{alive} processes are left"))
-    return Outcome(1, int(not refused and fault is None), refused, seconds, max(0, grown), tuple(faults))
+        faults.append(Fault(number=number, kind="process", detail=f"{alive} processes are left"))
+    return Outcome(
+        examples=1,
+        read=int(not refused and fault is None),
+        refused=refused,
+        slowest_s=seconds,
+        most_bytes=max(0, grown),
+        faults=tuple(faults),
+    )
 
 
 def drawn_input(reader: Reader, number: int, inputs: Path) -> tuple[Path, random.Random]:
@@ -213,7 +195,7 @@ def drawn_input(reader: Reader, number: int, inputs: Path) -> tuple[Path, random
 
 def _wrong_with(message: str, number: int) -> Fault | None:
     if not message.isprintable() or len(message) > LIMIT_MESSAGE:
-        return Fault(number, "message", f"{len(message)} characters: {message[:300]!r}")
+        return Fault(number=number, kind="message", detail=f"{len(message)} characters: {message[:300]!r}")
     return None
 
 
@@ -257,9 +239,3 @@ def _children() -> int:
             with contextlib.suppress(FileNotFoundError):
                 found += b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()
     return found
-
-
-def encoded(outcomes: dict[str, Outcome], **about: Any) -> bytes:
-    """The result file: what became of every reader's examples."""
-    content = {**about, "readers": {name: msgspec.to_builtins(outcome) for name, outcome in outcomes.items()}}
-    return json.dumps(content, indent=1).encode() + b"\n"

@@ -1,0 +1,169 @@
+"""Arrays out of .npz and .npy files that others wrote: no Python objects, and no more memory than the file is worth."""
+
+import math
+import os
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecnn.errors import DataError
+from edgecnn.files import open_file
+
+Array = npt.NDArray[Any]
+
+_MOST_MEMBERS = 10_000
+_MOST_HEADER = 10_000  # bytes of text that describe an array; numpy writes about a hundred
+_MOST_GAIN = 200  # a compressed member may unpack to so many times its size, or to this many bytes:
+_SMALL = 1 << 26
+_PIECE = 1 << 20
+_LARGEST_CHARACTER = 0x10FFFF
+_ADVICE = "save or copy it again"
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+# What zipfile raises for a damaged archive. numpy's header is Python text, and its errors are those of a tokenizer, a
+# parser and whatever the values are given to.
+BAD_ZIP = (OSError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, RuntimeError)
+_BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError)
+
+
+def read_npz(path: Path, keys: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, Array]:
+    """The arrays called ``keys``, and those of ``optional`` that are there, of the .npz file at ``path``.
+
+    Without ``keys`` all of them, in the order of their names. They are numbers or text.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, holds anything else, lacks a key, or would unpack to more memory
+            than this machine has or than its size explains.
+    """
+    try:
+        with open_file(path) as file:
+            if file.read(2) != b"PK":  # or else an array with a zip behind it would do
+                raise zipfile.BadZipFile
+            return _arrays(path, file, keys, optional)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"{path} is not a .npz file (a zip of arrays) or is cut short or damaged{_why(error)}; {_ADVICE}"
+        ) from error
+    except BAD_ZIP as error:
+        raise DataError(f"{path} is damaged{_why(error)}; {_ADVICE}") from error
+
+
+def read_npy(path: Path) -> Array:
+    """The array in the .npy file at ``path``: numbers or text.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, or holds anything else.
+    """
+    try:
+        with open_file(path) as file:
+            return _array(f"{path}", file, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _arrays(path: Path, file: IO[bytes], keys: Sequence[str] | None, optional: Sequence[str]) -> dict[str, Array]:
+    with zipfile.ZipFile(file) as archive:
+        listed = archive.infolist()
+        if len(listed) > _MOST_MEMBERS:
+            raise DataError(
+                f"{path} holds {len(listed):,} arrays, more than {_MOST_MEMBERS:,}; save only those that are needed"
+            )
+        members = {member.filename.removesuffix(".npy"): member for member in listed}
+        if missing := [key for key in keys or () if key not in members]:
+            some = ", ".join(name[:40] for name in [*members][:8]) + (", …" if len(members) > 8 else "")
+            raise DataError(
+                f"{path} lacks {', '.join(missing)}; it has {some or 'nothing'}; "
+                f"save the arrays as {', '.join(keys or ())}"
+            )
+        if len(members) < len(listed):
+            raise DataError(f"{path} holds {len(listed)} arrays under {len(members)} names; {_ADVICE}")
+        wanted = sorted(members) if keys is None else [key for key in (*keys, *optional) if key in members]
+        chosen = {key: members[key] for key in wanted}
+        for key, member in chosen.items():
+            _check(f"{path}: {key[:40]}", member)
+        if sum(member.compress_size for member in chosen.values()) > os.fstat(file.fileno()).st_size:
+            raise DataError(f"{path} is smaller than the arrays that it says are in it; {_ADVICE}")
+        check_memory(path, sum(member.file_size for member in chosen.values()))
+        found = {}
+        for key, member in chosen.items():
+            with archive.open(member) as stream:
+                found[key] = _array(f"{path}: {key[:40]}", stream, member.file_size)
+        return found
+
+
+def _check(where: str, member: zipfile.ZipInfo) -> None:
+    """Refuse a member that cannot be read without surprises."""
+    if member.flag_bits & 1:
+        raise DataError(f"{where} is encrypted; {_ADVICE}")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{where} is compressed in a way that numpy does not write; {_ADVICE}")
+    packed = member.compress_size
+    allowed = packed if member.compress_type == zipfile.ZIP_STORED else max(_MOST_GAIN * packed, _SMALL)
+    if member.file_size > allowed:
+        raise DataError(
+            f"{where} claims to be {packed:,} bytes that unpack to {member.file_size:,}, more than {allowed:,}; "
+            "if that is right, save it uncompressed with numpy.savez"
+        )
+
+
+def check_memory(where: Path, needed: int) -> None:
+    """Refuse arrays of ``needed`` bytes out of ``where`` if this machine has less memory.
+
+    Raises:
+        DataError: it has.
+    """
+    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > here:
+        raise DataError(f"the arrays of {where} take {needed:,} bytes, this machine has {here:,} of memory; take fewer")
+
+
+def _array(where: str, stream: IO[bytes], size: int) -> Array:
+    """The array that ``stream`` gives, an .npy file of ``size`` bytes."""
+    try:
+        version = np.lib.format.read_magic(stream)
+    except ValueError as error:
+        raise DataError(f"{where} is not a numpy array; {_ADVICE}") from error
+    if version not in _READERS:
+        raise DataError(f"{where} is in version {version} of numpy's format; save plain arrays")
+    try:
+        shape, fortran, dtype = _READERS[version](stream, max_header_size=_MOST_HEADER)
+    except _BAD_HEADER as error:
+        raise DataError(f"{where} has a header that cannot be read{_why(error)}; {_ADVICE}") from error
+    if dtype.hasobject:
+        raise DataError(f"{where} holds Python objects (pickle), which are never loaded; save plain arrays")
+    if dtype.kind == "V" or not dtype.itemsize:
+        raise DataError(f"{where} holds {str(dtype)[:60]}; save plain numbers or text")
+    count = math.prod(shape)
+    declared, there = count * dtype.itemsize, size - stream.tell()
+    if min(shape, default=0) < 0 or declared != there:
+        shown = str(shape) if len(shape) <= 4 else f"{len(shape)} dimensions"
+        raise DataError(f"{where} says that it is {dtype} {shown[:60]}, and has {there:,} bytes")
+    content = np.empty(declared, np.uint8)
+    place = memoryview(content.data)
+    while len(place):
+        piece = stream.read(min(len(place), _PIECE))
+        if not piece:
+            raise DataError(f"{where} is cut short")
+        place[: len(piece)] = piece
+        place = place[len(piece) :]
+    stream.read(1)  # of a member of a zip, this is when its checksum is compared
+    if dtype.kind == "U" and content.view(f"{dtype.str[0]}u4").max(initial=0) > _LARGEST_CHARACTER:
+        raise DataError(f"{where} holds text with characters that there are not")
+    try:
+        array = content.view(dtype)
+        return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    except ValueError as error:  # more dimensions than numpy has, or a size beyond what it counts to
+        raise DataError(f"{where} has a shape of {len(shape)} dimensions that numpy does not take") from error
+
+
+def _why(error: BaseException) -> str:
+    reason = " ".join(str(error).split())[:120]
+    return f" ({reason})" if reason else ""
