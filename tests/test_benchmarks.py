@@ -37,7 +37,8 @@ def benchmarks(*arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProces
 def checkout(tmp_path: Path) -> Path:
     """A copy of what ``python -m benchmarks table`` reads and writes."""
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
-    shutil.copy(ROOT / "README.md", tmp_path)
+    for page in ("README.md", "SECURITY.md"):
+        shutil.copy(ROOT / page, tmp_path)
     (tmp_path / "docs").mkdir()
     return tmp_path
 
