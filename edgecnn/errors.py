@@ -116,7 +116,5 @@ _LONGEST = 300
 
 
 def one_line(said: object) -> str:
-    """What another library says, fit to stand in an error of ours: one printable line of at most 300 characters."""
-    text = "".join(char if char.isprintable() else " " for char in str(said))
-    text = " ".join(text.split()) or type(said).__name__
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    """What another library says, its lines as one of at most 300 characters, fit to stand in an error of ours."""
+    return shown(" ".join(str(said).split()) or type(said).__name__, _LONGEST)

@@ -68,7 +68,9 @@ def _says_and_aborts() -> None:
 def test_a_crash_is_an_error_in_one_printable_line() -> None:
     with pytest.raises(SessionError, match=r"^killed by SIGSEGV while opening x: the file is damaged, or"):
         isolated(_crashes, doing="opening x")
-    with pytest.raises(SessionError, match=r"killed by SIGABRT \(its last line: \[31mcheck failed x+…\)") as caught:
+    with pytest.raises(
+        SessionError, match=r"killed by SIGABRT \(its last line: \\x1b\[31mcheck failed x+…x+\)"
+    ) as caught:
         isolated(_says_and_aborts, doing="opening x")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000

@@ -205,7 +205,7 @@ def _read_metadata(path: Path) -> object:
 
 
 def _make_sidecars(folder: Path) -> None:
-    content = b"a model"
+    content = _onnx({})
     (folder / "m").mkdir()
     (folder / "m" / "m.onnx").write_bytes(content)
     artifact = Artifact(
