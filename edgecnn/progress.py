@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
 
+from edgecnn.text import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -95,14 +97,14 @@ def _bar(console: "Console", description: str, total: float) -> Iterator[Advance
         *columns, console=console, auto_refresh=False, expand=True, redirect_stdout=False, redirect_stderr=False
     ) as bars:
         task = bars.add_task(description, total=total, note="")
-        shown = 0.0
+        drawn = 0.0
 
         def advance(steps: float = 1, note: str = "") -> None:
-            nonlocal shown
-            bars.update(task, advance=steps, note=note)
-            if time.monotonic() - shown > _REDRAW_S:
+            nonlocal drawn
+            bars.update(task, advance=steps, note=shown(note))
+            if time.monotonic() - drawn > _REDRAW_S:
                 bars.refresh()
-                shown = time.monotonic()
+                drawn = time.monotonic()
 
         yield advance
 
@@ -113,7 +115,7 @@ def _line(description: str, total: float) -> Iterator[Advance]:
 
     def advance(steps: float = 1, note: str = "") -> None:
         nonlocal last, done
-        last, done = note, done + steps
+        last, done = shown(note), done + steps
 
     def far() -> str:
         return f", {min(1.0, done / total if total else 1.0):.0%}" + (f", at {last}" if last else "")

@@ -26,6 +26,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar, TypeVarTuple
 
 from edgecnn.errors import EdgecnnError, SessionError, one_line
+from edgecnn.records import warn_once
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -167,7 +168,10 @@ class Worker(Generic[S]):
             self.stop()
             raise WorkerError(kind, f"{death} while {doing}") from error
         for level, text in message.logged:
-            log.log(level, "%s", text)
+            if level == logging.WARNING:
+                warn_once(text)  # another process may have said so
+            else:
+                log.log(level, "%s", text)
         if isinstance(message.value, WorkerError):
             raise message.value
         return message.value

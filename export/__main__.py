@@ -7,6 +7,7 @@ import click
 
 from edgecnn.embed import KIT_FILE, embed
 from edgecnn.errors import EdgecnnError
+from edgecnn.text import shown
 from export.cortex_m import kit as cortex_m_kit
 
 _PATH = click.Path(path_type=Path)
@@ -27,7 +28,7 @@ def linux(model: Path, data: str | None, out: Path) -> None:
     MODEL (.tflite or .onnx) comes with a program that runs it and answers to check it with.
     """
     for name in (*embed(model, "linux", out, data).files, KIT_FILE):
-        click.echo(out / name)
+        click.echo(shown(str(out / name)))
 
 
 @cli.command()
@@ -42,7 +43,7 @@ def cortex_m(model: Path, core: str, data: str | None, out: Path) -> None:
     every byte it answers.
     """
     for path in cortex_m_kit.build(model, core, data, out):
-        click.echo(path)
+        click.echo(shown(str(path)))
 
 
 if __name__ == "__main__":

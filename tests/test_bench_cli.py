@@ -16,7 +16,7 @@ from test_bench import fake_file, workers
 
 from edgecnn import cli
 from edgecnn.bench.files import AgainstItself
-from edgecnn.records import Failure, Report, Result, from_json
+from edgecnn.records import Failure, Report, Result, from_json, to_json
 from edgecnn.worker import Worker
 
 QUICK = ("--seconds", "0.1", "--cold", "2")
@@ -150,6 +150,26 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(bench: Any,
     again = report_in(out).rows[0]
     assert isinstance(again, Result)
     assert again.measurement.blocks[0] != after.measurement.blocks[0]
+
+
+@pytest.mark.parametrize("damage", ["no row", "another file", "other rounds"])
+def test_finished_rounds_that_are_not_of_these_files_are_put_aside(damage: str, bench: Any, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    files = [fake_file(tmp_path / "a.fake"), fake_file(tmp_path / "b.fake", delay_s=1e-4)]
+    command = [*files, *QUICK, "--out", out]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, 21)
+        assert bench(*command).status == 130
+    kept = report_in(out)
+    one, other = kept.rows
+    assert isinstance(one, Result)
+    assert isinstance(other, Result)
+    fewer = one.measurement.replace(blocks=one.measurement.blocks[:1], end_to_end=(), processes=())
+    rows = {"no row": (), "another file": (other, one), "other rounds": (one.replace(measurement=fewer), other)}
+    out.write_bytes(to_json(kept.replace(rows=rows[damage])))
+    assert bench(*command).status == 0
+    assert (tmp_path / "results.interrupted-1.json").is_file()
+    assert [len(row.measurement.blocks) for row in report_in(out).rows if isinstance(row, Result)] == [50, 50]
 
 
 def test_an_interrupted_measurement_with_other_settings_is_put_aside_and_that_is_said(

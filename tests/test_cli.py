@@ -247,6 +247,30 @@ def test_settings_are_checked_however_they_come() -> None:
         RunConfig(seed=-1)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("#" * 65_537, "it may have 64 KiB at most, and lines of 4,096 bytes"),
+        ("a." * 2048 + "b = 1", "it may have 64 KiB at most, and lines of 4,096 bytes"),
+        ("x = " + "[\n" * 20_000, "it is nested too deeply"),
+        ("x = " + "{a=" * 1000, "it is nested too deeply"),
+        ("seed = " + "9" * 4050, "seed must be 0 or more and below"),
+        ("seed = 0x" + "f" * 4000, "is not a valid configuration"),
+        ("seconds = 1e300", "seconds must be positive and below"),
+        ("epochs = 99999999999999999999", "epochs must be 0 or more and below"),
+        ("threads = [99999999999999999999]", "threads must be one or more positive numbers below"),
+    ],
+    ids=range(9),
+)
+def test_a_configuration_that_cannot_be(edgecnn: Command, text: str, said: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    status, out, err = edgecnn("run", config)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err) < 1100
+
+
 def test_options_come_before_the_configuration(
     edgecnn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workspace: Workspace
 ) -> None:

@@ -1,5 +1,6 @@
 """The Linux kit, run as on a device: in an environment that holds numpy and one runtime, nothing else."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -237,6 +238,81 @@ def test_sidecar_is_needed_and_has_to_be_one(own_kit: Path, pythons: dict[str, P
     (own_kit / f"{MODEL}.json").unlink()
     message = failure(pythons["tflite"], own_kit, MODEL, "--check")
     assert message == f"{MODEL} needs its sidecar {MODEL}.json beside it; copy it too"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("", "[" * 100_000, "maximum recursion depth exceeded"),
+        ("", "[]", "list indices must be integers"),
+        ("input.shape", "[1, 28, 28]", "the input is no image: NHWC [1, 28, 28]"),
+        ("input.shape", "[1, -28, 28, 1]", "the input is int8 [1, -28, 28, 1]"),
+        ("input.shape", "null", "'NoneType' object is not iterable"),
+        ("input.dtype", '"object"', "the input is object [1, 28, 28, 1]"),
+        ("input.layout", '"CHWN"', "the input is no image: CHWN"),
+        ("input.quantization", "null", "the input is int8 with the quantization None"),
+        ("input.quantization.scale", "[]", "list index out of range"),
+        ("output.quantization.scale", "[NaN]", "the output has the scale nan"),
+        ("output.quantization.scale", "[0]", "the output has the scale 0"),
+        ("output.quantization.zero_point", f"[{'9' * 99}]", "the output has the scale "),
+        ("provenance", "null", "'NoneType' object is not subscriptable"),
+        ("provenance.labels", "[1]", "the labels are no texts"),
+        ("provenance.preprocessing.scale", "Infinity", "the preprocessing is "),
+    ],
+)
+def test_a_sidecar_that_cannot_be_is_refused(place: str, value: str, message: str, own_kit: Path) -> None:
+    path = own_kit / f"{MODEL}.json"
+    record = json.loads(path.read_text())
+    *way, last = place.split(".")
+    holder = record
+    for key in way:
+        holder = holder[key]
+    holder[last] = "HERE"
+    path.write_text(json.dumps(record).replace('"HERE"', value) if place else value)
+    said = failure(Path(sys.executable), own_kit, MODEL, "--check")
+    assert said.startswith(f"{MODEL}.json is not a record of an edgecnn model: {message}")
+
+
+def test_a_model_of_other_sizes_or_classes_than_its_sidecar_is_refused(own_kit: Path) -> None:
+    path = own_kit / f"{MODEL}.json"
+    record = json.loads(path.read_text())
+    np.save(own_kit / "image.npy", np.zeros((27, 28), np.uint8))
+    record["input"]["shape"] = [1, 27, 28, 1]
+    path.write_text(json.dumps(record))
+    assert failure(Path(sys.executable), own_kit, MODEL, "image.npy").startswith("the runtime cannot run the model: ")
+    record["input"]["shape"] = [1, 28, 28, 1]
+    record["provenance"]["labels"] = ["a"]
+    path.write_text(json.dumps(record))
+    said = failure(Path(sys.executable), own_kit, MODEL, "--check")
+    assert said == "the model has 10 classes, its record names 1; copy both again"
+
+
+def test_labels_are_shown_escaped(own_kit: Path) -> None:
+    path = own_kit / f"{MODEL}.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["labels"] = ["\x1b[31m\r\n\u202e"] * 10
+    path.write_text(json.dumps(record))
+    np.save(own_kit / "image.npy", np.zeros((28, 28), np.uint8))
+    ended = run_kit(Path(sys.executable), own_kit, MODEL, "image.npy", "--runs", 1)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[0] == r"label  \x1b[31m\r\n\u202e"
+
+
+def test_damaged_metadata_of_onnx_are_none(workspace: Workspace, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    out = tmp_path / "kit"
+    assert make_kit(workspace.path("onnx", "int8"), out, workspace.data_file).returncode == 0
+    name = "digits-int8.onnx"
+    (out / f"{name}.json").unlink()
+    whole = (out / name).read_bytes()
+    for damage in ({"edgecnn": "[" * 100_000}, {"edgecnn.input": "{}"}, {"edgecnn.output": '{"shape": NaN}'}, None):
+        model = onnx.load_from_string(whole)
+        for entry in model.metadata_props:
+            entry.value = (damage or {}).get(entry.key, entry.value)
+        content = model.SerializeToString()
+        (out / name).write_bytes(content if damage else content + b"\x72\x06\x0a\x01x\x12\x01\xff")
+        message = f"{name} needs its sidecar {name}.json beside it; copy it too"
+        assert failure(Path(sys.executable), out, name, "--check") == message
 
 
 @pytest.mark.parametrize(

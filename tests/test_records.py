@@ -270,8 +270,12 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "x.json"
     with path.open("wb") as file:
         file.truncate(2**40)  # no byte of it is on the disk
-    with pytest.raises(RecordError, match=r"x\.json: it has 1,099,511,627,776 bytes, more than 1,048,576"):
+    with pytest.raises(
+        RecordError, match=r"cannot read .*x\.json: it has 1,099,511,627,776 bytes, more than 1,048,576"
+    ):
         read_record(path, Report)
+    with pytest.raises(RecordError, match=r"x is not a valid Report file: it has more than 1 MiB"):
+        from_json(bytes(2**20 + 1), Report, "x")
     with pytest.raises(RecordError, match=r"cannot read .*none\.json: No such file"):
         read_record(tmp_path / "none.json", Report)
     with pytest.raises(RecordError, match=r"cannot read .*: Is a directory"):

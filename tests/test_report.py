@@ -1182,6 +1182,51 @@ def test_names_are_shown_in_the_terminal_not_obeyed() -> None:
     assert "\x07" not in text
 
 
+@pytest.mark.parametrize("name", ["a\r=1+1", "a\r\n=1+1", "\t=1+1", "\n=1+1", "a\x0b\x0c\x85\u2028=1+1"])
+def test_no_name_starts_another_cell_or_line(name: str, tmp_path: Path) -> None:
+    artifact = an_artifact(f"{name}.tflite", "int8", 100)
+    report = a_report([a_result(artifact, 5e-5, 9871), FAILED.replace(reason=name)], title=name)
+    rows = len(cells(report))
+    assert rows == 3, "two and the baseline that is not there"
+    for path in write(report, tmp_path):
+        text = path.read_bytes().decode()
+        assert not [char for char in text if not char.isprintable() and char != "\n"], path.name
+    assert not any(line.lstrip().startswith("=") for line in (tmp_path / "report.csv").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [
+        ("https://x.example", r"https\://x.example"),
+        ("www.x.example", r"www\.x.example"),
+        ("# x", r"\# x"),
+        ("## x", r"\## x"),
+        ("- x", r"\- x"),
+        ("+ x", r"\+ x"),
+        ("---", r"\---"),
+        ("1. x", r"1\. x"),
+        ("1) x", r"1\) x"),
+        ("a # b - c + 1. d", "a # b - c + 1. d"),
+        ("+0.25", "+0.25"),
+        ("a:b", "a:b"),
+    ],
+)
+def test_markdown_makes_no_links_lists_or_headings_of_names(name: str, escaped: str) -> None:
+    assert markdown._escaped(name) == escaped
+
+
+@pytest.mark.parametrize("name", ["[red]a[/red]", "[link=https://x.example]a[/link]", ":smile:", "[/]", "$a^b$"])
+def test_names_are_no_markup_and_no_formulas(name: str, tmp_path: Path) -> None:
+    artifact = an_artifact(f"{name}.tflite", "int8", 100)
+    report = a_report(
+        [a_result(artifact, 5e-5, 9871), FAILED.replace(subject=name)], [a_parity(artifact, 9871)], title=name
+    )
+    content = "".join(shown(report).split())
+    assert content.count(name) >= 3
+    page_ = write(report, tmp_path)[-1].read_text()
+    assert name in page_
+
+
 # The terminal
 
 

@@ -165,7 +165,7 @@ def bench_files(
     settings = settings_of(
         candidates, image=image, seconds=seconds, blocks=_BLOCKS, processes=processes, seed=seed, machine=machine
     )
-    earlier = None if keep is None else _earlier(keep, settings, len(candidates))
+    earlier = None if keep is None else _earlier(keep, settings, candidates)
     try:
         results = bench(
             candidates,
@@ -317,7 +317,7 @@ def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> F
         return worker.call("classifying the test images", _CLASSIFY_S, _reference, path, images)
 
 
-def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
+def _earlier(keep: Path, settings: str, candidates: Sequence[Candidate]) -> BenchResults | None:
     """What an interrupted call with the same ``settings`` left in ``keep``; of one with others, the file is moved."""
     try:
         report = read_record(keep, Report)
@@ -325,13 +325,14 @@ def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
         return None
     if report.unfinished is None:
         return None
-    if report.unfinished == settings:
+    rows = report.rows[: len(candidates)]
+    if report.unfinished == settings and _are_rounds_of(rows, candidates):
         log.info("going on with the finished rounds in %s", keep)
         return BenchResults(
             schema_version=report.schema_version,
             environment=report.environment,
             seed=report.seed,
-            rows=report.rows[:candidates],
+            rows=rows,
             unfinished=settings,
         )
     aside = next(
@@ -342,6 +343,16 @@ def _earlier(keep: Path, settings: str, candidates: int) -> BenchResults | None:
     keep.rename(aside)
     log.warning("%s held an interrupted measurement of other files or settings: now %s; starting anew", keep, aside)
     return None
+
+
+def _are_rounds_of(rows: Sequence[Result | Failure], candidates: Sequence[Candidate]) -> bool:
+    """Whether ``rows`` are what was measured of ``candidates`` in the same number of rounds."""
+    pairs = [(row, candidate) for row, candidate in zip(rows, candidates, strict=False) if isinstance(row, Result)]
+    return (
+        len(rows) == len(candidates)
+        and all(row.artifact == candidate.artifact for row, candidate in pairs)
+        and len({len(row.measurement.blocks) for row, _ in pairs}) <= 1
+    )
 
 
 def _check(artifact: Artifact, data: DataSet | None) -> None:

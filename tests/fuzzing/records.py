@@ -38,7 +38,6 @@ from edgecnn.runtimes import open_session, predict
 from fuzzing.damage import TEXTS, damage_bytes, damage_json, damaged_bytes, damaged_tree, json_of
 from fuzzing.harness import Reader
 
-_TINY = Path(__file__).parent.parent / "files" / "tiny-int8.onnx"
 _OLD = "old.json"
 _CONFIG = """\
 model = "mnist_cnn"
@@ -206,7 +205,7 @@ def _read_metadata(path: Path) -> object:
 
 
 def _make_sidecars(folder: Path) -> None:
-    content = _TINY.read_bytes()
+    content = _onnx({})
     (folder / "m").mkdir()
     (folder / "m" / "m.onnx").write_bytes(content)
     artifact = Artifact(

@@ -140,6 +140,7 @@ class Model:
                     raise KitError(
                         f"{path} is not the file {sidecar.name} describes (SHA-256 differs); copy both again"
                     )
+                check_record(record)
             self.runtime = RUNTIMES[path.suffix](path)
             record = record or self.runtime.record()
             if record is None:
@@ -192,11 +193,10 @@ class Model:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """The record at ``path``, as far as it is used here."""
+    """The JSON at ``path``."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
     record: dict[str, Any] = json.loads(path.read_bytes())
-    check_record(record)
     return record
 
 
