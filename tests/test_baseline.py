@@ -181,6 +181,9 @@ def test_auto_takes_the_back_end_that_sees_a_gpu(monkeypatch: pytest.MonkeyPatch
     gpus: dict[str, str] = {}
 
     class Fake:
+        def __init__(self, make: object) -> None:
+            pass
+
         def __enter__(self) -> "Fake":
             return self
 

@@ -91,7 +91,7 @@ def test_damaged_files_become_rows_and_the_others_are_measured(
     for failure in failures(report):
         assert failure.stage == "bench"
         assert not failure.expected
-        assert failure.error in ("SessionError", "ModelError"), failure
+        assert failure.error in ("ArtifactError", "SessionError", "ModelError"), failure
         assert len(failure.reason) > 10
         assert "\n" not in failure.reason
 

@@ -24,10 +24,11 @@ def small_model(metadata: dict[str, bytes] | None = None, description: str | Non
     model = schema.ModelT()
     model.version, model.buffers = 3, [schema.BufferT(), weights]
     model.description = description
-    tensor = schema.TensorT()
-    tensor.name, tensor.shape, tensor.type, tensor.buffer = "x", [4], schema.TensorType.FLOAT32, 1
+    tensors = [schema.TensorT(), schema.TensorT()]
+    for index, (tensor, name) in enumerate(zip(tensors, "xw", strict=True)):
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = name, [4], schema.TensorType.FLOAT32, index
     graph = schema.SubGraphT()
-    graph.tensors, graph.inputs, graph.outputs, graph.operators = [tensor], [0], [0], []
+    graph.tensors, graph.inputs, graph.outputs, graph.operators = tensors, [0], [0], []
     model.subgraphs, model.operatorCodes = [graph], []
     if metadata is not None:
         model.metadata = []
