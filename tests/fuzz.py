@@ -6,7 +6,7 @@ python tests/fuzz.py example npz 1234
 
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import click
@@ -34,16 +34,20 @@ def _chosen(names: tuple[str, ...]) -> dict[str, Reader]:
 @click.option("--examples", type=click.IntRange(1), default=5000, show_default=True, help="Of each reader.")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="Number of the first.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Readers at the same time.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write; readers in it are not run again.")
 def run(names: tuple[str, ...], examples: int, start: int, jobs: int, out: Path | None) -> None:
-    """Run the examples of all readers, or of those named; the exit status is 1 if one has a fault."""
+    """Run the examples of all readers, or of those named; the exit status is 1 if one has a fault.
+
+    What is found of a reader is told, and written, as soon as it is known.
+    """
     from edgecnn.bench.environment import environment
     from edgecnn.files import write_atomic
-    from edgecnn.records import to_json
+    from edgecnn.records import read_record, to_json
 
-    outcomes: dict[str, Outcome] = {}
+    outcomes = dict(read_record(out, Fuzzed).readers) if out is not None and out.exists() else {}
+    where = environment()
 
-    def one(name: str) -> None:
+    def one(name: str) -> Outcome:
         done = 0
 
         def advance(more: int) -> None:
@@ -51,21 +55,26 @@ def run(names: tuple[str, ...], examples: int, start: int, jobs: int, out: Path 
             done += more
             click.echo(f"{name}: {done} of {examples}", err=True)
 
-        outcomes[name] = fuzz(name, range(start, start + examples), advance)
+        return fuzz(name, range(start, start + examples), advance)
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(one, _chosen(names)))
-    outcomes = {name: outcomes[name] for name in sorted(outcomes)}
-    for name, outcome in outcomes.items():
-        click.echo(
-            f"{name}: {outcome.examples} examples, {outcome.read} read, {outcome.refused} refused, "
-            f"{len(outcome.faults)} faults; slowest {outcome.slowest_s:.1f} s, most {outcome.most_bytes / 1e6:.0f} MB"
-        )
-        for fault in outcome.faults:
-            click.echo(f"  {fault.number} {fault.kind}: {fault.detail}")
-    if out is not None:
-        write_atomic(out, to_json(Fuzzed(environment=environment(), readers=outcomes)))
+        running = {pool.submit(one, name): name for name in _chosen(names) if name not in outcomes}
+        for future in as_completed(running):
+            name = running[future]
+            outcomes[name] = future.result()
+            _tell(name, outcomes[name])
+            if out is not None:
+                write_atomic(out, to_json(Fuzzed(environment=where, readers=dict(sorted(outcomes.items())))))
     sys.exit(1 if any(outcome.faults for outcome in outcomes.values()) else 0)
+
+
+def _tell(name: str, outcome: Outcome) -> None:
+    click.echo(
+        f"{name}: {outcome.examples} examples, {outcome.read} read, {outcome.refused} refused, "
+        f"{len(outcome.faults)} faults; slowest {outcome.slowest_s:.1f} s, most {outcome.most_bytes / 1e6:.0f} MB"
+    )
+    for fault in outcome.faults:
+        click.echo(f"  {fault.number} {fault.kind}: {fault.detail}")
 
 
 @cli.command(name="example")
