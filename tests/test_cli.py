@@ -250,8 +250,8 @@ def test_settings_are_checked_however_they_come() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("#" * 65_537, "it may have 64 KiB at most, and lines of 4,096 bytes"),
-        ("a." * 2048 + "b = 1", "it may have 64 KiB at most, and lines of 4,096 bytes"),
+        ("#" * 65_537, "it has 65,537 bytes, more than 65,536"),
+        ("a." * 2048 + "b = 1", "a line may have 4,096 bytes at most"),
         ("x = " + "[\n" * 20_000, "it is nested too deeply"),
         ("x = " + "{a=" * 1000, "it is nested too deeply"),
         ("seed = " + "9" * 4050, "seed must be 0 or more and below"),
