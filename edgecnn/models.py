@@ -4,14 +4,13 @@ import hashlib
 import io
 import json
 import re
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgecnn.arrays import BAD_ZIP
 from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, OutputError, UnknownNameError, one_line
 from edgecnn.files import open_file, write_atomic
@@ -20,10 +19,6 @@ from edgecnn.optional import require
 # What is in a .keras file, and how many times its size it may unpack to; Keras does not compress.
 _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _MOST_UNPACKED = 20
-# What zipfile and json raise for damaged input.
-_DAMAGED = (
-    OSError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError,
-)  # fmt: skip
 
 
 def mnist_cnn(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10) -> Any:
@@ -166,7 +161,7 @@ def _check_file(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except _DAMAGED as error:
+    except BAD_ZIP as error:
         raise _unreadable(path, error) from error
     for member in members:
         if member.filename not in _MEMBERS:
@@ -252,7 +247,7 @@ def architecture_of(path: Path) -> str:
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _architecture(archive.read("config.json"))
-    except (*_DAMAGED, LookupError, TypeError, AttributeError) as error:
+    except (*BAD_ZIP, LookupError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 
