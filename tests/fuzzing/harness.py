@@ -238,7 +238,14 @@ def _children() -> int:
     """Processes that this one started and that still run, Python's own for shared resources left out."""
     found = 0
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            with contextlib.suppress(FileNotFoundError):
-                found += b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()
+        with contextlib.suppress(FileNotFoundError):  # the thread has ended since
+            for child in (task / "children").read_text().split():
+                found += _runs(Path(f"/proc/{child}/cmdline"))
     return found
+
+
+def _runs(command: Path) -> bool:
+    try:
+        return b"resource_tracker" not in command.read_bytes()
+    except FileNotFoundError:  # it has ended since
+        return False
