@@ -535,7 +535,7 @@ def test_a_bad_bundle_never_travels(phone: Phone, tmp_path: Path) -> None:
 def test_a_baseline_of_another_model_is_told_before_anything_travels(
     phone: Phone, bundle: Path, tmp_path: Path
 ) -> None:
-    (shipped,) = shipped_baselines(architecture(mnist_cnn()))
+    shipped, *_ = shipped_baselines(architecture(mnist_cnn()))
     (tmp_path / "gpu.json").write_bytes(to_json(shipped.replace(model="other.keras", architecture="0" * 64)))
     done = command(bundle, "--baseline", tmp_path / "gpu.json", "--adb", "0123abc")
     assert done.returncode == 2

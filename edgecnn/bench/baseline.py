@@ -60,6 +60,7 @@ _PROCESSES, _BLOCKS = 3, 50
 # of the time of one image, that each batch takes; and in how many blocks
 _SWEEP_SHARE, _SWEEP_BLOCKS = 8, 10
 _GAIN = 1.02  # of throughput, below which a batch is no faster than a smaller one
+_MOST_BYTES = 1 << 30  # of a batch's images; larger ones take minutes to compile and to copy
 _OPEN_S, _STEP_S = 300.0, 300.0
 
 
@@ -107,8 +108,8 @@ def record_baseline(
             installed that sees a GPU, else the first one installed.
         seconds: how long the latency of one image is measured, in three fresh processes; each batch takes an eighth of
             it, all in one process.
-        batches: to measure throughput with, rising. One that gains less than 2 % on the best before, or does not fit
-            into memory, ends it; the reason is kept.
+        batches: to measure throughput with, rising. One that gains less than 2 % on the best before, does not fit into
+            memory, or has more than 1 GiB of images ends it; the reason is kept.
 
     Raises:
         ConfigError: an unknown device or back end, ``seconds`` not positive, a file that does not end in ``.keras``.
@@ -222,6 +223,9 @@ def _sweep(
     best, peak = 0.0, None
     with progress("throughput", len(batches)) as advance:
         for batch in batches:
+            if batch * image.nbytes > _MOST_BYTES:
+                size = f"its images take {batch * image.nbytes / 1e9:.1f} GB, over the limit of 1 GiB"
+                return tuple(found), f"batch {batch} was not tried: {size}", peak
             advance(note=f"batch {batch}")
             run = Run(msgspec.structs.replace(candidate, batch=batch), image, seconds / _SWEEP_BLOCKS, Timeouts(), None)
             try:
