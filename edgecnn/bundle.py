@@ -10,7 +10,6 @@ import io
 import os
 import re
 import stat
-import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +19,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from edgecnn import artifacts
-from edgecnn.arrays import read_npz
+from edgecnn.arrays import BAD_ZIP, read_npz
 from edgecnn.data import DATASETS, DataSet, Split, load
 from edgecnn.data.dataset import make_test_set
-from edgecnn.errors import ArtifactError, BundleError, ConfigError, DataError, RecordError
+from edgecnn.errors import ArtifactError, BundleError, ConfigError, DataError, RecordError, one_line
 from edgecnn.files import make_folder, open_file, read_bytes, sha256_bytes, write_atomic
 from edgecnn.records import (
     SCHEMA_VERSION,
@@ -45,8 +44,8 @@ _MODELS = (".tflite", ".onnx")
 # What a bundle may hold beside its manifest: no name here leads out of a folder, whatever unpacks it.
 _NAME = re.compile(r"test\.npz|artifacts/[A-Za-z0-9_][A-Za-z0-9_.-]*\.(?:tflite|onnx)(?:\.json)?")
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first a zip can hold: the same content gives the same bytes
-# What zipfile raises on damaged input, by its source and by trying.
-_DAMAGED = (zipfile.BadZipFile, struct.error, EOFError, RuntimeError, ValueError, OverflowError, MemoryError)
+# What damaged input raises; an OSError has its own message.
+_DAMAGED = (*(one for one in BAD_ZIP if one is not OSError), MemoryError)
 
 
 def make_bundle(run: Path, out: Path, *, data: str | None = None, images: int = DEFAULT_IMAGES) -> Bundle:
@@ -176,8 +175,7 @@ def _unpack(path: Path, folder: Path) -> Bundle:
                 _extract(archive, members[file.name], file, folder)
         return bundle
     except (BundleError, RecordError, *_DAMAGED) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BundleError(f"{path} is not a sound bundle: {reason}; make it with: edgecnn bundle") from error
+        raise BundleError(f"{path} is not a sound bundle: {one_line(error)}; make it with: edgecnn bundle") from error
     except OSError as error:
         raise BundleError(f"cannot read the bundle {path}: {error.strerror or error}") from error
 
@@ -243,5 +241,5 @@ def _test_set(path: Path, file: Path, described: BundledImages) -> DataSet:
             raise DataError(f"the images are {images.dtype} {images.shape}, its manifest says {wanted[1]} {wanted[0]}")
         return make_test_set(_TEST, described.data, (images, labels), described.class_names, described.preprocessing)
     except (DataError, *_DAMAGED) as error:
-        reason = " ".join(str(error).split()).replace(str(file), _TEST)
+        reason = one_line(error).replace(str(file), _TEST)
         raise BundleError(f"{path} is not a sound bundle: {reason}; make it with: edgecnn bundle") from error

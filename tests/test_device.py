@@ -447,6 +447,8 @@ def test_a_bundle_is_measured_over_adb(
         ({"wide": False}, "has 32 bits; LiteRT and ONNX Runtime come as wheels for 64-bit Linux with glibc"),
         ({"libc": "", "libc_version": ""}, "has the C library musl or bionic; LiteRT"),
         ({"libc": "libc"}, "has the C library libc; LiteRT"),
+        ({"libc_version": "2"}, "says that its glibc is '2'; a version such as 2.36 is needed"),
+        ({"libc_version": "2.x"}, "says that its glibc is '2.x'; a version such as 2.36 is needed"),
         ({"venv": False}, "cannot make a venv; on Debian: apt install python3-venv"),
     ],
 )

@@ -148,9 +148,7 @@ def _images(part: str, images: RawArray) -> Images:
         return np.ascontiguousarray(images)
     if images.dtype.kind != "f":
         raise DataError(f"{part} images must be uint8 or float; got {images.dtype}; convert them with astype()")
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # what float32 cannot hold becomes infinite and is reported below
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite: told below
         images = np.ascontiguousarray(images, dtype=np.float32)
     finite = np.isfinite(images).all(axis=(1, 2, 3))
     if not finite.all():

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgecnn.arrays import check_memory
 from edgecnn.data.dataset import DataSet, make_dataset
-from edgecnn.errors import DataError
+from edgecnn.errors import DataError, one_line
 from edgecnn.files import open_file
 from edgecnn.optional import require
 from edgecnn.progress import progress
@@ -128,8 +128,7 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
                 with pillow.open(file, formats=_FORMATS) as image:
                     return _pixels(path, image)
     except (*_DAMAGED, *too_large) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"cannot read the image {path}: {reason}; save it again or remove it") from error
+        raise DataError(f"cannot read the image {path}: {one_line(error)}; save it again or remove it") from error
 
 
 def _pixels(path: Path, image: Any) -> npt.NDArray[np.uint8]:

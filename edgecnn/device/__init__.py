@@ -7,6 +7,7 @@ measurement, which is removed after it.
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -111,6 +112,11 @@ def _find_python(transport: Transport) -> _Python:
             f"the Python of {transport.name} has {what}; LiteRT and ONNX Runtime come as wheels for 64-bit Linux with "
             "glibc; use a 64-bit system, or a glibc Linux inside Android (docs/device.md)"
         )
+    if not re.match(r"2\.\d{1,3}(\.|$)", device.libc_version):
+        raise DeviceError(
+            f"the Python of {transport.name} says that its glibc is {device.libc_version!r}; a version such as 2.36 is "
+            "needed to choose wheels; use the Python of the system"
+        )
     if not device.venv:
         raise DeviceError(f"the Python of {transport.name} cannot make a venv; on Debian: apt install python3-venv")
     return device
@@ -134,8 +140,8 @@ def _install(transport: Transport, device: _Python) -> str:
         pip = [python, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         target = f"{wheels}/{wheel.name}"
         if transport.run(attended(device.python, [*pip, "--retries=1", "--timeout=15", target])).status != 0:
-            minor = int(device.libc_version.split(".")[1])
-            found = download([wheel], Path(here), python=device.version, machine=device.machine, glibc=(2, minor))
+            glibc = (2, int(device.libc_version.split(".")[1]))
+            found = download([wheel], Path(here), python=device.version, machine=device.machine, glibc=glibc)
             transport.put({path.name: path for path in found}, wheels)
             line = [*pip, "--no-index", "--find-links", wheels, target]
             answer = transport.run(attended(device.python, line))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgecnn.arrays import read_npz
 from edgecnn.data import DataSet
-from edgecnn.errors import DataError, QuantizationError
+from edgecnn.errors import DataError, QuantizationError, one_line
 from edgecnn.files import write_atomic
 from edgecnn.models import gives_probabilities
 from edgecnn.optional import require
@@ -70,9 +70,7 @@ def fake_quantized(model: Any, data: DataSet) -> Any:
             annotated.set_weights(legacy.get_weights())
             return tfmot.quantize_apply(annotated)
     except (ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise QuantizationError(
-            f"TFMOT cannot quantise model {model.name}: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise QuantizationError(f"TFMOT cannot quantise model {model.name}: {one_line(error)}") from error
 
 
 def train_quantized(
