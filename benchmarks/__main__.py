@@ -5,16 +5,15 @@ from pathlib import Path
 
 import click
 
-from benchmarks import against_others, figure, int8_onnx, microcontroller, tables
+from benchmarks import figure, tables
+from benchmarks.registry import SUITES
 from edgecnn.errors import EdgecnnError, UnknownNameError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.records import to_json
-from edgecnn.report import read, show
+from edgecnn.report import read
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
-_SUITES = {path.stem: path for path in sorted((_HERE / "suites").glob("*.toml"))}
-_OWN = {"int8-onnx": int8_onnx.run, "against-others": against_others.run}
 _PICTURE = _ROOT / "docs" / "mnist.svg"
 _PAGES = (_ROOT / "README.md", _ROOT / "SECURITY.md", _HERE / "README.md")
 
@@ -28,25 +27,16 @@ def cli() -> None:
 @click.argument("suite")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/SUITE.")
 def run(suite: str, out: Path | None) -> None:
-    """Run SUITE and keep its report, with every sample, as benchmarks/results/SUITE.json."""
-    from edgecnn import pipeline
-
-    if suite not in _SUITES:
-        raise UnknownNameError("suite", suite, _SUITES)
-    folder, path = out or Path("runs") / suite, tables.result_file(suite)
-    make_folder(path.parent)
-    if suite == "microcontroller":
-        counts = microcontroller.run(_SUITES[suite], folder)
-        write_atomic(path, to_json(counts))
-        click.echo(microcontroller.table(counts, f"benchmarks/results/{path.name}"))
-    else:
-        if suite in _OWN:
-            report = _OWN[suite](_SUITES[suite], folder)
-        else:
-            report = pipeline.run(pipeline.read_config(_SUITES[suite]), folder)
-        write_atomic(path, to_json(report))
-        show(report)
-    click.echo(f"\nwrote {path}; now: python -m benchmarks table")
+    """Run SUITE and keep its result, with every sample, as benchmarks/results/SUITE.json."""
+    runs = {name: one.run for name, one in SUITES.items() if one.run is not None}
+    if suite not in runs:
+        raise UnknownNameError("suite", suite, runs)
+    chosen = SUITES[suite]
+    result = runs[suite](chosen.settings, out or Path("runs") / suite)
+    make_folder(chosen.file.parent)
+    write_atomic(chosen.file, to_json(result))
+    click.echo(chosen.tables[suite](result, chosen.source))
+    click.echo(f"\nwrote {chosen.file}; now: python -m benchmarks table")
 
 
 @cli.command()
@@ -55,7 +45,7 @@ def table(check: bool) -> None:
     """Make the tables in the documents, and the picture in README.md, anew from the results."""
     stale = False
     if not check:
-        write_atomic(_PICTURE, figure.latency(read(tables.result_file("mnist"))))
+        write_atomic(_PICTURE, figure.latency(read(SUITES["mnist"].file)))
     for path in _PAGES:
         text = path.read_text(encoding="utf-8")
         wanted = tables.up_to_date(text, path)

@@ -22,7 +22,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks import int8_onnx
+from benchmarks.markdown import grid, measured_on, one_thread
+from benchmarks.models import trained
 from benchmarks.suite import ModelSuite, read_suite
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, environment, statistics
@@ -40,7 +41,6 @@ from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import SCHEMA_VERSION, Artifact, Measurement, Record, Report, Result, TensorSpec
 from edgecnn.report import format
-from edgecnn.report.grid import machine
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.worker import Worker
@@ -71,7 +71,7 @@ tool.run_benchmark(tool.parse_args())
 """
 
 
-class Suite(ModelSuite, frozen=True):
+class Settings(ModelSuite, frozen=True):
     """What to measure: see the file."""
 
     rounds: int
@@ -85,7 +85,7 @@ def run(path: Path, out: Path) -> Report:
     Raises:
         BenchError: there is no C compiler, or a way to measure a file fails.
     """
-    suite = read_suite(path, Suite)
+    suite = read_suite(path, Settings)
     make_folder(out)
     machine_before = environment.environment()
     with tempfile.TemporaryDirectory() as folder:
@@ -115,9 +115,9 @@ def run(path: Path, out: Path) -> Report:
     )
 
 
-def _made(name: str, suite: Suite, out: Path) -> list[Artifact]:
+def _made(name: str, suite: Settings, out: Path) -> list[Artifact]:
     """The files of a model, written into ``out``."""
-    model, data = int8_onnx.trained(name, suite.seed, suite.images, 1, suite.images)
+    model, data = trained(name, suite.seed, suite.images, 1, suite.images)
     source = Source(model, None, data.calibration(suite.images), "int8", 1)
     save_model(model, out / f"{name}.keras")
     provenance = provenance_of(name, sha256_file(out / f"{name}.keras"), data)
@@ -177,7 +177,7 @@ class Way(msgspec.Struct, frozen=True):
         return Result(artifact=self.artifact, measurement=measurement)
 
 
-def _ways(candidate: Candidate, image: Float, suite: Suite, program: Path) -> list[Way]:
+def _ways(candidate: Candidate, image: Float, suite: Settings, program: Path) -> list[Way]:
     artifact = candidate.artifact
     ours = OURS[artifact.format == "onnx"]
     found = [Way(ours, artifact, partial(_by_edgecnn, candidate, image, suite))]
@@ -190,7 +190,7 @@ def _ways(candidate: Candidate, image: Float, suite: Suite, program: Path) -> li
     ]
 
 
-def _empty(suite: Suite) -> list[Way]:
+def _empty(suite: Settings) -> list[Way]:
     spec = TensorSpec(name="nothing", shape=(None, 0), dtype="float32", layout="NC")
     nothing = Artifact(
         file="nothing", format="none", scheme="none", input=spec, output=spec, sha256="0" * 64, size_bytes=0
@@ -201,18 +201,18 @@ def _empty(suite: Suite) -> list[Way]:
     ]
 
 
-def _by_edgecnn(candidate: Candidate, image: Float, suite: Suite) -> list[float]:
+def _by_edgecnn(candidate: Candidate, image: Float, suite: Settings) -> list[float]:
     with Worker(Workbench) as worker:
         worker.call("opening the file", _LIMIT_S, Workbench.open, candidate, image)
         return worker.call("running", _LIMIT_S, Workbench.block, suite.warmup, suite.runs, 0).samples
 
 
-def _in_worker(step: Callable[[Workbench, Path, Suite], list[float]], path: Path, suite: Suite) -> list[float]:
+def _in_worker(step: Callable[[Workbench, Path, Settings], list[float]], path: Path, suite: Settings) -> list[float]:
     with Worker(Workbench) as worker:
         return worker.call("running", _LIMIT_S, step, path, suite)
 
 
-def _by_tool(path: Path, suite: Suite) -> list[float]:
+def _by_tool(path: Path, suite: Settings) -> list[float]:
     """The tool's median, which is all it tells."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
@@ -223,7 +223,7 @@ def _by_tool(path: Path, suite: Suite) -> list[float]:
         return [json.loads(result.read_bytes())["latency"]["median_ms"] / 1e3]
 
 
-def _by_c_loop(candidate: Candidate, image: Float, suite: Suite, program: Path) -> list[float]:
+def _by_c_loop(candidate: Candidate, image: Float, suite: Settings, program: Path) -> list[float]:
     """The bare loop's samples.
 
     Raises:
@@ -267,7 +267,7 @@ def _checked(command: Sequence[str], stdin: bytes) -> bytes:
 # In the worker
 
 
-def _time_compiled_model(workbench: Workbench, path: Path, suite: Suite) -> list[float]:
+def _time_compiled_model(workbench: Workbench, path: Path, suite: Settings) -> list[float]:
     """The interface that the tool times, and as it sets it up, in our loop."""
     compiled_model = require("ai_edge_litert.compiled_model").CompiledModel
     accelerators = require("ai_edge_litert.hardware_accelerator").HardwareAccelerator
@@ -297,12 +297,12 @@ class _Empty:
         """Do nothing."""
 
 
-def _time_nothing(workbench: Workbench, path: Path, suite: Suite) -> list[float]:
+def _time_nothing(workbench: Workbench, path: Path, suite: Settings) -> list[float]:
     time_calls(_Empty().invoke, suite.warmup)
     return time_calls(_Empty().invoke, suite.runs)
 
 
-def _time_loop_over_nothing(workbench: Workbench, path: Path, suite: Suite) -> list[float]:
+def _time_loop_over_nothing(workbench: Workbench, path: Path, suite: Settings) -> list[float]:
     """What a turn of the loop takes, whatever the samples say: one number."""
     invoke = _Empty().invoke
     time_calls(invoke, suite.warmup)
@@ -393,21 +393,19 @@ def table(report: Report, source: str) -> str:
     """The result as Markdown; ``source`` names the file it is from."""
     found = agreements(report)
     unit = format.unit_for(float(np.median(one.ours.samples)) for one in found)
-    lines = [
-        f"| file | compared with | edgecnn, {unit.name} | the other, {unit.name} | edgecnn ÷ the other [95 %] "
-        "| like for like [95 %] |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
+    rows = []
     for one in found:
         times = (format.time(float(np.median(way.samples)), unit) for way in (one.ours, one.theirs))
-        lines.append(f"| {one.file} | {one.other} | {' | '.join(times)} | {_text(one.ratio)} | {_text(one.like)} |")
+        rows.append((one.file, one.other, *times, _text(one.ratio), _text(one.like)))
+    titles = (
+        "file", "compared with", f"edgecnn, {unit.name}", f"the other, {unit.name}", "edgecnn ÷ the other [95 %]",
+        "like for like [95 %]",
+    )  # fmt: skip
     per_sample, per_turn = overhead_s(report)
     bars = missed(report)
     verdict = f"Missed: {'; '.join(bars)}." if bars else "All are met."
-    where = report.environment
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(where.versions.items()))
-    load = "" if where.load_1min is None else f", load average {where.load_1min:.1f} before"
     measured = next(one.ours for one in found)
+    how = f"{one_thread(report.environment)}, {len(measured.blocks)} rounds of {len(measured.blocks[0])} inferences"
     notes = (
         f"Like for like: edgecnn runs a .tflite in LiteRT's Interpreter, {TOOL} in CompiledModel, which is not the "
         "same to a small model; here edgecnn's loop is around CompiledModel, too. A call of ONNX Runtime takes "
@@ -417,11 +415,9 @@ def table(report: Report, source: str) -> str:
         f"{format.duration(per_turn)}.",
         f"Bars: our median, as it is or like for like, within {BAR:.0%} of the other's; a sample and a turn of the "
         f"loop at most {format.duration(OVERHEAD_BAR_S)}. {verdict}",
-        f"Measured on {machine(where)}, {format.counted(where.usable_cores, 'core')} (cpu, 1 thread, batch 1{load}), "
-        f"{len(measured.blocks)} rounds of {len(measured.blocks[0])} inferences, Python {where.python}, {versions}. "
-        f"Every sample is in `{source}`.",
+        f"Measured on {measured_on(report.environment, how)}. Every sample is in `{source}`.",
     )
-    return "\n".join(lines) + "\n\n" + "\n\n".join(notes)
+    return "\n\n".join((grid(titles, rows, words=2), *notes))
 
 
 def _text(ratio: Estimate) -> str:

@@ -1,8 +1,8 @@
 """The result of the long fuzzing run, ``tests/fuzz.py``, and the table of it."""
 
+from benchmarks.markdown import grid, measured_on
 from edgecnn.records import Environment, Record
 from edgecnn.report import format
-from edgecnn.report.grid import machine
 
 
 class Fault(Record, frozen=True):
@@ -51,13 +51,10 @@ class Fuzzed(Record, frozen=True):
 
 def table(fuzzed: Fuzzed, source: str) -> str:
     """One line a reader as a Markdown table; ``source`` names the file of ``fuzzed``."""
-    lines = [
-        "| reader | examples | read | refused | faults | slowest, s | most memory, MB |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for name, outcome in fuzzed.readers.items():
         counts = (outcome.examples, outcome.read, outcome.refused, len(outcome.faults))
-        cells = [name, *map(format.count, counts), f"{outcome.slowest_s:.1f}", f"{outcome.most_bytes / 1e6:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    where = machine(fuzzed.environment)
-    return "\n".join(lines) + f"\n\nRun on {where}; every fault is in `{source}`, with the number that repeats it."
+        rows.append((name, *map(format.count, counts), f"{outcome.slowest_s:.1f}", f"{outcome.most_bytes / 1e6:.0f}"))
+    titles = "reader", "examples", "read", "refused", "faults", "slowest, s", "most memory, MB"
+    where = f"Run on {measured_on(fuzzed.environment)}; every fault is in `{source}`, with the number that repeats it."
+    return f"{grid(titles, rows)}\n\n{where}"

@@ -1,9 +1,7 @@
 """The suite ``int8-onnx``: is an int8 .onnx file worth it, and how do other ways to one compare?
 
-For latency the weights hardly matter, for the answers they do: those of an untrained model hang on a hair, which any
-rounding turns. So the models are trained for a few epochs on MNIST, its images brought to their size. MobileNetV2 would
-take hours: it stays untrained, the statistics of its batch normalisation settled, and a bias for one class makes its
-answers as clear as training would, or tuning would refuse placements for answers that mean nothing.
+For latency the weights hardly matter, for the answers they do, so the models are trained (``models.py``). MobileNetV2
+would take hours and stays untrained; its answers are not compared.
 """
 
 import logging
@@ -16,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import grid, measured_on, one_thread
+from benchmarks.models import REFERENCE, UNTRAINED, trained
 from benchmarks.suite import ModelSuite, read_suite
 from edgecnn import artifacts
 from edgecnn.bench import Candidate, bench, statistics
 from edgecnn.bench.statistics import Estimate
-from edgecnn.data import DataSet, load
-from edgecnn.data.dataset import Split, make_dataset
+from edgecnn.data import DataSet
 from edgecnn.errors import RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, onnx_tune, provenance_of
@@ -30,7 +29,7 @@ from edgecnn.formats.source import Source
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.inspection.portable import without_vnni
-from edgecnn.models import MODELS, build_model, save_model
+from edgecnn.models import MODELS, save_model
 from edgecnn.optional import require
 from edgecnn.processor import has_vnni
 from edgecnn.quantization import qat
@@ -48,8 +47,7 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.report import format
-from edgecnn.report.grid import Notes, machine
-from edgecnn.training import train
+from edgecnn.report.grid import Notes
 from edgecnn.verify import SAME_INTEGERS, SAME_WEIGHTS, compare
 
 FLOAT = "-float32.onnx"
@@ -71,7 +69,6 @@ COLUMNS = {
 }
 """What is measured of each model: the end of the file's name, and the column it stands in."""
 
-REFERENCE = "mnist_cnn"
 WORST_BAR = 1.0
 """At most so much of the float file's time for each tuned file."""
 
@@ -85,14 +82,8 @@ AGREEMENT_BAR, ONE_LSB_BAR, ACCURACY_BAR = 0.999, 0.999, 0.0005
 """Of the reference CNN's .onnx against its .tflite, shares: equal top classes at least, and outputs within one step at
 least, both without tuning; difference in accuracy at most, with it."""
 
-UNTRAINED = "mobilenet_v2"
-# logits by which the first class of an untrained model is ahead
-_CLEAR = 10.0
-# images that the statistics of batch normalisation are taken from
-_SETTLING = 100
 
-
-class Suite(ModelSuite, frozen=True):
+class Settings(ModelSuite, frozen=True):
     """What to measure; times in seconds. ``images`` calibrate the ranges.
 
     The reference CNN has all of MNIST, for one epoch; of the others, ``train_images`` train each for ``epochs``, and
@@ -109,7 +100,7 @@ class Suite(ModelSuite, frozen=True):
 
 def run(path: Path, out: Path) -> Report:
     """Make every file of the suite at ``path`` in the folder ``out`` and measure them: those of a model in turns."""
-    suite = read_suite(path, Suite)
+    suite = read_suite(path, Settings)
     make_folder(out)
     made, parities = {}, []
     for name in suite.models:
@@ -131,7 +122,7 @@ def run(path: Path, out: Path) -> Report:
     )
 
 
-def _measured(name: str, files: list[Artifact | Failure], suite: Suite, out: Path) -> BenchResults:
+def _measured(name: str, files: list[Artifact | Failure], suite: Settings, out: Path) -> BenchResults:
     """The files of a model, a row for each; what could not be made is a row already."""
     candidates = [Candidate(path=out / made.file, artifact=made) for made in files if isinstance(made, Artifact)]
     _, height, width, channels = MODELS[name]().input_shape
@@ -144,7 +135,7 @@ def _measured(name: str, files: list[Artifact | Failure], suite: Suite, out: Pat
 # The files
 
 
-def _prepared(name: str, source: Source, data: DataSet, suite: Suite, out: Path) -> list[Artifact | Failure]:
+def _prepared(name: str, source: Source, data: DataSet, suite: Settings, out: Path) -> list[Artifact | Failure]:
     """Every file of the model called ``name``, written into ``out``, or the reason why there is none."""
     model_file = out / f"{name}.keras"
     save_model(source.model, model_file)
@@ -200,7 +191,7 @@ def _compared(name: str, data: DataSet, out: Path) -> list[Parity]:
     ]
 
 
-def _source(name: str, suite: Suite) -> tuple[Source, DataSet]:
+def _source(name: str, suite: Settings) -> tuple[Source, DataSet]:
     """The model, its fake-quantised twin and its data."""
     model, data = trained(name, suite.seed, suite.train_images, suite.epochs, suite.test_images)
     images = data.calibration(suite.images)
@@ -211,56 +202,6 @@ def _source(name: str, suite: Suite) -> tuple[Source, DataSet]:
     else:
         quantized, _ = qat.train_quantized(model, data, epochs=1, seed=suite.seed)
     return Source(model, quantized, images, "int8", 1), data
-
-
-def trained(name: str, seed: int, train_images: int, epochs: int, test_images: int) -> tuple[Any, DataSet]:
-    """The model called ``name``, trained as :class:`Suite` says, and its data."""
-    data = load("mnist")
-    if name == UNTRAINED:  # images of its size are 600 KB each
-        data = _resized(data, MODELS[name](), _SETTLING, _SETTLING)
-    elif name != REFERENCE:
-        data = _resized(data, MODELS[name](), train_images, test_images)
-    model = build_model(name, data, seed)
-    if name == UNTRAINED:
-        _let_the_first_class_win(model)
-    else:
-        model, _ = train(model, data, epochs=1 if name == REFERENCE else epochs, seed=seed)
-    _settle(model, data.calibration(_SETTLING))
-    return model, data
-
-
-def _resized(data: DataSet, model: Any, train_images: int, test_images: int) -> DataSet:
-    """The first images of ``data`` at the size of ``model``; more digits than it has classes are folded onto them."""
-    height, width, channels = model.input_shape[1:]
-    classes = min(len(data.class_names), model.output_shape[-1])
-
-    def brought(split: Split, count: int) -> tuple[Any, Any]:
-        images = require("keras").ops.image.resize(split.images[:count].astype(np.float32), (height, width))
-        images = np.round(np.repeat(np.asarray(images), channels, axis=-1)).astype(np.uint8)
-        return images, split.labels[:count] % classes
-
-    names = [str(number) for number in range(model.output_shape[-1])]
-    parts = brought(data.train, train_images), brought(data.test, test_images)
-    return make_dataset(f"mnist for {model.name}", "mnist", *parts, names, (0.0, 1.0))
-
-
-def _settle(model: Any, images: Any) -> None:
-    """Give batch normalisation the statistics of ``images``: without momentum, one step of training takes them over.
-
-    At first it divides by one instead, and a short training does not bring its running averages to where they belong.
-    """
-    layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
-    before = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    model(images, training=True)
-    for layer, momentum in zip(layers, before, strict=True):
-        layer.momentum = momentum
-
-
-def _let_the_first_class_win(model: Any) -> None:
-    bias = model.layers[-1].bias
-    bias.assign(_CLEAR * np.eye(bias.shape[0])[0])
 
 
 def _as_without_vnni(path: Path) -> bytes:
@@ -424,36 +365,28 @@ def table(report: Report, source: str) -> str:
         row = row_of(report, model, ending)
         return format.ABSENT if isinstance(row, Failure) else format.count(row.artifact.size_bytes)
 
+    how = one_thread(report.environment)
     parts = [
         f"Median time, {unit.name} [95 %]:",
-        _grid(models, time),
+        _by_file(models, time),
         *_ratios(report),
         "Size, bytes:",
-        _grid(models, size),
+        _by_file(models, size),
         "Size of int8-qat .onnx ÷ int8-qat .tflite, and of tuned ÷ float32 .onnx:",
-        "\n".join(
+        grid(
+            ("model", "int8-qat ÷ .tflite", "tuned ÷ float32"),
             [
-                "| model | int8-qat ÷ .tflite | tuned ÷ float32 |",
-                "|---|---:|---:|",
-                *(
-                    f"| {model} | {format.ratio(to_size(report, model, UNTUNED, TFLITE))} "
-                    f"| {format.ratio(to_size(report, model, TUNED, FLOAT))} |"
-                    for model in models
-                ),
-            ]
+                (model, *(format.ratio(to_size(report, model, *pair)) for pair in ((UNTUNED, TFLITE), (TUNED, FLOAT))))
+                for model in models
+            ],
         ),
         "Answers against those of its own int8-qat .tflite, on the same test images:",
         _answers(report),
         _bars(report),
         "\n".join(f"- ({mark}) {text}" for mark, text in notes.all()),
-        _measured_on(report, source),
+        f"Measured on {measured_on(report.environment, how)}. Every sample is in `{source}`.",
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def short_table(report: Report, source: str) -> str:
-    """The ratios alone; ``source`` names the file of ``report``."""
-    return "\n\n".join((*_ratios(report), _bars(report), _measured_on(report, source)))
 
 
 def _ratios(report: Report) -> tuple[str, ...]:
@@ -467,17 +400,14 @@ def _ratios(report: Report) -> tuple[str, ...]:
 
     return (
         "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
-        _grid(models, ratio),
+        _by_file(models, ratio),
         f"Geometric mean of tuned ÷ float32 in ONNX Runtime over {format.counted(len(models), 'model')}: "
         f"**{format.ratio(geometric_mean(report))}**.",
     )
 
 
 def _answers(report: Report) -> str:
-    lines = [
-        "| file | test images | same top class, % | within 1 LSB, % | largest, LSB | accuracy, % | .tflite, % |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for parity in report.parities:
         apart = parity.difference
         assert apart.within_one_lsb is not None
@@ -491,8 +421,9 @@ def _answers(report: Report) -> str:
             format.percent(parity.accuracy.value),
             format.percent(parity.reference_accuracy.value),
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    titles = "file", "test images", "same top class, %", "within 1 LSB, %", "largest, LSB", "accuracy, %", ".tflite, %"
+    return grid(titles, rows)
 
 
 def _bars(report: Report) -> str:
@@ -508,20 +439,7 @@ def _bars(report: Report) -> str:
     return bars + ("Missed: " + "; ".join(found) + "." if (found := missed(report)) else "All are met.")
 
 
-def _grid(models: tuple[str, ...], cell: Callable[[str, str], str]) -> str:
-    lines = [
-        f"| model | {' | '.join(COLUMNS.values())} |",
-        f"|---|{'---:|' * len(COLUMNS)}",
-        *(f"| {model} | {' | '.join(cell(model, ending) for ending in COLUMNS)} |" for model in models),
-    ]
-    return "\n".join(lines)
-
-
-def _measured_on(report: Report, source: str) -> str:
-    where = report.environment
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(where.versions.items()))
-    load = "" if where.load_1min is None else f", load average {where.load_1min:.1f} before"
-    return (
-        f"Measured on {machine(where)}, {format.counted(where.usable_cores, 'core')} (cpu, 1 thread, batch 1{load}), "
-        f"Python {where.python}, {versions}. Every sample is in `{source}`."
+def _by_file(models: tuple[str, ...], cell: Callable[[str, str], str]) -> str:
+    return grid(
+        ("model", *COLUMNS.values()), [(model, *(cell(model, ending) for ending in COLUMNS)) for model in models]
     )

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks import int8_onnx
+from benchmarks.markdown import grid, measured_on
+from benchmarks.models import trained
 from benchmarks.suite import ModelSuite, check_names, read_suite
 from edgecnn import emulation
 from edgecnn.bench.environment import environment
@@ -26,7 +27,6 @@ from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Environment, Record
 from edgecnn.report import format
-from edgecnn.report.grid import machine
 
 M4, M55, LEVEL = "cortex-m4", "cortex-m55", "-O2"
 
@@ -60,7 +60,7 @@ REFERENCE = {
 """TFLite Micro with CMSIS-NN: figures that the bars were set by. They were counted elsewhere, not by this suite."""
 
 
-class Suite(ModelSuite, frozen=True):
+class Settings(ModelSuite, frozen=True):
     """What to count. ``images`` calibrate the ranges; the models are trained as those of ``int8-onnx``."""
 
     targets: tuple[str, ...]
@@ -108,13 +108,13 @@ SCHEMA_VERSION = 1
 
 def run(path: Path, out: Path) -> Counts:
     """Train and convert the models of the suite at ``path``, keep the .tflite files in ``out``, and count."""
-    suite = read_suite(path, Suite)
+    suite = read_suite(path, Settings)
     check_names(path, "targets", suite.targets, emulation.TARGETS)
     check_names(path, "levels", suite.levels, emulation.LEVELS)
     make_folder(out)
     rows: list[Row] = []
     for name in suite.models:
-        model, data = int8_onnx.trained(name, suite.seed, suite.train_images, suite.epochs, suite.test_images)
+        model, data = trained(name, suite.seed, suite.train_images, suite.epochs, suite.test_images)
         source = Source(model, None, data.calibration(suite.images), "int8", 1)
         content = tflite.convert(source, SCHEMES["int8"])
         write_atomic(out / f"{name}-int8.tflite", content)
@@ -128,7 +128,7 @@ def run(path: Path, out: Path) -> Counts:
     )
 
 
-def _counted(name: str, model: bytes, images: Images, suite: Suite) -> list[Row]:
+def _counted(name: str, model: bytes, images: Images, suite: Settings) -> list[Row]:
     graph = read_graph(model, name)
     sources, arena = emulation.generate(graph, name), c99.to_c(graph, name).plan.arena_bytes
     inputs, answers = _by_tflite_micro(model, images)
@@ -227,14 +227,10 @@ def table(counts: Counts, source: str) -> str:
             "By level of optimisation: instructions, M / code without weights, B / stack, B:",
             _by_level(counts),
             _verdict(counts),
-            _measured_with(counts, source),
+            f"Counted with {'; '.join(counts.tools.values())} on {measured_on(counts.environment)}. Instructions are "
+            f"the same on every machine, and are no times. By function they are in `{source}`.",
         ]
     )
-
-
-def short_table(counts: Counts, source: str) -> str:
-    """The default level of optimisation alone; ``source`` names the file of ``counts``."""
-    return "\n\n".join((*_at_default_level(counts), _verdict(counts), _measured_with(counts, source)))
 
 
 def _at_default_level(counts: Counts) -> tuple[str, ...]:
@@ -253,9 +249,9 @@ def _at_default_level(counts: Counts) -> tuple[str, ...]:
         f"Cortex-M4F, {LEVEL}. Behind a figure stands its bar, the most it may be. TFLM is TFLite Micro with "
         "CMSIS-NN: reference figures, counted elsewhere and not by this suite; its arena holds input and output, "
         "which are the caller's here.",
-        _grid(_M4_HEAD, without_helium),
+        grid(_M4_HEAD, without_helium),
         f"Cortex-M55 with Helium, {LEVEL}:",
-        _grid(("model", "instructions, M", "bar", "TFLM"), helium),
+        grid(("model", "instructions, M", "bar", "TFLM"), helium),
     )
 
 
@@ -291,7 +287,7 @@ def _by_level(counts: Counts) -> str:
             f"{_millions(row.instructions)} / {format.count(row.code)} / {format.count(row.stack)}" for row in rows
         )
         lines.append((model, target, *cells))
-    return _grid(("model", "target", *levels), lines)
+    return grid(("model", "target", *levels), lines, words=2)
 
 
 def _verdict(counts: Counts) -> str:
@@ -301,22 +297,6 @@ def _verdict(counts: Counts) -> str:
     return ("" if any(row.wrong_bytes for row in counts.rows) else same) + (
         f"Missed: {'; '.join(found)}." if found else "All bars are met."
     )
-
-
-def _measured_with(counts: Counts, source: str) -> str:
-    where = counts.environment
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(where.versions.items()))
-    return (
-        f"Counted with {'; '.join(counts.tools.values())} on {machine(where)}, Python {where.python}, {versions}. "
-        f"Instructions are the same on every machine, and are no times. By function they are in `{source}`."
-    )
-
-
-def _grid(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    words = sum(1 for title in head if title in ("model", "target"))
-    assert all(len(row) == len(head) for row in rows)
-    line = "---|" * words + "---:|" * (len(head) - words)
-    return "\n".join([f"| {' | '.join(head)} |", f"|{line}", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _millions(number: float | None) -> str:

@@ -20,7 +20,7 @@ from edgecnn.report import read
 ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "benchmarks" / "suites" / "against-others.toml"
 TINY = ROOT / "tests" / "files" / "tiny-int8.onnx"
-SMALL = against_others.Suite(models=("ds_cnn",), seed=0, images=200, rounds=2, warmup=3, runs=5)
+SMALL = against_others.Settings(models=("ds_cnn",), seed=0, images=200, rounds=2, warmup=3, runs=5)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def changed(report: Report, file: str, way: str, factor: float) -> Report:
 
 
 def test_the_result_is_of_its_suite(report: Report) -> None:
-    suite = read_suite(SUITE, against_others.Suite)
+    suite = read_suite(SUITE, against_others.Settings)
     assert suite.rounds >= 10
     ways = {
         (row.artifact.file, row.measurement.runtime): row.measurement for row in report.rows if isinstance(row, Result)
@@ -215,4 +215,4 @@ def test_suites_that_cannot_be_used(old: str, new: str, message: str, tmp_path: 
     assert old in text
     (tmp_path / "s.toml").write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ConfigError, match=re.escape(message)):
-        read_suite(tmp_path / "s.toml", against_others.Suite)
+        read_suite(tmp_path / "s.toml", against_others.Settings)

@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 from emulated import need
 
-from benchmarks import against_others, int8_onnx, microcontroller
+from benchmarks import against_others, int8_onnx, microcontroller, registry
 from benchmarks.suite import read_suite
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.formats import format_named, pairs
@@ -45,15 +45,16 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_there_is_a_result_for_each_suite() -> None:
     assert "mnist" in [path.stem for path in SUITES]
-    assert [path.stem for path in SUITES] == [path.stem for path in RESULTS]
+    assert [path.stem for path in RESULTS] == list(registry.SUITES)
+    assert [path.stem for path in SUITES] == [suite.name for suite in registry.SUITES.values() if suite.run]
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_suites_parse(path: Path) -> None:
     kinds = {
-        "against-others": against_others.Suite,
-        "int8-onnx": int8_onnx.Suite,
-        "microcontroller": microcontroller.Suite,
+        "against-others": against_others.Settings,
+        "int8-onnx": int8_onnx.Settings,
+        "microcontroller": microcontroller.Settings,
     }
     assert read_suite(path, kinds[path.stem]) if path.stem in kinds else read_config(path)
 
@@ -79,7 +80,7 @@ def test_unknown_suite_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in RESULTS if path.stem not in ("against-others", "int8-onnx", "microcontroller")],
+    [path for path in RESULTS if path.stem not in ("against-others", "fuzzing", "int8-onnx", "microcontroller")],
     ids=lambda path: path.stem,
 )
 def test_results_are_reports_of_their_suite(path: Path) -> None:
@@ -129,7 +130,7 @@ def test_number_changed_by_hand_is_found_and_made_anew(page: str, checkout: Path
         ("<!-- table:mnist -->\n", "has <!-- table:mnist --> without its counterpart"),
         ("<!-- /table:mnist -->\n", "has <!-- /table:mnist --> without its counterpart"),
         ("<!-- table:mnist -->\n<!-- /table:cifar -->\n", "has <!-- table:mnist --> without its counterpart"),
-        ("<!-- table:cifar -->\n<!-- /table:cifar -->\n", "wants a table of cifar, which has no result; run: "),
+        ("<!-- table:cifar -->\n<!-- /table:cifar -->\n", "wants a table cifar; known are: against-others, fuzzing"),
     ],
 )
 def test_markers_that_cannot_be_served(text: str, message: str, checkout: Path) -> None:
@@ -181,7 +182,7 @@ def slowed(report: Report, file: str, factor: float) -> Report:
 
 
 def test_int8_result_is_of_its_suite(int8_report: Report) -> None:
-    suite = read_suite(ROOT / "benchmarks" / "suites" / "int8-onnx.toml", int8_onnx.Suite)
+    suite = read_suite(ROOT / "benchmarks" / "suites" / "int8-onnx.toml", int8_onnx.Settings)
     assert suite.blocks >= 30
     assert int8_onnx.models_of(int8_report) == suite.models == tuple(MODELS)
     assert len(int8_report.rows) == len(suite.models) * len(int8_onnx.COLUMNS)
@@ -332,7 +333,7 @@ def with_row(counts: microcontroller.Counts, model: str, target: str, **changes:
 
 
 def test_microcontroller_result_is_of_its_suite(counts: microcontroller.Counts) -> None:
-    suite = read_suite(ROOT / "benchmarks" / "suites" / "microcontroller.toml", microcontroller.Suite)
+    suite = read_suite(ROOT / "benchmarks" / "suites" / "microcontroller.toml", microcontroller.Settings)
     wanted = [(model, target, level) for model in suite.models for target in suite.targets for level in suite.levels]
     assert [(row.model, row.target, row.level) for row in counts.rows] == wanted
     assert suite.test_images >= 100

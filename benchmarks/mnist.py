@@ -1,0 +1,88 @@
+"""The suite ``mnist``: the main job, ``edgecnn run`` on the reference CNN."""
+
+from pathlib import Path
+
+from benchmarks.markdown import grid, measured_on
+from edgecnn import pipeline
+from edgecnn.errors import RecordError
+from edgecnn.records import Report
+from edgecnn.report import format, rows
+from edgecnn.report.grid import Cell, Notes, machine, marks_of, setting
+from edgecnn.report.rows import Row
+
+
+def run(path: Path, out: Path) -> Report:
+    """Run the settings at ``path``, which are those of ``edgecnn run``, in the folder ``out``."""
+    return pipeline.run(pipeline.read_config(path), out)
+
+
+def table(report: Report, source: str) -> str:
+    """The results of ``report`` in one setting as a Markdown table, and what they were measured on.
+
+    ``source`` names the file the report is from.
+    """
+    shown = rows.table(report)
+    headline = rows.headline_setting(tuple(row for row in shown if row.kind == "result"))
+    shown = tuple(row for row in shown if row.kind != "result" or row.setting == headline)
+    unit = format.unit_for(row.timing.median for row in shown if row.timing is not None)
+    notes = Notes()
+    titles = (
+        "artifact", "runtime", "size, KiB", "accuracy, % [95 %]", f"median, {unit.name}",
+        "time ÷ float32, same runtime [95 %]",
+    )  # fmt: skip
+    cells = [[cell.text + marks_of(cell) for cell in _cells(row, unit, notes)] for row in shown]
+    marked = "\n".join(f"- ({mark}) {text}" for mark, text in notes.all())
+    where = (
+        f"{report.title}, {format.counted(report.test_images, 'test image')}, measured on "
+        f"{measured_on(report.environment, setting(headline) if headline else '')}. A time ÷ below 1 is faster. Every "
+        f"sample is in `{source}`."
+    )
+    return "\n\n".join(part for part in (grid(titles, cells, words=2), marked, where) if part)
+
+
+def short_table(report: Report, source: str) -> str:
+    """What a reader decides by: the float32 and the int8-qat file of each format, and the float model on a GPU.
+
+    Raises:
+        RecordError: ``report``, which is from ``source``, has no such files or no baseline beside it.
+    """
+    found = rows.table(report)
+    headline = rows.headline_setting(tuple(row for row in found if row.kind == "result"))
+    shown = [row for row in found if row.setting == headline and row.scheme in ("float32", "int8-qat")]
+    shown = [row for row in shown if row.format != "keras" and row.timing is not None and row.baseline is not None]
+    baseline = next((row for row in found if row.kind == "baseline" and row.timing is not None), None)
+    if not shown or baseline is None:
+        raise RecordError(f"{source} has no files beside a float baseline; run: python -m benchmarks run mnist")
+    unit = format.unit_for(row.timing.median for row in shown)
+    titles = "file", "runtime", "size, KiB", "accuracy, %", f"one image, {unit.name}", "time ÷ GPU"
+    cells = [
+        (
+            row.name if row is not baseline else f"{row.name} on {row.environment.gpu}",
+            row.runtime or format.ABSENT,
+            format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes),
+            format.ABSENT if row.accuracy is None else format.percent(row.accuracy.value),
+            format.time(row.timing.median, unit),
+            "1" if row is baseline else format.ratio(row.time_to_baseline.value),
+        )
+        for row in (*shown, baseline)
+    ]
+    return (
+        f"{grid(titles, cells, words=2)}\n\n{format.counted(report.test_images, 'test image')}, one thread on "
+        f"{machine(report.environment)}; the GPU was measured elsewhere, one image at a time, without copies to it."
+    )
+
+
+def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
+    about_name = [row.absent["measurement"]] if row.kind == "no baseline" else []
+    ratio = row.time_to_float32
+    return (
+        Cell(row.name if row.elsewhere is None else f"{row.name}, {row.elsewhere}", notes.mark(*about_name)),
+        Cell(row.runtime or format.ABSENT),
+        Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes)),
+        Cell(format.ABSENT if row.accuracy is None else format.accuracy(row.accuracy)),
+        Cell(
+            format.ABSENT if row.timing is None else format.time(row.timing.median, unit),
+            notes.mark(*row.warnings, of=row.name),
+        ),
+        Cell(format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)),
+    )
