@@ -1,6 +1,6 @@
 """The suite ``microcontroller``: what does the generated C cost on a Cortex-M, and does it answer as TFLite Micro does?
 
-Executed instructions are counted in QEMU, where they are the same each time. They are no times: QEMU models neither
+Executed instructions are counted in QEMU, where they are the same each time. They are not timings: QEMU models neither
 pipelines nor memories. What TFLite Micro needs is not measured here; the figures beside are references (see
 ``REFERENCE``).
 """
@@ -227,8 +227,8 @@ def table(counts: Counts, source: str) -> str:
             "By level of optimisation: instructions, M / code without weights, B / stack, B:",
             _by_level(counts),
             _verdict(counts),
-            f"Counted with {'; '.join(counts.tools.values())} on {measured_on(counts.environment)}. Instructions are "
-            f"the same on every machine, and are no times. By function they are in `{source}`.",
+            f"Counted with {'; '.join(counts.tools.values())} on {measured_on(counts.environment)}. Instruction counts "
+            f"are the same on every machine, and are not timings. By function they are in `{source}`.",
         ]
     )
 

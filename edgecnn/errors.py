@@ -10,7 +10,7 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 ├── ModelError               a Keras model that cannot be loaded, trained or rebuilt
 ├── QuantizationError        a model or layer that cannot be quantised
 ├── ExportError              a conversion that failed or gave something else than asked for
-│   └── UnsupportedError     a combination that makes no sense, with the reason
+│   └── UnsupportedError     an unsupported combination, with the reason
 ├── ArtifactError            an exported file that is missing, damaged or not what its sidecar says
 ├── BundleError              a bundle that cannot be made, or that is damaged or not what its manifest says
 ├── DeviceError              a device that cannot be reached, or cannot do what was asked of it
@@ -81,7 +81,7 @@ class ExportError(EdgecnnError):
 
 
 class UnsupportedError(ExportError):
-    """A combination of scheme, format and options that makes no sense, with the reason."""
+    """An unsupported combination of scheme, format and options, with the reason."""
 
 
 class ArtifactError(EdgecnnError):

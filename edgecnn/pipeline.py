@@ -527,7 +527,7 @@ class _Run:
                 log.info("no tuning of %s.onnx: %s", scheme.name, error)  # export gives the reason as a row
 
     def export(self) -> Iterator[Artifact]:
-        """Every scheme in every format; one that makes no sense, or fails, becomes a Failure."""
+        """Every scheme in every format; one that is unsupported, or fails, becomes a Failure."""
         config = self.config
         model_sha256 = sha256_file(self.model)
         wanted = pairs([*map(format_named, config.formats)], [*map(scheme_named, config.schemes)])

@@ -634,7 +634,7 @@ class Result(Record, frozen=True, tag="result"):
 
 
 class Failure(Record, frozen=True, tag="failure"):
-    """A row that could not be made, with the reason. ``expected`` marks a combination that makes no sense."""
+    """A row that could not be made, with the reason. ``expected`` marks an unsupported combination."""
 
     subject: Text
     stage: Name
@@ -899,7 +899,7 @@ class TargetCheck(FileRecord, frozen=True):
 
 
 class Emulated(Record, frozen=True):
-    """What an int8 artifact costs as C on an emulated processor: ``instructions`` of one inference, which are no time.
+    """What an int8 artifact costs as C on an emulated processor. ``instructions`` are of one inference, and no timing.
 
     They are those of ``functions`` together. ``opt`` is the compiler's level of optimisation; ``compiler`` and
     ``emulator`` are what the two say of themselves. Bytes are those of the model alone: ``code`` without weights,
@@ -954,7 +954,7 @@ class ProcessorAnswers(Record, frozen=True, tag="answers"):
 
     ``emulator`` and ``runtime`` are what the two say of themselves, ``runtime_here`` is the runtime of the machine of
     the report. ``against_reference`` compares with the Keras model the file came from, ``against_here`` with the same
-    file on that machine. ``instructions`` are those of one inference, the median over the images, and are no time;
+    file on that machine. ``instructions`` are those of one inference, the median over the images, and are not timings;
     ``None`` where they could not be counted.
     """
 

@@ -49,7 +49,7 @@ SAME_BYTES = Tolerance(max_abs=0.0, mean_abs=0.0, agreement=1.0, accuracy_drop=0
 # more for all test images are compared on the first of them; a Parity says on how many.
 _TFLM_MACS = 40_000_000_000
 
-# How much steeper the outputs may answer to the logits than the reference does, by reference: a wrong scale shows
+# Largest difference in gain between the outputs and the reference: a wrong scale shows
 # here long before it changes a class (2 % on the weights of one layer: 0.9 to 2.1 %), while rounding does not
 # (files as exported: below 0.1 %). The ranges of post-training quantisation saturate, so int8 against the
 # float model is not judged by it (up to 1 % as exported).
@@ -267,7 +267,7 @@ def compare(
     )
     found = _violations(parity)
     if against != FLOAT and not has_float_operators(artifact):  # operators left in float do not saturate
-        found += _steeper(outputs, reference)
+        found += _gain_violations(outputs, reference)
     return parity.replace(violations=tuple(found))
 
 
@@ -308,7 +308,7 @@ def _violations(parity: Parity) -> list[str]:
     return found
 
 
-def _steeper(outputs: Float, reference: Float) -> list[str]:
+def _gain_violations(outputs: Float, reference: Float) -> list[str]:
     """Whether the logits behind ``outputs`` are those of ``reference`` times a factor too far from 1."""
     gain, deviation = gain_of(outputs, reference)
     if abs(gain) - 1.96 * deviation <= _GAIN:
@@ -320,7 +320,9 @@ def _steeper(outputs: Float, reference: Float) -> list[str]:
 
 
 def gain_of(outputs: Float, reference: Float) -> tuple[float, float]:
-    """How much steeper ``outputs`` are than ``reference``, both ``(n, classes)``, and its standard deviation.
+    """How much larger the gain of ``outputs`` is than that of ``reference``, as a share, and its standard deviation.
+
+    Both have shape ``(n, classes)``.
 
     Least squares along the change that logits make when all are multiplied by ``1 + gain``, so that noise and
     saturated probabilities weigh nothing.

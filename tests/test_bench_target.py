@@ -59,7 +59,7 @@ def test_costs_stand_beside_times(tmp_path: Path) -> None:
     assert (
         f"tiny-int8.tflite on cortex-m4: {cost.instructions:,} instructions, flash {cost.flash_bytes:,}" in ended.stdout
     )
-    assert "Instructions of one inference are no time" in ended.stdout
+    assert "Instruction counts of one inference are not timings" in ended.stdout
 
     sources = emulation.generate(read_graph(TINY.read_bytes(), "tiny"), "model")
     firmware = emulation.build(sources, "cortex-m4", tmp_path / "again")

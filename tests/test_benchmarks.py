@@ -394,7 +394,7 @@ def test_missed_microcontroller_bars_are_named(
 def test_reference_figures_are_told_apart_from_what_was_counted(counts: microcontroller.Counts) -> None:
     text = microcontroller.table(counts, "x")
     assert "reference figures, counted elsewhere and not by this suite" in text
-    assert "are no times" in text
+    assert "are not timings" in text
 
 
 def test_a_missing_microcontroller_row_is_an_error(counts: microcontroller.Counts) -> None:

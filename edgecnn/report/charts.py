@@ -22,7 +22,7 @@ from edgecnn.report import format
 from edgecnn.report.format import Unit
 from edgecnn.report.grid import label, setting
 from edgecnn.report.page import Page, shared_model
-from edgecnn.report.rows import Row, Versus
+from edgecnn.report.rows import BaselineComparison, Row
 from edgecnn.report.tables import cold_total
 
 # Okabe and Ito's colours: they can be told apart with any colour vision, on white and on black.
@@ -257,7 +257,7 @@ def draw(page: Page) -> Figures:
     emulated: tuple[Figure, ...] = ()
     if page.costs:
         title = "Instructions of one inference"
-        caption = "Executed by QEMU, in millions: fewer is better on the same processor. They are no times."
+        caption = "Executed by QEMU, in millions: fewer is better on the same processor. They are not timings."
         emulated = (
             Figure(title, caption, _svg(f"{page.letter}emulated", title, lambda c: _emulated(c, page), shared)),
         )
@@ -507,7 +507,7 @@ def _memory(canvas: _Canvas, rows: Sequence[Row]) -> None:
     _bar_axis(canvas, axes, rows, max(sizes), "memory above the empty process, MiB")
 
 
-def _baseline_names(beside: Sequence[Versus]) -> list[str]:
+def _baseline_names(beside: Sequence[BaselineComparison]) -> list[str]:
     return list(dict.fromkeys(one.baseline.name for one in beside))
 
 
@@ -532,7 +532,7 @@ def _emulated_name(cost: Emulated, shared: str) -> str:
     return f"{cost.artifact.removeprefix(shared)}  {cost.target.removeprefix('cortex-')}"
 
 
-def _against(canvas: _Canvas, beside: Sequence[Versus]) -> None:
+def _against(canvas: _Canvas, beside: Sequence[BaselineComparison]) -> None:
     rows = tuple({one.row.number: one.row for one in beside}.values())
     axes = canvas.axes(_height(rows))
     names = _baseline_names(beside)

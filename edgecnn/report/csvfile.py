@@ -6,7 +6,7 @@ import io
 from edgecnn.bench.comparison import AccuracyDifference
 from edgecnn.records import Estimate, Failure, Measurement, Summary
 from edgecnn.report.page import Page
-from edgecnn.report.rows import Row, Versus
+from edgecnn.report.rows import BaselineComparison, Row
 from edgecnn.report.tables import cold_total
 
 COLUMNS = (
@@ -100,17 +100,17 @@ def render(page: Page) -> bytes:
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for part in page.parts:
-        best: dict[int, Versus] = {}
+        best: dict[int, BaselineComparison] = {}
         for one in part.versus:
             best.setdefault(one.row.number, one)
         lines = [_row(row, best.get(row.number)) for row in part.rows]
-        lines += [_failure(failure) for failure in (*part.findings.failed, *part.findings.senseless)]
+        lines += [_failure(failure) for failure in (*part.findings.failed, *part.findings.unsupported)]
         for line in lines:
             writer.writerow({name: _guarded(value) for name, value in ({"report": part.letter} | line).items()})
     return text.getvalue().encode()
 
 
-def _row(row: Row, beside: Versus | None) -> dict[str, Value]:
+def _row(row: Row, beside: BaselineComparison | None) -> dict[str, Value]:
     line: dict[str, Value] = {
         "row": row.kind,
         "artifact": row.name,
@@ -216,7 +216,7 @@ def _estimate(name: str, unit: str, estimate: Estimate | AccuracyDifference | No
 
 def _failure(failure: Failure) -> dict[str, Value]:
     return {
-        "row": "makes no sense" if failure.expected else "failed",
+        "row": "unsupported" if failure.expected else "failed",
         "artifact": failure.subject,
         "stage": failure.stage,
         "error": failure.error,

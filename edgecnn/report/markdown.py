@@ -44,7 +44,7 @@ def _part(page: Page, level: int) -> list[str]:
         ("Verification", (page.verification,)),
         ("Layers", page.layers),
         ("Failures", (page.failed,)),
-        ("Not tried", (page.senseless,)),
+        ("Not tried", (page.unsupported,)),
     ):
         shown = [_grid(grid) for grid in grids if grid.rows]
         if title == "What the numbers are":

@@ -10,12 +10,12 @@ from edgecnn.report import format, tables
 from edgecnn.report.format import Unit
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Pairs, label, letters, listed, machine, setting
 from edgecnn.report.rows import (
+    BaselineComparison,
+    CodeComparison,
     Findings,
     FloatAccuracy,
-    InC,
     Row,
     Setting,
-    Versus,
     findings,
     float_accuracy,
     table,
@@ -48,14 +48,14 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     verification: Grid
     layers: tuple[Grid, ...]
     failed: Grid
-    senseless: Grid
+    unsupported: Grid
     method: Pairs
     environments: tuple[tuple[str, Pairs], ...]
     stages: Grid
     files: Grid
     reproduce: tuple[str, ...]
     rows: tuple[Row, ...]
-    versus: tuple[Versus, ...]
+    versus: tuple[BaselineComparison, ...]
     findings: Findings
     unit: Unit
     layer_errors: tuple[LayerErrors, ...]
@@ -101,7 +101,7 @@ def _page(report: Report, letter: str) -> Page:
         verification=tables.verification(report.parities),
         layers=tuple(map(tables.layers, report.layers)),
         failed=tables.failures("What failed, and why", found.failed),
-        senseless=tables.failures("Combinations that make no sense and were not tried", found.senseless),
+        unsupported=tables.failures("Unsupported combinations, not tried", found.unsupported),
         method=_method(report, rows, reference),
         environments=_environments(report),
         stages=tables.stages(report),
@@ -152,7 +152,7 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
     if len(found.front) > 1:
         names = listed(label(row) for row in found.front)
         sentences.append(f"Pareto front (nothing measured beats these in both time and accuracy): {names}.")
-    sentences += map(_against_c, found.in_c)
+    sentences += map(_against_c, found.as_code)
     if found.outside:
         sentences.append(f"Outside tolerance: {listed(_outside(row) for row in found.outside)}.")
     if found.unverified:
@@ -161,8 +161,8 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
     if found.failed:
         names = listed(f"{failure.subject} ({failure.stage})" for failure in found.failed)
         sentences.append(f"{format.count(len(found.failed))} failed: {names}.")
-    if found.senseless:
-        number = format.counted(len(found.senseless), "combination")
+    if found.unsupported:
+        number = format.counted(len(found.unsupported), "combination")
         sentences.append(f"Not tried: {number} that cannot work, listed below with the reason.")
     return tuple(sentences)
 
@@ -223,7 +223,7 @@ def _fastest(found: Findings, unit: Unit) -> str:
     return text
 
 
-def _against_c(one: InC) -> str:
+def _against_c(one: CodeComparison) -> str:
     """Which is faster on this machine, a runtime or the code that needs none."""
     assert one.litert.setting is not None
     where, name = f"On this machine ({setting(one.litert.setting)})", one.litert.name

@@ -159,7 +159,7 @@ class FloatAccuracy(msgspec.Struct, frozen=True):
     answers: Answers | None = None
 
 
-class Versus(msgspec.Struct, frozen=True):
+class BaselineComparison(msgspec.Struct, frozen=True):
     """A row beside a float baseline."""
 
     row: Row
@@ -167,14 +167,14 @@ class Versus(msgspec.Struct, frozen=True):
     found: Comparison
 
 
-class Compared(msgspec.Struct, frozen=True):
+class RankedRow(msgspec.Struct, frozen=True):
     """A row, and its time divided by the fastest row's."""
 
     row: Row
     ratio: Estimate
 
 
-class InC(msgspec.Struct, frozen=True):
+class CodeComparison(msgspec.Struct, frozen=True):
     """A model on LiteRT and as C code in one setting; ``ratio`` is the time of the C code divided by LiteRT's."""
 
     litert: Row
@@ -188,20 +188,20 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     ``smallest`` holds every artifact of the smallest size; ``tied`` those whose time cannot be told from the
     fastest's; ``next`` the first that can. ``front`` is the Pareto front in the headline setting: no other row not
     outside tolerance is both as fast and as accurate, and better in one of them. ``outside`` are rows outside
-    tolerance, ``unverified`` those that no verification covers. ``in_c`` are models that ran as C code too.
+    tolerance, ``unverified`` those that no verification covers. ``as_code`` are models that ran as C code too.
     """
 
     setting: Setting | None
     smallest: tuple[Row, ...]
     fastest: Row | None
-    tied: tuple[Compared, ...]
-    next: Compared | None
+    tied: tuple[RankedRow, ...]
+    next: RankedRow | None
     front: tuple[Row, ...]
     outside: tuple[Row, ...]
     unverified: tuple[Row, ...]
     failed: tuple[Failure, ...]
-    senseless: tuple[Failure, ...]
-    in_c: tuple[InC, ...] = ()
+    unsupported: tuple[Failure, ...]
+    as_code: tuple[CodeComparison, ...] = ()
 
 
 def measured_elsewhere(environment: Environment, device: str) -> str:
@@ -261,7 +261,7 @@ def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
     setting = headline_setting(tuple(good)) or headline_setting(tuple(exported))
     size = min((row.size_bytes for row in good if row.size_bytes is not None), default=None)
     ranked = sorted((row for row in good if row.setting == setting), key=_median)
-    compared = [Compared(row, _ratio(row, ranked[0])) for row in ranked[1:]]
+    compared = [RankedRow(row, _ratio(row, ranked[0])) for row in ranked[1:]]
     return Findings(
         setting=setting,
         smallest=tuple({row.sha256: row for row in good if row.size_bytes == size}.values()),
@@ -272,23 +272,23 @@ def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
         outside=tuple(row for row in exported if row.parities and not row.within_tolerance),
         unverified=tuple(row for row in exported if not row.parities),
         failed=tuple(failure for failure in failures if not failure.expected),
-        senseless=tuple(failure for failure in failures if failure.expected),
-        in_c=_in_c(report, exported),
+        unsupported=tuple(failure for failure in failures if failure.expected),
+        as_code=_in_c(report, exported),
     )
 
 
-def _in_c(report: Report, rows: Sequence[Row]) -> tuple[InC, ...]:
+def _in_c(report: Report, rows: Sequence[Row]) -> tuple[CodeComparison, ...]:
     """Each model that ran on LiteRT and, in the same setting, as C code: in the setting with the fewest threads."""
     results = _results(report)
     ran: dict[str, dict[tuple[Setting, tuple[str, ...]], Row]] = {"litert": {}, "c99": {}}
     for row in rows:
         if row.runtime in ran and row.setting is not None:
             ran[row.runtime].setdefault((row.setting, _model(results[row.number - 1])), row)
-    found: dict[tuple[str, ...], InC] = {}
+    found: dict[tuple[str, ...], CodeComparison] = {}
     for (where, model), litert in sorted(ran["litert"].items(), key=lambda one: one[0][0]):
         c99 = ran["c99"].get((where, model))
         if c99 is not None:
-            found.setdefault(model, InC(litert, c99, _ratio(c99, litert)))
+            found.setdefault(model, CodeComparison(litert, c99, _ratio(c99, litert)))
     return tuple(found.values())
 
 
@@ -312,11 +312,11 @@ def pareto_front(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(front)
 
 
-def versus(report: Report, rows: Sequence[Row]) -> tuple[Versus, ...]:
+def versus(report: Report, rows: Sequence[Row]) -> tuple[BaselineComparison, ...]:
     """Every result in ``rows``, which ``table(report)`` made, beside every float baseline; best baseline first."""
     results = _results(report)
     return tuple(
-        Versus(row, baseline, _compare(results[row.number - 1], baseline, report))
+        BaselineComparison(row, baseline, _compare(results[row.number - 1], baseline, report))
         for baseline in _baselines(report)
         for row in rows
         if row.kind == "result"

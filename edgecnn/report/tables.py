@@ -21,7 +21,7 @@ from edgecnn.records import (
 from edgecnn.report import format
 from edgecnn.report.format import Unit
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Tone, machine, setting, without_empty
-from edgecnn.report.rows import FloatBaseline, Row, Versus
+from edgecnn.report.rows import BaselineComparison, FloatBaseline, Row
 
 
 def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
@@ -184,7 +184,7 @@ def emulated(costs: tuple[Emulated, ...]) -> Grid:
     return Grid(
         caption=(
             "Each int8 file as C: the instructions of one inference of random bytes, executed by QEMU. It models no "
-            "pipeline, memory or cache, so instructions are no time and cannot be turned into one. Code is without "
+            "pipeline, memory or cache, so instruction counts are not timings. Code is without "
             "weights, flash with them; RAM is that of the model. Stack, input and output come on top of it."
         ),
         columns=columns,
@@ -225,7 +225,7 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
         caption=(
             "Each file in the runtime's own build for that processor, which QEMU emulates: differences to the same "
             "file here, on this machine, and to the Keras model it came from, and the executed instructions of one "
-            "inference, which are no time. LSB are steps of the output; float outputs have none, and differences "
+            "inference, which is not a timing. LSB are steps of the output; float outputs have none, and differences "
             "without them are in the output's unit."
         ),
         columns=columns,
@@ -261,7 +261,7 @@ def _apart(apart: Difference) -> tuple[Cell, Cell, Cell]:
     return largest, mean, _number(apart.agreement, format.percent)
 
 
-def baselines(beside: tuple[Versus, ...], unit: Unit) -> Grid:
+def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
     """The float baselines that rows are compared with, once each."""
     listed: list[FloatBaseline] = []
     for one in beside:
@@ -307,7 +307,7 @@ def _baseline(baseline: FloatBaseline, unit: Unit) -> tuple[Cell, ...]:
     )
 
 
-def against(beside: tuple[Versus, ...]) -> Grid:
+def against(beside: tuple[BaselineComparison, ...]) -> Grid:
     """Every row beside every float baseline."""
     notes = Notes()
     columns = (
@@ -335,7 +335,7 @@ def against(beside: tuple[Versus, ...]) -> Grid:
     return without_empty(grid, "copies", "copied")
 
 
-def _beside(one: Versus, notes: Notes) -> tuple[Cell, ...]:
+def _beside(one: BaselineComparison, notes: Notes) -> tuple[Cell, ...]:
     row, found = one.row, one.found
     assert row.setting is not None
 

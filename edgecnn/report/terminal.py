@@ -129,7 +129,7 @@ def _show_part(content: Page, console: Console) -> None:
         console.print(_table(content, numbers, marks))
     console.print()
     if content.costs:
-        console.print(_item("•", "As C on emulated processors. Instructions of one inference are no time."))
+        console.print(_item("•", "As C on emulated processors. Instruction counts of one inference are not timings."))
     for cost in content.costs:
         console.print(_item(" ", _cost(cost)))
     _show_answers(content.processors, shared_model(content), console)
@@ -144,7 +144,7 @@ def _show_part(content: Page, console: Console) -> None:
     for failure in content.failed.rows:
         what, stage, error, reason = (cell.text for cell in failure)
         console.print(_item("✗", f"{what}, {stage}: {error}: {reason}"))
-    for failure in content.senseless.rows:
+    for failure in content.unsupported.rows:
         what, stage, _, reason = (cell.text for cell in failure)
         console.print(_item("–", f"{what}, {stage}: {reason}"))
     if content.stages.rows:
