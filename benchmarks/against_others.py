@@ -421,4 +421,4 @@ def table(report: Report, source: str) -> str:
 
 
 def _text(ratio: Estimate) -> str:
-    return format.ratio_interval(ratio.value, ratio.low, ratio.high)
+    return str(format.ratio_interval(ratio.value, ratio.low, ratio.high))

@@ -357,7 +357,7 @@ def table(report: Report, source: str) -> str:
         if isinstance(row, Failure):
             return marked(format.ABSENT, f"{row.stage}: {row.error}: {row.reason}")
         timing = statistics.summary(row.measurement)
-        text = format.time_interval(timing.median, timing.low, timing.high, unit)
+        text = str(format.time_interval(timing.median, timing.low, timing.high, unit))
         # what it means is enough here, or nearly every cell would have a note with its own numbers
         return marked(text, *(warning.rpartition(": ")[2] for warning in statistics.warnings(row.measurement)))
 
@@ -396,7 +396,7 @@ def _ratios(report: Report) -> tuple[str, ...]:
         if isinstance(row_of(report, model, ending), Failure):
             return format.ABSENT
         estimate = to_float(report, model, ending)
-        return format.ratio_interval(estimate.value, estimate.low, estimate.high)
+        return str(format.ratio_interval(estimate.value, estimate.low, estimate.high))
 
     return (
         "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",

@@ -7,8 +7,9 @@ from edgecnn import pipeline
 from edgecnn.errors import RecordError
 from edgecnn.records import Report
 from edgecnn.report import format, rows
-from edgecnn.report.grid import Cell, Notes, machine, marks_of, setting
+from edgecnn.report.grid import Cell, Column, laid_out, machine, marks_of, setting
 from edgecnn.report.rows import Row
+from edgecnn.report.tables import estimate_text
 
 
 def run(path: Path, out: Path) -> Report:
@@ -25,19 +26,16 @@ def table(report: Report, source: str) -> str:
     headline = rows.headline_setting(tuple(row for row in shown if row.kind == "result"))
     shown = tuple(row for row in shown if row.kind != "result" or row.setting == headline)
     unit = format.unit_for(row.timing.median for row in shown if row.timing is not None)
-    notes = Notes()
-    titles = (
-        "artifact", "runtime", "size, KiB", "accuracy, % [95 %]", f"median, {unit.name}",
-        "time ÷ float32, same runtime [95 %]",
-    )  # fmt: skip
-    cells = [[cell.text + marks_of(cell) for cell in _cells(row, unit, notes)] for row in shown]
-    marked = "\n".join(f"- ({mark}) {text}" for mark, text in notes.all())
+    results = laid_out("", _columns(unit), shown)
+    marked = "\n".join(f"- ({mark}) {text}" for mark, text in results.notes)
+    cells = [[cell.text + marks_of(cell) for cell in row] for row in results.rows]
+    table = grid([column.title for column in results.columns], cells, words=2)
     where = (
         f"{report.title}, {format.counted(report.test_images, 'test image')}, measured on "
         f"{measured_on(report.environment, setting(headline) if headline else '')}. A time ÷ below 1 is faster. Every "
         f"sample is in `{source}`."
     )
-    return "\n\n".join(part for part in (grid(titles, cells, words=2), marked, where) if part)
+    return "\n\n".join(part for part in (table, marked, where) if part)
 
 
 def short_table(report: Report, source: str) -> str:
@@ -72,17 +70,26 @@ def short_table(report: Report, source: str) -> str:
     )
 
 
-def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
-    about_name = [row.absent["measurement"]] if row.kind == "no baseline" else []
-    ratio = row.time_to_float32
+def _columns(unit: format.Unit) -> tuple[Column, ...]:
+    def name(row: Row) -> Cell:
+        notes = (row.absent["measurement"],) if row.kind == "no baseline" else ()
+        return Cell(row.name if row.elsewhere is None else f"{row.name}, {row.elsewhere}", notes=notes)
+
+    def accuracy(row: Row) -> Cell:
+        return Cell(format.ABSENT if row.accuracy is None else str(format.accuracy(row.accuracy)))
+
+    def median(row: Row) -> Cell:
+        text = format.ABSENT if row.timing is None else format.time(row.timing.median, unit)
+        return Cell(text, notes=row.warnings, of=row.name)
+
+    def ratio(row: Row) -> Cell:
+        return Cell(format.ABSENT if row.time_to_float32 is None else str(estimate_text(row.time_to_float32)))
+
     return (
-        Cell(row.name if row.elsewhere is None else f"{row.name}, {row.elsewhere}", notes.mark(*about_name)),
-        Cell(row.runtime or format.ABSENT),
-        Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes)),
-        Cell(format.ABSENT if row.accuracy is None else format.accuracy(row.accuracy)),
-        Cell(
-            format.ABSENT if row.timing is None else format.time(row.timing.median, unit),
-            notes.mark(*row.warnings, of=row.name),
-        ),
-        Cell(format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)),
+        Column("artifact", name),
+        Column("runtime", lambda row: Cell(row.runtime or format.ABSENT)),
+        Column("size, KiB", lambda row: Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes))),
+        Column("accuracy, % [95 %]", accuracy),
+        Column(f"median, {unit.name}", median),
+        Column("time ÷ float32, same runtime [95 %]", ratio),
     )

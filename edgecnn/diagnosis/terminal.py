@@ -28,7 +28,7 @@ def show_path(path: AccuracyPath, console: Console | None = None) -> None:
         table.add_row(
             Text(step.name + mark),
             fmt.count(step.accuracy.correct),
-            fmt.accuracy(step.accuracy),
+            str(fmt.accuracy(step.accuracy)),
             "" if start else fmt.points(step.change),
             "" if start else fmt.count(step.gained),
             "" if start else fmt.count(step.lost),

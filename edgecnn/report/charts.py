@@ -306,7 +306,7 @@ def _timing_tip(timing: Summary, unit: Unit) -> str:
 
 
 def _estimate_tip(estimate: Estimate) -> str:
-    return format.ratio_interval(estimate.value, estimate.low, estimate.high)
+    return str(format.ratio_interval(estimate.value, estimate.low, estimate.high))
 
 
 def _name_tip(row: Row) -> str:

@@ -221,14 +221,14 @@ def _judged(row: RowChange) -> list[tuple[str, Verdict]]:
 def latency_text(change: Change) -> str:
     """A ratio of times with its interval."""
     low, high = (0.0, math.inf) if change.low is None or change.high is None else (change.low, change.high)
-    return format.ratio_interval(change.change, low, high)
+    return str(format.ratio_interval(change.change, low, high))
 
 
 def accuracy_text(change: Change) -> str:
     """A loss of accuracy in points with its interval; a gain is negative."""
     assert change.low is not None  # counts always have an interval
     assert change.high is not None
-    return format.points_interval(change.change, change.low, change.high)
+    return str(format.points_interval(change.change, change.low, change.high))
 
 
 def _named(key: _Key) -> str:

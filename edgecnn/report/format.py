@@ -8,6 +8,7 @@ significant digits.
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,16 @@ from edgecnn.records import Accuracy
 
 ABSENT = "—"
 _MOST_DECIMALS = 12
+
+
+class Interval(NamedTuple):
+    """A number as text, and its interval in brackets, which is empty where nothing is uncertain."""
+
+    value: str
+    bracket: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.bracket}" if self.bracket else self.value
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -42,10 +53,10 @@ def time(seconds: float, unit: Unit) -> str:
     return significant(seconds * unit.per_second)
 
 
-def time_interval(value: float, low: float, high: float, unit: Unit) -> str:
+def time_interval(value: float, low: float, high: float, unit: Unit) -> Interval:
     """A time with its interval: ``41.2 [40.9, 41.6]``."""
     value, low, high = (number * unit.per_second for number in (value, low, high))
-    return f"{significant(value)} {_bracket(low, high, _decimals(value, 3))}"
+    return Interval(significant(value), _bracket(low, high, _decimals(value, 3)))
 
 
 def duration(seconds: float) -> str:
@@ -115,10 +126,10 @@ def percent(share: float) -> str:
     return f"{share * 100:.2f}"
 
 
-def accuracy(value: Accuracy) -> str:
+def accuracy(value: Accuracy) -> Interval:
     """Accuracy in percent with its 95 % interval, without the sign: ``98.71 [98.47, 98.91]``."""
     low, high = value.interval
-    return f"{percent(value.value)} [{percent(low)}, {percent(high)}]"
+    return Interval(percent(value.value), f"[{percent(low)}, {percent(high)}]")
 
 
 def points(difference: float) -> str:
@@ -127,12 +138,12 @@ def points(difference: float) -> str:
     return text.lstrip("+−") if text in ("+0.00", "−0.00") else text
 
 
-def points_interval(value: float, low: float, high: float) -> str:
+def points_interval(value: float, low: float, high: float) -> Interval:
     """A difference in percentage points with its interval: ``−0.10 [−0.24, +0.04]``; alone where it is certain."""
     if value == low == high:
-        return points(value)
+        return Interval(points(value))
     low, high = math.floor(round(low * 100, 6)) / 100, math.ceil(round(high * 100, 6)) / 100
-    return f"{points(value)} [{points(low)}, {points(high)}]"
+    return Interval(points(value), f"[{points(low)}, {points(high)}]")
 
 
 def ratio(value: float) -> str:
@@ -140,9 +151,11 @@ def ratio(value: float) -> str:
     return f"{value:,.{_ratio_decimals(value)}f}"
 
 
-def ratio_interval(value: float, low: float, high: float) -> str:
+def ratio_interval(value: float, low: float, high: float) -> Interval:
     """A ratio with its interval: ``0.312 [0.298, 0.330]``; only the ratio where nothing is uncertain."""
-    return ratio(value) if value == low == high else f"{ratio(value)} {_bracket(low, high, _ratio_decimals(value))}"
+    if value == low == high:
+        return Interval(ratio(value))
+    return Interval(ratio(value), _bracket(low, high, _ratio_decimals(value)))
 
 
 def tick(value: float) -> str:

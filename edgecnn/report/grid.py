@@ -1,8 +1,8 @@
 """Tables and their notes as plain text, ready for any output format to escape and lay out."""
 
 import re
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,24 +24,42 @@ COMMAND = re.compile(r"(?<!`)`([\w .=-]+)`(?!`)")
 _NUMBER = re.compile(r"[-+−]?\d(?:[\d.,]*\d)?(?:\s?%)?")
 
 
-class Column(msgspec.Struct, frozen=True):
-    """A column's heading, whether it holds numbers, and a name to find it by."""
-
-    title: str
-    numeric: bool = False
-    key: str = ""
-
-
 class Cell(msgspec.Struct, frozen=True):
-    """A cell's text, the marks of the notes that belong to it, and how it is to be taken.
+    """A cell's text, and behind it in brackets an interval or a setting, which short views leave out.
 
-    ``value`` is the number behind the text, to sort by.
+    ``value`` is the number behind the text, to sort by. ``notes`` are sentences that belong to the cell, ``of`` whose
+    they are where cells share them (see ``Notes.mark``); ``marks`` are their letters, which ``laid_out`` gives.
     """
 
-    text: str
-    marks: tuple[str, ...] = ()
+    short: str
+    bracket: str = ""
+    notes: tuple[str, ...] = ()
     tone: Tone = ""
     value: float | None = None
+    of: str | None = None
+    marks: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All of it: ``98.71 [98.47, 98.91]``."""
+        return f"{self.short} {self.bracket}" if self.bracket else self.short
+
+    def noted(self, notes: tuple[str, ...], of: str | None = None) -> "Cell":
+        """The same cell with these notes."""
+        return msgspec.structs.replace(self, notes=notes, of=of)
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column: its heading, what it shows of an item, a name to find it by, and whether it holds numbers.
+
+    An ``optional`` column is left out where it would be empty.
+    """
+
+    title: str
+    cell: Callable[[Any], Cell]
+    key: str = ""
+    numeric: bool = False
+    optional: bool = False
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,33 +75,26 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
     left_out: Pairs = ()
 
 
-def without_empty(grid: Grid, *keys: str) -> Grid:
-    """``grid`` without those of the columns called ``keys`` that say nothing in any row; marks are given anew."""
-    empty = [
-        place
-        for place, column in enumerate(grid.columns)
-        if column.key in keys and all(row[place].text == format.ABSENT for row in grid.rows)
-    ]
-    kept = [place for place in range(len(grid.columns)) if place not in empty]
-    texts = dict(grid.notes)
-    old = dict.fromkeys(mark for row in grid.rows for place in kept for mark in row[place].marks)
-    new = {mark: letters(number) for number, mark in enumerate(sorted(old, key=list(texts).index))}
-    left_out = []
-    for place in empty:
-        why = dict.fromkeys(texts[mark] for row in grid.rows for mark in row[place].marks)
-        if why:
-            left_out.append((grid.columns[place].title, "; ".join(why)))
-    return msgspec.structs.replace(
-        grid,
-        columns=tuple(grid.columns[place] for place in kept),
-        rows=tuple(
-            tuple(
-                msgspec.structs.replace(row[place], marks=tuple(new[mark] for mark in row[place].marks))
-                for place in kept
-            )
-            for row in grid.rows
-        ),
-        notes=tuple((new[mark], text) for mark, text in grid.notes if mark in new),
+def laid_out(caption: str, columns: Sequence[Column], items: Sequence[Any]) -> Grid:
+    """A table with a row for each of ``items``, without those optional columns that say nothing in any row."""
+    kept, left_out = [], []
+    for column in columns:
+        cells = [column.cell(item) for item in items]
+        if column.optional and all(cell.text == format.ABSENT for cell in cells):
+            if why := dict.fromkeys(note for cell in cells for note in cell.notes):
+                left_out.append((column.title, "; ".join(why)))
+        else:
+            kept.append((column, cells))
+    notes = Notes()
+    rows = tuple(
+        tuple(msgspec.structs.replace(cell, marks=notes.mark(*cell.notes, of=cell.of)) for cell in row)
+        for row in zip(*(cells for _, cells in kept), strict=True)
+    )
+    return Grid(
+        caption=caption,
+        columns=tuple(column for column, _ in kept),
+        rows=rows,
+        notes=notes.all(),
         left_out=tuple(left_out),
     )
 

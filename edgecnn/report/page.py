@@ -8,7 +8,7 @@ from edgecnn.bench.statistics import P99_SAMPLES, difference, inverse, machine_w
 from edgecnn.records import Emulated, Environment, LayerErrors, Report
 from edgecnn.report import format, tables
 from edgecnn.report.format import Unit
-from edgecnn.report.grid import Cell, Column, Grid, Notes, Pairs, label, letters, listed, machine, setting
+from edgecnn.report.grid import Cell, Column, Grid, Pairs, label, laid_out, letters, listed, machine, setting
 from edgecnn.report.rows import (
     BaselineComparison,
     CodeComparison,
@@ -248,24 +248,25 @@ def _outside(row: Row) -> str:
 
 def side_by_side(parts: tuple[Page, ...]) -> Grid:
     """The medians of all reports, one column each: what has the same name and setting stands in one row."""
-    notes = Notes()
     unit = format.unit_for(row.timing.median for part in parts for row in part.rows if row.timing is not None)
     found: dict[tuple[str, str, Setting], dict[str, Row]] = {}
     for part in parts:
         for row in part.rows:
             if row.kind == "result" and row.setting is not None:
                 found.setdefault((row.name, row.runtime or "", row.setting), {}).setdefault(part.letter, row)
-    rows = []
-    for (name, runtime, where), shown in found.items():
-        differing = len({row.sha256 for row in shown.values()}) > 1
-        other = notes.mark("the files differ: their hashes are not equal") if differing else ()
-        cells = [Cell(name, other), Cell(f"{runtime} [{setting(where)}]")]
-        for part in parts:
-            timing = shown[part.letter].timing if part.letter in shown else None
-            cells.append(
-                Cell(format.ABSENT) if timing is None else Cell(median_text(timing, unit), value=timing.median)
-            )
-        rows.append(tuple(cells))
+
+    def name(rows: dict[str, Row]) -> Cell:
+        first, *others = rows.values()
+        differing = any(row.sha256 != first.sha256 for row in others)
+        return Cell(first.name, notes=("the files differ: their hashes are not equal",) if differing else ())
+
+    def median(part: Page) -> Column:
+        def cell(rows: dict[str, Row]) -> Cell:
+            row = rows.get(part.letter)
+            return Cell(format.ABSENT) if row is None or row.timing is None else tables.median_cell(row.timing, unit)
+
+        return Column(f"{part.letter}, {unit.name} [95 %]", cell, numeric=True)
+
     machines = {part.environment.machine for part in parts}
     caption = (
         "Median time of one call. The columns come from different machines: they are shown side by side and not ranked."
@@ -273,16 +274,12 @@ def side_by_side(parts: tuple[Page, ...]) -> Grid:
         else "Median time of one call. The columns are separate measurements on one machine and share no rounds, so "
         "small differences between them mean nothing; `edgecnn compare` judges them."
     )
-    return Grid(
-        caption=caption,
-        columns=(
-            Column("artifact", key="artifact"),
-            Column("runtime [setting]", key="runtime"),
-            *(Column(f"{part.letter}, {unit.name} [95 %]", numeric=True) for part in parts),
-        ),
-        rows=tuple(rows),
-        notes=notes.all(),
+    columns = (
+        Column("artifact", name, "artifact"),
+        Column("runtime [setting]", lambda rows: tables.runtime_cell(next(iter(rows.values()))), "runtime"),
+        *map(median, parts),
     )
+    return laid_out(caption, columns, [*found.values()])
 
 
 def _cautions(report: Report) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The tables of a report: rows and records as cells of text."""
+"""The tables of a report: each column says what it shows of a row or a record."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,156 +11,203 @@ from edgecnn.records import (
     Emulated,
     Estimate,
     Failure,
+    LayerError,
     LayerErrors,
     Parity,
     ProcessorAnswers,
     Report,
+    StageTime,
     Summary,
     Tolerance,
 )
 from edgecnn.report import format
 from edgecnn.report.format import Unit
-from edgecnn.report.grid import Cell, Column, Grid, Notes, Tone, machine, setting, without_empty
+from edgecnn.report.grid import Cell, Column, Grid, Tone, laid_out, machine, setting
 from edgecnn.report.rows import BaselineComparison, FloatBaseline, Row
 
 
 def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
     """The main table: what every row is, how accurate and how fast."""
-    notes = Notes()
+
+    def shown(field: str, cell: Callable[[Row], Cell | None]) -> Callable[[Row], Cell]:
+        """What ``cell`` makes of a row, else the reason why its ``field`` is absent."""
+
+        def of(row: Row) -> Cell:
+            reason = row.absent.get(field)
+            return cell(row) or Cell(format.ABSENT, notes=() if reason is None else (reason,))
+
+        return of
+
+    def text(field: str) -> Callable[[Row], Cell]:
+        return shown(field, lambda row: None if getattr(row, field) is None else Cell(getattr(row, field)))
+
+    def number(field: str, text: Callable[[Any], str]) -> Callable[[Row], Cell]:
+        return shown(field, lambda row: None if getattr(row, field) is None else _number(getattr(row, field), text))
+
+    def timed(field: str, of: Callable[[Summary], Estimate | None]) -> Callable[[Row], Cell]:
+        def cell(row: Row) -> Cell | None:
+            time = None if row.timing is None else of(row.timing)
+            return None if time is None else _time(time, unit)
+
+        return shown(field, cell)
+
+    def p50(row: Row) -> Cell | None:
+        if row.timing is None:
+            return None
+        return median_cell(row.timing, unit).noted(row.warnings, of=f"row {row.number}")
+
+    def parity(row: Row) -> Cell | None:
+        return _parity(row.violations) if row.parities else None
+
     columns = (
-        Column("#", numeric=True, key="number"),
-        Column("artifact", key="artifact"),
-        Column("scheme"),
-        Column("runtime [setting]", key="runtime"),
-        Column("size, KiB", numeric=True, key="size"),
-        Column("size ÷ float32 (same format)", numeric=True, key="size_ratio"),
-        Column("accuracy, % [95 %]", numeric=True, key="accuracy"),
-        Column("points to float Keras", numeric=True, key="points"),
-        Column(f"p50, {unit.name} [95 %]", numeric=True, key="p50"),
-        Column("time ÷ float32 (same runtime)", numeric=True, key="to_float32"),
-        Column("time ÷ float baseline", numeric=True, key="to_baseline"),
-        Column("parity", key="parity"),
-        Column(f"p90, {unit.name} [95 %]", numeric=True),
-        Column(f"p99, {unit.name} [95 %]", numeric=True, key="p99"),
-        Column(f"end to end, {unit.name} [95 %]", numeric=True, key="end_to_end"),
-        Column("images/s", numeric=True),
-    )
-    grid = Grid(
-        caption="Below 1 in a “time ÷” column is faster than what it is divided by, above 1 slower.",
-        columns=columns,
-        rows=tuple(_result(row, unit, notes) for row in rows),
-        notes=notes.all(),
-    )
-    return without_empty(
-        grid, "size_ratio", "accuracy", "points", "to_float32", "to_baseline", "parity", "p99", "end_to_end"
-    )
-
-
-def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
-    def cell(
-        field: str, text: str | None, value: float | None = None, marks: tuple[str, ...] = (), tone: Tone = ""
-    ) -> Cell:
-        if text is not None:
-            return Cell(text, marks, tone, value)
-        reason = row.absent.get(field)
-        return Cell(format.ABSENT, notes.mark(reason) if reason else ())
-
-    def quotient(field: str, estimate: Estimate | None, marks: tuple[str, ...] = ()) -> Cell:
-        return cell(field, None, marks=marks) if estimate is None else _estimate_cell(estimate, marks)
-
-    about_name: tuple[str, ...] = ()
-    if row.kind == "no baseline":
-        about_name = notes.mark(row.absent["measurement"])
-    if row.elsewhere is not None:
-        about_name = notes.mark(f"{row.elsewhere} ({row.environment.machine}): never ranked")
-    about_baseline: tuple[str, ...] = ()
-    if row.baseline is not None:
-        text = f"divided by {row.baseline.name}"
-        if row.foreign_baseline is not None:
-            text = f"divided by {row.baseline.model}, {row.baseline.elsewhere} ({row.foreign_baseline.machine})"
-        about_baseline = notes.mark(text)
-
-    timing, whole = row.timing, row.end_to_end
-    tone: Tone = "" if row.kind == "result" else "aside"
-    warned = notes.mark(*row.warnings, of=f"row {row.number}")
-    p99 = None if timing is None else timing.p99
-    return (
-        Cell(format.count(row.number), tone=tone, value=row.number),
-        cell("name", row.name, None, about_name, tone),
-        cell("scheme", row.scheme),
-        cell("runtime", None if row.setting is None else f"{row.runtime} [{setting(row.setting)}]"),
-        cell("size_bytes", None if row.size_bytes is None else format.kib(row.size_bytes), row.size_bytes),
-        cell("size_ratio", None if row.size_ratio is None else format.ratio(row.size_ratio), row.size_ratio),
-        cell(
-            "accuracy",
-            None if row.accuracy is None else format.accuracy(row.accuracy),
-            None if row.accuracy is None else row.accuracy.value,
+        Column("#", _row_number, "number", numeric=True),
+        Column("artifact", _name, "artifact"),
+        Column("scheme", text("scheme")),
+        Column("runtime [setting]", runtime_cell, "runtime"),
+        Column("size, KiB", number("size_bytes", format.kib), "size", numeric=True),
+        Column(
+            "size ÷ float32 (same format)",
+            number("size_ratio", format.ratio),
+            "size_ratio",
+            numeric=True,
+            optional=True,
         ),
-        cell("accuracy_points", points_text(row), row.accuracy_points),
-        cell("p50", None, None) if timing is None else Cell(median_text(timing, unit), warned, value=timing.median),
-        quotient("time_to_float32", row.time_to_float32),
-        quotient("time_to_baseline", row.time_to_baseline, about_baseline),
-        _parity_cell(row.violations, notes) if row.parities else cell("parity", None),
-        cell("p90", None) if timing is None else _time_cell(timing.p90, unit),
-        cell("p99", None) if p99 is None else _time_cell(p99, unit),
-        cell("end_to_end", None) if whole is None else Cell(median_text(whole, unit), value=whole.median),
-        cell("images_per_s", None) if timing is None else _number(timing.throughput, format.rate),
+        Column("accuracy, % [95 %]", shown("accuracy", _accuracy), "accuracy", numeric=True, optional=True),
+        Column("points to float Keras", shown("accuracy_points", _points), "points", numeric=True, optional=True),
+        Column(f"p50, {unit.name} [95 %]", shown("p50", p50), "p50", numeric=True),
+        Column(
+            "time ÷ float32 (same runtime)",
+            shown("time_to_float32", _to_float32),
+            "to_float32",
+            numeric=True,
+            optional=True,
+        ),
+        Column(
+            "time ÷ float baseline",
+            shown("time_to_baseline", _to_baseline),
+            "to_baseline",
+            numeric=True,
+            optional=True,
+        ),
+        Column("parity", shown("parity", parity), "parity", optional=True),
+        Column(f"p90, {unit.name} [95 %]", timed("p90", lambda timing: timing.p90), numeric=True),
+        Column(f"p99, {unit.name} [95 %]", timed("p99", lambda timing: timing.p99), "p99", numeric=True, optional=True),
+        Column(
+            f"end to end, {unit.name} [95 %]",
+            shown("end_to_end", lambda row: None if row.end_to_end is None else median_cell(row.end_to_end, unit)),
+            "end_to_end",
+            numeric=True,
+            optional=True,
+        ),
+        Column("images/s", shown("images_per_s", _throughput), numeric=True),
     )
+    return laid_out("Below 1 in a “time ÷” column is faster than what it is divided by, above 1 slower.", columns, rows)
+
+
+def _tone(row: Row) -> Tone:
+    return "" if row.kind == "result" else "aside"
+
+
+def _row_number(row: Row) -> Cell:
+    return Cell(format.count(row.number), tone=_tone(row), value=row.number)
+
+
+def _name(row: Row) -> Cell:
+    notes = (row.absent["measurement"],) if row.kind == "no baseline" else ()
+    if row.elsewhere is not None:
+        notes = (f"{row.elsewhere} ({row.environment.machine}): never ranked",)
+    return Cell(row.name, notes=notes, tone=_tone(row))
+
+
+def runtime_cell(row: Row) -> Cell:
+    """Where a row ran: its runtime, and the setting in brackets."""
+    return Cell(format.ABSENT) if row.setting is None else Cell(row.runtime or "", f"[{setting(row.setting)}]")
+
+
+def _accuracy(row: Row) -> Cell | None:
+    return None if row.accuracy is None else _interval(format.accuracy(row.accuracy), row.accuracy.value)
+
+
+def _points(row: Row) -> Cell | None:
+    text = points_text(row)
+    return None if text is None else _interval(text, row.accuracy_points)
+
+
+def _to_float32(row: Row) -> Cell | None:
+    return None if row.time_to_float32 is None else _estimate(row.time_to_float32)
+
+
+def _throughput(row: Row) -> Cell | None:
+    return None if row.timing is None else _number(row.timing.throughput, format.rate)
+
+
+def _to_baseline(row: Row) -> Cell | None:
+    if row.time_to_baseline is None or row.baseline is None:
+        return None
+    text = f"divided by {row.baseline.name}"
+    if row.foreign_baseline is not None:
+        text = f"divided by {row.baseline.model}, {row.baseline.elsewhere} ({row.foreign_baseline.machine})"
+    return _estimate(row.time_to_baseline).noted((text,))
 
 
 def resources(rows: tuple[Row, ...]) -> Grid:
     """How every row starts, and what memory and energy it takes; columns that nothing is known of are left out."""
-    notes = Notes()
+
+    def cold(part: Callable[[ColdStart], float]) -> Callable[[Row], Cell]:
+        def cell(row: Row) -> Cell:
+            return _number(None if row.cold_start is None else part(row.cold_start), _milliseconds)
+
+        return cell
+
+    def optional(title: str, cell: Callable[[Row], Cell], key: str) -> Column:
+        return Column(title, cell, key, numeric=True, optional=True)
+
     columns = (
-        Column("#", numeric=True, key="number"),
-        Column("artifact", key="artifact"),
-        Column("runtime [setting]", key="runtime"),
-        Column("import, ms", numeric=True, key="import"),
-        Column("load, ms", numeric=True, key="load"),
-        Column("first inference, ms", numeric=True, key="first"),
-        Column("to the first answer, ms", numeric=True, key="cold"),
-        Column("memory, MiB", numeric=True, key="memory"),
-        Column("runtime's arena, KiB", numeric=True, key="arena"),
-        Column("energy, mJ per inference", numeric=True, key="energy"),
+        Column("#", lambda row: _number(row.number, format.count), "number", numeric=True),
+        Column("artifact", lambda row: Cell(row.name), "artifact"),
+        Column("runtime [setting]", runtime_cell, "runtime"),
+        optional("import, ms", cold(lambda start: start.import_s), "import"),
+        optional("load, ms", _load, "load"),
+        optional("first inference, ms", cold(lambda start: start.first_s), "first"),
+        optional("to the first answer, ms", _first_answer, "cold"),
+        optional("memory, MiB", lambda row: _number(row.memory_bytes, format.mib), "memory"),
+        optional("runtime's arena, KiB", _arena, "arena"),
+        optional("energy, mJ per inference", _energy, "energy"),
     )
-    grid = Grid(
-        caption=(
-            "How a fresh process starts (medians), how much memory it takes above the empty process at its peak, and "
-            "the energy of an inference where a counter of the machine could be read."
-        ),
-        columns=columns,
-        rows=tuple(_resource(row, notes) for row in rows if row.kind == "result"),
-        notes=notes.all(),
+    return laid_out(
+        "How a fresh process starts (medians), how much memory it takes above the empty process at its peak, and the "
+        "energy of an inference where a counter of the machine could be read.",
+        columns,
+        [row for row in rows if row.kind == "result"],
     )
-    return without_empty(grid, *(column.key for column in columns[3:]))
 
 
-def _resource(row: Row, notes: Notes) -> tuple[Cell, ...]:
-    measurement, cold = row.measurement, row.cold_start
-    assert measurement is not None
-    fresh = f"medians of {format.count(len(measurement.cold_starts))} fresh processes"
-    processes = () if cold is None else notes.mark(fresh)
-    energy = measurement.energy
-    counter: tuple[str, ...] = ()
-    if energy is not None:
-        counter = notes.mark(
-            f"{energy.counter}, which covers all that runs on the package, over "
-            f"{format.counted(energy.inferences, 'inference')}",
-            of=f"row {row.number}",
-        )
-    arena = None if measurement.memory is None else measurement.memory.arena_bytes
-    return (
-        Cell(format.count(row.number), value=row.number),
-        Cell(row.name),
-        Cell(format.ABSENT if row.setting is None else f"{row.runtime or ''} [{setting(row.setting)}]"),
-        _number(None if cold is None else cold.import_s, _milliseconds),
-        _number(measurement.load_s if cold is None else cold.load_s, _milliseconds),
-        _number(None if cold is None else cold.first_s, _milliseconds),
-        _number(None if cold is None else cold_total(cold), _milliseconds, processes),
-        _number(row.memory_bytes, format.mib),
-        _number(arena, format.kib),
-        _number(row.joules, format.millijoules, counter),
+def _load(row: Row) -> Cell:
+    assert row.measurement is not None
+    return _number(row.measurement.load_s if row.cold_start is None else row.cold_start.load_s, _milliseconds)
+
+
+def _first_answer(row: Row) -> Cell:
+    if row.cold_start is None or row.measurement is None:
+        return Cell(format.ABSENT)
+    fresh = f"medians of {format.count(len(row.measurement.cold_starts))} fresh processes"
+    return _number(cold_total(row.cold_start), _milliseconds).noted((fresh,))
+
+
+def _arena(row: Row) -> Cell:
+    memory = None if row.measurement is None else row.measurement.memory
+    return _number(None if memory is None else memory.arena_bytes, format.kib)
+
+
+def _energy(row: Row) -> Cell:
+    energy = None if row.measurement is None else row.measurement.energy
+    if energy is None:
+        return Cell(format.ABSENT)
+    counter = (
+        f"{energy.counter}, which covers all that runs on the package, over "
+        f"{format.counted(energy.inferences, 'inference')}"
     )
+    return _number(row.joules, format.millijoules).noted((counter,), of=f"row {row.number}")
 
 
 def cold_total(cold: ColdStart) -> float:
@@ -170,79 +217,93 @@ def cold_total(cold: ColdStart) -> float:
 
 def emulated(costs: tuple[Emulated, ...]) -> Grid:
     """What artifacts cost as C on emulated processors."""
-    notes = Notes()
+
+    def target(cost: Emulated) -> Cell:
+        return Cell(cost.target, notes=(f"{cost.compiler} {cost.opt}, {cost.emulator}",))
+
+    def counted(title: str, number: Callable[[Emulated], int | None], key: str) -> Column:
+        return Column(title, lambda cost: _number(number(cost), format.count), key, numeric=True)
+
     columns = (
-        Column("artifact", key="artifact"),
-        Column("processor"),
-        Column("instructions, millions", numeric=True, key="instructions"),
-        Column("code, bytes", numeric=True, key="code"),
-        Column("flash, bytes", numeric=True, key="flash"),
-        Column("RAM, bytes", numeric=True, key="ram"),
-        Column("of it arena, bytes", numeric=True, key="arena"),
-        Column("stack, bytes", numeric=True, key="stack"),
+        Column("artifact", lambda cost: Cell(cost.artifact), "artifact"),
+        Column("processor", target),
+        Column(
+            "instructions, millions",
+            lambda cost: _number(cost.instructions, format.millions),
+            "instructions",
+            numeric=True,
+        ),
+        counted("code, bytes", lambda cost: cost.code_bytes, "code"),
+        counted("flash, bytes", lambda cost: cost.flash_bytes, "flash"),
+        counted("RAM, bytes", lambda cost: cost.ram_bytes, "ram"),
+        counted("of it arena, bytes", lambda cost: cost.arena_bytes, "arena"),
+        counted("stack, bytes", lambda cost: cost.stack_bytes, "stack"),
     )
-    return Grid(
-        caption=(
-            "Each int8 file as C: the instructions of one inference of random bytes, executed by QEMU. It models no "
-            "pipeline, memory or cache, so instruction counts are not timings. Code is without "
-            "weights, flash with them; RAM is that of the model. Stack, input and output come on top of it."
-        ),
-        columns=columns,
-        rows=tuple(
-            (
-                Cell(cost.artifact),
-                Cell(cost.target, notes.mark(f"{cost.compiler} {cost.opt}, {cost.emulator}")),
-                Cell(format.millions(cost.instructions), value=cost.instructions),
-                _number(cost.code_bytes, format.count),
-                _number(cost.flash_bytes, format.count),
-                _number(cost.ram_bytes, format.count),
-                _number(cost.arena_bytes, format.count),
-                _number(cost.stack_bytes, format.count),
-            )
-            for cost in costs
-        ),
-        notes=notes.all(),
+    return laid_out(
+        "Each int8 file as C: the instructions of one inference of random bytes, executed by QEMU. It models no "
+        "pipeline, memory or cache, so instruction counts are not timings. Code is without weights, flash with them; "
+        "RAM is that of the model. Stack, input and output come on top of it.",
+        columns,
+        costs,
     )
 
 
 def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
     """What model files answer on emulated processors."""
-    notes = Notes()
+
+    def accuracy(one: ProcessorAnswers) -> Cell:
+        found = one.against_here.accuracy
+        return _interval(format.accuracy(found), found.value)
+
+    def parity(one: ProcessorAnswers) -> Cell:
+        return _parity(("; ".join(one.violations),) if one.violations else ())
+
     columns = (
-        Column("artifact", key="artifact"),
-        Column("processor", key="processor"),
-        Column("accuracy, % [95 %]", numeric=True, key="accuracy"),
-        Column("largest difference to here", numeric=True, key="largest"),
-        Column("mean difference to here", numeric=True, key="mean"),
-        Column("same top class as here, %", numeric=True, key="agreement"),
-        Column("largest difference to Keras", numeric=True),
-        Column("mean difference to Keras", numeric=True),
-        Column("same top class as Keras, %", numeric=True),
-        Column("instructions, millions", numeric=True, key="instructions"),
-        Column("parity", key="parity"),
-    )
-    return Grid(
-        caption=(
-            "Each file in the runtime's own build for that processor, which QEMU emulates: differences to the same "
-            "file here, on this machine, and to the Keras model it came from, and the executed instructions of one "
-            "inference, which is not a timing. LSB are steps of the output; float outputs have none, and differences "
-            "without them are in the output's unit."
+        Column("artifact", lambda one: Cell(one.artifact), "artifact"),
+        Column("processor", lambda one: Cell(one.processor, notes=(_emulated_by(one),)), "processor"),
+        Column("accuracy, % [95 %]", accuracy, "accuracy", numeric=True),
+        *_differences("here", lambda one: one.against_here.difference, ("largest", "mean", "agreement")),
+        *_differences("Keras", lambda one: one.against_reference.difference, ("", "", "")),
+        Column(
+            "instructions, millions",
+            lambda one: _number(one.instructions, format.millions),
+            "instructions",
+            numeric=True,
         ),
-        columns=columns,
-        rows=tuple(
-            (
-                Cell(one.artifact),
-                Cell(one.processor, notes.mark(_emulated_by(one))),
-                Cell(format.accuracy(one.against_here.accuracy), value=one.against_here.accuracy.value),
-                *_apart(one.against_here.difference),
-                *_apart(one.against_reference.difference),
-                _number(one.instructions, format.millions),
-                _parity_cell(("; ".join(one.violations),) if one.violations else (), notes),
-            )
-            for one in answers
-        ),
-        notes=notes.all(),
+        Column("parity", parity, "parity"),
     )
+    return laid_out(
+        "Each file in the runtime's own build for that processor, which QEMU emulates: differences to the same file "
+        "here, on this machine, and to the Keras model it came from, and the executed instructions of one inference, "
+        "which is not a timing. LSB are steps of the output; float outputs have none, and differences without them are "
+        "in the output's unit.",
+        columns,
+        answers,
+    )
+
+
+def _differences(
+    to: str, of: Callable[[ProcessorAnswers], Difference], keys: tuple[str, str, str]
+) -> tuple[Column, Column, Column]:
+    """Columns for the largest and the mean difference, and on how many images the top class is the same."""
+    same = f"same top class as {to}, %"
+    return (
+        Column(f"largest difference to {to}", lambda one: _largest(of(one)), keys[0], numeric=True),
+        Column(f"mean difference to {to}", lambda one: _mean(of(one)), keys[1], numeric=True),
+        Column(same, lambda one: _number(of(one).agreement, format.percent), keys[2], numeric=True),
+    )
+
+
+def _largest(difference: Difference) -> Cell:
+    if difference.max_lsb is None:
+        return _number(difference.max_abs, format.significant)
+    return Cell(f"{format.count(difference.max_lsb)} LSB", value=difference.max_lsb)
+
+
+def _mean(difference: Difference) -> Cell:
+    if difference.mean_lsb is None:
+        return _number(difference.mean_abs, format.significant)
+    return Cell(f"{format.significant(difference.mean_lsb)} LSB", value=difference.mean_lsb)
 
 
 def _emulated_by(answers: ProcessorAnswers) -> str:
@@ -251,218 +312,193 @@ def _emulated_by(answers: ProcessorAnswers) -> str:
     return f"{answers.runtime}{other}, {answers.emulator}, {images}"
 
 
-def _apart(apart: Difference) -> tuple[Cell, Cell, Cell]:
-    """The largest and the mean difference, and on how many images the top class is the same."""
-    if apart.max_lsb is None or apart.mean_lsb is None:
-        largest, mean = _number(apart.max_abs, format.significant), _number(apart.mean_abs, format.significant)
-    else:
-        largest = Cell(f"{format.count(apart.max_lsb)} LSB", value=apart.max_lsb)
-        mean = Cell(f"{format.significant(apart.mean_lsb)} LSB", value=apart.mean_lsb)
-    return largest, mean, _number(apart.agreement, format.percent)
-
-
 def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
     """The float baselines that rows are compared with, once each."""
     listed: list[FloatBaseline] = []
     for one in beside:
         if one.baseline not in listed:
             listed.append(one.baseline)
+
+    def copies(one: FloatBaseline) -> Cell:
+        timing = end_to_end(one.record.measurement)
+        return Cell(format.ABSENT) if timing is None else median_cell(timing, unit)
+
+    def accuracy(one: FloatBaseline) -> Cell:
+        found = one.record.accuracy
+        return Cell(format.ABSENT) if found is None else _interval(format.accuracy(found), found.value)
+
+    def tensor_float_32(one: FloatBaseline) -> Cell:
+        return Cell({None: format.ABSENT, True: "allowed", False: "not allowed"}[one.record.tensor_float_32])
+
     columns = (
-        Column("baseline", key="artifact"),
-        Column("machine", key="machine"),
-        Column(f"batch 1, on the device, {unit.name} [95 %]", numeric=True),
-        Column(f"with copies from and to the host, {unit.name} [95 %]", numeric=True, key="copies"),
-        Column("most images/s", numeric=True),
-        Column("at batch", numeric=True),
-        Column("accuracy, % [95 %]", numeric=True),
-        Column("peak device memory, MiB", numeric=True, key="device_memory"),
-        Column("compiled with", key="compiled"),
-        Column("TensorFloat-32", key="tf32"),
+        Column("baseline", lambda one: Cell(one.name), "artifact"),
+        Column("machine", lambda one: Cell(machine(one.record.environment)), "machine"),
+        Column(
+            f"batch 1, on the device, {unit.name} [95 %]",
+            lambda one: median_cell(summary(one.record.measurement), unit),
+            numeric=True,
+        ),
+        Column(f"with copies from and to the host, {unit.name} [95 %]", copies, "copies", numeric=True, optional=True),
+        Column(
+            "most images/s",
+            lambda one: _number(summary(best_batch(one.record)).throughput, format.rate),
+            numeric=True,
+        ),
+        Column("at batch", lambda one: _number(best_batch(one.record).batch, format.count), numeric=True),
+        Column("accuracy, % [95 %]", accuracy, numeric=True),
+        Column(
+            "peak device memory, MiB",
+            lambda one: _number(one.record.peak_device_bytes, format.mib),
+            "device_memory",
+            numeric=True,
+            optional=True,
+        ),
+        Column("compiled with", lambda one: Cell(one.record.compiled_with or format.ABSENT), "compiled", optional=True),
+        Column("TensorFloat-32", tensor_float_32, "tf32", optional=True),
     )
-    grid = Grid(
-        caption="The float Keras model that the rows are compared with. These rows take part in no ranking.",
-        columns=columns,
-        rows=tuple(_baseline(one, unit) for one in listed),
-    )
-    return without_empty(grid, "copies", "device_memory", "compiled", "tf32")
-
-
-def _baseline(baseline: FloatBaseline, unit: Unit) -> tuple[Cell, ...]:
-    record = baseline.record
-    timing, best, copies = summary(record.measurement), best_batch(record), end_to_end(record.measurement)
-    allowed = {None: format.ABSENT, True: "allowed", False: "not allowed"}[record.tensor_float_32]
-    return (
-        Cell(baseline.name),
-        Cell(machine(record.environment)),
-        Cell(median_text(timing, unit), value=timing.median),
-        Cell(format.ABSENT) if copies is None else Cell(median_text(copies, unit), value=copies.median),
-        _number(summary(best).throughput, format.rate),
-        _number(best.batch, format.count),
-        Cell(format.ABSENT)
-        if record.accuracy is None
-        else Cell(format.accuracy(record.accuracy), value=record.accuracy.value),
-        _number(record.peak_device_bytes, format.mib),
-        Cell(format.ABSENT if record.compiled_with is None else record.compiled_with),
-        Cell(allowed),
-    )
+    caption = "The float Keras model that the rows are compared with. These rows take part in no ranking."
+    return laid_out(caption, columns, listed)
 
 
 def against(beside: tuple[BaselineComparison, ...]) -> Grid:
     """Every row beside every float baseline."""
-    notes = Notes()
+
+    def quotient(field: str) -> Callable[[BaselineComparison], Cell]:
+        def of(one: BaselineComparison) -> Cell:
+            estimate = getattr(one.found, field)
+            return Cell(format.ABSENT, notes=(one.found.absent[field],)) if estimate is None else _estimate(estimate)
+
+        return of
+
+    def accuracy(one: BaselineComparison) -> Cell:
+        change = one.found.accuracy
+        if change is None:
+            return Cell(format.ABSENT, notes=(one.found.absent["accuracy"],))
+        text = format.points_interval(change.value, change.low, change.high)
+        return _interval(text, change.value).noted(() if change.note is None else (change.note,))
+
+    def baseline(one: BaselineComparison) -> Cell:
+        return Cell(one.baseline.name, notes=() if one.found.here else (one.baseline.elsewhere,))
+
     columns = (
-        Column("#", numeric=True, key="number"),
-        Column("artifact", key="artifact"),
-        Column("runtime [setting]", key="runtime"),
-        Column("baseline", key="baseline"),
-        Column("time ÷ baseline [95 %]", numeric=True),
-        Column("end to end ÷ baseline with copies [95 %]", numeric=True, key="copies"),
-        Column("images/s ÷ baseline's most [95 %]", numeric=True),
-        Column("end to end, images/s ÷ baseline's most with copies [95 %]", numeric=True, key="copied"),
-        Column("accuracy − baseline, points [95 %]", numeric=True),
-        Column("images/s", numeric=True),
-        Column("images/s per core", numeric=True),
-    )
-    grid = Grid(
-        caption=(
-            "Each row beside each float baseline. Faster than the baseline is below 1 in a “time ÷” column and above 1 "
-            "in “images/s ÷”."
+        Column("#", lambda one: _number(one.row.number, format.count), "number", numeric=True),
+        Column("artifact", lambda one: Cell(one.row.name), "artifact"),
+        Column("runtime [setting]", lambda one: runtime_cell(one.row), "runtime"),
+        Column("baseline", baseline, "baseline"),
+        Column("time ÷ baseline [95 %]", quotient("latency"), numeric=True),
+        Column(
+            "end to end ÷ baseline with copies [95 %]",
+            quotient("latency_with_copies"),
+            "copies",
+            numeric=True,
+            optional=True,
         ),
-        columns=columns,
-        rows=tuple(_beside(one, notes) for one in beside),
-        notes=notes.all(),
+        Column("images/s ÷ baseline's most [95 %]", quotient("throughput"), numeric=True),
+        Column(
+            "end to end, images/s ÷ baseline's most with copies [95 %]",
+            quotient("throughput_with_copies"),
+            "copied",
+            numeric=True,
+            optional=True,
+        ),
+        Column("accuracy − baseline, points [95 %]", accuracy, numeric=True),
+        Column("images/s", lambda one: _number(one.found.images_per_s, format.rate), numeric=True),
+        Column(
+            "images/s per core",
+            lambda one: _number(one.found.images_per_s_per_core, format.rate),
+            numeric=True,
+        ),
     )
-    return without_empty(grid, "copies", "copied")
-
-
-def _beside(one: BaselineComparison, notes: Notes) -> tuple[Cell, ...]:
-    row, found = one.row, one.found
-    assert row.setting is not None
-
-    def quotient(field: str, estimate: Estimate | None) -> Cell:
-        return Cell(format.ABSENT, notes.mark(found.absent[field])) if estimate is None else _estimate_cell(estimate)
-
-    if found.accuracy is None:
-        change = Cell(format.ABSENT, notes.mark(found.absent["accuracy"]))
-    else:
-        change = Cell(
-            format.points_interval(found.accuracy.value, found.accuracy.low, found.accuracy.high),
-            () if found.accuracy.note is None else notes.mark(found.accuracy.note),
-            value=found.accuracy.value,
-        )
-    return (
-        Cell(format.count(row.number), value=row.number),
-        Cell(row.name),
-        Cell(f"{row.runtime or ''} [{setting(row.setting)}]"),
-        Cell(one.baseline.name, () if found.here else notes.mark(one.baseline.elsewhere)),
-        quotient("latency", found.latency),
-        quotient("latency_with_copies", found.latency_with_copies),
-        quotient("throughput", found.throughput),
-        quotient("throughput_with_copies", found.throughput_with_copies),
-        change,
-        _number(found.images_per_s, format.rate),
-        _number(found.images_per_s_per_core, format.rate),
+    return laid_out(
+        "Each row beside each float baseline. Faster than the baseline is below 1 in a “time ÷” column and above 1 in "
+        "“images/s ÷”.",
+        columns,
+        beside,
     )
 
 
 def layers(errors: LayerErrors) -> Grid:
     """The errors inside one int8 file, the worst layer first."""
+
+    def noise(title: str, of: Callable[[LayerError], float | None]) -> Column:
+        def cell(layer: LayerError) -> Cell:
+            value = of(layer)
+            return Cell(format.decibels(value), value=float("inf") if value is None else value)
+
+        return Column(title, cell, numeric=True)
+
+    def number(title: str, of: Callable[[LayerError], float | None], text: Callable[[float], str]) -> Column:
+        return Column(title, lambda layer: _number(of(layer), text), numeric=True)
+
+    def scale(layer: LayerError) -> Cell:
+        return Cell("off", tone="bad") if layer.scale_is_off else Cell("fits", tone="good")
+
     columns = (
-        Column("#", numeric=True, key="number"),
-        Column("operator", key="artifact"),
-        Column("own SNR, dB", numeric=True),
-        Column("lost to its scale, dB", numeric=True),
-        Column("own error, LSB", numeric=True),
-        Column("SNR up to here, dB", numeric=True),
-        Column("error up to here, LSB", numeric=True),
-        Column("at the low end, %", numeric=True),
-        Column("at the high end, %", numeric=True),
-        Column("clipped, %", numeric=True),
-        Column("scale", key="scale"),
+        Column("#", lambda layer: _number(layer.position, str), "number", numeric=True),
+        Column("operator", lambda layer: Cell(layer.operator), "artifact"),
+        noise("own SNR, dB", lambda layer: layer.own_snr_db),
+        number("lost to its scale, dB", lambda layer: layer.lost_db, format.decibels),
+        number("own error, LSB", lambda layer: layer.own_max_lsb, format.significant),
+        noise("SNR up to here, dB", lambda layer: layer.snr_db),
+        number("error up to here, LSB", lambda layer: layer.max_lsb, format.significant),
+        number("at the low end, %", lambda layer: layer.at_low, format.percent),
+        number("at the high end, %", lambda layer: layer.at_high, format.percent),
+        number("clipped, %", lambda layer: layer.clipped, format.percent),
+        Column("scale", scale, "scale"),
     )
-    rows = tuple(
-        (
-            _number(layer.position, str),
-            Cell(layer.operator),
-            Cell(format.decibels(layer.own_snr_db), value=_or_infinite(layer.own_snr_db)),
-            _number(layer.lost_db, format.decibels),
-            _number(layer.own_max_lsb, format.significant),
-            Cell(format.decibels(layer.snr_db), value=_or_infinite(layer.snr_db)),
-            _number(layer.max_lsb, format.significant),
-            _number(layer.at_low, format.percent),
-            _number(layer.at_high, format.percent),
-            _number(layer.clipped, format.percent),
-            Cell("off", tone="bad") if layer.scale_is_off else Cell("fits", tone="good"),
-        )
-        for layer in errors.layers
-    )
-    return Grid(
-        caption=f"{errors.artifact} on {errors.runtime}, {format.counted(errors.images, 'image')} "
+    return laid_out(
+        f"{errors.artifact} on {errors.runtime}, {format.counted(errors.images, 'image')} "
         f"({errors.images_from}), worst layer first. Own: the layer alone, computed in float on its actual int8 "
         "inputs. Up to here: all "
         f"layers to this one. Output against the {errors.reference}: {format.decibels(errors.weights_snr_db)} dB "
         f"in float with the file's weights, {format.decibels(errors.output_snr_db)} dB in int8.",
-        columns=columns,
-        rows=rows,
+        columns,
+        errors.layers,
     )
-
-
-def _or_infinite(decibels: float | None) -> float:
-    return float("inf") if decibels is None else decibels
 
 
 def verification(parities: tuple[Parity, ...]) -> Grid:
     """Every artifact against its references."""
-    notes = Notes()
+
+    def number(title: str, of: Callable[[Difference], float], text: Callable[[Any], str]) -> Column:
+        return Column(title, lambda parity: _number(of(parity.difference), text), numeric=True)
+
+    def steps(title: str, of: Callable[[Difference], float | None], text: Callable[[Any], str]) -> Column:
+        def cell(parity: Parity) -> Cell:
+            value = of(parity.difference)
+            if value is None:
+                return Cell(format.ABSENT, notes=("float output: no quantisation steps",))
+            return _number(value, text)
+
+        return Column(title, cell, numeric=True)
+
     columns = (
-        Column("artifact"),
-        Column("runtime", key="runtime"),
-        Column("reference"),
-        Column("images", numeric=True),
-        Column("max |difference|", numeric=True),
-        Column("mean |difference|", numeric=True),
-        Column("max LSB", numeric=True),
-        Column("mean LSB", numeric=True),
-        Column("within 1 LSB, %", numeric=True),
-        Column("same top class, %", numeric=True),
-        Column("accuracy, % [95 %]", numeric=True),
-        Column("reference accuracy, % [95 %]", numeric=True),
-        Column("worst image, index", numeric=True),
-        Column("allowed", key="allowed"),
-        Column("parity"),
+        Column("artifact", lambda parity: Cell(parity.artifact)),
+        Column("runtime", lambda parity: Cell(parity.runtime), "runtime"),
+        Column("reference", lambda parity: Cell(parity.reference)),
+        number("images", lambda found: found.images, format.count),
+        number("max |difference|", lambda found: found.max_abs, format.significant),
+        number("mean |difference|", lambda found: found.mean_abs, format.significant),
+        steps("max LSB", lambda found: found.max_lsb, format.count),
+        steps("mean LSB", lambda found: found.mean_lsb, format.significant),
+        steps("within 1 LSB, %", lambda found: found.within_one_lsb, format.percent),
+        number("same top class, %", lambda found: found.agreement, format.percent),
+        Column(
+            "accuracy, % [95 %]",
+            lambda parity: _interval(format.accuracy(parity.accuracy), parity.accuracy.value),
+            numeric=True,
+        ),
+        Column(
+            "reference accuracy, % [95 %]",
+            lambda parity: _interval(format.accuracy(parity.reference_accuracy), parity.reference_accuracy.value),
+            numeric=True,
+        ),
+        number("worst image, index", lambda found: found.worst_image, str),
+        Column("allowed", lambda parity: Cell(_tolerance(parity.tolerance, parity.difference.span)), "allowed"),
+        Column("parity", lambda parity: _parity(parity.violations)),
     )
-
-    def steps(value: float | None, text: Callable[[Any], str]) -> Cell:
-        return _number(value, text, notes.mark("float output: no quantisation steps") if value is None else ())
-
-    rows = []
-    for parity in parities:
-        apart = parity.difference
-        rows.append(
-            (
-                Cell(parity.artifact),
-                Cell(parity.runtime),
-                Cell(parity.reference),
-                _number(apart.images, format.count),
-                _number(apart.max_abs, format.significant),
-                _number(apart.mean_abs, format.significant),
-                steps(apart.max_lsb, format.count),
-                steps(apart.mean_lsb, format.significant),
-                steps(apart.within_one_lsb, format.percent),
-                _number(apart.agreement, format.percent),
-                Cell(format.accuracy(parity.accuracy), value=parity.accuracy.value),
-                Cell(format.accuracy(parity.reference_accuracy), value=parity.reference_accuracy.value),
-                _number(apart.worst_image, str),
-                Cell(_tolerance(parity.tolerance, apart.span)),
-                _parity_cell(parity.violations, notes),
-            )
-        )
-    return Grid(
-        caption="Each artifact against its reference on the same images. LSB: a step of a quantised output.",
-        columns=columns,
-        rows=tuple(rows),
-        notes=notes.all(),
-    )
+    caption = "Each artifact against its reference on the same images. LSB: a step of a quantised output."
+    return laid_out(caption, columns, parities)
 
 
 def _tolerance(tolerance: Tolerance, span: float) -> str:
@@ -481,14 +517,13 @@ def _tolerance(tolerance: Tolerance, span: float) -> str:
 
 def failures(caption: str, found: tuple[Failure, ...]) -> Grid:
     """What failed, and why."""
-    return Grid(
-        caption=caption,
-        columns=(Column("what"), Column("stage"), Column("error"), Column("reason", key="reason")),
-        rows=tuple(
-            tuple(Cell(text) for text in (failure.subject, failure.stage, failure.error, failure.reason))
-            for failure in found
-        ),
+    columns = (
+        Column("what", lambda failure: Cell(failure.subject)),
+        Column("stage", lambda failure: Cell(failure.stage)),
+        Column("error", lambda failure: Cell(failure.error)),
+        Column("reason", lambda failure: Cell(failure.reason), "reason"),
     )
+    return laid_out(caption, columns, found)
 
 
 def stages(report: Report) -> Grid:
@@ -502,66 +537,73 @@ def stages(report: Report) -> Grid:
     longest = sorted(kinds, key=lambda kind: -kinds[kind])
     taken = [f"{kind} {format.duration(kinds[kind])}" for kind in longest]
     again = sum(stage.reused for stage in report.stages)
-    return Grid(
-        caption="Stages of the run, longest first: " + ", ".join([*taken, *([f"{again} used again"] if again else [])]),
-        columns=(Column("stage"), Column("time", numeric=True), Column("outputs")),
-        rows=tuple(
-            (
-                Cell(stage.name),
-                Cell(format.duration(stage.seconds), value=stage.seconds),
-                Cell("already there, used again" if stage.reused else "made in this run"),
-            )
-            for stage in ordered
-        ),
+
+    def outputs(stage: StageTime) -> Cell:
+        return Cell("already there, used again" if stage.reused else "made in this run")
+
+    columns = (
+        Column("stage", lambda stage: Cell(stage.name)),
+        Column("time", lambda stage: Cell(format.duration(stage.seconds), value=stage.seconds), numeric=True),
+        Column("outputs", outputs),
     )
+    caption = "Stages of the run, longest first: " + ", ".join([*taken, *([f"{again} used again"] if again else [])])
+    return laid_out(caption, columns, ordered)
 
 
 def files(rows: tuple[Row, ...]) -> Grid:
     """The files behind the rows, each once, with its hash."""
-    hashes: dict[tuple[str, str], Cell] = {}
+    hashes: dict[tuple[str, str], Row] = {}
     for row in rows:
         if row.sha256 is not None:
-            hashes.setdefault((row.name, row.sha256), _number(row.size_bytes, format.count))
-    return Grid(
-        caption="The files behind the rows",
-        columns=(Column("file"), Column("bytes", numeric=True), Column("SHA-256")),
-        rows=tuple((Cell(name), size, Cell(sha)) for (name, sha), size in hashes.items()),
+            hashes.setdefault((row.name, row.sha256), row)
+    columns = (
+        Column("file", lambda row: Cell(row.name)),
+        Column("bytes", lambda row: _number(row.size_bytes, format.count), numeric=True),
+        Column("SHA-256", lambda row: Cell(row.sha256)),
     )
+    return laid_out("The files behind the rows", columns, [*hashes.values()])
 
 
-def _parity_cell(violations: tuple[str, ...], notes: Notes) -> Cell:
-    if not violations:
-        return Cell("pass", tone="good")
-    return Cell("fail", notes.mark(*violations), "bad")
+def _parity(violations: tuple[str, ...]) -> Cell:
+    return Cell("fail", notes=violations, tone="bad") if violations else Cell("pass", tone="good")
 
 
-def _number(value: float | None, text: Callable[[Any], str], marks: tuple[str, ...] = ()) -> Cell:
+def _number(value: float | None, text: Callable[[Any], str]) -> Cell:
     """A cell for a number, or for its absence."""
-    return Cell(format.ABSENT, marks) if value is None else Cell(text(value), marks, value=float(value))
+    return Cell(format.ABSENT) if value is None else Cell(text(value), value=float(value))
 
 
-def _time_cell(time: Estimate, unit: Unit) -> Cell:
-    return Cell(format.time_interval(time.value, time.low, time.high, unit), value=time.value)
+def _interval(text: format.Interval, value: float | None) -> Cell:
+    return Cell(text.value, text.bracket, value=value)
 
 
-def _estimate_cell(estimate: Estimate, marks: tuple[str, ...] = ()) -> Cell:
-    return Cell(estimate_text(estimate), marks, value=estimate.value)
+def _time(time: Estimate, unit: Unit) -> Cell:
+    return _interval(format.time_interval(time.value, time.low, time.high, unit), time.value)
 
 
-def points_text(row: Row) -> str | None:
+def median_cell(timing: Summary, unit: Unit) -> Cell:
+    """A median with its interval, without the unit."""
+    return _interval(median_text(timing, unit), timing.median)
+
+
+def _estimate(estimate: Estimate) -> Cell:
+    return _interval(estimate_text(estimate), estimate.value)
+
+
+def points_text(row: Row) -> format.Interval | None:
     """A row's accuracy minus that of float Keras, with its interval where the two are paired."""
     if row.accuracy_change is not None:
         change = row.accuracy_change
         return format.points_interval(change.value, change.low, change.high)
-    return None if row.accuracy_points is None else format.points(row.accuracy_points)
+    return None if row.accuracy_points is None else format.Interval(format.points(row.accuracy_points))
 
 
-def median_text(timing: Summary, unit: Unit) -> str:
+def median_text(timing: Summary, unit: Unit) -> format.Interval:
     """A median with its interval, without the unit."""
     return format.time_interval(timing.median, timing.low, timing.high, unit)
 
 
-def estimate_text(estimate: Estimate) -> str:
+def estimate_text(estimate: Estimate) -> format.Interval:
     """A ratio with its interval."""
     return format.ratio_interval(estimate.value, estimate.low, estimate.high)
 

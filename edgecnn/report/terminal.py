@@ -18,7 +18,7 @@ from edgecnn.report.tables import processors
 
 WIDTH = 100
 
-# Columns of the results table that fit, with short headings; the interval stays where it decides.
+# Columns of the results table that fit, with short headings.
 _COLUMNS = {
     "number": "#",
     "artifact": "artifact",
@@ -168,7 +168,7 @@ def _show_answers(grid: Grid, model: str, console: Console) -> None:
         )
     for cells in grid.rows:
         shown = [
-            _text(cells[place], "", cells[place].text.removeprefix(model), marks_of(cells[place])) for place in places
+            _text(cells[place], cells[place].short.removeprefix(model), marks_of(cells[place])) for place in places
         ]
         table.add_row(*shown)
     console.print(table)
@@ -235,15 +235,15 @@ def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
             shown = []
             for place in places:
                 cell, key = cells[place], content.results.columns[place].key
-                name = cell.text.removeprefix(model) if key == "artifact" else cell.text
-                shown.append(_text(cell, key, name, "" if place in shared else marks_of(cell)))
+                # the interval stays where it decides
+                name = cell.text if key == "to_float32" else cell.short.removeprefix(model)
+                shown.append(_text(cell, name, "" if place in shared else marks_of(cell)))
                 marks.update(cell.marks)
             table.add_row(*shown)
     return table
 
 
-def _text(cell: Cell, key: str, text: str, marks: str) -> Text:
-    text = text if key == "to_float32" else text.partition(" [")[0]
+def _text(cell: Cell, text: str, marks: str) -> Text:
     return Text(text + marks, style=_STYLES[cell.tone])
 
 
