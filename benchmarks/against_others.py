@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks import int8_onnx
 from benchmarks.suite import ModelSuite, read_suite
-from edgecnn import artifacts
-from edgecnn.bench import Candidate, environment, statistics
+from edgecnn import artifacts, environment
+from edgecnn.bench import Candidate, statistics
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.timing import time_calls

@@ -11,9 +11,9 @@ from fuzzing.models import BODIES, int8_files, source_of
 
 from edgecnn.errors import ArtifactError, EdgecnnError, UnsupportedError
 from edgecnn.formats import tflite
-from edgecnn.formats.onnx_qdq import to_onnx
-from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.formats.onnx.qdq import to_onnx
 from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.tflite.graph import read_graph
 
 
 @pytest.fixture(scope="module")

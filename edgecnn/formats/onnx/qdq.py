@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, UnsupportedError, one_line
-from edgecnn.formats import saturation
-from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, shape_computations
-from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
+from edgecnn.formats.onnx import saturation
 from edgecnn.optional import require
 from edgecnn.records import OnnxCpu, Quantization, TensorSpec
+from edgecnn.tflite.graph import Graph, Operator, Tensor
+from edgecnn.tflite.operators import axis_of, check, four_dimensions, shape_computations
 
 _OPSET = 17
 _IR_VERSION = 8

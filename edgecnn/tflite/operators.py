@@ -3,7 +3,7 @@
 from collections.abc import Container
 
 from edgecnn.errors import ArtifactError, UnsupportedError
-from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
+from edgecnn.tflite.graph import Graph, Operator, Tensor
 
 
 def axis_of(operator: Operator, axis: int, tensor: Tensor) -> int:

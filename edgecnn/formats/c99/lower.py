@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, UnsupportedError, one_line
-from edgecnn.formats import c99_kernels
-from edgecnn.formats import c99_numerics as numerics
-from edgecnn.formats.c99_plan import Overlap
-from edgecnn.formats.tflite_checks import axis_of, check, four_dimensions, shape_computations
-from edgecnn.formats.tflite_graph import Graph, Operator, Tensor
+from edgecnn.formats.c99 import kernels, numerics
+from edgecnn.formats.c99.plan import Overlap
+from edgecnn.tflite.graph import Graph, Operator, Tensor
+from edgecnn.tflite.operators import axis_of, check, four_dimensions, shape_computations
 
 Shape = tuple[int, ...]
 _PURPOSE = "written as C"
@@ -928,7 +927,7 @@ def _overlap(
     kernel: str, shape: Shape, made: Shape, stride: Sequence[int] = (1, 1), pad: Sequence[int] = (0, 0)
 ) -> Overlap | None:
     """How an output of shape ``made`` may lie over an input, by the order that the kernel's code says it keeps."""
-    order = c99_kernels.order(kernel)
+    order = kernels.order(kernel)
     if order == "values" and math.prod(made) == math.prod(shape):  # not one repeated
         return Overlap(distance=0, exact=False)
     if order == "pixels":
