@@ -25,7 +25,7 @@ from edgecnn.data.dataset import Split, make_dataset
 from edgecnn.errors import RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, provenance_of
-from edgecnn.formats.onnx.qdq import spec_of
+from edgecnn.formats.onnx.values import spec_of
 from edgecnn.formats.source import Source
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.inspection.portable import without_vnni

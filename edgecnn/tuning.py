@@ -18,7 +18,8 @@ from edgecnn import artifacts
 from edgecnn.environment import environment
 from edgecnn.errors import ConfigError
 from edgecnn.formats import onnx, tflite
-from edgecnn.formats.onnx.qdq import spec_of, to_onnx
+from edgecnn.formats.onnx.qdq import to_onnx
+from edgecnn.formats.onnx.values import spec_of
 from edgecnn.formats.source import Source
 from edgecnn.optional import require
 from edgecnn.progress import progress

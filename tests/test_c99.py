@@ -356,7 +356,7 @@ def output_shape(model: Any, graph: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (rfft, UnsupportedError, r"operator 1 \(FLOOR\) is not written as C by edgecnn; known are: ADD, AVERAGE"),
+        (rfft, UnsupportedError, r"operator 1 \(FLOOR\) is not supported; supported are: ADD, AVERAGE"),
         (weights_zero, UnsupportedError, r"operator 0 \(CONV_2D\): its weights have a zero point"),
         (other_scale, UnsupportedError, r"operator 1 \(MAX_POOL_2D\): '.*' and '.*' differ in scale or zero point"),
         (output_shape, ArtifactError, r"operator 0 \(CONV_2D\) gives \(1, 4, 4, 4\), the file says \(1, 5, 4, 4\)"),

@@ -18,6 +18,7 @@ from edgecnn.formats.onnx import qdq
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.runtimes import open_session, predict
+from edgecnn.tflite import operators
 from edgecnn.tflite.graph import Graph, read_graph
 
 L = keras.layers
@@ -160,9 +161,7 @@ def graph(images: Any) -> Graph:
 
 
 def test_an_unknown_operator_is_named_with_its_place(graph: Graph) -> None:
-    with pytest.raises(
-        UnsupportedError, match=r"operator 1 \(RFFT2D\) has no ONNX counterpart in edgecnn; known are: ADD"
-    ):
+    with pytest.raises(UnsupportedError, match=r"operator 1 \(RFFT2D\) is not supported; supported are: ADD"):
         qdq.to_onnx(changed(graph, "MAX_POOL_2D", kind="RFFT2D"), "m")
 
 
@@ -182,18 +181,18 @@ def test_weights_that_are_computed_are_refused(graph: Graph) -> None:
 
 def test_an_operator_kind_from_a_real_model_without_counterpart(images: Any) -> None:
     model = model_of(lambda x: L.Conv2DTranspose(3, 3, strides=2)(x))
-    with pytest.raises(UnsupportedError, match=r"\(TRANSPOSE_CONV\) has no ONNX counterpart"):
+    with pytest.raises(UnsupportedError, match=r"\(TRANSPOSE_CONV\) is not supported"):
         converted(model, images)
 
 
 def test_padding_the_wrong_side_would_be_seen(images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = qdq._pads
+    right = operators._window
 
-    def wrong(*arguments: Any) -> list[int]:
-        top, left, bottom, below = right(*arguments)
-        return [bottom, below, top, left]
+    def wrong(*arguments: Any) -> Any:
+        made, (top, left, bottom, below) = right(*arguments)
+        return made, (bottom, below, top, left)
 
-    monkeypatch.setattr(qdq, "_pads", wrong)
+    monkeypatch.setattr(operators, "_window", wrong)
     files = converted(model_of(lambda x: L.Conv2D(5, 2, padding="same")(x), logits=True), images)
     lite, ours, step = outputs_of(files, images, tmp_path)
     assert np.rint(np.abs(lite - ours) / step).max() > 2

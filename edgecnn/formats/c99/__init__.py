@@ -16,7 +16,7 @@ from edgecnn.errors import ConfigError, UnsupportedError
 from edgecnn.formats import tflite
 from edgecnn.formats.c99 import kernels, lower
 from edgecnn.formats.c99 import plan as arena
-from edgecnn.formats.c99.lower import Constant, Layer, Program
+from edgecnn.formats.c99.program import Constant, Layer, Program
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import GeneratedC, MemoryPlan, Provenance, Quantization, Record, Scheme, TensorSpec

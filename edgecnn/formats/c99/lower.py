@@ -2,71 +2,26 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import ArtifactError, UnsupportedError, one_line
-from edgecnn.formats.c99 import kernels, numerics
+from edgecnn.errors import UnsupportedError
+from edgecnn.formats.c99 import numerics, plan
 from edgecnn.formats.c99.plan import Overlap
-from edgecnn.tflite.graph import Graph, Operator, Tensor
-from edgecnn.tflite.operators import axis_of, check, four_dimensions, shape_computations
+from edgecnn.formats.c99.program import Constant, Layer, Program, printable, struct_of, times
+from edgecnn.tflite import operators as ops
+from edgecnn.tflite.graph import Graph, Tensor
+from edgecnn.tflite.operators import Limits, Operation, Shape
 
-Shape = tuple[int, ...]
-_PURPOSE = "written as C"
 _MAX_RANK = 4
-_MAX_ELEMENTS = 2**31 - 1
 _IN_FOURS = (0, 2, 1, 3)
 # the Helium kernels load vectors of 16 bytes or 4 inputs, and so up to these beyond the last
 _HELIUM_BYTES, _HELIUM_LANES = 12, 3
 _INT8 = (-128, 127)
-
-
-class Constant(msgspec.Struct, frozen=True, kw_only=True):
-    """An array of the layer's: ``values`` of C type ``type``, the last axis short enough to stand in braces if 2-D."""
-
-    name: str
-    type: str
-    values: NDArray[Any]
-
-
-class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """One function of the generated code.
-
-    ``inputs`` and ``output`` are numbers of values (see ``Program``), ``parameters`` the names of the former in
-    ``body``, which calls them so, the output ``y`` and the scratch memory, ``scratch`` bytes, ``scratch``.
-    ``overlaps`` says for each input how the output may lie over it, None where it must not.
-    """
-
-    name: str
-    comment: str
-    inputs: tuple[int, ...]
-    parameters: tuple[str, ...]
-    output: int
-    body: str
-    constants: tuple[Constant, ...]
-    kernels: tuple[str, ...]
-    scratch: int = 0
-    overlaps: tuple[Overlap | None, ...] = ()
-    wide: bool = False
-    full: bool = True
-
-
-class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """The layers in order. Values are numbered by the tensor that names them; ``sizes`` are in bytes."""
-
-    layers: tuple[Layer, ...]
-    input: Tensor
-    output: Tensor
-    input_shape: Shape
-    output_shape: Shape
-    input_value: int
-    output_value: int
-    sizes: dict[int, int]
-    names: dict[int, str]
 
 
 def lower(graph: Graph) -> Program:
@@ -79,8 +34,8 @@ def lower(graph: Graph) -> Program:
         UnsupportedError: an operator, type or option that is not written as C, named with its place.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
-    check(graph, _WRITERS, _PURPOSE)
-    return _Lowering(_without_float_ends(graph)).program()
+    ops.check(graph)
+    return _Lowering(ops.without_float_ends(graph)).program()
 
 
 def problems(graph: Graph) -> tuple[str, ...]:
@@ -89,29 +44,14 @@ def problems(graph: Graph) -> tuple[str, ...]:
     Raises:
         ArtifactError: as ``lower`` does.
     """
+    lowering: _Lowering | None = None
     try:
-        check(graph, _WRITERS, _PURPOSE)
-    except UnsupportedError as error:
-        return (str(error),)
-    lowering = _Lowering(_without_float_ends(graph))
-    try:
+        ops.check(graph)
+        lowering = _Lowering(ops.without_float_ends(graph))
         lowering.program()
     except UnsupportedError as error:
-        return tuple(lowering.problems) or (str(error),)
+        return tuple(lowering.problems) if lowering else (str(error),)
     return ()
-
-
-def _without_float_ends(graph: Graph) -> Graph:
-    first, last = graph.operators[:1], graph.operators[-1:]
-    operators, inputs, outputs = graph.operators, graph.inputs, graph.outputs
-    if first and first[0].kind == "QUANTIZE" and graph.tensors[inputs[0]].dtype == "float32":
-        users = [operator for operator in operators if inputs[0] in operator.inputs]
-        if users == list(first) and first[0].inputs == inputs:
-            operators, inputs = operators[1:], first[0].outputs[:1]
-    ends_in_float = operators and last[0].kind == "DEQUANTIZE" and graph.tensors[outputs[0]].dtype == "float32"
-    if ends_in_float and last[0].outputs == outputs and last[0].inputs != inputs:
-        operators, outputs = operators[:-1], last[0].inputs[:1]
-    return msgspec.structs.replace(graph, operators=operators, inputs=inputs, outputs=outputs)
 
 
 class _Lowering:
@@ -119,9 +59,8 @@ class _Lowering:
         self.graph = graph
         self.layers: list[Layer] = []
         self.problems: list[str] = []
-        self.values: dict[int, int] = {graph.inputs[0]: graph.inputs[0]}  # tensor -> the value it is stored as
-        source = graph.tensors[graph.inputs[0]]
-        self.shapes: dict[int, Shape] = {source.index: tuple(max(size, 1) for size in source.shape)}
+        self.reshaped: dict[int, int] = {}  # tensor -> the value it is another name of
+        self.shapes: dict[int, Shape] = {}
 
     def program(self) -> Program:
         graph = self.graph
@@ -132,17 +71,18 @@ class _Lowering:
                     f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
                     "holds int8 only, convert the model with full int8 quantisation"
                 )
-        skipped = shape_computations(graph)
-        for operator in graph.operators:
-            if operator.position not in skipped:
-                self._write(operator)
+        self.shapes[source.index] = tuple(max(size, 1) for size in source.shape)
+        for operation in ops.read(graph):
+            if isinstance(operation, UnsupportedError):
+                self.problems.append(str(operation))
+            else:
+                self._write(operation)
         if self.problems:
             raise UnsupportedError(self.problems[0])
-        if target.index not in self.values:
-            raise ArtifactError(f"the graph's output {target.name!r} is made by no operator")
-        if self.values[target.index] == source.index:  # only reshaped
+        if self.value(target.index) == source.index:  # only reshaped
             self._copy(target)
-        layers = self._needed(self.values[target.index])
+        output = self.value(target.index)
+        layers = self._needed(output)
         used = {source.index, *(layer.output for layer in layers)}
         return Program(
             layers=layers,
@@ -151,35 +91,24 @@ class _Lowering:
             input_shape=self.shapes[source.index],
             output_shape=self.shapes[target.index],
             input_value=source.index,
-            output_value=self.values[target.index],
+            output_value=output,
             sizes={value: math.prod(self.shapes[value]) for value in used},
             names={value: printable(graph.tensors[value].name) for value in used},
         )
 
-    def _write(self, operator: Operator) -> None:
-        """Add the operator's layers. One that is not written as C is a problem; the next are looked at all the same."""
+    def _write(self, operation: Operation) -> None:
+        """Add the operation's layer. One that is not written as C is a problem; the next are looked at all the same."""
+        self.shapes[operation.output.index] = operation.output.shape
         try:
-            write = _WRITERS.get(operator.kind)
-            if write is None:
-                raise UnsupportedError(
-                    f"{operator} is not written as C by edgecnn; known are: {', '.join(sorted(_WRITERS))}"
-                )
-            try:
-                write(self, operator)
-            except KeyError as error:
-                raise ArtifactError(f"{operator} is damaged: its option {error} is missing") from error
-            except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-                raise ArtifactError(f"{operator} is damaged: {one_line(error)}") from error
+            with ops.damage_of(operation.operator):
+                _check_int8(operation)
+                _WRITERS[type(operation)](self, operation)
         except UnsupportedError as error:
             self.problems.append(str(error))
-        except ArtifactError:
-            if not self.problems:  # what follows one need not fit together
-                raise
-        else:
-            return
-        for index in operator.outputs:
-            self.values[index] = index
-            self.shapes[index] = tuple(max(size, 1) for size in self.graph.tensors[index].shape)
+
+    def value(self, index: int) -> int:
+        """The number of the value that a tensor is stored as."""
+        return self.reshaped.get(index, index)
 
     def _needed(self, value: int) -> tuple[Layer, ...]:
         """The layers that the output depends on."""
@@ -190,117 +119,72 @@ class _Lowering:
                 layers.append(layer)
         return tuple(reversed(layers))
 
-    # Tensors
-
-    def tensor(self, index: int) -> Tensor:
-        return self.graph.tensors[index]
-
-    def shape(self, operator: Operator, place: int = 0) -> Shape:
-        """Shape of an input, which an operator before made, or which is constant."""
-        index = operator.inputs[place]
-        tensor = self.tensor(index)
-        if tensor.data is not None:
-            return tensor.shape
-        if index not in self.shapes:
-            raise UnsupportedError(f"{operator}: its input {tensor.name!r} is not known when the code is written")
-        return self.shapes[index]
-
-    def quantized(self, operator: Operator, index: int, allowed: Sequence[str] = ("int8",)) -> Tensor:
-        """An activation, with its scale and zero point."""
-        tensor = self.tensor(index)
-        if tensor.dtype not in allowed or len(tensor.scale) != 1:
-            raise UnsupportedError(
-                f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 "
-                "activations with one scale can be written as C, convert the model with full int8 quantisation"
-            )
-        return tensor
-
-    def make(self, operator: Operator, shape: Shape) -> Tensor:
-        """Note the shape that the operator's output has, and check that the file says the same."""
-        tensor = self.tensor(operator.outputs[0])
-        said = tensor.shape
-        fits = len(said) == len(shape) and all(a in (b, -1) for a, b in zip(said, shape, strict=True))
-        if not fits:
-            raise ArtifactError(f"{operator} gives {shape}, the file says {said}: its parts do not fit together")
-        if not 0 < math.prod(shape) <= _MAX_ELEMENTS:
-            raise UnsupportedError(f"{operator} gives {shape}, which is nothing or too large")
-        self.shapes[tensor.index] = shape
-        self.values[tensor.index] = tensor.index
-        return tensor
-
-    def name(self, operator: Operator) -> str:
-        """What the layer to be added is called."""
-        return f"layer_{len(self.layers)}_{operator.kind.lower()}"
-
-    def integers(self, operator: Operator, position: int) -> list[int]:
-        tensor = self.tensor(operator.inputs[position])
-        if tensor.data is None or tensor.dtype not in ("int32", "int64"):
-            raise UnsupportedError(f"{operator}: tensor {tensor.name!r} is no constant of int32 or int64")
-        return [int(value) for value in np.atleast_1d(tensor.data).reshape(-1)]
-
     def add(
         self,
-        operator: Operator,
-        sources: Sequence[int],
+        operation: Operation,
         call: str,
-        kernels: Sequence[str],
+        kernel: str,
         *,
-        constants: Sequence[Constant] = (),
-        struct: str = "",
+        fields: dict[str, Any] | None = None,
+        struct: str | None = None,
+        constants: Mapping[str, NDArray[Any]] = MappingProxyType({}),
         scratch: int = 0,
         overlaps: Sequence[Overlap | None] | None = None,
         wide: bool = False,
-        full: bool = True,
     ) -> None:
-        """A layer that calls ``call``; in it @0, @1, … are the inputs ``sources``, which may be constants."""
-        output = operator.outputs[0]
-        name = self.name(operator)
+        """A layer that calls ``call``: in it @0, @1, … are the inputs of ``operation``, which may be constants.
+
+        ``s`` is a struct of the type ``struct``, by default called as the kernel, with ``fields`` and pointers to all
+        ``constants``, which are also called @name_weights and so on.
+        """
+        name = f"layer_{len(self.layers)}_{operation.kind.lower()}"
+        arrays = [Constant(name=f"{name}_{key}", values=values) for key, values in constants.items()]
         values: list[int] = []
         parameters: list[str] = []
-        arrays = list(constants)
         free: list[Overlap | None] = []
         names: list[str] = []
-        for place, index in enumerate(sources):
-            data = self.tensor(index).data
-            if data is not None:
-                arrays.append(Constant(name=f"{name}_constant_{place}", type="int8_t", values=data.reshape(-1)))
+        for place, tensor in enumerate(operation.inputs):
+            if tensor.data is not None:
+                arrays.append(Constant(name=f"{name}_constant_{place}", values=tensor.data.reshape(-1)))
                 names.append(arrays[-1].name)
                 continue
-            value = self.values[index]
+            value = self.value(tensor.index)
             if value not in values:
                 values.append(value)
-                parameters.append("x" if len(sources) == 1 else f"x{place}")
+                parameters.append("x" if len(operation.inputs) == 1 else f"x{place}")
                 free.append(overlaps[place] if overlaps else None)
             names.append(parameters[values.index(value)])
         call = re.sub(r"@(\d+)", lambda found: names[int(found[1])], call)
-        body = (f"    static const struct {struct}\n" if struct else "") + f"    {call};\n"
-        shapes = [self.shape(operator, operator.inputs.index(index)) for index in sources]
-        said = f"{' and '.join(map(_times, shapes))} -> {_times(self.shapes[output])}"
+        body = f"    {call};\n"
+        if fields is not None:
+            body = f"    static const struct {struct_of(struct or kernel, constants, fields)}\n{body}"
+        shapes = f"{' and '.join(times(one.shape) for one in operation.inputs)} -> {times(operation.output.shape)}"
+        limits = (fields or {}).get("low", _INT8[0]), (fields or {}).get("high", _INT8[1])
         self.layers.append(
             Layer(
                 name=name,
-                comment=f"{operator.kind} {printable(self.tensor(output).name)}: {said}",
+                comment=f"{operation.kind} {printable(operation.output.name)}: {shapes}",
                 inputs=tuple(values),
                 parameters=tuple(parameters),
-                output=output,
+                output=operation.output.index,
                 body=body.replace("@name", name),
                 constants=tuple(arrays),
-                kernels=tuple(kernels),
+                kernels=(kernel,),
                 scratch=scratch,
                 overlaps=tuple(free),
                 wide=wide,
-                full=full,
+                full=limits == _INT8,
             )
         )
 
     def _copy(self, target: Tensor) -> None:
         source = self.graph.inputs[0]
         size = math.prod(self.shapes[source])
-        self.values[target.index] = target.index
+        self.reshaped[target.index] = target.index
         self.layers = [
             Layer(
                 name="layer_copy",
-                comment=f"{_times(self.shapes[source])} -> {_times(self.shapes[target.index])}",
+                comment=f"{times(self.shapes[source])} -> {times(self.shapes[target.index])}",
                 inputs=(source,),
                 parameters=("x",),
                 output=target.index,
@@ -313,260 +197,108 @@ class _Lowering:
 
     # Convolutions and dense layers
 
-    def weights(self, operator: Operator, axis: int) -> Tensor:
-        tensor = self.tensor(operator.inputs[1])
-        if tensor.data is None:
-            raise UnsupportedError(f"{operator}: its weights are not constant")
-        if tensor.dtype != "int8" or not len(tensor.scale):
-            raise UnsupportedError(f"{operator}: its weights are {tensor.dtype}, int8 with a scale is needed")
-        if len(tensor.scale) > 1 and tensor.axis != axis:
-            raise ArtifactError(f"{operator}: its weights have scales along axis {tensor.axis}, not {axis}")
-        if tensor.zero_point.any():
-            raise UnsupportedError(f"{operator}: its weights have a zero point, which int8 weights must not have")
-        return tensor
-
-    def bias(self, operator: Operator, outputs: int) -> NDArray[np.int64]:
-        if len(operator.inputs) < 3 or operator.inputs[2] < 0:
-            return np.zeros(outputs, np.int64)
-        tensor = self.tensor(operator.inputs[2])
-        if tensor.data is None or tensor.dtype != "int32":
-            raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}, a constant int32 is needed")
-        if tensor.data.size != outputs:
-            raise ArtifactError(f"{operator}: its bias has {tensor.data.size} values for {outputs} channels")
-        return tensor.data.reshape(-1).astype(np.int64)
-
-    def channels(
-        self, operator: Operator, rows: NDArray[np.int8], factors: NDArray[np.float64]
-    ) -> tuple[list[Constant], bool]:
-        """Bias, multiplier and shift of each output, whose weights are a row of ``rows``; ``factors`` scale its sum.
-
-        The bias takes the input's zero point in. A channel whose sum may leave ±2³⁰, or whose factor is not below 1,
-        gets the shift of the kernel's wide path.
-        """
-        name = self.name(operator)
-        zero = int(self.tensor(operator.inputs[0]).zero_point[0])
-        bias = self.bias(operator, len(rows))
-        wide_rows = rows.astype(np.int64)
-        ends = wide_rows[:, :, None] * np.array([-128 - zero, 127 - zero])
-        largest = np.maximum(np.abs(bias + ends.max(axis=2).sum(axis=1)), np.abs(bias + ends.min(axis=2).sum(axis=1)))
-        pairs = [numerics.quantize_multiplier(float(factor)) for factor in factors]
-        shifts = [_shift(operator, shift, int(bound)) for (_, shift), bound in zip(pairs, largest, strict=True)]
-        folded = bias - zero * wide_rows.sum(axis=1)
-        wrapped = (folded & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
-        constants = [
-            Constant(name=f"{name}_bias", type="int32_t", values=wrapped),
-            Constant(name=f"{name}_multiplier", type="int32_t", values=np.array([m for m, _ in pairs], np.int32)),
-            Constant(name=f"{name}_shift", type="int8_t", values=np.array(shifts, np.int8)),
-        ]
-        return constants, min(shifts, default=0) < 0
-
-    def factors(self, operator: Operator, outputs: int) -> NDArray[np.float64]:
-        """Real factor between the sums of products and the output, for each output."""
-        source, weights, output = (self.tensor(index) for index in (*operator.inputs[:2], operator.outputs[0]))
-        if operator.kind == "FULLY_CONNECTED" and len(weights.scale) == 1:
-            # the kernel multiplies in float32 here
-            with np.errstate(over="ignore", under="ignore"):
-                product = source.scale[0] * weights.scale[0]
-            factors = np.full(outputs, float(product) / float(output.scale[0]))
-        else:
-            scales = np.broadcast_to(weights.scale.astype(np.float64), (outputs,))
-            factors = float(source.scale[0]) * scales / float(output.scale[0])
-        if not np.isfinite(factors).all():
-            raise ArtifactError(f"{operator}: the product of its input's and weights' scales is no float32")
-        return factors
-
-    def convolution(self, operator: Operator) -> None:
-        depthwise = operator.kind == "DEPTHWISE_CONV_2D"
-        source = self.quantized(operator, operator.inputs[0])
-        output = self.quantized(operator, operator.outputs[0])
-        weights = self.weights(operator, 3 if depthwise else 0)
-        four_dimensions(operator, source, weights, output)
-        assert weights.data is not None
-        if not weights.data.size:
-            raise ArtifactError(f"{operator}: its weights of shape {weights.shape} are empty")
-        _, height, width, channels = shape = _one_image(operator, self.shape(operator))
-        kernel = weights.shape[1:3]
-        outputs = weights.shape[3] if depthwise else weights.shape[0]
-        if len(weights.scale) not in (1, outputs):
-            raise ArtifactError(f"{operator}: its weights have {len(weights.scale)} scales for {outputs} channels")
-        fits = weights.shape[0] == 1 and outputs % channels == 0 if depthwise else weights.shape[3] == channels
-        if (
-            not depthwise
-            and not fits
-            and channels % weights.shape[3] == 0
-            and outputs * weights.shape[3] % channels == 0
-        ):
-            raise UnsupportedError(f"{operator}: a convolution in groups is not written as C")
-        if not fits:
-            raise ArtifactError(f"{operator}: weights of shape {weights.shape} do not fit {channels} channels")
-        stride = operator.counts("strideH", "strideW")
-        dilation = operator.counts("dilationHFactor", "dilationWFactor")
-        out, pad = _window(operator, (height, width), kernel, stride, dilation)
-        self.make(operator, (1, *out, outputs))
-        rows = weights.data[0].reshape(-1, outputs).T if depthwise else weights.data.reshape(outputs, -1)
-        constants, wide = self.channels(operator, rows, self.factors(operator, outputs))
-        low, high = _range(operator, output)
+    def convolution(self, operation: ops.Convolution) -> None:
+        _one_image(operation)
+        if operation.groups != 1 and not operation.depthwise:
+            raise UnsupportedError(f"{operation}: a convolution in groups is not written as C")
+        source, output = operation.inputs[0], operation.output
+        kernel, stride, dilation = operation.kernel, operation.stride, operation.dilation
+        outputs, values = output.shape[3], operation.weights.values
         fields = {
-            "in_height": height, "in_width": width, "channels": channels,
-            "out_height": out[0], "out_width": out[1], "outputs": outputs,
+            **_sizes(operation), "outputs": outputs,
             "kernel_height": kernel[0], "kernel_width": kernel[1],
             "stride_height": stride[0], "stride_width": stride[1],
             "dilation_height": dilation[0], "dilation_width": dilation[1],
-            "pad_top": pad[0], "pad_left": pad[1],
+            "pad_top": operation.pads[0], "pad_left": operation.pads[1],
         }  # fmt: skip
-        if depthwise:
+        if operation.depthwise:
+            rows = values[0].reshape(-1, outputs).T
             plane = [(size - 1) * step + (taps - 1) * apart + 1 for size, step, taps, apart in
-                     zip(out, stride, kernel, dilation, strict=True)]  # fmt: skip
+                     zip(output.shape[1:3], stride, kernel, dilation, strict=True)]  # fmt: skip
             plane[1] += plane[1] % 2
             fields |= {"plane_height": plane[0], "plane_width": plane[1]}
             scratch = 2 * (plane[0] * plane[1] + _HELIUM_LANES * max(stride))
-            packed = rows
+            packed = rows.reshape(-1)
         else:
-            packed = in_fours(rows)
-            scratch = 2 * 2 * packed.shape[1]
-        fields |= {
-            "in_zero": int(source.zero_point[0]),
-            "out_zero": int(output.zero_point[0]),
-            "low": low,
-            "high": high,
-        }
-        constants.insert(
-            0,
-            Constant(
-                name=f"{self.name(operator)}_weights",
-                type="int8_t",
-                values=packed.reshape(-1) if depthwise else _padded(packed),
-            ),
-        )
-        kind = operator.kind.lower()
+            rows = values.reshape(outputs, -1)
+            fours = in_fours(rows)
+            scratch = 2 * 2 * fours.shape[1]
+            packed = _padded(fours)
+        channels, wide = _channels(operation, rows)
+        kind = operation.kind.lower()
         self.add(
-            operator,
-            operator.inputs[:1],
-            f"{kind}(&s, @0, y, scratch)",
-            [kind],
-            constants=constants,
-            struct=_struct(kind, ("weights", "bias", "multiplier", "shift"), fields),
-            scratch=scratch,
-            overlaps=[_overlap(kind, shape, (1, *out, outputs), stride, pad)],
-            wide=wide,
-            full=(low, high) == _INT8,
-        )
+            operation, f"{kind}(&s, @0, y, scratch)", kind,
+            fields=fields | {"in_zero": _zero(source), "out_zero": _zero(output)} | _range(output, operation.limits),
+            constants={"weights": packed, **channels}, scratch=scratch, wide=wide,
+            overlaps=[plan.overlap(kind, source.shape, output.shape, stride, operation.pads)],
+        )  # fmt: skip
 
-    def dense(self, operator: Operator) -> None:
-        self.quantized(operator, operator.inputs[0])
-        output = self.quantized(operator, operator.outputs[0])
-        weights = self.weights(operator, 0)
-        assert weights.data is not None
-        if operator.options["weightsFormat"] != 0:
-            raise UnsupportedError(f"{operator}: weights in shuffled order are not written as C")
-        shape = self.shape(operator)
-        if weights.data.ndim != 2 or not weights.data.size or math.prod(shape) % weights.shape[1]:
-            raise ArtifactError(f"{operator}: weights of shape {weights.shape} do not fit its input {shape}")
-        outputs, taps = weights.shape
-        rows = math.prod(shape) // taps
-        keeps = bool(operator.options["keepNumDims"])
-        if keeps and shape[-1] != taps:
-            raise ArtifactError(f"{operator}: weights of shape {weights.shape} do not fit its input {shape}")
-        made = (*shape[:-1], outputs) if keeps else (rows, outputs)
-        self.make(operator, made)
-        data = np.zeros((outputs, -(-taps // 4) * 4), np.int8)
-        data[:, :taps] = weights.data
-        constants, wide = self.channels(operator, weights.data, self.factors(operator, outputs))
-        low, high = _range(operator, output)
-        name = self.name(operator)
-        constants.insert(0, Constant(name=f"{name}_weights", type="int8_t", values=_padded(data)))
+    def dense(self, operation: ops.Dense) -> None:
+        values, output = operation.weights.values, operation.output
+        outputs, taps = values.shape
+        channels, wide = _channels(operation, values)
         fields = {
-            "rows": rows, "taps": taps, "outputs": outputs,
-            "out_zero": int(output.zero_point[0]), "low": low, "high": high,
+            "rows": math.prod(output.shape) // outputs, "taps": taps, "outputs": outputs,
+            "out_zero": _zero(output), **_range(output, operation.limits),
         }  # fmt: skip
         self.add(
-            operator,
-            operator.inputs[:1],
-            "fully_connected(&s, @0, y)",
-            ["fully_connected"],
-            constants=constants,
-            struct=_struct("fully_connected", ("weights", "bias", "multiplier", "shift"), fields),
-            wide=wide,
-            full=(low, high) == _INT8,
-        )
+            operation, "fully_connected(&s, @0, y)", "fully_connected", fields=fields,
+            constants={"weights": _padded(_filled_to_four(values)), **channels}, wide=wide,
+        )  # fmt: skip
 
     # Pooling and means
 
-    def pool(self, operator: Operator) -> None:
-        source, output = (self.quantized(operator, index) for index in (operator.inputs[0], operator.outputs[0]))
-        _same_quantization(operator, source, output)
-        four_dimensions(operator, source, output)
-        _, height, width, channels = shape = _one_image(operator, self.shape(operator))
-        kernel = operator.counts("filterHeight", "filterWidth")
-        stride = operator.counts("strideH", "strideW")
-        out, pad = _window(operator, (height, width), kernel, stride, [1, 1])
-        self.make(operator, (1, *out, channels))
-        low, high = _range(operator, output)
+    def pool(self, operation: ops.Pool) -> None:
+        _same_quantization(operation, *operation.inputs)
+        _one_image(operation)
+        source, output = operation.inputs[0], operation.output
         fields = {
-            "in_height": height, "in_width": width, "channels": channels, "out_height": out[0], "out_width": out[1],
-            "kernel_height": kernel[0], "kernel_width": kernel[1],
-            "stride_height": stride[0], "stride_width": stride[1],
-            "pad_top": pad[0], "pad_left": pad[1], "low": low, "high": high,
+            **_sizes(operation),
+            "kernel_height": operation.kernel[0], "kernel_width": operation.kernel[1],
+            "stride_height": operation.stride[0], "stride_width": operation.stride[1],
+            "pad_top": operation.pads[0], "pad_left": operation.pads[1], **_range(output, operation.limits),
         }  # fmt: skip
-        kind = operator.kind.lower()
+        kind = operation.kind.lower()
         self.add(
-            operator, operator.inputs[:1], f"{kind}(&s, @0, y)", [kind], struct=_struct("pool", (), fields),
-            overlaps=[_overlap(kind, shape, (1, *out, channels), stride, pad)], full=(low, high) == _INT8,
+            operation, f"{kind}(&s, @0, y)", kind, fields=fields, struct="pool",
+            overlaps=[plan.overlap(kind, source.shape, output.shape, operation.stride, operation.pads)],
         )  # fmt: skip
 
-    def mean(self, operator: Operator) -> None:
-        source, output = (self.quantized(operator, index) for index in (operator.inputs[0], operator.outputs[0]))
-        shape = self.shape(operator)
-        keep = bool(operator.options["keepDims"])
-        axes = sorted({axis_of(operator, axis, source) for axis in self.integers(operator, 1)})
-        if not axes:
-            raise UnsupportedError(f"{operator}: a mean over no axis is not written as C")
-        inside = [axis for axis in range(axes[0], axes[-1] + 1) if axis not in axes and shape[axis] != 1]
-        if inside:
+    def mean(self, operation: ops.Mean) -> None:
+        source, output, axes = operation.inputs[0], operation.output, operation.axes
+        shape = source.shape
+        if any(axis not in axes and shape[axis] != 1 for axis in range(axes[0], axes[-1] + 1)):
             raise UnsupportedError(
-                f"{operator}: a mean over axes {axes}, which are not neighbours, is not written as C"
+                f"{operation}: a mean over axes {list(axes)}, which are not neighbours, is not written as C"
             )
-        made = tuple(1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes)
-        self.make(operator, made)
         count = math.prod(shape[axis] for axis in axes)
-        fields = {
-            "outer": math.prod(shape[: axes[0]]), "reduced": count, "inner": math.prod(shape[axes[-1] + 1 :]),
-        }  # fmt: skip
-        multiplier, shift = numerics.quantize_multiplier(float(source.scale[0]) / float(output.scale[0]))
+        if count > 2**22:
+            raise UnsupportedError(f"{operation}: a mean of {count} values may overflow")
+        multiplier, shift = numerics.quantize_multiplier(_scale(source) / _scale(output))
         down = min(count.bit_length() - 1, 32, 31 + shift)
         multiplier = (multiplier << down) // count
-        zero = int(source.zero_point[0])
-        if count > 2**22:
-            raise UnsupportedError(f"{operator}: a mean of {count} values may overflow")
-        shift = _shift(operator, shift - down, count * 255)
-        fields |= {
-            "in_zeros": zero * count, "multiplier": multiplier, "shift": shift, "out_zero": int(output.zero_point[0]),
+        shift = _shift(operation, shift - down, count * 255)
+        fields = {
+            "outer": math.prod(shape[: axes[0]]), "reduced": count, "inner": math.prod(shape[axes[-1] + 1 :]),
+            "in_zeros": _zero(source) * count, "multiplier": multiplier, "shift": shift, "out_zero": _zero(output),
         }  # fmt: skip
-        self.add(operator, operator.inputs[:1], "mean(&s, @0, y)", ["mean"], struct=_struct("mean", (), fields),
-                 wide=shift < 0)  # fmt: skip
+        self.add(operation, "mean(&s, @0, y)", "mean", fields=fields, wide=shift < 0)
 
     # Elementwise
 
-    def binary(self, operator: Operator) -> None:
-        first, second = (self.quantized(operator, index) for index in operator.inputs[:2])
-        output = self.quantized(operator, operator.outputs[0])
-        shapes = [self.shape(operator, place) for place in range(2)]
-        try:
-            made = np.broadcast_shapes(*shapes)
-        except ValueError as error:
-            raise ArtifactError(f"{operator}: {shapes[0]} and {shapes[1]} do not fit together") from error
-        self.make(operator, made)
-        sizes, strides = _collapsed(operator, made, shapes)
-        low, high = _range(operator, output)
-        scales = [float(tensor.scale[0]) for tensor in (first, second, output)]
+    def binary(self, operation: ops.Binary) -> None:
+        (first, second), output = operation.inputs, operation.output
+        shapes = [first.shape, second.shape]
+        sizes, strides = _collapsed(operation, output.shape, shapes)
+        scales = [_scale(tensor) for tensor in (first, second, output)]
         fields: dict[str, Any] = {
             "size": sizes, "stride_a": strides[0], "stride_b": strides[1],
-            "zero_a": int(first.zero_point[0]), "zero_b": int(second.zero_point[0]),
-            "out_zero": int(output.zero_point[0]), "low": low, "high": high,
+            "zero_a": _zero(first), "zero_b": _zero(second), "out_zero": _zero(output),
+            **_range(output, operation.limits),
         }  # fmt: skip
-        if operator.kind == "MUL":
+        if operation.kind == "MUL":
             multiplier, shift = numerics.quantize_multiplier(scales[0] * scales[1] / scales[2])
-            shift = _shift(operator, shift, 255 * 255)
+            shift = _shift(operation, shift, 255 * 255)
             call, kernel = "mul(&s, @0, @1, y)", "mul"
         else:
             largest = 2 * max(scales[:2])
@@ -577,230 +309,189 @@ class _Lowering:
                     left, shift = 21, -1
                 fields |= {
                     f"left_{key}": left, f"multiplier_{key}": multiplier,
-                    f"shift_{key}": _shift(operator, shift, 255 << left),
+                    f"shift_{key}": _shift(operation, shift, 255 << left),
                 }  # fmt: skip
             multiplier, shift = numerics.quantize_multiplier(largest / (2**20 * scales[2]))
             if shift > 0:
-                raise UnsupportedError(f"{operator}: its output's scale is too small for those of its inputs")
-            shift = _shift(operator, shift, 255 << 20)
-            call, kernel = f"add(&s, @0, @1, y, {-1 if operator.kind == 'SUB' else 1})", "add"
+                raise UnsupportedError(f"{operation}: its output's scale is too small for those of its inputs")
+            shift = _shift(operation, shift, 255 << 20)
+            call, kernel = f"add(&s, @0, @1, y, {-1 if operation.kind == 'SUB' else 1})", "add"
         fields |= {"multiplier": multiplier, "shift": shift}
         wide = min(shift, fields.get("shift_a", 1), fields.get("shift_b", 1)) < 0
         self.add(
-            operator, operator.inputs[:2], call, [kernel], struct=_struct("binary", (), fields),
-            overlaps=[_overlap(kernel, shape, made) for shape in shapes], wide=wide, full=(low, high) == _INT8,
+            operation, call, kernel, fields=fields, struct="binary", wide=wide,
+            overlaps=[plan.overlap(kernel, shape, output.shape) for shape in shapes],
         )  # fmt: skip
 
-    def unary(self, operator: Operator) -> None:
+    def rescale(self, operation: ops.Rescale) -> None:
+        source, output = operation.inputs[0], operation.output
+        factor = numerics.quantize_multiplier(_scale(source) / _scale(output))
+        limits = _range(output, operation.limits)
+        function = numerics.rescaled(_zero(source), factor, factor, _zero(output), limits["low"], limits["high"])
+        self._table(operation, function)
+
+    def leaky_relu(self, operation: ops.LeakyRelu) -> None:
+        source, output = operation.inputs[0], operation.output
+        above = numerics.quantize_multiplier(float(source.scale[0] / output.scale[0]))
+        below = numerics.quantize_multiplier(float(source.scale[0] * np.float32(operation.alpha) / output.scale[0]))
+        self._table(operation, numerics.rescaled(_zero(source), above, below, _zero(output), *_INT8))
+
+    def unary(self, operation: ops.Unary) -> None:
+        source, output = operation.inputs[0], operation.output
+        if operation.kind == "HARD_SWISH":
+            finest = _scale(source) / 128
+            if finest >= _scale(output):
+                raise UnsupportedError(f"{operation}: its output's scale is too small for that of its input")
+            if min(finest / _scale(output), finest / (3 / 32768)) < 2**-15:  # the kernel shifts 16 bits
+                raise UnsupportedError(f"{operation}: its input's scale is too small")
+            function = numerics.hard_swish(source.scale[0], _zero(source), output.scale[0], _zero(output))
+        elif operation.kind == "LOGISTIC":
+            _wanted_output(operation, 1 / 256, -128)
+            function = numerics.logistic(_scale(source), _zero(source))
+        else:
+            _wanted_output(operation, 1 / 128, 0)
+            function = numerics.tanh(_scale(source), _zero(source))
+        self._table(operation, function)
+
+    def _table(self, operation: Operation, function: Callable[[int], int]) -> None:
         """A function of single values: all its 256 results stand in a table."""
-        allowed = ("int8", "uint8") if operator.kind == "QUANTIZE" else ("int8",)
-        source, output = (
-            self.quantized(operator, index, allowed) for index in (operator.inputs[0], operator.outputs[0])
-        )
-        shape = self.shape(operator)
-        self.make(operator, shape)
-        name = self.name(operator)
-        values = numerics.table(_FUNCTIONS[operator.kind](operator, source, output), source.dtype)
+        shape = operation.output.shape
         self.add(
-            operator, operator.inputs[:1], f"lookup({name}_table, @0, y, {math.prod(shape)})", ["lookup"],
-            constants=[Constant(name=f"{name}_table", type="uint8_t", values=values)],
-            overlaps=[_overlap("lookup", shape, shape)],
+            operation, f"lookup(@name_table, @0, y, {math.prod(shape)})", "lookup",
+            constants={"table": numerics.table(function, operation.inputs[0].dtype)},
+            overlaps=[plan.overlap("lookup", shape, shape)],
         )  # fmt: skip
 
-    def softmax(self, operator: Operator) -> None:
-        source, output = (self.quantized(operator, index) for index in (operator.inputs[0], operator.outputs[0]))
-        _wanted_output(operator, output, 1 / 256, -128)
-        beta = float(operator.options["beta"])
-        if not 0 < beta < math.inf or beta * float(source.scale[0]) * 2**26 <= 1:
-            raise UnsupportedError(f"{operator}: a softmax with beta {beta:g} and an input scale of "
-                                   f"{float(source.scale[0]):g} is not written as C")  # fmt: skip
-        shape = self.shape(operator)
-        self.make(operator, shape)
+    def softmax(self, operation: ops.Softmax) -> None:
+        _wanted_output(operation, 1 / 256, -128)
+        scale, beta, shape = _scale(operation.inputs[0]), operation.beta, operation.output.shape
+        if not 0 < beta < math.inf or beta * scale * 2**26 <= 1:
+            raise UnsupportedError(
+                f"{operation}: a softmax with beta {beta:g} and an input scale of {scale:g} is not written as C"
+            )
         if shape[-1] > 4095:
             raise UnsupportedError(
-                f"{operator}: a softmax over {shape[-1]} values may overflow; at most 4095 are written"
+                f"{operation}: a softmax over {shape[-1]} values may overflow; at most 4095 are written"
             )
-        values = numerics.softmax_table(float(source.scale[0]), beta)
-        name = self.name(operator)
+        values = numerics.softmax_table(scale, beta)
         self.add(
-            operator, operator.inputs[:1],
-            f"softmax({name}_table, {len(values)}, @0, y, {math.prod(shape[:-1])}, {shape[-1]})", ["softmax"],
-            constants=[Constant(name=f"{name}_table", type="int32_t", values=values)],
+            operation, f"softmax(@name_table, {len(values)}, @0, y, {math.prod(shape[:-1])}, {shape[-1]})", "softmax",
+            constants={"table": values},
         )  # fmt: skip
 
     # Values moved
 
-    def reshape(self, operator: Operator) -> None:
-        source, output = self.shape(operator), self.tensor(operator.outputs[0])
-        first = self.quantized(operator, operator.inputs[0], ("int8", "uint8"))
-        self.quantized(operator, output.index, (first.dtype,))
-        if first.data is not None:
-            raise UnsupportedError(f"{operator}: a constant reshaped is not written as C")
-        made = _filled(operator, output.shape, source)
-        self.make(operator, made)
-        self.values[output.index] = self.values[operator.inputs[0]]
+    def reshape(self, operation: ops.Reshape) -> None:
+        source, output = operation.inputs[0], operation.output
+        if source.data is not None:
+            raise UnsupportedError(f"{operation}: a constant reshaped is not written as C")
+        self.reshaped[output.index] = self.value(source.index)
 
-    def concatenation(self, operator: Operator) -> None:
-        output = self.quantized(operator, operator.outputs[0])
-        sources = [self.quantized(operator, index) for index in operator.inputs]
-        if operator.options["fusedActivationFunction"] != 0:
-            raise UnsupportedError(f"{operator}: a fused activation is not written as C here")
-        for source in sources:
-            _same_quantization(operator, source, output)
-        shapes = [self.shape(operator, place) for place in range(len(sources))]
-        axis = axis_of(operator, operator.options["axis"], output)
-        others = {(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}
-        if len(others) != 1:
-            raise ArtifactError(f"{operator}: inputs of shapes {', '.join(map(str, shapes))} do not fit together")
-        made = (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
-        self.make(operator, made)
+    def concatenation(self, operation: ops.Concatenation) -> None:
+        if operation.limits != (None, None):
+            raise UnsupportedError(f"{operation}: a fused activation is not written as C here")
+        _same_quantization(operation, *operation.inputs)
+        made, axis = operation.output.shape, operation.axis
         stride, start, calls = math.prod(made[axis:]), 0, []
-        for place, shape in enumerate(shapes):
-            count = math.prod(shape[axis:])
+        for place, tensor in enumerate(operation.inputs):
+            count = math.prod(tensor.shape[axis:])
             calls.append(f"copy_rows(@{place}, y + {start}, {math.prod(made[:axis])}, {count}, {stride})")
             start += count
-        self.add(operator, operator.inputs, ";\n    ".join(calls), ["copy_rows"])
+        self.add(operation, ";\n    ".join(calls), "copy_rows")
 
-    def pad(self, operator: Operator) -> None:
-        source, output = (self.quantized(operator, index) for index in (operator.inputs[0], operator.outputs[0]))
-        _same_quantization(operator, source, output)
-        shape = self.shape(operator)
-        pairs = np.asarray(self.integers(operator, 1)).reshape(-1, 2)
-        if len(pairs) != len(shape) or (pairs < 0).any():
-            raise ArtifactError(f"{operator}: paddings {pairs.tolist()} do not fit {len(shape)} dimensions")
-        value = int(output.zero_point[0])
-        if operator.kind == "PADV2":
-            constant = self.quantized(operator, operator.inputs[2])
-            if constant.data is None or constant.data.size != 1:
-                raise UnsupportedError(f"{operator}: what it pads with is not one constant value")
-            _same_quantization(operator, constant, output)
-            value = int(constant.data.reshape(-1)[0])
-        made = tuple(int(before + size + after) for (before, after), size in zip(pairs, shape, strict=True))
-        self.make(operator, made)
-        if len(shape) > _MAX_RANK:
-            raise UnsupportedError(f"{operator}: {len(shape)} dimensions are more than the {_MAX_RANK} written as C")
-        strides = _strides(made)
-        start = sum(int(before) * stride for (before, _), stride in zip(pairs, strides, strict=True))
+    def pad(self, operation: ops.Pad) -> None:
+        source, output, value = operation.inputs[0], operation.output, operation.value
+        _same_quantization(operation, source, *([] if value is None else [value]))
+        if len(output.shape) > _MAX_RANK:
+            raise UnsupportedError(
+                f"{operation}: {len(output.shape)} dimensions are more than the {_MAX_RANK} written as C"
+            )
+        strides = _strides(output.shape)
         fields = {
-            "size": _extended(shape, _MAX_RANK, 1), "stride": _extended(strides, _MAX_RANK, 0), "start": start,
-            "total": math.prod(made), "value": value,
+            "size": _extended(source.shape, _MAX_RANK, 1), "stride": _extended(strides, _MAX_RANK, 0),
+            "start": sum(before * stride for (before, _), stride in zip(operation.pads, strides, strict=True)),
+            "total": math.prod(output.shape),
+            "value": _zero(output) if value is None or value.data is None else int(value.data.reshape(-1)[0]),
         }  # fmt: skip
-        self.add(operator, operator.inputs[:1], "pad(&s, @0, y)", ["pad"], struct=_struct("pad", (), fields))
+        self.add(operation, "pad(&s, @0, y)", "pad", fields=fields)
 
-    def transpose(self, operator: Operator) -> None:
-        source, output = (self.quantized(operator, index) for index in (operator.inputs[0], operator.outputs[0]))
-        _same_quantization(operator, source, output)
-        shape, order = self.shape(operator), self.integers(operator, 1)
-        if sorted(order) != list(range(len(shape))):
-            raise ArtifactError(f"{operator}: {order} is no order of {len(shape)} dimensions")
-        self.make(operator, tuple(shape[axis] for axis in order))
-        strides = _strides(shape)
-        self._rearrange(operator, [shape[axis] for axis in order], [strides[axis] for axis in order])
+    def transpose(self, operation: ops.Transpose) -> None:
+        strides = _strides(operation.inputs[0].shape)
+        self._rearrange(operation, operation.output.shape, [strides[axis] for axis in operation.order])
 
-    def tile(self, operator: Operator) -> None:
-        source, output = (self.quantized(operator, index) for index in (operator.inputs[0], operator.outputs[0]))
-        _same_quantization(operator, source, output)
-        shape, repeats = self.shape(operator), self.integers(operator, 1)
-        if len(repeats) != len(shape) or min(repeats) < 1:
-            raise ArtifactError(f"{operator}: repeats {repeats} do not fit {len(shape)} dimensions")
-        self.make(operator, tuple(size * times for size, times in zip(shape, repeats, strict=True)))
-        sizes = [size for pair in zip(repeats, shape, strict=True) for size in pair]
+    def tile(self, operation: ops.Tile) -> None:
+        shape = operation.inputs[0].shape
+        sizes = [size for pair in zip(operation.repeats, shape, strict=True) for size in pair]
         strides = [stride for own in _strides(shape) for stride in (0, own)]
         kept = [place for place, size in enumerate(sizes) if size != 1]
-        self._rearrange(operator, [sizes[place] for place in kept], [strides[place] for place in kept])
+        self._rearrange(operation, [sizes[place] for place in kept], [strides[place] for place in kept])
 
-    def _rearrange(self, operator: Operator, sizes: Sequence[int], strides: Sequence[int]) -> None:
+    def _rearrange(self, operation: Operation, sizes: Sequence[int], strides: Sequence[int]) -> None:
+        _same_quantization(operation, *operation.inputs)
         if len(sizes) > 8:
-            raise UnsupportedError(f"{operator}: {len(sizes)} dimensions are more than the 8 written as C")
+            raise UnsupportedError(f"{operation}: {len(sizes)} dimensions are more than the 8 written as C")
         fields = {"size": _extended(sizes, 8, 1), "stride": _extended(strides, 8, 0)}
-        self.add(operator, operator.inputs[:1], "rearrange(&s, @0, y)", ["rearrange"],
-                 struct=_struct("rearrange", (), fields))  # fmt: skip
+        self.add(operation, "rearrange(&s, @0, y)", "rearrange", fields=fields)
 
-    def resize(self, operator: Operator) -> None:
-        source, output = (self.quantized(operator, index) for index in (operator.inputs[0], operator.outputs[0]))
-        _same_quantization(operator, source, output)
-        four_dimensions(operator, source, output)
-        _, height, width, channels = _one_image(operator, self.shape(operator))
-        target = self.integers(operator, 1)
-        if len(target) != 2 or min(target) < 1:
-            raise ArtifactError(f"{operator}: it resizes to {target}, a height and a width are needed")
-        self.make(operator, (1, *target, channels))
-        aligned, half = bool(operator.options["alignCorners"]), bool(operator.options["halfPixelCenters"])
-        if max(height, width, *target) >= 2**15:
-            raise UnsupportedError(f"{operator}: sizes from 32768 on are not written as C")
-        places = _nearest if operator.kind == "RESIZE_NEAREST_NEIGHBOR" else _between
-        rows, columns = (
-            np.array([places(operator, at, size, new, aligned, half) for at in range(new)], np.int16)
-            for size, new in zip((height, width), target, strict=True)
+    def resize(self, operation: ops.Resize) -> None:
+        _same_quantization(operation, *operation.inputs)
+        _one_image(operation)
+        sizes, target = operation.inputs[0].shape[1:3], operation.output.shape[1:3]
+        if max(*sizes, *target) >= 2**15:
+            raise UnsupportedError(f"{operation}: sizes from 32768 on are not written as C")
+        kind, fields, constants = operation.kind.lower(), _sizes(operation), {}
+        del fields["in_height"]
+        for key, size, new in zip(("rows", "columns"), sizes, target, strict=True):
+            how = (size, new, operation.align_corners, operation.half_pixel_centers)
+            if operation.kind == "RESIZE_NEAREST_NEIGHBOR":
+                constants[key] = np.array(numerics.nearest(*how), np.int16)
+                continue
+            places = numerics.between(*how)
+            if places[-1][0] >= size:
+                raise UnsupportedError(f"{operation}: sizes {size} and {new} make the kernel read behind its input")
+            constants[key] = np.array(places, np.int16)
+        self.add(operation, f"{kind}(&s, @0, y)", kind, fields=fields, constants=constants)
+
+
+# Checks
+
+
+def _check_int8(operation: Operation) -> None:
+    """Raise for activations that are no int8; QUANTIZE also takes and gives uint8, which a reshape passes on."""
+    allowed = ["int8"]
+    if operation.kind == "QUANTIZE" or isinstance(operation, ops.Reshape):
+        allowed.append("uint8")
+    for tensor in (*operation.inputs, operation.output):
+        mixed = isinstance(operation, ops.Reshape) and tensor.dtype != operation.inputs[0].dtype
+        if tensor.dtype not in allowed or mixed:
+            raise ops.not_int8(operation.operator, tensor)
+    if isinstance(operation, ops.Pad) and operation.value is not None and operation.value.dtype != "int8":
+        raise ops.not_int8(operation.operator, operation.value)
+
+
+def _same_quantization(operation: Operation, *tensors: Tensor) -> None:
+    output = operation.output
+    for tensor in tensors:
+        if tensor.scale[0] != output.scale[0] or tensor.zero_point[0] != output.zero_point[0]:
+            raise UnsupportedError(
+                f"{operation}: {tensor.name!r} and {output.name!r} differ in scale or zero point, which C code has no "
+                "kernel for"
+            )
+
+
+def _wanted_output(operation: Operation, scale: float, zero_point: int) -> None:
+    if (_scale(operation.output), _zero(operation.output)) != (scale, zero_point):
+        raise UnsupportedError(
+            f"{operation}: its output has scale {_scale(operation.output):g} and zero point {_zero(operation.output)}; "
+            f"the kernel gives {scale:g} and {zero_point} only"
         )
-        kind = operator.kind.lower()
-        name = self.name(operator)
-        fields = {"in_width": width, "channels": channels, "out_height": target[0], "out_width": target[1]}
-        self.add(
-            operator, operator.inputs[:1], f"{kind}(&s, @0, y)", [kind],
-            constants=[
-                Constant(name=f"{name}_rows", type="int16_t", values=rows),
-                Constant(name=f"{name}_columns", type="int16_t", values=columns),
-            ],
-            struct=_struct(kind, ("rows", "columns"), fields),
-        )  # fmt: skip
 
 
-# Functions of single values
+def _one_image(operation: Operation) -> None:
+    batch = operation.inputs[0].shape[0]
+    if batch != 1:
+        raise UnsupportedError(f"{operation}: a batch of {batch}; the C code takes one image at a time")
 
-
-def _requantized(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    multiplier, shift = numerics.quantize_multiplier(float(source.scale[0]) / float(output.scale[0]))
-    zero, out_zero = int(source.zero_point[0]), int(output.zero_point[0])
-    activation = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}.get(operator.kind, 0)
-    low, high = _range(operator, output, activation)
-    return lambda value: min(max(numerics.rescale(value - zero, multiplier, shift) + out_zero, low), high)
-
-
-def _leaky(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    alpha = np.float32(operator.options["alpha"])
-    if not np.isfinite(alpha):
-        raise ArtifactError(f"{operator}: its alpha is {alpha}")
-    above = numerics.quantize_multiplier(float(source.scale[0] / output.scale[0]))
-    below = numerics.quantize_multiplier(float(source.scale[0] * alpha / output.scale[0]))
-    zero, out_zero = int(source.zero_point[0]), int(output.zero_point[0])
-
-    def function(value: int) -> int:
-        factor = above if value >= zero else below
-        return min(max(numerics.rescale(value - zero, *factor) + out_zero, -128), 127)
-
-    return function
-
-
-def _logistic(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    _wanted_output(operator, output, 1 / 256, -128)
-    return numerics.logistic(float(source.scale[0]), int(source.zero_point[0]))
-
-
-def _tanh(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    _wanted_output(operator, output, 1 / 128, 0)
-    return numerics.tanh(float(source.scale[0]), int(source.zero_point[0]))
-
-
-def _hard_swish(operator: Operator, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    finest = float(source.scale[0]) / 128
-    if finest >= float(output.scale[0]):
-        raise UnsupportedError(f"{operator}: its output's scale is too small for that of its input")
-    if min(finest / float(output.scale[0]), finest / (3 / 32768)) < 2**-15:  # the kernel shifts 16 bits
-        raise UnsupportedError(f"{operator}: its input's scale is too small")
-    return numerics.hard_swish(source.scale[0], int(source.zero_point[0]), output.scale[0], int(output.zero_point[0]))
-
-
-_FUNCTIONS: dict[str, Callable[[Operator, Tensor, Tensor], Callable[[int], int]]] = {
-    "HARD_SWISH": _hard_swish,
-    "LEAKY_RELU": _leaky,
-    "LOGISTIC": _logistic,
-    "QUANTIZE": _requantized,
-    "RELU": _requantized,
-    "RELU6": _requantized,
-    "RELU_N1_TO_1": _requantized,
-    "TANH": _tanh,
-}
 
 # Helpers
 
@@ -811,142 +502,90 @@ def in_fours(rows: NDArray[np.int8]) -> NDArray[np.int8]:
     So the even bytes of a word are the first two of its weights, the odd ones the other two: SXTB16 makes of each
     pair what SMLAD takes together with two neighbouring inputs.
     """
-    padded = np.zeros((len(rows), -(-rows.shape[1] // 4) * 4), np.int8)
-    padded[:, : rows.shape[1]] = rows
-    return padded.reshape(len(rows), -1, 4)[:, :, _IN_FOURS].reshape(padded.shape)
+    filled = _filled_to_four(rows)
+    return filled.reshape(len(rows), -1, 4)[:, :, _IN_FOURS].reshape(filled.shape)
+
+
+def _filled_to_four(rows: NDArray[np.int8]) -> NDArray[np.int8]:
+    filled = np.zeros((len(rows), -(-rows.shape[1] // 4) * 4), np.int8)
+    filled[:, : rows.shape[1]] = rows
+    return filled
 
 
 def _padded(rows: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.concatenate([rows.reshape(-1), np.zeros(_HELIUM_BYTES, np.int8)])
 
 
-def printable(text: str) -> str:
-    """A name from a file, fit for a comment in C."""
-    return re.sub(r"[^A-Za-z0-9_./:;,()\[\] -]", "_", text)[:80]
+def _sizes(operation: Operation) -> dict[str, int]:
+    """The fields of a kernel that moves over an image."""
+    _, height, width, channels = operation.inputs[0].shape
+    made = operation.output.shape
+    return {
+        "in_height": height, "in_width": width, "channels": channels, "out_height": made[1], "out_width": made[2],
+    }  # fmt: skip
 
 
-def _times(shape: Shape) -> str:
-    return "x".join(map(str, shape)) or "1"
+def _scale(tensor: Tensor) -> float:
+    return float(tensor.scale[0])
 
 
-def _struct(kind: str, arrays: Sequence[str], fields: dict[str, Any]) -> str:
-    """A definition of ``s`` with designated initialisers; ``arrays`` are named after the layer."""
-    items = [f".{array} = @name_{array}" for array in arrays]
-    for key, value in fields.items():
-        text = f"{{{', '.join(map(str, value))}}}" if isinstance(value, list) else _number(value)
-        items.append(f".{key} = {text}")
-    lines, line = [], ""
-    for item in items:
-        if len(line) + len(item) > 100:
-            lines.append(line)
-            line = ""
-        line += f"{item}, "
-    lines.append(line)
-    inner = "\n".join(f"        {line.strip()}" for line in lines)
-    return f"{kind} s = {{\n{inner}\n    }};"
+def _zero(tensor: Tensor) -> int:
+    return int(tensor.zero_point[0])
 
 
-def _number(value: int) -> str:
-    return "(-2147483647 - 1)" if value == numerics.INT32_MIN else str(value)
+def _channels(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str, NDArray[Any]], bool]:
+    """Bias, multiplier and shift of each output, whose weights are a row of ``rows``, and whether any shift is wide.
+
+    The bias takes the input's zero point in. A channel whose sum may leave ±2³⁰, or whose factor is not below 1, gets
+    the shift of the kernel's wide path.
+    """
+    if rows.dtype != np.int8:
+        raise UnsupportedError(f"{operation}: its weights are {rows.dtype}; C code has int8 weights only")
+    operation.check_symmetric()
+    zero = _zero(operation.inputs[0])
+    bias = np.zeros(len(rows), np.int64) if operation.bias is None else operation.bias.astype(np.int64)
+    wide_rows = rows.astype(np.int64)
+    ends = wide_rows[:, :, None] * np.array([-128 - zero, 127 - zero])
+    largest = np.maximum(np.abs(bias + ends.max(axis=2).sum(axis=1)), np.abs(bias + ends.min(axis=2).sum(axis=1)))
+    pairs = [numerics.quantize_multiplier(float(factor)) for factor in _factors(operation, len(rows))]
+    shifts = [_shift(operation, shift, int(bound)) for (_, shift), bound in zip(pairs, largest, strict=True)]
+    folded = bias - zero * wide_rows.sum(axis=1)
+    return {
+        "bias": (folded & 0xFFFFFFFF).astype(np.uint32).view(np.int32),
+        "multiplier": np.array([multiplier for multiplier, _ in pairs], np.int32),
+        "shift": np.array(shifts, np.int8),
+    }, min(shifts) < 0
 
 
-def _shift(operator: Operator, shift: int, bound: int) -> int:
+def _factors(operation: ops.Weighted, outputs: int) -> NDArray[np.float64]:
+    """Real factor between the sums of products and the output, for each output."""
+    source, scales, output = operation.inputs[0], operation.weights.scale, _scale(operation.output)
+    if isinstance(operation, ops.Dense) and len(scales) == 1:
+        # the kernel multiplies in float32 here
+        with np.errstate(under="ignore"):
+            return np.full(outputs, float(source.scale[0] * scales[0]) / output)
+    return _scale(source) * np.broadcast_to(scales.astype(np.float64), (outputs,)) / output
+
+
+def _shift(operation: Operation, shift: int, bound: int) -> int:
     """How a shift stands in the code: places to the right, or -64 - places to the left for the kernel's wide path."""
     if shift > 30:
-        raise UnsupportedError(f"{operator}: its scales are too far apart")
+        raise UnsupportedError(f"{operation}: its scales are too far apart")
     return -shift if -22 <= shift <= -1 and bound < 2**30 else -64 - shift
 
 
-def _range(operator: Operator, output: Tensor, activation: int | None = None) -> tuple[int, int]:
-    """Lowest and highest integer after the fused activation."""
-    if activation is None:
-        activation = int(operator.options["fusedActivationFunction"])
+def _range(output: Tensor, limits: Limits) -> dict[str, int]:
+    """The fields for the lowest and highest integer after the fused activation."""
     info = np.iinfo(output.dtype)
-    ends: dict[int, tuple[float | None, float | None]] = {
-        0: (None, None), 1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0),
-    }  # fmt: skip
-    if activation not in ends:
-        raise UnsupportedError(f"{operator}: fused activation {activation} is not written as C")
 
     def quantized(real: float) -> int:
-        steps = numerics.round_half_away(float(np.float32(real) / output.scale[0]))
-        return int(output.zero_point[0]) + steps
+        return _zero(output) + numerics.round_half_away(float(np.float32(real) / output.scale[0]))
 
-    low, high = ends[activation]
-    lowest = info.min if low is None else max(info.min, quantized(low))
-    highest = info.max if high is None else min(info.max, quantized(high))
-    return int(lowest), int(highest)
-
-
-def _equally_quantized(a: Tensor, b: Tensor) -> bool:
-    return bool(a.scale[0] == b.scale[0] and a.zero_point[0] == b.zero_point[0])
-
-
-def _same_quantization(operator: Operator, a: Tensor, b: Tensor) -> None:
-    if not _equally_quantized(a, b):
-        raise UnsupportedError(
-            f"{operator}: {a.name!r} and {b.name!r} differ in scale or zero point, which it cannot change"
-        )
-
-
-def _wanted_output(operator: Operator, output: Tensor, scale: float, zero_point: int) -> None:
-    if float(output.scale[0]) != scale or int(output.zero_point[0]) != zero_point:
-        raise UnsupportedError(
-            f"{operator}: its output has scale {float(output.scale[0]):g} and zero point {int(output.zero_point[0])}; "
-            f"the kernel gives {scale:g} and {zero_point} only"
-        )
-
-
-def _one_image(operator: Operator, shape: Shape) -> Shape:
-    if len(shape) != 4:
-        raise ArtifactError(f"{operator}: its input has shape {shape}, not four dimensions")
-    if shape[0] != 1:
-        raise UnsupportedError(f"{operator}: a batch of {shape[0]}; the C code takes one image at a time")
-    return shape
-
-
-def _window(
-    operator: Operator, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> tuple[list[int], list[int]]:
-    """Height and width of the output, and padding before, of TFLite's SAME (0) or VALID (1)."""
-    padding = operator.options["padding"]
-    if padding not in (0, 1):
-        raise ArtifactError(f"{operator}: padding {padding} is neither SAME nor VALID")
-    out, before = [], []
-    for length, taps, step, apart in zip(size, kernel, stride, dilation, strict=True):
-        extent = (taps - 1) * apart + 1
-        made = -(-length // step) if padding == 0 else (length - extent) // step + 1
-        if made < 1:
-            raise ArtifactError(f"{operator}: a kernel of {extent} does not fit an input of {length}")
-        out.append(made)
-        before.append(max((made - 1) * step + extent - length, 0) // 2 if padding == 0 else 0)
-    return out, before
-
-
-def _overlap(
-    kernel: str, shape: Shape, made: Shape, stride: Sequence[int] = (1, 1), pad: Sequence[int] = (0, 0)
-) -> Overlap | None:
-    """How an output of shape ``made`` may lie over an input, by the order that the kernel's code says it keeps."""
-    order = kernels.order(kernel)
-    if order == "values" and math.prod(made) == math.prod(shape):  # not one repeated
-        return Overlap(distance=0, exact=False)
-    if order == "pixels":
-        return Overlap(distance=_distance(shape, made, stride, pad), exact=False)
-    if order == "channels" and made[3] == shape[3] and math.prod(made) <= math.prod(shape):
-        return Overlap(distance=0, exact=True)
-    return None
-
-
-def _distance(shape: Shape, made: Shape, stride: Sequence[int], pad: Sequence[int]) -> int:
-    """How many bytes the output must begin before the input so that no value is overwritten before its last use."""
-    _, height, width, channels = shape
-    rows = np.maximum(np.arange(made[1]) * stride[0] - pad[0], 0) * width * channels
-    columns = np.maximum(np.arange(made[2]) * stride[1] - pad[1], 0) * channels
-    first = rows[:, None] + columns  # what each pixel reads first, or before
-    later = np.append(rows[1:], height * width * channels)  # no later row reads what is before this
-    first = np.minimum(first, later[:, None]).reshape(-1)
-    written = np.arange(len(first)) * made[3]  # when a pixel is read, those before are written
-    return int(max(0, (written - first).max()))
+    low, high = limits
+    return {
+        "low": int(info.min) if low is None else max(int(info.min), quantized(low)),
+        "high": int(info.max) if high is None else min(int(info.max), quantized(high)),
+    }
 
 
 def _strides(shape: Sequence[int]) -> list[int]:
@@ -957,7 +596,7 @@ def _extended(values: Sequence[int], rank: int, fill: int) -> list[int]:
     return [fill] * (rank - len(values)) + list(values)
 
 
-def _collapsed(operator: Operator, made: Shape, shapes: Sequence[Shape]) -> tuple[list[int], list[list[int]]]:
+def _collapsed(operation: Operation, made: Shape, shapes: Sequence[Shape]) -> tuple[list[int], list[list[int]]]:
     """Sizes and strides of a broadcast in four dimensions; neighbours that run through are made one."""
     padded = [_extended(shape, len(made), 1) for shape in shapes]
     strides = [
@@ -973,64 +612,25 @@ def _collapsed(operator: Operator, made: Shape, shapes: Sequence[Shape]) -> tupl
         else:
             axes.append(now)
     if len(axes) > _MAX_RANK:
-        raise UnsupportedError(f"{operator}: a broadcast in {len(axes)} dimensions is not written as C")
+        raise UnsupportedError(f"{operation}: a broadcast in {len(axes)} dimensions is not written as C")
     axes = [[1, *[0] * len(shapes)]] * (_MAX_RANK - len(axes)) + axes
     return [axis[0] for axis in axes], [[axis[1 + place] for axis in axes] for place in range(len(shapes))]
 
 
-def _filled(operator: Operator, shape: Shape, source: Shape) -> Shape:
-    """The target of a reshape, sizes that the file leaves free filled in."""
-    total = math.prod(source)
-    free = [place for place, size in enumerate(shape) if size < 0]
-    known = math.prod(size for size in shape if size >= 0)
-    if len(free) > 1 and shape[0] < 0:  # the batch and one size more
-        shape = (source[0], *shape[1:])
-        free, known = free[1:], known * source[0]
-    if len(free) > 1 or known == 0 or total % known or (not free and total != known):
-        raise ArtifactError(f"{operator}: {source} cannot become {shape}")
-    return tuple(total // known if size < 0 else size for size in shape)
-
-
-def _nearest(operator: Operator, at: int, size: int, new: int, aligned: bool, half: bool) -> int:
-    """Which of the input a place is; in float32 like the kernel."""
-    corners = aligned and new > 1
-    scale = np.float32(size - 1 if corners else size) / np.float32(new - 1 if corners else new)
-    real = float((np.float32(at) + np.float32(0.5 if half else 0.0)) * scale)
-    found = numerics.round_half_away(real) if aligned else math.floor(real)
-    return max(min(found, size - 1), 0)
-
-
-def _between(operator: Operator, at: int, size: int, new: int, aligned: bool, half: bool) -> tuple[int, int, int]:
-    """The two of the input between which a place lies, and how far behind the first, in 1024ths."""
-    length, made = (size - 1, new - 1) if aligned and new > 1 else (size, new)
-    scale = (1024 * length + made // 2) // made
-    real = at * scale + (scale // 2 - 512 if half else 0)
-    lower = max(int(real / 1024), 0)
-    upper = min(int((real + 1023) / 1024), size - 1)
-    if lower >= size:
-        raise UnsupportedError(f"{operator}: sizes {size} and {new} make the kernel read behind its input")
-    return lower, upper, real - 1024 * lower
-
-
-_WRITERS: dict[str, Callable[[_Lowering, Operator], None]] = {
-    "ADD": _Lowering.binary,
-    "AVERAGE_POOL_2D": _Lowering.pool,
-    "CONCATENATION": _Lowering.concatenation,
-    "CONV_2D": _Lowering.convolution,
-    "DEPTHWISE_CONV_2D": _Lowering.convolution,
-    "FULLY_CONNECTED": _Lowering.dense,
-    "MAX_POOL_2D": _Lowering.pool,
-    "MEAN": _Lowering.mean,
-    "MUL": _Lowering.binary,
-    "PAD": _Lowering.pad,
-    "PADV2": _Lowering.pad,
-    "RESHAPE": _Lowering.reshape,
-    "RESIZE_BILINEAR": _Lowering.resize,
-    "RESIZE_NEAREST_NEIGHBOR": _Lowering.resize,
-    "SOFTMAX": _Lowering.softmax,
-    "SQUEEZE": _Lowering.reshape,
-    "SUB": _Lowering.binary,
-    "TILE": _Lowering.tile,
-    "TRANSPOSE": _Lowering.transpose,
-    **dict.fromkeys(_FUNCTIONS, _Lowering.unary),
+_WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
+    ops.Binary: _Lowering.binary,
+    ops.Concatenation: _Lowering.concatenation,
+    ops.Convolution: _Lowering.convolution,
+    ops.Dense: _Lowering.dense,
+    ops.LeakyRelu: _Lowering.leaky_relu,
+    ops.Mean: _Lowering.mean,
+    ops.Pad: _Lowering.pad,
+    ops.Pool: _Lowering.pool,
+    ops.Rescale: _Lowering.rescale,
+    ops.Reshape: _Lowering.reshape,
+    ops.Resize: _Lowering.resize,
+    ops.Softmax: _Lowering.softmax,
+    ops.Tile: _Lowering.tile,
+    ops.Transpose: _Lowering.transpose,
+    ops.Unary: _Lowering.unary,
 }

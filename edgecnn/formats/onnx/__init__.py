@@ -15,6 +15,7 @@ import numpy as np
 from edgecnn.errors import ExportError, UnsupportedError
 from edgecnn.formats import tflite
 from edgecnn.formats.onnx import qdq
+from edgecnn.formats.onnx.values import spec_of
 from edgecnn.formats.source import Source
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8
@@ -72,7 +73,7 @@ def embed(model: bytes, provenance: Provenance) -> bytes:
 def _quantized(source: Source, scheme: Scheme) -> bytes:
     graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
     specs = {
-        kind: qdq.spec_of(graph.tensors[index], kind)
+        kind: spec_of(graph.tensors[index], kind)
         for kind, index in (("input", graph.inputs[0]), ("output", graph.outputs[0]))
     }
     placement: dict[str, Any] = {"cpu": source.onnx_cpu}
