@@ -77,8 +77,10 @@ class Weighted(Operation, frozen=True, kw_only=True):
 
 
 class Convolution(Weighted, frozen=True, kw_only=True):
-    """CONV_2D, its weights ``(outputs, height, width, channels / groups)``, or DEPTHWISE_CONV_2D, ``(1, height, width,
-    outputs)`` with as many groups as channels. ``pads`` are top, left, bottom, right.
+    """CONV_2D or DEPTHWISE_CONV_2D.
+
+    Weights are ``(outputs, height, width, channels / groups)``, or ``(1, height, width, outputs)`` where each input
+    channel is a group. ``pads`` are top, left, bottom, right.
     """
 
     kernel: Pair
