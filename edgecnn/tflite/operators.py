@@ -34,12 +34,13 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An operator with the tensors it computes with.
 
     ``inputs`` are activations, or constants in their place; their shapes and that of ``output`` hold no free size: a
-    free batch is 1. Each is float32, or int8 or uint8 with one scale.
+    free batch is 1. Each is float32, or int8 or uint8 with one scale. ``limits`` are those of the output's real values.
     """
 
     operator: Operator
     inputs: tuple[Tensor, ...]
     output: Tensor
+    limits: Limits = (None, None)
 
     def __str__(self) -> str:
         return str(self.operator)
@@ -68,7 +69,6 @@ class Weighted(Operation, frozen=True, kw_only=True):
 
     weights: Weights
     bias: NDArray[np.int32] | None
-    limits: Limits
 
     def check_symmetric(self) -> None:
         """Raise ``UnsupportedError`` if the weights have a zero point, as uint8 weights of old converters have."""
@@ -105,7 +105,6 @@ class Pool(Operation, frozen=True, kw_only=True):
     kernel: Pair
     stride: Pair
     pads: tuple[int, int, int, int]
-    limits: Limits
 
 
 class Mean(Operation, frozen=True, kw_only=True):
@@ -118,13 +117,9 @@ class Mean(Operation, frozen=True, kw_only=True):
 class Binary(Operation, frozen=True, kw_only=True):
     """ADD, SUB or MUL of two tensors that broadcast."""
 
-    limits: Limits
-
 
 class Rescale(Operation, frozen=True, kw_only=True):
     """QUANTIZE, DEQUANTIZE and the kinds of RELU: the same values with another type, scale or range."""
-
-    limits: Limits
 
 
 class Unary(Operation, frozen=True, kw_only=True):
@@ -151,7 +146,6 @@ class Concatenation(Operation, frozen=True, kw_only=True):
     """CONCATENATION of any number of inputs along ``axis``."""
 
     axis: int
-    limits: Limits
 
 
 class Pad(Operation, frozen=True, kw_only=True):

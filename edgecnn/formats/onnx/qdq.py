@@ -82,7 +82,7 @@ class _Writer(Values):
             ir_version=_IR_VERSION,
             producer_name="edgecnn",
         )
-        # only for the check, which then compares the shapes in the .tflite with those the operators give
+        # only for the check, which then compares the shapes that the nodes give with those of the tensors
         model.graph.value_info.extend(self.inner_values())
         try:
             onnx.checker.check_model(model, full_check=True)
@@ -112,7 +112,7 @@ class _Writer(Values):
             group=operation.groups,
             pads=operation.pads,
         )
-        self.write(operation, real, operation.limits)
+        self.write(operation, real)
 
     def dense(self, operation: ops.Dense) -> None:
         source, data = operation.inputs[0], operation.weights.values
@@ -126,13 +126,13 @@ class _Writer(Values):
             real = self._reshape(self._as_channels_last(real, source), (-1, data.shape[1]))
         inputs = [real, self.weights(operation, data), *self.bias(operation)]
         real = self.node("Gemm", inputs, f"{self.name(operation.output)}/dense", transB=1)
-        self.write(operation, real, operation.limits)
+        self.write(operation, real)
 
     def pool(self, operation: ops.Pool) -> None:
         kind = "MaxPool" if operation.kind == "MAX_POOL_2D" else "AveragePool"  # neither counts the padding
         attributes = {"kernel_shape": operation.kernel, "strides": operation.stride, "pads": operation.pads}
         real = self.node(kind, [self.read(operation)], self._real(operation), **attributes)
-        self.write(operation, real, operation.limits)
+        self.write(operation, real)
 
     def mean(self, operation: ops.Mean) -> None:
         four, axes = len(operation.inputs[0].shape) == 4, list(operation.axes)
@@ -162,7 +162,7 @@ class _Writer(Values):
             raise UnsupportedError(f"{operation}: operands of different rank are not written to ONNX")
         kind = {"ADD": "Add", "MUL": "Mul", "SUB": "Sub"}[operation.kind]
         real = self.node(kind, [self.read(operation, tensor) for tensor in operation.inputs], self._real(operation))
-        self.write(operation, real, operation.limits)
+        self.write(operation, real)
 
     def unary(self, operation: ops.Unary) -> None:
         kind = {"HARD_SWISH": "HardSwish", "LOGISTIC": "Sigmoid", "TANH": "Tanh"}[operation.kind]
@@ -179,7 +179,7 @@ class _Writer(Values):
         self.write(operation, self.node("LeakyRelu", [source], self._real(operation), alpha=operation.alpha))
 
     def rescale(self, operation: ops.Rescale) -> None:
-        self.write(operation, self.read(operation), operation.limits)
+        self.write(operation, self.read(operation))
 
     def pad(self, operation: ops.Pad) -> None:
         pairs = np.array(channels_first(operation.pads), np.int64)
@@ -197,7 +197,7 @@ class _Writer(Values):
     def concatenation(self, operation: ops.Concatenation) -> None:
         axis = _AXIS[operation.axis] if len(operation.output.shape) == 4 else operation.axis
         inputs = [self.read(operation, tensor) for tensor in operation.inputs]
-        self.write(operation, self.node("Concat", inputs, self._real(operation), axis=axis), operation.limits)
+        self.write(operation, self.node("Concat", inputs, self._real(operation), axis=axis))
 
     def resize(self, operation: ops.Resize) -> None:
         if self.tensor(operation.inputs[0].index).shape[0] < 1:

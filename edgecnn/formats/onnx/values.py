@@ -144,12 +144,12 @@ class Values:
         self.constant(name, data)
         return self.node("DequantizeLinear", [name, *self.quantization(tensor)], real)
 
-    def write(self, operation: Operation, real: str, limits: Limits = (None, None)) -> None:
-        """Apply the fused ``limits`` to the float value ``real`` and quantise it into the output."""
-        tensor, (low, high) = operation.output, limits
+    def write(self, operation: Operation, real: str) -> None:
+        """Apply the operation's limits to the float value ``real`` and quantise it into the output."""
+        tensor, (low, high) = operation.output, operation.limits
         index, integer = tensor.index, tensor.dtype in INTEGER
         if operation.position in self.in_float and integer and index not in self.graph.outputs:
-            self.unquantised[index] = self._clipped_behind_pooling(operation, real, limits)
+            self.unquantised[index] = self._clipped_behind_pooling(operation, real)
             return
         if low is not None and not (integer and self._saturates(tensor, low, high)):
             real = self._clip(real, low, high)
@@ -160,13 +160,13 @@ class Values:
         else:
             self.node("Identity", [real], self.name(tensor))
 
-    def _clipped_behind_pooling(self, operation: Operation, real: str, limits: Limits) -> str:
+    def _clipped_behind_pooling(self, operation: Operation, real: str) -> str:
         """Apply limits to a value that stays float, behind the max pooling that follows if that is float as well.
 
         The two commute. A relu there keeps ONNX Runtime from moving the next QuantizeLinear in front of the
         pooling, which its integer kernel computes several times slower.
         """
-        index, is_pooling = operation.output.index, operation.kind == "MAX_POOL_2D"
+        index, limits, is_pooling = operation.output.index, operation.limits, operation.kind == "MAX_POOL_2D"
         if is_pooling and limits[0] is None:
             limits = self.relus.get(operation.inputs[0].index, limits)
         low, high = limits
@@ -282,7 +282,7 @@ class Values:
             if tensor.dtype not in INTEGER or tensor.index in self.graph.outputs:
                 continue
             lowest = int(np.iinfo(tensor.dtype).min)
-            relu = getattr(operation, "limits", (None, None))[0] == 0 and not isinstance(operation, ops.Rescale)
+            relu = operation.limits[0] == 0 and not isinstance(operation, ops.Rescale)
             passed_on = operation.kind in ("MAX_POOL_2D", "RESHAPE") and operation.inputs[0].index in moved
             if passed_on or (relu and 0 < int(tensor.zero_point[0]) - lowest <= _MOVED):
                 moved[tensor.index] = lowest
