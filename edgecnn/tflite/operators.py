@@ -181,8 +181,10 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
     that is not supported.
 
     Raises:
+        UnsupportedError: the graph has several inputs or outputs, or one with a free size other than the batch.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
+    _check_graph(graph)
     reader = _Reader(graph)
     skipped = shape_computations(graph)
     found: list[Operation | UnsupportedError] = []
@@ -200,32 +202,6 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
         for index in operator.outputs:
             reader.shapes[index] = _for_one_image(graph.tensors[index].shape)
     return tuple(found)
-
-
-def check(graph: Graph) -> None:
-    """Check what ``read`` relies on: one input, one output, and operators that have the inputs of their kind.
-
-    Inputs are checked of known operators only, because the others are refused by their name.
-
-    Raises:
-        UnsupportedError: the graph has several inputs or outputs, or such with sizes that are free.
-        ArtifactError: the graph is damaged.
-    """
-    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
-        if len(indices) != 1:
-            raise UnsupportedError(f"the graph has {len(indices)} {kind}s; only graphs with one of each are supported")
-        tensor = graph.tensors[indices[0]]
-        if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
-            raise UnsupportedError(
-                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be free"
-            )
-    if graph.inputs == graph.outputs or graph.tensors[graph.outputs[0]].data is not None:
-        raise ArtifactError("the graph's output is a constant, or its input")
-    for operator in graph.operators:
-        if not operator.outputs:
-            raise ArtifactError(f"{operator} has no output")
-        if operator.kind in _READERS:
-            _check_inputs(operator)
 
 
 def without_float_ends(graph: Graph) -> Graph:
@@ -500,6 +476,28 @@ class _Reader:
 
 
 # Checks
+
+
+def _check_graph(graph: Graph) -> None:
+    """Check that there is one input and one output, and that operators have the inputs of their kind.
+
+    Inputs are checked of known operators only, because the others are refused by their name.
+    """
+    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
+        if len(indices) != 1:
+            raise UnsupportedError(f"the graph has {len(indices)} {kind}s; only graphs with one of each are supported")
+        tensor = graph.tensors[indices[0]]
+        if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
+            raise UnsupportedError(
+                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be free"
+            )
+    if graph.inputs == graph.outputs or graph.tensors[graph.outputs[0]].data is not None:
+        raise ArtifactError("the graph's output is a constant, or its input")
+    for operator in graph.operators:
+        if not operator.outputs:
+            raise ArtifactError(f"{operator} has no output")
+        if operator.kind in _READERS:
+            _check_inputs(operator)
 
 
 def _check_inputs(operator: Operator) -> None:

@@ -34,7 +34,6 @@ def lower(graph: Graph) -> Program:
         UnsupportedError: an operator, type or option that is not written as C, named with its place.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
-    ops.check(graph)
     return _Lowering(ops.without_float_ends(graph)).program()
 
 
@@ -44,13 +43,11 @@ def problems(graph: Graph) -> tuple[str, ...]:
     Raises:
         ArtifactError: as ``lower`` does.
     """
-    lowering: _Lowering | None = None
+    lowering = _Lowering(ops.without_float_ends(graph))
     try:
-        ops.check(graph)
-        lowering = _Lowering(ops.without_float_ends(graph))
         lowering.program()
     except UnsupportedError as error:
-        return tuple(lowering.problems) if lowering else (str(error),)
+        return tuple(lowering.problems) or (str(error),)
     return ()
 
 
@@ -63,7 +60,7 @@ class _Lowering:
         self.shapes: dict[int, Shape] = {}
 
     def program(self) -> Program:
-        graph = self.graph
+        graph, operations = self.graph, ops.read(self.graph)
         source, target = (graph.tensors[indices[0]] for indices in (graph.inputs, graph.outputs))
         for kind, tensor in (("input", source), ("output", target)):
             if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
@@ -72,7 +69,7 @@ class _Lowering:
                     "holds int8 only, convert the model with full int8 quantisation"
                 )
         self.shapes[source.index] = tuple(max(size, 1) for size in source.shape)
-        for operation in ops.read(graph):
+        for operation in operations:
             if isinstance(operation, UnsupportedError):
                 self.problems.append(str(operation))
             else:

@@ -55,7 +55,6 @@ def to_onnx(
         UnsupportedError: an operator or tensor type without counterpart, named with its place.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
-    ops.check(graph)
     return _Writer(graph, in_float, unsigned, cpu).model(name)
 
 
