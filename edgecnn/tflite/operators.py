@@ -186,7 +186,7 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
     """
     _check_graph(graph)
     reader = _Reader(graph)
-    skipped = shape_computations(graph)
+    skipped = _shape_computations(graph)
     found: list[Operation | UnsupportedError] = []
     for operator in graph.operators:
         if operator.position in skipped:
@@ -235,24 +235,6 @@ def not_int8(operator: Operator, tensor: Tensor) -> UnsupportedError:
         f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 activations "
         "with one scale are supported, convert the model with full int8 quantisation"
     )
-
-
-def shape_computations(graph: Graph) -> set[int]:
-    """Operators that only compute the target of a Reshape from the free batch, which writers do without."""
-    consumers: dict[int, list[Operator]] = {}
-    for operator in graph.operators:
-        for index in operator.inputs:
-            consumers.setdefault(index, []).append(operator)
-    found: set[int] = set()
-    for operator in reversed(graph.operators):
-        users = consumers.get(operator.outputs[0], [])
-        feeds_shape = users and all(
-            user.position in found or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)
-            for user in users
-        )
-        if operator.kind in ("SHAPE", "STRIDED_SLICE", "PACK") and feeds_shape:
-            found.add(operator.position)
-    return found
 
 
 class _Reader:
@@ -520,6 +502,24 @@ def _four_dimensions(operator: Operator, *tensors: Tensor) -> None:
 
 
 # Options and shapes
+
+
+def _shape_computations(graph: Graph) -> set[int]:
+    """Operators that only compute the target of a Reshape from the free batch, which writers do without."""
+    consumers: dict[int, list[Operator]] = {}
+    for operator in graph.operators:
+        for index in operator.inputs:
+            consumers.setdefault(index, []).append(operator)
+    found: set[int] = set()
+    for operator in reversed(graph.operators):
+        users = consumers.get(operator.outputs[0], [])
+        feeds_shape = users and all(
+            user.position in found or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)
+            for user in users
+        )
+        if operator.kind in ("SHAPE", "STRIDED_SLICE", "PACK") and feeds_shape:
+            found.add(operator.position)
+    return found
 
 
 def _for_one_image(shape: Shape) -> Shape:
