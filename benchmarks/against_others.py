@@ -25,8 +25,8 @@ import numpy as np
 from benchmarks.markdown import grid, measured_on, one_thread
 from benchmarks.models import trained
 from benchmarks.suite import ModelSuite, read_suite
-from edgecnn import artifacts
-from edgecnn.bench import Candidate, environment, statistics
+from edgecnn import artifacts, environment
+from edgecnn.bench import Candidate, statistics
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.statistics import Estimate
 from edgecnn.bench.timing import time_calls

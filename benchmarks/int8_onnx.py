@@ -23,10 +23,9 @@ from edgecnn.bench.statistics import Estimate
 from edgecnn.data import DataSet
 from edgecnn.errors import RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, onnx_tune, provenance_of
-from edgecnn.formats.onnx_qdq import spec_of
+from edgecnn.formats import FORMATS, provenance_of
+from edgecnn.formats.onnx.values import spec_of
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.inspection.portable import without_vnni
 from edgecnn.models import MODELS, save_model
@@ -48,6 +47,8 @@ from edgecnn.records import (
 )
 from edgecnn.report import format
 from edgecnn.report.grid import Notes
+from edgecnn.tflite.graph import read_graph
+from edgecnn.tuning import tune
 from edgecnn.verify import SAME_INTEGERS, SAME_WEIGHTS, compare
 
 FLOAT = "-float32.onnx"
@@ -148,7 +149,7 @@ def _prepared(name: str, source: Source, data: DataSet, suite: Settings, out: Pa
 
     def tuned() -> bytes:
         scheme = SCHEMES["int8-qat"]
-        source.tunings[scheme.name] = onnx_tune.tune(source, scheme, suite.tune_seconds)
+        source.tunings[scheme.name] = tune(source, scheme, suite.tune_seconds)
         return ours("onnx", scheme.name)
 
     makers: dict[str, Callable[[], bytes]] = {

@@ -14,19 +14,19 @@ from benchmarks.markdown import grid, measured_on
 from benchmarks.models import trained
 from benchmarks.suite import ModelSuite, check_names, read_suite
 from edgecnn import emulation
-from edgecnn.bench.environment import environment
 from edgecnn.data import Images
 from edgecnn.emulation.machine import Int8, tool_versions
+from edgecnn.environment import environment
 from edgecnn.errors import RecordError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.formats import c99, tflite
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Environment, Record
 from edgecnn.report import format
+from edgecnn.tflite.graph import read_graph
 
 M4, M55, LEVEL = "cortex-m4", "cortex-m55", "-O2"
 

@@ -3,14 +3,14 @@
 import contextlib
 from pathlib import Path
 
+from edgecnn import onnx_verifier
 from edgecnn.errors import ArtifactError, RecordError
 from edgecnn.files import read_bytes, sha256_file
-from edgecnn.formats import onnx_verifier
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_metadata, read_record
 from edgecnn.runtimes import open_session
 from edgecnn.runtimes.c99 import header_of, read_generated
+from edgecnn.tflite.graph import read_graph
 from edgecnn.worker import isolated
 
 

@@ -12,11 +12,12 @@ import msgspec
 from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError, UnknownNameError
 from edgecnn.files import read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
-from edgecnn.formats.c99_lower import Program, lower, problems
-from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
+from edgecnn.formats.c99.lower import lower, problems
+from edgecnn.formats.c99.program import Program
 from edgecnn.records import SCHEMA_VERSION, TargetCheck
 from edgecnn.runtimes.tflm import arena_bytes
-from edgecnn.runtimes.tflm_operators import OPERATORS
+from edgecnn.tflite.graph import Graph, Operator, Tensor, read_graph
+from edgecnn.tflite.micro import OPERATORS
 
 COMPILER = "arm-none-eabi-gcc"
 # target -> what the compiler calls the core

@@ -331,7 +331,7 @@ def export(
         onnx_cpu=onnx_cpu,
     )
     if tune or tuning is not None:
-        from edgecnn.formats.onnx_tune import tunings
+        from edgecnn.tuning import tunings
 
         source.tunings = tunings(source, [scheme_named(name) for name in schemes], tuning)
     provenance = provenance_of(model.stem, sha256_file(model), loaded)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgecnn.bench.environment import usable_cores
+from edgecnn.environment import usable_cores
 from edgecnn.errors import EdgecnnError, SessionError
 from edgecnn.progress import Advance
 from edgecnn.runtimes import Float, Session, open_session, predict

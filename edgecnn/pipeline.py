@@ -35,7 +35,6 @@ from edgecnn.errors import (
 )
 from edgecnn.files import locked, make_folder, read_bytes, remove_leftovers, sha256_bytes, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
-from edgecnn.formats.onnx_tune import DEFAULT_SECONDS, tune
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task, infer, task_of
 from edgecnn.models import MODELS, architecture, architecture_of, build_model, check_model, load_model, save_model
@@ -69,6 +68,7 @@ from edgecnn.records import (
 from edgecnn.report import write
 from edgecnn.runtimes import Float
 from edgecnn.training import train
+from edgecnn.tuning import DEFAULT_SECONDS, tune
 from edgecnn.verify import (
     FAKE_QUANTIZED,
     FLOAT,

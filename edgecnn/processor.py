@@ -80,5 +80,5 @@ def has_vnni(features: Collection[str]) -> bool:
 
 
 def sums_saturate(features: Collection[str]) -> bool:
-    """Whether ONNX Runtime's sums of uint8 x int8 products can saturate there (``formats/saturation.py``)."""
+    """Whether ONNX Runtime's sums of uint8 x int8 products can saturate there (``formats/onnx/saturation.py``)."""
     return "avx2" in features and not has_vnni(features)

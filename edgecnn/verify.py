@@ -14,12 +14,12 @@ from edgecnn.data import DataSet
 from edgecnn.errors import ConfigError, EdgecnnError, SessionError
 from edgecnn.files import read_bytes
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import macs, read_graph
 from edgecnn.inference import Task, infer, task_of
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Accuracy, Artifact, Difference, Parity, Tolerance, wilson
 from edgecnn.runtimes import Float, open_session, predict, runtime_for
+from edgecnn.tflite.graph import macs, read_graph
 
 log = logging.getLogger("edgecnn")
 

@@ -40,7 +40,7 @@ def run(names: tuple[str, ...], examples: int, start: int, jobs: int, out: Path 
 
     What is found of a reader is told, and written, as soon as it is known.
     """
-    from edgecnn.bench.environment import environment
+    from edgecnn.environment import environment
     from edgecnn.files import write_atomic
     from edgecnn.records import read_record, to_json
 

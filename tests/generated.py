@@ -20,7 +20,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edgecnn.formats.c99 import Generated, to_c
-from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.tflite.graph import read_graph
 
 Bytes = NDArray[Any]
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]

@@ -18,9 +18,9 @@ from edgecnn.bundle import make_bundle
 from edgecnn.emulation import costs, machine
 from edgecnn.errors import UnknownNameError
 from edgecnn.formats.c99 import to_c
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.records import Failure, Report, Result, from_json
 from edgecnn.report import read
+from edgecnn.tflite.graph import read_graph
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "files" / "tiny-int8.tflite"

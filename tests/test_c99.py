@@ -33,14 +33,15 @@ from test_tflite_damage import option, repacked
 
 from edgecnn import artifacts
 from edgecnn.errors import ArtifactError, ConfigError, SessionError, UnsupportedError
-from edgecnn.formats import FORMATS, c99_plan, export, pairs, provenance_of, tflite
+from edgecnn.formats import FORMATS, export, pairs, provenance_of, tflite
 from edgecnn.formats.c99 import identifier, to_c
-from edgecnn.formats.c99_plan import Overlap, Use
+from edgecnn.formats.c99 import plan as arena
+from edgecnn.formats.c99.plan import Overlap, Use
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import MODELS
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.runtimes import open_session, predict
+from edgecnn.tflite.graph import read_graph
 
 L = keras.layers
 plain, branched, rearranged = BODIES
@@ -277,7 +278,7 @@ def chains(draw: Any) -> tuple[dict[int, Use], dict[tuple[int, int], Overlap]]:
 @settings(max_examples=200, deadline=None)
 def test_values_needed_at_once_share_no_byte_except_where_they_may(program: Any) -> None:
     uses, overlaps = program
-    blocks = c99_plan.plan(uses, overlaps)
+    blocks = arena.plan(uses, overlaps)
     assert [block.name for block in blocks] == [str(value) for value in uses]
     assert all(block.offset % 4 == 0 and block.offset >= 0 for block in blocks)
     for a, first in enumerate(blocks):
@@ -290,7 +291,7 @@ def test_values_needed_at_once_share_no_byte_except_where_they_may(program: Any)
                 distance = second.offset - first.offset
                 assert distance == 0 if overlap.exact else distance >= overlap.distance
     most = max(sum(use.size for use in uses.values() if use.first <= now <= use.last) for now in range(len(uses)))
-    needed = c99_plan.arena_of(dict(enumerate(block.offset for block in blocks)), uses)
+    needed = arena.arena_of(dict(enumerate(block.offset for block in blocks)), uses)
     if not overlaps:
         assert most <= needed
     assert needed <= sum(use.size + 3 for use in uses.values())
@@ -355,7 +356,7 @@ def output_shape(model: Any, graph: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (rfft, UnsupportedError, r"operator 1 \(FLOOR\) is not written as C by edgecnn; known are: ADD, AVERAGE"),
+        (rfft, UnsupportedError, r"operator 1 \(FLOOR\) is not supported; supported are: ADD, AVERAGE"),
         (weights_zero, UnsupportedError, r"operator 0 \(CONV_2D\): its weights have a zero point"),
         (other_scale, UnsupportedError, r"operator 1 \(MAX_POOL_2D\): '.*' and '.*' differ in scale or zero point"),
         (output_shape, ArtifactError, r"operator 0 \(CONV_2D\) gives \(1, 4, 4, 4\), the file says \(1, 5, 4, 4\)"),

@@ -26,12 +26,13 @@ from generated import Model, Tflm, needs_tflm, random_inputs, tflm_process
 from edgecnn import emulation
 from edgecnn.emulation import Firmware, Sources
 from edgecnn.errors import EmulationError
-from edgecnn.formats import c99_kernels, c99_lower
+from edgecnn.formats.c99 import kernels as c99_kernels
+from edgecnn.formats.c99 import lower as c99_lower
 from edgecnn.formats.c99 import to_c
-from edgecnn.formats.c99_lower import lower
-from edgecnn.formats.c99_plan import Overlap
-from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.formats.c99.lower import lower
+from edgecnn.formats.c99.plan import Overlap
 from edgecnn.records import MemoryPlan
+from edgecnn.tflite.graph import read_graph
 
 pytestmark = needs_tflm
 
@@ -41,7 +42,7 @@ LAYERS, MODELS, IMAGES = 120, 40, 4
 LARGEST = 700  # values of a tensor, so that the smallest board has room
 GUARD, MEMORY = 64, 4608
 OVER_THEIR_INPUT = {"conv_2d", "depthwise_conv_2d", "max_pool_2d", "average_pool_2d", "add", "mul", "lookup"}
-FILES = ("c99_kernels.c", "c99_kernels_mve.c")
+FILES = ("kernels.c", "kernels_mve.c")
 Shape = tuple[int, ...]
 
 
@@ -357,7 +358,7 @@ def program(cases: Sequence[Case]) -> Sources:
     """One program of all models: their layers as generated, under one copy of the kernels."""
     bodies = [re.sub(r"\b(layer|m)_(?=\d|invoke)", rf"m{place}_\1_", one.source) for place, one in enumerate(cases)]
     called = {name for body in bodies for name in re.findall(r"\b(\w+)\(", body)}
-    kernels = c99_kernels.code(called & c99_kernels._sections("c99_kernels.c").keys(), {"requantize": "requantize_any"})
+    kernels = c99_kernels.code(called & c99_kernels._sections("kernels.c").keys(), {"requantize": "requantize_any"})
     rows = [f"{{m{n}_m_invoke, {a.images[0].size}, {a.wanted[0].size}, {a.arena}}}" for n, a in enumerate(cases)]
     outputs = max(one.wanted[0].size for one in cases)
     driver = _DRIVER % {"memory": MEMORY, "cases": ", ".join(rows), "outputs": outputs}
@@ -478,9 +479,7 @@ def test_outputs_may_lie_as_near_as_is_said_but_no_nearer(target: str, batch: in
 
 
 def test_which_kernels_may_write_over_their_input() -> None:
-    assert {
-        kernel for kernel in c99_kernels._sections("c99_kernels.c") if c99_kernels.order(kernel)
-    } == OVER_THEIR_INPUT
+    assert {kernel for kernel in c99_kernels._sections("kernels.c") if c99_kernels.order(kernel)} == OVER_THEIR_INPUT
 
 
 @pytest.mark.parametrize("batch", BATCHES)

@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from edgecnn import emulation
-from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.tflite.graph import read_graph
 
 pytestmark = needs_tflm
 

@@ -16,10 +16,10 @@ from tools import need
 from edgecnn import check as check_module
 from edgecnn.check import COMPILER, CORES, check
 from edgecnn.errors import ArtifactError, ConfigError, UnknownNameError
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import MODELS
 from edgecnn.optional import require
 from edgecnn.records import TargetCheck, from_json
+from edgecnn.tflite.graph import read_graph
 
 
 @pytest.fixture

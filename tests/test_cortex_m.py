@@ -14,10 +14,10 @@ from edgecnn import emulation
 from edgecnn.emulation import Firmware, Sources
 from edgecnn.emulation.machine import Int8
 from edgecnn.errors import FitError
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.records import Artifact
 from edgecnn.runtimes.quantized_io import to_input
+from edgecnn.tflite.graph import read_graph
 
 ROOT = Path(__file__).parents[1]
 IMAGES = 100

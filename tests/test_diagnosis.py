@@ -28,9 +28,9 @@ from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.diagnosis.layers import IMAGES, float_models, layers, snr_db
 from edgecnn.diagnosis.stages import BUILT_IN, ORT, REFERENCE, XNNPACK, path_of, stages
 from edgecnn.errors import ArtifactError, ConfigError, SessionError
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import save_model
 from edgecnn.records import AccuracyPath, LayerError, LayerErrors, from_json, to_json
+from edgecnn.tflite.graph import read_graph
 from edgecnn.verify import FAKE_QUANTIZED, FLOAT, verify
 
 INT8 = ("int8", "int8-qat")

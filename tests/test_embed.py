@@ -17,9 +17,9 @@ from edgecnn.embed import KIT_FILE, TARGETS, embed
 from edgecnn.embed.tflm import arena_with_margin
 from edgecnn.errors import ArtifactError, OutputError, RecordError, SessionError, UnknownNameError, UnsupportedError
 from edgecnn.files import sha256_bytes, sha256_file, write_folder
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import MODELS
 from edgecnn.records import Kit, Quantization, from_json, to_json
+from edgecnn.tflite.graph import read_graph
 
 FILES = Path(__file__).parent / "files"
 C_FLAGS = "-O1 -Wconversion -Wshadow -Werror"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecnn.errors import ArtifactError
-from edgecnn.formats.flatbuffer import add_metadata
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.tflite.flatbuffer import add_metadata
+from edgecnn.tflite.graph import read_graph
 
 
 def small_model(metadata: dict[str, bytes] | None = None, description: str | None = None) -> bytes:

@@ -16,13 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 from edgecnn import cli
 from edgecnn.errors import ArtifactError, ConfigError, EdgecnnError, SessionError
 from edgecnn.formats import onnx as onnx_format
-from edgecnn.formats import onnx_qdq, tflite
+from edgecnn.formats import tflite
+from edgecnn.formats.onnx import qdq
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.inspection import inspect
 from edgecnn.models import build_model
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import InspectedNode, Inspection, from_json, to_json
+from edgecnn.tflite.graph import read_graph
 
 # The reference CNN, counted by hand: kernel × input channels × output values.
 CONV_1, CONV_2, DENSE_1, DENSE_2 = 26 * 26 * 32 * 9, 11 * 11 * 64 * 288, 1600 * 64, 640
@@ -158,7 +159,7 @@ def test_dynamic_int8_is_hybrid(workspace: Workspace) -> None:
 
 def test_nodes_of_an_int8_onnx_are_those_of_the_profiler(workspace: Workspace) -> None:
     graph = read_graph(workspace.path("tflite", "int8").read_bytes(), "x")
-    content = onnx_qdq.to_onnx(graph, "x", in_float=(0, 1), cpu="vnni").SerializeToString()
+    content = qdq.to_onnx(graph, "x", in_float=(0, 1), cpu="vnni").SerializeToString()
     path = workspace.folder / "tuned.onnx"
     path.write_bytes(content)
     found = inspect(path)
@@ -180,7 +181,7 @@ def test_weights_that_the_runtime_quantises_itself_are_told(workspace: Workspace
     path = workspace.folder / "lone.onnx"
     told = []
     for in_float in ((), (2,)):
-        path.write_bytes(onnx_qdq.to_onnx(graph, "x", in_float).SerializeToString())
+        path.write_bytes(qdq.to_onnx(graph, "x", in_float).SerializeToString())
         told.append([note for note in inspect(path).notes if note.startswith("Weights in float")])
     name = f"Conv:t{graph.operators[2].outputs[0]}/conv"
     assert told == [[], [f"Weights in float that ONNX Runtime made int8 itself: {name}."]]
@@ -193,11 +194,11 @@ def test_assert_int8(workspace: Workspace, command: Callable[..., Ended]) -> Non
     assert command(workspace.path("tflite", "int8-qat"), "--assert", "int8")[::2] == (0, "")
     graph = read_graph(workspace.path("tflite", "int8").read_bytes(), "x")
     whole, planted = workspace.folder / "whole.onnx", workspace.folder / "planted.onnx"
-    whole.write_bytes(onnx_qdq.to_onnx(graph, "x").SerializeToString())
+    whole.write_bytes(qdq.to_onnx(graph, "x").SerializeToString())
     second = f"(Conv:t{graph.operators[2].outputs[0]}/conv) computes in float"
     assert command(whole, "--assert", "int8")[::2] == (0, "")
     # With its pooling: ONNX Runtime quantises a lone convolution between quantised values itself.
-    planted.write_bytes(onnx_qdq.to_onnx(graph, "x", in_float=(2, 3)).SerializeToString())
+    planted.write_bytes(qdq.to_onnx(graph, "x", in_float=(2, 3)).SerializeToString())
     status, out, err = command(planted, "--assert", "int8")
     assert status == 1
     assert "QGemm" in out

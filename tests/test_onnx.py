@@ -60,7 +60,7 @@ def test_weights_are_stored_as_the_scheme_says(scheme: str, workspace: Any) -> N
 
 @pytest.mark.parametrize("scheme", [name for name in SCHEMES if is_static_int8(SCHEMES[name])])
 def test_integers_are_those_of_the_tflite_file(scheme: str, workspace: Any) -> None:
-    from edgecnn.formats.tflite_graph import read_graph
+    from edgecnn.tflite.graph import read_graph
 
     graph = read_graph(workspace.path("tflite", scheme).read_bytes(), scheme)
     model = onnx.load(workspace.path("onnx", scheme))

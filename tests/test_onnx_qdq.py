@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.formats import onnx as onnx_format
-from edgecnn.formats import onnx_qdq, tflite
+from edgecnn.formats import tflite
+from edgecnn.formats.onnx import qdq
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import Graph, read_graph
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.runtimes import open_session, predict
+from edgecnn.tflite import operators
+from edgecnn.tflite.graph import Graph, read_graph
 
 L = keras.layers
 BODIES: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
@@ -159,40 +161,38 @@ def graph(images: Any) -> Graph:
 
 
 def test_an_unknown_operator_is_named_with_its_place(graph: Graph) -> None:
-    with pytest.raises(
-        UnsupportedError, match=r"operator 1 \(RFFT2D\) has no ONNX counterpart in edgecnn; known are: ADD"
-    ):
-        onnx_qdq.to_onnx(changed(graph, "MAX_POOL_2D", kind="RFFT2D"), "m")
+    with pytest.raises(UnsupportedError, match=r"operator 1 \(RFFT2D\) is not supported; supported are: ADD"):
+        qdq.to_onnx(changed(graph, "MAX_POOL_2D", kind="RFFT2D"), "m")
 
 
 def test_an_unknown_fused_activation_is_named(graph: Graph) -> None:
     operator = next(operator for operator in graph.operators if operator.kind == "MAX_POOL_2D")
     options = operator.options | {"fusedActivationFunction": 4}
     with pytest.raises(UnsupportedError, match=r"operator 1 \(MAX_POOL_2D\): fused activation 4"):
-        onnx_qdq.to_onnx(changed(graph, "MAX_POOL_2D", options=options), "m")
+        qdq.to_onnx(changed(graph, "MAX_POOL_2D", options=options), "m")
 
 
 def test_weights_that_are_computed_are_refused(graph: Graph) -> None:
     operator = next(operator for operator in graph.operators if operator.kind == "CONV_2D")
     inputs = (operator.inputs[0], operator.inputs[0], *operator.inputs[2:])
     with pytest.raises(UnsupportedError, match=r"operator 0 \(CONV_2D\): its weights are not constant"):
-        onnx_qdq.to_onnx(changed(graph, "CONV_2D", inputs=inputs), "m")
+        qdq.to_onnx(changed(graph, "CONV_2D", inputs=inputs), "m")
 
 
 def test_an_operator_kind_from_a_real_model_without_counterpart(images: Any) -> None:
     model = model_of(lambda x: L.Conv2DTranspose(3, 3, strides=2)(x))
-    with pytest.raises(UnsupportedError, match=r"\(TRANSPOSE_CONV\) has no ONNX counterpart"):
+    with pytest.raises(UnsupportedError, match=r"\(TRANSPOSE_CONV\) is not supported"):
         converted(model, images)
 
 
 def test_padding_the_wrong_side_would_be_seen(images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = onnx_qdq._pads
+    right = operators._window
 
-    def wrong(*arguments: Any) -> list[int]:
-        top, left, bottom, below = right(*arguments)
-        return [bottom, below, top, left]
+    def wrong(*arguments: Any) -> Any:
+        made, (top, left, bottom, below) = right(*arguments)
+        return made, (bottom, below, top, left)
 
-    monkeypatch.setattr(onnx_qdq, "_pads", wrong)
+    monkeypatch.setattr(operators, "_window", wrong)
     files = converted(model_of(lambda x: L.Conv2D(5, 2, padding="same")(x), logits=True), images)
     lite, ours, step = outputs_of(files, images, tmp_path)
     assert np.rint(np.abs(lite - ours) / step).max() > 2

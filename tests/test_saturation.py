@@ -23,9 +23,9 @@ from edgecnn import cli
 from edgecnn.data.dataset import make_dataset
 from edgecnn.emulation.answers import ready, run_on
 from edgecnn.files import sha256_file
-from edgecnn.formats import FORMATS, export, onnx_qdq, provenance_of, saturation, tflite
+from edgecnn.formats import FORMATS, export, provenance_of, tflite
+from edgecnn.formats.onnx import qdq, saturation
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import Graph, read_graph
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.inspection import inspect
 from edgecnn.inspection.portable import saturating, without_constant_ifs, without_vnni
@@ -35,6 +35,7 @@ from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import ProcessorAnswers, Provenance, Tuning
 from edgecnn.runtimes import ort
 from edgecnn.runtimes.ort import open_model
+from edgecnn.tflite.graph import Graph, read_graph
 
 WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
 
@@ -112,7 +113,7 @@ def test_the_rule_is_that_of_all_activations(weights: Any) -> None:
 
 
 def test_a_file_for_any_processor_holds_both_forms(graph: Graph) -> None:
-    model = onnx_qdq.to_onnx(graph, "any")
+    model = qdq.to_onnx(graph, "any")
     weighted = sum(operator.kind in WEIGHTED for operator in graph.operators)
     assert kinds(model)["If"] == weighted
     assert kinds(model)["MatMulInteger"] == 1, "one probe for all"
@@ -126,7 +127,7 @@ def test_a_file_for_any_processor_holds_both_forms(graph: Graph) -> None:
 
 
 def test_a_file_for_vnni_is_plain_and_can_saturate(graph: Graph) -> None:
-    model = onnx_qdq.to_onnx(graph, "vnni", cpu="vnni")
+    model = qdq.to_onnx(graph, "vnni", cpu="vnni")
     assert not {"If", "MatMulInteger"} & set(kinds(model))
     assert stored_weights(model) == {"int8"}
     assert saturating(model) == {node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
@@ -134,9 +135,9 @@ def test_a_file_for_vnni_is_plain_and_can_saturate(graph: Graph) -> None:
 
 @pytest.mark.parametrize("unsigned", [True, False])
 def test_both_branches_give_the_same_integers(graph: Graph, workspace: Workspace, unsigned: bool) -> None:
-    model = onnx_qdq.to_onnx(graph, "any", unsigned=unsigned)
+    model = qdq.to_onnx(graph, "any", unsigned=unsigned)
     images = np.random.default_rng(0).integers(-128, 128, (50, 1, 28, 28), np.int8)
-    plain = outputs(onnx_qdq.to_onnx(graph, "vnni", unsigned=unsigned, cpu="vnni"), images)
+    plain = outputs(qdq.to_onnx(graph, "vnni", unsigned=unsigned, cpu="vnni"), images)
     assert len(np.unique(plain)) > 20
     np.testing.assert_array_equal(outputs(model, images), plain)
     np.testing.assert_array_equal(outputs(without_vnni(model), images), plain)
@@ -151,7 +152,7 @@ def test_the_probe_is_exact_exactly_where_sums_do_not_saturate() -> None:
 
 def test_a_choice_that_needs_an_input_stays_and_counts_as_it_may_go(graph: Graph) -> None:
     """If the condition is not constant, both branches remain: int8 weights may be taken."""
-    model = onnx_qdq.to_onnx(graph, "any")
+    model = qdq.to_onnx(graph, "any")
     model.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, []))
     for node in model.graph.node:
         if node.op_type == "If":
@@ -243,7 +244,7 @@ def test_a_file_that_is_not_portable_fails_with_its_nodes(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     path = tmp_path / "plain.onnx"
-    path.write_bytes(onnx_qdq.to_onnx(graph, "x", cpu="vnni").SerializeToString())
+    path.write_bytes(qdq.to_onnx(graph, "x", cpu="vnni").SerializeToString())
     found = inspect(path)
     assert [node.kind for node in found.not_portable] == ["Conv", "Conv", "Gemm", "Gemm"]
     assert "session.x64quantprecision" in "\n".join(found.notes)
@@ -258,7 +259,7 @@ def test_a_file_that_is_not_portable_fails_with_its_nodes(
 
 def test_inspection_shows_the_branch_that_is_taken(graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "any.onnx"
-    path.write_bytes(onnx_qdq.to_onnx(graph, "x").SerializeToString())
+    path.write_bytes(qdq.to_onnx(graph, "x").SerializeToString())
     found = inspect(path)
     assert any("If ×4" in note for note in found.notes)
     assert {node.precision for node in found.nodes if node.macs} == {"int8"}
@@ -291,7 +292,7 @@ def test_the_option_is_set_where_sums_saturate_and_nowhere_else(
     assert sums_saturate(features) is saturates
     assert kind_of(features) == kind
     monkeypatch.setattr(ort, "this_processor", lambda: ("some processor", features))
-    options = open_model(onnx_qdq.to_onnx(graph, "x", cpu="vnni").SerializeToString(), threads=1).get_session_options()
+    options = open_model(qdq.to_onnx(graph, "x", cpu="vnni").SerializeToString(), threads=1).get_session_options()
     try:
         value = options.get_session_config_entry("session.x64quantprecision")
     except RuntimeError:  # how ONNX Runtime says that there is no such entry

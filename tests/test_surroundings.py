@@ -13,8 +13,8 @@ import tools
 from small_models import source_of, write_tflite
 
 from edgecnn import emulation
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import save_model
+from edgecnn.tflite.graph import read_graph
 
 EDGECNN = str(Path(sys.executable).with_name("edgecnn"))
 QUICK = ("--seconds", "0.01", "--cold", "1")

@@ -14,10 +14,10 @@ from edgecnn.data import Split
 from edgecnn.errors import ExportError, QuantizationError, UnknownNameError, UnsupportedError
 from edgecnn.formats import FORMATS, export, format_named, pairs, provenance_of, tflite
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, needs_calibration
 from edgecnn.records import Provenance, from_json
 from edgecnn.runtimes import open_session, predict
+from edgecnn.tflite.graph import read_graph
 
 L = keras.layers
 EVERY = [(f.name, s.name) for f, s in pairs([*FORMATS.values()], [*SCHEMES.values()])]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecnn.errors import ArtifactError
-from edgecnn.formats.tflite_graph import Graph, read_graph
+from edgecnn.tflite.graph import Graph, read_graph
 
 
 def repacked(content: bytes, change: Any) -> bytes:

@@ -17,12 +17,12 @@ from small_models import source_of, write_tflite
 from edgecnn import artifacts
 from edgecnn.bench.workbench import Candidate, Workbench
 from edgecnn.errors import SessionError
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.inference import Task, outputs_of
 from edgecnn.models import MODELS
 from edgecnn.runtimes import open_session, predict, runtime_for, tflm
 from edgecnn.runtimes.tflm import arena_bytes
-from edgecnn.runtimes.tflm_operators import OPERATORS, resolver_methods
+from edgecnn.tflite.graph import read_graph
+from edgecnn.tflite.micro import OPERATORS, resolver_methods
 from edgecnn.verify import SAME_BYTES, SAME_INTEGERS, compare, tflm_task, verify
 from edgecnn.worker import Worker, WorkerError
 

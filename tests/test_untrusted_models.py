@@ -16,15 +16,15 @@ import pytest
 from fuzzing.models import BODIES, edited_tflite, int8_files, source_of
 from onnx import TensorProto, helper
 
-from edgecnn import artifacts
+from edgecnn import artifacts, onnx_verifier
 from edgecnn.errors import ArtifactError, EdgecnnError, ModelError, RecordError, SessionError
 from edgecnn.files import sha256_file
-from edgecnn.formats import onnx_verifier, tflite_verifier
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.inspection import inspect
 from edgecnn.models import architecture_of, load_model, save_model
 from edgecnn.records import to_json
 from edgecnn.runtimes import open_session
+from edgecnn.tflite import verifier as tflite_verifier
+from edgecnn.tflite.graph import read_graph
 
 READS: tuple[Callable[[Path], object], ...] = (artifacts.load, artifacts.describe, inspect)
 

@@ -62,7 +62,7 @@ def rescaled(model: bytes, tensor: int, factor: float) -> bytes:
 
 def weights_of(model: bytes) -> list[int]:
     """Tensors with the int8 weights of every convolution and dense layer."""
-    from edgecnn.formats.tflite_graph import read_graph
+    from edgecnn.tflite.graph import read_graph
 
     graph = read_graph(model, "x")
     kinds = ("CONV_2D", "FULLY_CONNECTED")
@@ -141,7 +141,7 @@ def test_weights_of_one_layer_2_percent_off_are_caught(
 
 def test_an_activation_2_percent_off_is_caught_or_refused(workspace: Any, tmp_path: Path) -> None:
     """Where producer and consumer no longer agree on a scale; elsewhere another scale is only another rounding."""
-    from edgecnn.formats.tflite_graph import read_graph
+    from edgecnn.tflite.graph import read_graph
 
     model = workspace.path("tflite", "int8").read_bytes()
     unchanged = ("MAX_POOL_2D", "RESHAPE", "SOFTMAX")

@@ -20,7 +20,7 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from edgecnn.bench import environment
+from edgecnn import environment
 from edgecnn.bench.schedule import rounds
 from edgecnn.bench.workbench import Candidate, Opened, Workbench
 from edgecnn.errors import ConfigError

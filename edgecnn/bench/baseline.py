@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from edgecnn.bench import Candidate, Run, Timeouts, statistics
 from edgecnn.bench.comparison import answers_of, images_per_s
-from edgecnn.bench.environment import environment, nvidia
 from edgecnn.bench.workbench import Opened, Workbench
 from edgecnn.data import DataSet
+from edgecnn.environment import environment, nvidia
 from edgecnn.errors import BenchError, ConfigError, MissingExtraError, ModelError, UnknownNameError
 from edgecnn.files import sha256_file
 from edgecnn.models import architecture_of

@@ -8,19 +8,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from edgecnn.environment import read
+
 # Columns of /proc/stat that are work: user, nice, system, irq, softirq, and steal, which other guests took. Guests of
 # this machine are in user already (proc_stat(5)).
 _WORK = (0, 1, 2, 5, 6, 7)
 _POWERCAP = Path("/sys/class/powercap")
 _PACKAGE = re.compile(r"intel-rapl:\d+")
-
-
-def read(path: Path) -> str | None:
-    """The text at ``path``, stripped, or ``None`` where there is none or it may not be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:  # not this system, or not allowed: unknown
-        return None
 
 
 def busy_s(stat: Path = Path("/proc/stat")) -> float | None:

@@ -13,10 +13,10 @@ from edgecnn import artifacts
 from edgecnn.bench import Candidate, Interrupted, bench, settings_of, statistics
 from edgecnn.bench.baseline import load_baseline
 from edgecnn.bench.comparison import answers_of, check_fits
-from edgecnn.bench.environment import environment
 from edgecnn.bench.workbench import Workbench
 from edgecnn.data import DataSet
 from edgecnn.emulation import costs
+from edgecnn.environment import environment
 from edgecnn.errors import ArtifactError, BenchError, ConfigError, RecordError, SessionError
 from edgecnn.files import write_atomic
 from edgecnn.inference import outputs_of, task_of

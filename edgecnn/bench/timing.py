@@ -3,10 +3,6 @@
 import gc
 import time
 from collections.abc import Callable
-from itertools import pairwise
-from statistics import median
-
-_READINGS = 1001
 
 
 def time_calls(call: Callable[[], object], count: int) -> list[float]:
@@ -27,16 +23,3 @@ def time_calls(call: Callable[[], object], count: int) -> list[float]:
         if collected:
             gc.enable()
     return [taken / 1e9 for taken in nanoseconds]
-
-
-def timer_s() -> float:
-    """The shortest time in seconds that the clock tells from nothing.
-
-    That is its resolution, the smallest step it was seen to make, or the median of two readings with nothing between
-    them, whichever is more.
-    """
-    clock = time.perf_counter_ns
-    readings = [clock() for _ in range(_READINGS)]
-    steps = [after - before for before, after in pairwise(readings)]
-    resolution = min((step for step in steps if step > 0), default=0)
-    return max(resolution, median(steps), 1) / 1e9

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-import edgecnn
 from edgecnn.errors import DeviceError
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same code gives the same bytes
@@ -32,7 +31,7 @@ def own_wheel(folder: Path) -> Path:
         raise DeviceError(
             "edgecnn is not installed here, so no wheel can be made of it; run: pip install -e ."
         ) from error
-    package, info = Path(edgecnn.__file__).parent, f"edgecnn-{installed.version}.dist-info"
+    package, info = Path(__file__).parent.parent, f"edgecnn-{installed.version}.dist-info"
     content = {
         f"edgecnn/{path.relative_to(package).as_posix()}": path.read_bytes()
         for path in sorted(package.rglob("*"))

@@ -32,15 +32,15 @@ from edgecnn.data import DataSet
 from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.errors import ConfigError, SessionError, one_line
 from edgecnn.files import read_bytes
-from edgecnn.formats.onnx_qdq import to_onnx
+from edgecnn.formats.onnx.qdq import to_onnx
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Artifact, LayerError, LayerErrors
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.ort import open_model
+from edgecnn.tflite.graph import Graph, Operator, Tensor, read_graph
 from edgecnn.verify import FAKE_QUANTIZED, FLOAT, fake_quantized_outputs, reference_of
 from edgecnn.worker import isolated, more_time
 

@@ -7,7 +7,7 @@ import msgspec
 from edgecnn.embed.content import Content, Golden, golden, golden_header, load_integer_model, names_of, template
 from edgecnn.files import read_bytes
 from edgecnn.formats.c99 import Generated, identifier, to_c
-from edgecnn.formats.tflite_graph import read_graph
+from edgecnn.tflite.graph import read_graph
 
 
 class Generation(msgspec.Struct, frozen=True):

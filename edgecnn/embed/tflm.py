@@ -5,9 +5,9 @@ from pathlib import Path
 from edgecnn.embed.content import Content, golden, golden_header, load_integer_model, names_of, numbers, template
 from edgecnn.files import read_bytes
 from edgecnn.formats.c99 import identifier
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.runtimes.tflm import arena_bytes
-from edgecnn.runtimes.tflm_operators import resolver_methods
+from edgecnn.tflite.graph import read_graph
+from edgecnn.tflite.micro import resolver_methods
 
 # What is put on top of the arena measured on the host. On a device pointers are smaller, which helps, but optimised
 # kernels ask for scratch memory that the portable ones do not need: the most seen so far was 12.5 % (DS-CNN on a

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from edgecnn import artifacts, verify
 from edgecnn.arrays import read_npy
-from edgecnn.bench.environment import usable_cores
 from edgecnn.data import DataSet
 from edgecnn.emulation.install import ENVIRONMENT, Interpreter, gist, interpreter_for, system_for, versions_here
 from edgecnn.emulation.processors import Emulator, Processor, emulator_for, processor_named
 from edgecnn.emulation.runner import EMPTY
+from edgecnn.environment import usable_cores
 from edgecnn.errors import EdgecnnError, EmulationError, UnsupportedError
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.progress import progress

@@ -12,10 +12,10 @@ from edgecnn.emulation.machine import BARE, LEVELS, Sources, build, count, gener
 from edgecnn.errors import ArtifactError, EdgecnnError, EmulationError, UnknownNameError, UnsupportedError
 from edgecnn.files import read_bytes, sha256_file
 from edgecnn.formats.c99 import identifier
-from edgecnn.formats.tflite_graph import Graph, read_graph
 from edgecnn.progress import progress
 from edgecnn.records import Emulated, Failure
 from edgecnn.runtimes.c99 import header_of, read_generated, said_in
+from edgecnn.tflite.graph import Graph, read_graph
 
 _NAME = "model"  # of the C code made here; no file of the test program is called so
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgecnn.emulation.processors import version_of
 from edgecnn.errors import EmulationError, FitError, UnknownNameError
 from edgecnn.formats import c99
-from edgecnn.formats.tflite_graph import Graph
+from edgecnn.tflite.graph import Graph
 
 Int8 = NDArray[np.int8]
 

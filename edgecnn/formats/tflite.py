@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgecnn.errors import ExportError, QuantizationError
-from edgecnn.formats.flatbuffer import add_metadata, align
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Provenance, Scheme, to_json
+from edgecnn.tflite.flatbuffer import add_metadata, align
+from edgecnn.tflite.graph import read_graph
 from edgecnn.training import require_tensorflow
 
 METADATA_NAME = "edgecnn"

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from edgecnn.bench.environment import environment
+from edgecnn.environment import environment
 from edgecnn.errors import ArtifactError
 from edgecnn.files import sha256_file
 from edgecnn.inspection.common import shares

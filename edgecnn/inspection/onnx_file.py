@@ -24,9 +24,9 @@ import numpy as np
 
 from edgecnn.errors import ArtifactError, EdgecnnError, SessionError, one_line
 from edgecnn.files import read_bytes
-from edgecnn.formats.onnx_verifier import verify
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, product, timed
 from edgecnn.inspection.portable import Wiring, saturating, without_constant_ifs
+from edgecnn.onnx_verifier import verify
 from edgecnn.optional import require
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import format as fmt

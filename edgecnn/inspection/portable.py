@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.formats import saturation
+from edgecnn.formats.onnx import saturation
 from edgecnn.optional import require
 
 # Where the weights and the zero point of the activations stand among the inputs, which of the weights' axes is that of

@@ -23,12 +23,12 @@ import numpy as np
 
 from edgecnn.errors import SessionError, one_line
 from edgecnn.files import read_bytes
-from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, macs, read_graph
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, timed
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import format as fmt
+from edgecnn.tflite.graph import Graph, Operator, Tensor, macs, read_graph
 from edgecnn.worker import confine
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "TRANSPOSE")

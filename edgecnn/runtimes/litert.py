@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError, one_line
 from edgecnn.files import read_bytes
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Quantization, TensorSpec
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.tflite.graph import read_graph
 
 
 class LitertSession:

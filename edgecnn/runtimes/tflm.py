@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
 from edgecnn.files import read_bytes
-from edgecnn.formats.tflite_graph import Graph, Tensor, read_graph
 from edgecnn.optional import require
 from edgecnn.records import Quantization, TensorSpec
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.tflite.graph import Graph, Tensor, read_graph
 from edgecnn.worker import confine, in_worker, isolated, said, said_bytes
 
 _MOST_BYTES = 2**62

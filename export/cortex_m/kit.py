@@ -11,10 +11,10 @@ from edgecnn.emulation.machine import Int8
 from edgecnn.errors import ArtifactError, OutputError
 from edgecnn.files import make_folder, read_bytes, write_atomic
 from edgecnn.formats import c99
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.records import TensorSpec
 from edgecnn.runtimes.c99 import read_generated
 from edgecnn.runtimes.quantized_io import to_input
+from edgecnn.tflite.graph import read_graph
 
 CORES = tuple(target.removeprefix("cortex-") for target in emulation.TARGETS if target.startswith("cortex-"))
 

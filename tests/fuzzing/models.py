@@ -178,8 +178,8 @@ def _write_anew(path: Path) -> None:
     import onnx
 
     from edgecnn.formats.c99 import to_c
-    from edgecnn.formats.onnx_qdq import to_onnx
-    from edgecnn.formats.tflite_graph import read_graph
+    from edgecnn.formats.onnx.qdq import to_onnx
+    from edgecnn.tflite.graph import read_graph
 
     content = path.read_bytes()
     graph = read_graph(content, path.name)
@@ -232,8 +232,8 @@ def _make_onnx(folder: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
 
-    from edgecnn.formats.onnx_qdq import to_onnx
-    from edgecnn.formats.tflite_graph import read_graph
+    from edgecnn.formats.onnx.qdq import to_onnx
+    from edgecnn.tflite.graph import read_graph
 
     for number, content in enumerate(int8_files()[:2]):
         model = to_onnx(read_graph(content, "x"), "x", [], bool(number))

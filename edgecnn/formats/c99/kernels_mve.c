@@ -1,5 +1,5 @@
 /* The kernels again for Helium, the vector unit of Cortex-M55 and M85: these sections replace those of the same name
-   in c99_kernels.c where the compiler has it. The results are the same to the last bit, and so is the order that stands
+   in kernels.c where the compiler has it. The results are the same to the last bit, and so is the order that stands
    behind a name. */
 //@ mve: base
 #include <arm_mve.h>

@@ -1,10 +1,13 @@
 """Where the values of a program lie in the arena: as few bytes as liveness and overlapping allow."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import numpy as np
 
+from edgecnn.formats.c99 import kernels
 from edgecnn.records import MemoryBlock
 
 ALIGNMENT = 4
@@ -19,6 +22,39 @@ class Overlap(msgspec.Struct, frozen=True, kw_only=True):
 
     distance: int
     exact: bool
+
+
+def overlap(
+    kernel: str,
+    shape: Sequence[int],
+    made: Sequence[int],
+    stride: Sequence[int] = (1, 1),
+    pads: Sequence[int] = (0, 0),
+) -> Overlap | None:
+    """How an output of shape ``made`` may lie over an input, by the order that the kernel's code says it keeps.
+
+    ``pads`` begin with top and left.
+    """
+    order = kernels.order(kernel)
+    if order == "values" and math.prod(made) == math.prod(shape):  # not one repeated
+        return Overlap(distance=0, exact=False)
+    if order == "pixels":
+        return Overlap(distance=_distance(shape, made, stride, pads), exact=False)
+    if order == "channels" and made[3] == shape[3] and math.prod(made) <= math.prod(shape):
+        return Overlap(distance=0, exact=True)
+    return None
+
+
+def _distance(shape: Sequence[int], made: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> int:
+    """How many bytes the output must begin before the input so that no value is overwritten before its last use."""
+    _, height, width, channels = shape
+    rows = np.maximum(np.arange(made[1]) * stride[0] - pads[0], 0) * width * channels
+    columns = np.maximum(np.arange(made[2]) * stride[1] - pads[1], 0) * channels
+    first = rows[:, None] + columns  # what each pixel reads first, or before
+    later = np.append(rows[1:], height * width * channels)  # no later row reads what is before this
+    first = np.minimum(first, later[:, None]).reshape(-1)
+    written = np.arange(len(first)) * made[3]  # when a pixel is read, those before are written
+    return int(max(0, (written - first).max()))
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):

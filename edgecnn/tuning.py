@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts
-from edgecnn.bench.environment import environment
+from edgecnn.environment import environment
 from edgecnn.errors import ConfigError
-from edgecnn.formats import onnx, onnx_qdq, tflite
-from edgecnn.formats.onnx_qdq import spec_of
+from edgecnn.formats import onnx, tflite
+from edgecnn.formats.onnx.qdq import to_onnx
+from edgecnn.formats.onnx.values import spec_of
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import Graph, read_graph
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import OnnxCpu, Scheme, Tuning
 from edgecnn.runtimes.ort import open_model
 from edgecnn.runtimes.quantized_io import to_input
+from edgecnn.tflite.graph import Graph, read_graph
 from edgecnn.verify import SAME_INTEGERS
 
 DEFAULT_SECONDS = 20.0
@@ -107,7 +108,7 @@ class _Search:
 
     def run(self, in_float: frozenset[int]) -> "_Run":
         """A session with the operators at the positions ``in_float`` in float."""
-        model = onnx_qdq.to_onnx(self.graph, "candidate", in_float, self.unsigned, self.cpu)
+        model = to_onnx(self.graph, "candidate", in_float, self.unsigned, self.cpu)
         return _Run(model.SerializeToString(), in_float)
 
     def candidates(self) -> Iterator[frozenset[int]]:

@@ -7,11 +7,11 @@ from importlib import resources
 
 import msgspec
 
-_FILES = ("c99_kernels.c", "c99_kernels_mve.c")
+_FILES = ("kernels.c", "kernels_mve.c")
 
 
 class _Section(msgspec.Struct, frozen=True):
-    """Code, the names of the sections it builds upon, and a kernel's order where it has one (see c99_kernels.c)."""
+    """Code, the names of the sections it builds upon, and a kernel's order where it has one (see kernels.c)."""
 
     needs: tuple[str, ...]
     order: str | None
@@ -19,7 +19,7 @@ class _Section(msgspec.Struct, frozen=True):
 
 
 def order(kernel: str) -> str | None:
-    """The order, "values", "pixels" or "channels", that all variants of a kernel say they keep; c99_kernels.c tells it.
+    """The order, "values", "pixels" or "channels", that all variants of a kernel say they keep; kernels.c tells it.
 
     None if one of them says none, or another: then the output must not touch the input.
     """
@@ -67,4 +67,4 @@ def _sections(file: str) -> dict[str, _Section]:
 
 
 def _text(file: str) -> str:
-    return resources.files("edgecnn.formats").joinpath(file).read_text()
+    return resources.files("edgecnn.formats.c99").joinpath(file).read_text()

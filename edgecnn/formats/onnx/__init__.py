@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import ExportError, UnsupportedError
-from edgecnn.formats import onnx_qdq, tflite
+from edgecnn.formats import tflite
+from edgecnn.formats.onnx import qdq
+from edgecnn.formats.onnx.values import spec_of
 from edgecnn.formats.source import Source
-from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Provenance, Scheme, TensorSpec, to_json
+from edgecnn.tflite.graph import read_graph
 from edgecnn.training import require_tensorflow
 
 _OPSET = 17
@@ -71,7 +73,7 @@ def embed(model: bytes, provenance: Provenance) -> bytes:
 def _quantized(source: Source, scheme: Scheme) -> bytes:
     graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
     specs = {
-        kind: onnx_qdq.spec_of(graph.tensors[index], kind)
+        kind: spec_of(graph.tensors[index], kind)
         for kind, index in (("input", graph.inputs[0]), ("output", graph.outputs[0]))
     }
     placement: dict[str, Any] = {"cpu": source.onnx_cpu}
@@ -84,7 +86,7 @@ def _quantized(source: Source, scheme: Scheme) -> bytes:
                 f"{', '.join(found)}: tune it anew, or export without"
             )
         placement |= {"in_float": tuning.in_float, "unsigned": tuning.unsigned}
-    return _finished(onnx_qdq.to_onnx(graph, source.model.name, **placement), specs)
+    return _finished(qdq.to_onnx(graph, source.model.name, **placement), specs)
 
 
 def _finished(model: Any, specs: dict[str, TensorSpec]) -> bytes:

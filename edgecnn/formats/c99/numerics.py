@@ -201,3 +201,38 @@ def _one_over_one_plus(value: int) -> int:
 
 def _shifted_left(value: int, bits: int) -> int:
     return min(max(value << bits, INT32_MIN), INT32_MAX)
+
+
+def rescaled(
+    zero: int, above: tuple[int, int], below: tuple[int, int], out_zero: int, low: int, high: int
+) -> Callable[[int], int]:
+    """Values times one multiplier and shift from ``zero`` on, times another below it, limited to [low, high]."""
+
+    def function(value: int) -> int:
+        factor = above if value >= zero else below
+        return min(max(rescale(value - zero, *factor) + out_zero, low), high)
+
+    return function
+
+
+def nearest(size: int, new: int, aligned: bool, half: bool) -> list[int]:
+    """Which of ``size`` places each of ``new`` is, resized to the nearest; in float32 like the kernel."""
+    corners = aligned and new > 1
+    scale = np.float32(size - 1 if corners else size) / np.float32(new - 1 if corners else new)
+    reals = [float((np.float32(at) + np.float32(0.5 if half else 0.0)) * scale) for at in range(new)]
+    return [max(min(round_half_away(real) if aligned else math.floor(real), size - 1), 0) for real in reals]
+
+
+def between(size: int, new: int, aligned: bool, half: bool) -> list[tuple[int, int, int]]:
+    """For each of ``new`` places the two of ``size`` around it, and how far behind the first it is, in 1024ths.
+
+    The first of the two may be beyond the last place, which TFLite's kernel does not check.
+    """
+    length, made = (size - 1, new - 1) if aligned and new > 1 else (size, new)
+    scale = (1024 * length + made // 2) // made
+    found = []
+    for at in range(new):
+        real = at * scale + (scale // 2 - 512 if half else 0)
+        lower = max(int(real / 1024), 0)
+        found.append((lower, min(int((real + 1023) / 1024), size - 1), real - 1024 * lower))
+    return found

@@ -1,7 +1,7 @@
 """The operators that TensorFlow Lite for Microcontrollers has kernels for, and how a resolver adds them."""
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.formats.tflite_graph import Graph
+from edgecnn.tflite.graph import Graph
 
 # What the resolver of tflite-micro 0.dev20261023182759 finds, by the names of the TFLite schema.
 _LISTED = """

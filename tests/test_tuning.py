@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgecnn.formats import onnx_qdq, onnx_tune
-from edgecnn.formats.tflite_graph import Graph, read_graph
+from edgecnn import tuning as module
+from edgecnn.formats.onnx import qdq
+from edgecnn.tflite.graph import Graph, read_graph
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +18,8 @@ def graph(workspace: Any) -> Graph:
 
 
 @pytest.fixture(scope="module")
-def found(graph: Graph, workspace: Any) -> onnx_tune._Search:
-    return onnx_tune._Search(graph, workspace.path("onnx", "float32").read_bytes(), workspace.data.calibration(200))
+def found(graph: Graph, workspace: Any) -> module._Search:
+    return module._Search(graph, workspace.path("onnx", "float32").read_bytes(), workspace.data.calibration(200))
 
 
 def negated(graph: Graph, position: int) -> Graph:
@@ -33,57 +34,57 @@ def negated(graph: Graph, position: int) -> Graph:
 
 def test_a_placement_comes_with_its_measurement(graph: Graph, workspace: Any) -> None:
     images = workspace.data.calibration(50)
-    tuning = onnx_tune.search(graph, workspace.path("onnx", "float32").read_bytes(), images, 0.5)
+    tuning = module.search(graph, workspace.path("onnx", "float32").read_bytes(), images, 0.5)
     assert tuning.operators == tuple(operator.kind for operator in graph.operators)
     assert set(tuning.in_float) <= set(range(len(graph.operators)))
     assert 0 < tuning.ratio_low <= tuning.ratio <= tuning.ratio_high
     assert tuning.tried >= 1
     assert tuning.runtime.startswith("onnxruntime ")
-    model = onnx_qdq.to_onnx(graph, "again", tuning.in_float, tuning.unsigned)
+    model = qdq.to_onnx(graph, "again", tuning.in_float, tuning.unsigned)
     folded = [node for node in model.graph.node if node.op_type == "Cast"]
     weighted = [p for p in tuning.in_float if graph.operators[p].kind in ("CONV_2D", "FULLY_CONNECTED")]
     assert len(folded) >= len(weighted)
 
 
 @pytest.mark.parametrize("kind", ["CONV_2D", "FULLY_CONNECTED"])
-def test_wrong_weights_do_not_agree(kind: str, graph: Graph, found: onnx_tune._Search) -> None:
+def test_wrong_weights_do_not_agree(kind: str, graph: Graph, found: module._Search) -> None:
     assert found.agrees(found.untuned)
     position = next(operator.position for operator in graph.operators if operator.kind == kind)
-    damaged = onnx_qdq.to_onnx(negated(graph, position), "damaged").SerializeToString()
-    assert not found.agrees(onnx_tune._Run(damaged, frozenset()))
+    damaged = qdq.to_onnx(negated(graph, position), "damaged").SerializeToString()
+    assert not found.agrees(module._Run(damaged, frozenset()))
 
 
-def test_a_slower_placement_is_not_taken(found: onnx_tune._Search, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slower_placement_is_not_taken(found: module._Search, monkeypatch: pytest.MonkeyPatch) -> None:
     before = found.best
-    monkeypatch.setattr(onnx_tune, "_ratios", lambda candidate, reference, blocks: [1.0] * blocks)
+    monkeypatch.setattr(module, "_ratios", lambda candidate, reference, blocks: [1.0] * blocks)
     found.consider(frozenset({0, 1}))
     assert found.best is before
-    monkeypatch.setattr(onnx_tune, "_ratios", lambda candidate, reference, blocks: [0.9] * blocks)
+    monkeypatch.setattr(module, "_ratios", lambda candidate, reference, blocks: [0.9] * blocks)
     found.consider(frozenset({0, 1, 2, 3}))
     assert found.best.in_float == frozenset({0, 1, 2, 3})
     found.best = before
 
 
 def test_an_operator_with_weights_is_never_alone_in_float(
-    found: onnx_tune._Search, monkeypatch: pytest.MonkeyPatch
+    found: module._Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = found.best
-    monkeypatch.setattr(onnx_tune, "_ratios", lambda candidate, reference, blocks: [0.5] * blocks)
+    monkeypatch.setattr(module, "_ratios", lambda candidate, reference, blocks: [0.5] * blocks)
     found.consider(frozenset({2}))
     assert found.best is before
 
 
 def test_where_nothing_is_faster_everything_is_float(
-    found: onnx_tune._Search, graph: Graph, monkeypatch: pytest.MonkeyPatch
+    found: module._Search, graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ratios(candidate: Any, reference: Any, blocks: int) -> list[float]:
         if reference is found.float:
             return [1.2] * blocks
         return [0.8 if len(candidate.in_float) == len(graph.operators) else 1.1] * blocks
 
-    monkeypatch.setattr(onnx_tune, "_ratios", ratios)
+    monkeypatch.setattr(module, "_ratios", ratios)
     tuning = found.result()
     assert tuning.in_float == tuple(range(len(graph.operators)))
-    model = onnx_qdq.to_onnx(graph, "float", tuning.in_float)
+    model = qdq.to_onnx(graph, "float", tuning.in_float)
     assert "Cast" in {node.op_type for node in model.graph.node}
     onnx.checker.check_model(model, full_check=True)

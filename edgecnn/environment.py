@@ -5,17 +5,19 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 import uuid
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
-from edgecnn.bench.counters import read
-from edgecnn.bench.timing import timer_s
 from edgecnn.processor import this_processor
 from edgecnn.records import Environment
 
 # Version 1 says "no limit" with the largest multiple of a page that fits in 63 bits.
 _NO_LIMIT = 2**62
+_READINGS = 1001  # of the clock
 
 _PACKAGES = (
     "edgecnn",
@@ -63,6 +65,14 @@ def environment() -> Environment:
         frequency_hz=frequency_hz(),
         timer_s=timer_s(),
     )
+
+
+def read(path: Path) -> str | None:
+    """The text at ``path``, stripped, or ``None`` where there is none or it may not be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:  # not this system, or not allowed: unknown
+        return None
 
 
 def _fingerprint(cpu: str | None, cores: int) -> str:
@@ -134,6 +144,19 @@ def frequency_hz(cpus: Path = Path("/sys/devices/system/cpu")) -> tuple[int, int
         for end in ("min", "max")
     )
     return (min(lowest), max(highest)) if lowest and highest else None
+
+
+def timer_s() -> float:
+    """The shortest time in seconds that the clock tells from nothing.
+
+    That is its resolution, the smallest step it was seen to make, or the median of two readings with nothing between
+    them, whichever is more.
+    """
+    clock = time.perf_counter_ns
+    readings = [clock() for _ in range(_READINGS)]
+    steps = [after - before for before, after in pairwise(readings)]
+    resolution = min((step for step in steps if step > 0), default=0)
+    return max(resolution, median(steps), 1) / 1e9
 
 
 def _versions() -> dict[str, str]:

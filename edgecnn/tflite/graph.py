@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError
-from edgecnn.formats.tflite_verifier import FlatbufferError, verify
 from edgecnn.optional import require
 from edgecnn.text import NAME, shown
+from edgecnn.tflite.verifier import FlatbufferError, verify
 
 _DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",

@@ -1,0 +1,633 @@
+"""From the operators of an int8 .tflite to layers of C: the call of a kernel, its constants, the memory it needs."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import UnsupportedError
+from edgecnn.formats.c99 import numerics, plan
+from edgecnn.formats.c99.plan import Overlap
+from edgecnn.formats.c99.program import Constant, Layer, Program, printable, struct_of, times
+from edgecnn.tflite import operators as ops
+from edgecnn.tflite.graph import Graph, Tensor
+from edgecnn.tflite.operators import Limits, Operation, Shape
+
+_MAX_RANK = 4
+_IN_FOURS = (0, 2, 1, 3)
+# the Helium kernels load vectors of 16 bytes or 4 inputs, and so up to these beyond the last
+_HELIUM_BYTES, _HELIUM_LANES = 12, 3
+_INT8 = (-128, 127)
+
+
+def lower(graph: Graph) -> Program:
+    """The layers of an int8 graph.
+
+    A QUANTIZE from float32 at its input and a DEQUANTIZE to float32 at its output are cut off: the C code takes and
+    gives the integers.
+
+    Raises:
+        UnsupportedError: an operator, type or option that is not written as C, named with its place.
+        ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
+    """
+    return _Lowering(ops.without_float_ends(graph)).program()
+
+
+def problems(graph: Graph) -> tuple[str, ...]:
+    """Everything that keeps an int8 graph from being written as C, each with its place; nothing if it can be.
+
+    Raises:
+        ArtifactError: as ``lower`` does.
+    """
+    lowering = _Lowering(ops.without_float_ends(graph))
+    try:
+        lowering.program()
+    except UnsupportedError as error:
+        return tuple(lowering.problems) or (str(error),)
+    return ()
+
+
+class _Lowering:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.layers: list[Layer] = []
+        self.problems: list[str] = []
+        self.reshaped: dict[int, int] = {}  # tensor -> the value it is another name of
+        self.shapes: dict[int, Shape] = {}
+
+    def program(self) -> Program:
+        graph, operations = self.graph, ops.read(self.graph)
+        source, target = (graph.tensors[indices[0]] for indices in (graph.inputs, graph.outputs))
+        for kind, tensor in (("input", source), ("output", target)):
+            if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
+                self.problems.append(
+                    f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
+                    "holds int8 only, convert the model with full int8 quantisation"
+                )
+        self.shapes[source.index] = tuple(max(size, 1) for size in source.shape)
+        for operation in operations:
+            if isinstance(operation, UnsupportedError):
+                self.problems.append(str(operation))
+            else:
+                self._write(operation)
+        if self.problems:
+            raise UnsupportedError(self.problems[0])
+        if self.value(target.index) == source.index:  # only reshaped
+            self._copy(target)
+        output = self.value(target.index)
+        layers = self._needed(output)
+        used = {source.index, *(layer.output for layer in layers)}
+        return Program(
+            layers=layers,
+            input=source,
+            output=target,
+            input_shape=self.shapes[source.index],
+            output_shape=self.shapes[target.index],
+            input_value=source.index,
+            output_value=output,
+            sizes={value: math.prod(self.shapes[value]) for value in used},
+            names={value: printable(graph.tensors[value].name) for value in used},
+        )
+
+    def _write(self, operation: Operation) -> None:
+        """Add the operation's layer. One that is not written as C is a problem; the next are looked at all the same."""
+        self.shapes[operation.output.index] = operation.output.shape
+        try:
+            with ops.damage_of(operation.operator):
+                _check_int8(operation)
+                _WRITERS[type(operation)](self, operation)
+        except UnsupportedError as error:
+            self.problems.append(str(error))
+
+    def value(self, index: int) -> int:
+        """The number of the value that a tensor is stored as."""
+        return self.reshaped.get(index, index)
+
+    def _needed(self, value: int) -> tuple[Layer, ...]:
+        """The layers that the output depends on."""
+        needed, layers = {value}, []
+        for layer in reversed(self.layers):
+            if layer.output in needed:
+                needed.update(layer.inputs)
+                layers.append(layer)
+        return tuple(reversed(layers))
+
+    def add(
+        self,
+        operation: Operation,
+        call: str,
+        kernel: str,
+        *,
+        fields: dict[str, Any] | None = None,
+        struct: str | None = None,
+        constants: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+        scratch: int = 0,
+        overlaps: Sequence[Overlap | None] | None = None,
+        wide: bool = False,
+    ) -> None:
+        """A layer that calls ``call``: in it @0, @1, … are the inputs of ``operation``, which may be constants.
+
+        ``s`` is a struct of the type ``struct``, by default called as the kernel, with ``fields`` and pointers to all
+        ``constants``, which are also called @name_weights and so on.
+        """
+        name = f"layer_{len(self.layers)}_{operation.kind.lower()}"
+        arrays = [Constant(name=f"{name}_{key}", values=values) for key, values in constants.items()]
+        values: list[int] = []
+        parameters: list[str] = []
+        free: list[Overlap | None] = []
+        names: list[str] = []
+        for place, tensor in enumerate(operation.inputs):
+            if tensor.data is not None:
+                arrays.append(Constant(name=f"{name}_constant_{place}", values=tensor.data.reshape(-1)))
+                names.append(arrays[-1].name)
+                continue
+            value = self.value(tensor.index)
+            if value not in values:
+                values.append(value)
+                parameters.append("x" if len(operation.inputs) == 1 else f"x{place}")
+                free.append(overlaps[place] if overlaps else None)
+            names.append(parameters[values.index(value)])
+        call = re.sub(r"@(\d+)", lambda found: names[int(found[1])], call)
+        body = f"    {call};\n"
+        if fields is not None:
+            body = f"    static const struct {struct_of(struct or kernel, constants, fields)}\n{body}"
+        shapes = f"{' and '.join(times(one.shape) for one in operation.inputs)} -> {times(operation.output.shape)}"
+        limits = (fields or {}).get("low", _INT8[0]), (fields or {}).get("high", _INT8[1])
+        self.layers.append(
+            Layer(
+                name=name,
+                comment=f"{operation.kind} {printable(operation.output.name)}: {shapes}",
+                inputs=tuple(values),
+                parameters=tuple(parameters),
+                output=operation.output.index,
+                body=body.replace("@name", name),
+                constants=tuple(arrays),
+                kernels=(kernel,),
+                scratch=scratch,
+                overlaps=tuple(free),
+                wide=wide,
+                full=limits == _INT8,
+            )
+        )
+
+    def _copy(self, target: Tensor) -> None:
+        source = self.graph.inputs[0]
+        size = math.prod(self.shapes[source])
+        self.reshaped[target.index] = target.index
+        self.layers = [
+            Layer(
+                name="layer_copy",
+                comment=f"{times(self.shapes[source])} -> {times(self.shapes[target.index])}",
+                inputs=(source,),
+                parameters=("x",),
+                output=target.index,
+                body=f"    copy_rows(x, y, 1, {size}, {size});\n",
+                constants=(),
+                kernels=("copy_rows",),
+                overlaps=(None,),
+            )
+        ]
+
+    # Convolutions and dense layers
+
+    def convolution(self, operation: ops.Convolution) -> None:
+        _one_image(operation)
+        if operation.groups != 1 and not operation.depthwise:
+            raise UnsupportedError(f"{operation}: a convolution in groups is not written as C")
+        source, output = operation.inputs[0], operation.output
+        kernel, stride, dilation = operation.kernel, operation.stride, operation.dilation
+        outputs, values = output.shape[3], operation.weights.values
+        fields = {
+            **_sizes(operation), "outputs": outputs,
+            "kernel_height": kernel[0], "kernel_width": kernel[1],
+            "stride_height": stride[0], "stride_width": stride[1],
+            "dilation_height": dilation[0], "dilation_width": dilation[1],
+            "pad_top": operation.pads[0], "pad_left": operation.pads[1],
+        }  # fmt: skip
+        if operation.depthwise:
+            rows = values[0].reshape(-1, outputs).T
+            plane = [(size - 1) * step + (taps - 1) * apart + 1 for size, step, taps, apart in
+                     zip(output.shape[1:3], stride, kernel, dilation, strict=True)]  # fmt: skip
+            plane[1] += plane[1] % 2
+            fields |= {"plane_height": plane[0], "plane_width": plane[1]}
+            scratch = 2 * (plane[0] * plane[1] + _HELIUM_LANES * max(stride))
+            packed = rows.reshape(-1)
+        else:
+            rows = values.reshape(outputs, -1)
+            fours = in_fours(rows)
+            scratch = 2 * 2 * fours.shape[1]
+            packed = _padded(fours)
+        channels, wide = _channels(operation, rows)
+        kind = operation.kind.lower()
+        self.add(
+            operation, f"{kind}(&s, @0, y, scratch)", kind,
+            fields=fields | {"in_zero": _zero(source), "out_zero": _zero(output)} | _range(output, operation.limits),
+            constants={"weights": packed, **channels}, scratch=scratch, wide=wide,
+            overlaps=[plan.overlap(kind, source.shape, output.shape, stride, operation.pads)],
+        )  # fmt: skip
+
+    def dense(self, operation: ops.Dense) -> None:
+        values, output = operation.weights.values, operation.output
+        outputs, taps = values.shape
+        channels, wide = _channels(operation, values)
+        fields = {
+            "rows": math.prod(output.shape) // outputs, "taps": taps, "outputs": outputs,
+            "out_zero": _zero(output), **_range(output, operation.limits),
+        }  # fmt: skip
+        self.add(
+            operation, "fully_connected(&s, @0, y)", "fully_connected", fields=fields,
+            constants={"weights": _padded(_filled_to_four(values)), **channels}, wide=wide,
+        )  # fmt: skip
+
+    # Pooling and means
+
+    def pool(self, operation: ops.Pool) -> None:
+        _same_quantization(operation, *operation.inputs)
+        _one_image(operation)
+        source, output = operation.inputs[0], operation.output
+        fields = {
+            **_sizes(operation),
+            "kernel_height": operation.kernel[0], "kernel_width": operation.kernel[1],
+            "stride_height": operation.stride[0], "stride_width": operation.stride[1],
+            "pad_top": operation.pads[0], "pad_left": operation.pads[1], **_range(output, operation.limits),
+        }  # fmt: skip
+        kind = operation.kind.lower()
+        self.add(
+            operation, f"{kind}(&s, @0, y)", kind, fields=fields, struct="pool",
+            overlaps=[plan.overlap(kind, source.shape, output.shape, operation.stride, operation.pads)],
+        )  # fmt: skip
+
+    def mean(self, operation: ops.Mean) -> None:
+        source, output, axes = operation.inputs[0], operation.output, operation.axes
+        shape = source.shape
+        if any(axis not in axes and shape[axis] != 1 for axis in range(axes[0], axes[-1] + 1)):
+            raise UnsupportedError(
+                f"{operation}: a mean over axes {list(axes)}, which are not neighbours, is not written as C"
+            )
+        count = math.prod(shape[axis] for axis in axes)
+        if count > 2**22:
+            raise UnsupportedError(f"{operation}: a mean of {count} values may overflow")
+        multiplier, shift = numerics.quantize_multiplier(_scale(source) / _scale(output))
+        down = min(count.bit_length() - 1, 32, 31 + shift)
+        multiplier = (multiplier << down) // count
+        shift = _shift(operation, shift - down, count * 255)
+        fields = {
+            "outer": math.prod(shape[: axes[0]]), "reduced": count, "inner": math.prod(shape[axes[-1] + 1 :]),
+            "in_zeros": _zero(source) * count, "multiplier": multiplier, "shift": shift, "out_zero": _zero(output),
+        }  # fmt: skip
+        self.add(operation, "mean(&s, @0, y)", "mean", fields=fields, wide=shift < 0)
+
+    # Elementwise
+
+    def binary(self, operation: ops.Binary) -> None:
+        (first, second), output = operation.inputs, operation.output
+        shapes = [first.shape, second.shape]
+        sizes, strides = _collapsed(operation, output.shape, shapes)
+        scales = [_scale(tensor) for tensor in (first, second, output)]
+        fields: dict[str, Any] = {
+            "size": sizes, "stride_a": strides[0], "stride_b": strides[1],
+            "zero_a": _zero(first), "zero_b": _zero(second), "out_zero": _zero(output),
+            **_range(output, operation.limits),
+        }  # fmt: skip
+        if operation.kind == "MUL":
+            multiplier, shift = numerics.quantize_multiplier(scales[0] * scales[1] / scales[2])
+            shift = _shift(operation, shift, 255 * 255)
+            call, kernel = "mul(&s, @0, @1, y)", "mul"
+        else:
+            largest = 2 * max(scales[:2])
+            for key, scale in (("a", scales[0]), ("b", scales[1])):
+                multiplier, shift = numerics.quantize_multiplier(scale / largest)
+                left = 20
+                if (multiplier, shift) == (2**30, 0):  # exactly a half: the same, in the range of the fast path
+                    left, shift = 21, -1
+                fields |= {
+                    f"left_{key}": left, f"multiplier_{key}": multiplier,
+                    f"shift_{key}": _shift(operation, shift, 255 << left),
+                }  # fmt: skip
+            multiplier, shift = numerics.quantize_multiplier(largest / (2**20 * scales[2]))
+            if shift > 0:
+                raise UnsupportedError(f"{operation}: its output's scale is too small for those of its inputs")
+            shift = _shift(operation, shift, 255 << 20)
+            call, kernel = f"add(&s, @0, @1, y, {-1 if operation.kind == 'SUB' else 1})", "add"
+        fields |= {"multiplier": multiplier, "shift": shift}
+        wide = min(shift, fields.get("shift_a", 1), fields.get("shift_b", 1)) < 0
+        self.add(
+            operation, call, kernel, fields=fields, struct="binary", wide=wide,
+            overlaps=[plan.overlap(kernel, shape, output.shape) for shape in shapes],
+        )  # fmt: skip
+
+    def rescale(self, operation: ops.Rescale) -> None:
+        source, output = operation.inputs[0], operation.output
+        factor = numerics.quantize_multiplier(_scale(source) / _scale(output))
+        limits = _range(output, operation.limits)
+        function = numerics.rescaled(_zero(source), factor, factor, _zero(output), limits["low"], limits["high"])
+        self._table(operation, function)
+
+    def leaky_relu(self, operation: ops.LeakyRelu) -> None:
+        source, output = operation.inputs[0], operation.output
+        above = numerics.quantize_multiplier(float(source.scale[0] / output.scale[0]))
+        below = numerics.quantize_multiplier(float(source.scale[0] * np.float32(operation.alpha) / output.scale[0]))
+        self._table(operation, numerics.rescaled(_zero(source), above, below, _zero(output), *_INT8))
+
+    def unary(self, operation: ops.Unary) -> None:
+        source, output = operation.inputs[0], operation.output
+        if operation.kind == "HARD_SWISH":
+            finest = _scale(source) / 128
+            if finest >= _scale(output):
+                raise UnsupportedError(f"{operation}: its output's scale is too small for that of its input")
+            if min(finest / _scale(output), finest / (3 / 32768)) < 2**-15:  # the kernel shifts 16 bits
+                raise UnsupportedError(f"{operation}: its input's scale is too small")
+            function = numerics.hard_swish(source.scale[0], _zero(source), output.scale[0], _zero(output))
+        elif operation.kind == "LOGISTIC":
+            _wanted_output(operation, 1 / 256, -128)
+            function = numerics.logistic(_scale(source), _zero(source))
+        else:
+            _wanted_output(operation, 1 / 128, 0)
+            function = numerics.tanh(_scale(source), _zero(source))
+        self._table(operation, function)
+
+    def _table(self, operation: Operation, function: Callable[[int], int]) -> None:
+        """A function of single values: all its 256 results stand in a table."""
+        shape = operation.output.shape
+        self.add(
+            operation, f"lookup(@name_table, @0, y, {math.prod(shape)})", "lookup",
+            constants={"table": numerics.table(function, operation.inputs[0].dtype)},
+            overlaps=[plan.overlap("lookup", shape, shape)],
+        )  # fmt: skip
+
+    def softmax(self, operation: ops.Softmax) -> None:
+        _wanted_output(operation, 1 / 256, -128)
+        scale, beta, shape = _scale(operation.inputs[0]), operation.beta, operation.output.shape
+        if not 0 < beta < math.inf or beta * scale * 2**26 <= 1:
+            raise UnsupportedError(
+                f"{operation}: a softmax with beta {beta:g} and an input scale of {scale:g} is not written as C"
+            )
+        if shape[-1] > 4095:
+            raise UnsupportedError(
+                f"{operation}: a softmax over {shape[-1]} values may overflow; at most 4095 are written"
+            )
+        values = numerics.softmax_table(scale, beta)
+        self.add(
+            operation, f"softmax(@name_table, {len(values)}, @0, y, {math.prod(shape[:-1])}, {shape[-1]})", "softmax",
+            constants={"table": values},
+        )  # fmt: skip
+
+    # Values moved
+
+    def reshape(self, operation: ops.Reshape) -> None:
+        source, output = operation.inputs[0], operation.output
+        if source.data is not None:
+            raise UnsupportedError(f"{operation}: a constant reshaped is not written as C")
+        self.reshaped[output.index] = self.value(source.index)
+
+    def concatenation(self, operation: ops.Concatenation) -> None:
+        if operation.limits != (None, None):
+            raise UnsupportedError(f"{operation}: a fused activation is not written as C here")
+        _same_quantization(operation, *operation.inputs)
+        made, axis = operation.output.shape, operation.axis
+        stride, start, calls = math.prod(made[axis:]), 0, []
+        for place, tensor in enumerate(operation.inputs):
+            count = math.prod(tensor.shape[axis:])
+            calls.append(f"copy_rows(@{place}, y + {start}, {math.prod(made[:axis])}, {count}, {stride})")
+            start += count
+        self.add(operation, ";\n    ".join(calls), "copy_rows")
+
+    def pad(self, operation: ops.Pad) -> None:
+        source, output, value = operation.inputs[0], operation.output, operation.value
+        _same_quantization(operation, source, *([] if value is None else [value]))
+        if len(output.shape) > _MAX_RANK:
+            raise UnsupportedError(
+                f"{operation}: {len(output.shape)} dimensions are more than the {_MAX_RANK} written as C"
+            )
+        strides = _strides(output.shape)
+        fields = {
+            "size": _extended(source.shape, _MAX_RANK, 1), "stride": _extended(strides, _MAX_RANK, 0),
+            "start": sum(before * stride for (before, _), stride in zip(operation.pads, strides, strict=True)),
+            "total": math.prod(output.shape),
+            "value": _zero(output) if value is None or value.data is None else int(value.data.reshape(-1)[0]),
+        }  # fmt: skip
+        self.add(operation, "pad(&s, @0, y)", "pad", fields=fields)
+
+    def transpose(self, operation: ops.Transpose) -> None:
+        strides = _strides(operation.inputs[0].shape)
+        self._rearrange(operation, operation.output.shape, [strides[axis] for axis in operation.order])
+
+    def tile(self, operation: ops.Tile) -> None:
+        shape = operation.inputs[0].shape
+        sizes = [size for pair in zip(operation.repeats, shape, strict=True) for size in pair]
+        strides = [stride for own in _strides(shape) for stride in (0, own)]
+        kept = [place for place, size in enumerate(sizes) if size != 1]
+        self._rearrange(operation, [sizes[place] for place in kept], [strides[place] for place in kept])
+
+    def _rearrange(self, operation: Operation, sizes: Sequence[int], strides: Sequence[int]) -> None:
+        _same_quantization(operation, *operation.inputs)
+        if len(sizes) > 8:
+            raise UnsupportedError(f"{operation}: {len(sizes)} dimensions are more than the 8 written as C")
+        fields = {"size": _extended(sizes, 8, 1), "stride": _extended(strides, 8, 0)}
+        self.add(operation, "rearrange(&s, @0, y)", "rearrange", fields=fields)
+
+    def resize(self, operation: ops.Resize) -> None:
+        _same_quantization(operation, *operation.inputs)
+        _one_image(operation)
+        sizes, target = operation.inputs[0].shape[1:3], operation.output.shape[1:3]
+        if max(*sizes, *target) >= 2**15:
+            raise UnsupportedError(f"{operation}: sizes from 32768 on are not written as C")
+        kind, fields, constants = operation.kind.lower(), _sizes(operation), {}
+        del fields["in_height"]
+        for key, size, new in zip(("rows", "columns"), sizes, target, strict=True):
+            how = (size, new, operation.align_corners, operation.half_pixel_centers)
+            if operation.kind == "RESIZE_NEAREST_NEIGHBOR":
+                constants[key] = np.array(numerics.nearest(*how), np.int16)
+                continue
+            places = numerics.between(*how)
+            if places[-1][0] >= size:
+                raise UnsupportedError(f"{operation}: sizes {size} and {new} make the kernel read behind its input")
+            constants[key] = np.array(places, np.int16)
+        self.add(operation, f"{kind}(&s, @0, y)", kind, fields=fields, constants=constants)
+
+
+# Checks
+
+
+def _check_int8(operation: Operation) -> None:
+    """Raise for activations that are no int8; QUANTIZE also takes and gives uint8, which a reshape passes on."""
+    allowed = ["int8"]
+    if operation.kind == "QUANTIZE" or isinstance(operation, ops.Reshape):
+        allowed.append("uint8")
+    for tensor in (*operation.inputs, operation.output):
+        mixed = isinstance(operation, ops.Reshape) and tensor.dtype != operation.inputs[0].dtype
+        if tensor.dtype not in allowed or mixed:
+            raise ops.not_int8(operation.operator, tensor)
+    if isinstance(operation, ops.Pad) and operation.value is not None and operation.value.dtype != "int8":
+        raise ops.not_int8(operation.operator, operation.value)
+
+
+def _same_quantization(operation: Operation, *tensors: Tensor) -> None:
+    output = operation.output
+    for tensor in tensors:
+        if tensor.scale[0] != output.scale[0] or tensor.zero_point[0] != output.zero_point[0]:
+            raise UnsupportedError(
+                f"{operation}: {tensor.name!r} and {output.name!r} differ in scale or zero point, which C code has no "
+                "kernel for"
+            )
+
+
+def _wanted_output(operation: Operation, scale: float, zero_point: int) -> None:
+    if (_scale(operation.output), _zero(operation.output)) != (scale, zero_point):
+        raise UnsupportedError(
+            f"{operation}: its output has scale {_scale(operation.output):g} and zero point {_zero(operation.output)}; "
+            f"the kernel gives {scale:g} and {zero_point} only"
+        )
+
+
+def _one_image(operation: Operation) -> None:
+    batch = operation.inputs[0].shape[0]
+    if batch != 1:
+        raise UnsupportedError(f"{operation}: a batch of {batch}; the C code takes one image at a time")
+
+
+# Helpers
+
+
+def in_fours(rows: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Rows filled up with zeros to a multiple of four, each four in the order 0 2 1 3.
+
+    So the even bytes of a word are the first two of its weights, the odd ones the other two: SXTB16 makes of each
+    pair what SMLAD takes together with two neighbouring inputs.
+    """
+    filled = _filled_to_four(rows)
+    return filled.reshape(len(rows), -1, 4)[:, :, _IN_FOURS].reshape(filled.shape)
+
+
+def _filled_to_four(rows: NDArray[np.int8]) -> NDArray[np.int8]:
+    filled = np.zeros((len(rows), -(-rows.shape[1] // 4) * 4), np.int8)
+    filled[:, : rows.shape[1]] = rows
+    return filled
+
+
+def _padded(rows: NDArray[np.int8]) -> NDArray[np.int8]:
+    return np.concatenate([rows.reshape(-1), np.zeros(_HELIUM_BYTES, np.int8)])
+
+
+def _sizes(operation: Operation) -> dict[str, int]:
+    """The fields of a kernel that moves over an image."""
+    _, height, width, channels = operation.inputs[0].shape
+    made = operation.output.shape
+    return {
+        "in_height": height, "in_width": width, "channels": channels, "out_height": made[1], "out_width": made[2],
+    }  # fmt: skip
+
+
+def _scale(tensor: Tensor) -> float:
+    return float(tensor.scale[0])
+
+
+def _zero(tensor: Tensor) -> int:
+    return int(tensor.zero_point[0])
+
+
+def _channels(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str, NDArray[Any]], bool]:
+    """Bias, multiplier and shift of each output, whose weights are a row of ``rows``, and whether any shift is wide.
+
+    The bias takes the input's zero point in. A channel whose sum may leave ±2³⁰, or whose factor is not below 1, gets
+    the shift of the kernel's wide path.
+    """
+    if rows.dtype != np.int8:
+        raise UnsupportedError(f"{operation}: its weights are {rows.dtype}; C code has int8 weights only")
+    operation.check_symmetric()
+    zero = _zero(operation.inputs[0])
+    bias = np.zeros(len(rows), np.int64) if operation.bias is None else operation.bias.astype(np.int64)
+    wide_rows = rows.astype(np.int64)
+    ends = wide_rows[:, :, None] * np.array([-128 - zero, 127 - zero])
+    largest = np.maximum(np.abs(bias + ends.max(axis=2).sum(axis=1)), np.abs(bias + ends.min(axis=2).sum(axis=1)))
+    pairs = [numerics.quantize_multiplier(float(factor)) for factor in _factors(operation, len(rows))]
+    shifts = [_shift(operation, shift, int(bound)) for (_, shift), bound in zip(pairs, largest, strict=True)]
+    folded = bias - zero * wide_rows.sum(axis=1)
+    return {
+        "bias": (folded & 0xFFFFFFFF).astype(np.uint32).view(np.int32),
+        "multiplier": np.array([multiplier for multiplier, _ in pairs], np.int32),
+        "shift": np.array(shifts, np.int8),
+    }, min(shifts) < 0
+
+
+def _factors(operation: ops.Weighted, outputs: int) -> NDArray[np.float64]:
+    """Real factor between the sums of products and the output, for each output."""
+    source, scales, output = operation.inputs[0], operation.weights.scale, _scale(operation.output)
+    if isinstance(operation, ops.Dense) and len(scales) == 1:
+        # the kernel multiplies in float32 here
+        with np.errstate(under="ignore"):
+            return np.full(outputs, float(source.scale[0] * scales[0]) / output)
+    return _scale(source) * np.broadcast_to(scales.astype(np.float64), (outputs,)) / output
+
+
+def _shift(operation: Operation, shift: int, bound: int) -> int:
+    """How a shift stands in the code: places to the right, or -64 - places to the left for the kernel's wide path."""
+    if shift > 30:
+        raise UnsupportedError(f"{operation}: its scales are too far apart")
+    return -shift if -22 <= shift <= -1 and bound < 2**30 else -64 - shift
+
+
+def _range(output: Tensor, limits: Limits) -> dict[str, int]:
+    """The fields for the lowest and highest integer after the fused activation."""
+    info = np.iinfo(output.dtype)
+
+    def quantized(real: float) -> int:
+        return _zero(output) + numerics.round_half_away(float(np.float32(real) / output.scale[0]))
+
+    low, high = limits
+    return {
+        "low": int(info.min) if low is None else max(int(info.min), quantized(low)),
+        "high": int(info.max) if high is None else min(int(info.max), quantized(high)),
+    }
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def _extended(values: Sequence[int], rank: int, fill: int) -> list[int]:
+    return [fill] * (rank - len(values)) + list(values)
+
+
+def _collapsed(operation: Operation, made: Shape, shapes: Sequence[Shape]) -> tuple[list[int], list[list[int]]]:
+    """Sizes and strides of a broadcast in four dimensions; neighbours that run through are made one."""
+    padded = [_extended(shape, len(made), 1) for shape in shapes]
+    strides = [
+        [0 if size == 1 else stride for size, stride in zip(shape, _strides(shape), strict=True)] for shape in padded
+    ]
+    axes: list[list[int]] = []  # size and the strides of each operand
+    for axis in range(len(made)):
+        now = [made[axis], *(stride[axis] for stride in strides)]
+        if made[axis] == 1:
+            continue
+        if axes and all(before == own * now[0] for before, own in zip(axes[-1][1:], now[1:], strict=True)):
+            axes[-1] = [axes[-1][0] * now[0], *now[1:]]
+        else:
+            axes.append(now)
+    if len(axes) > _MAX_RANK:
+        raise UnsupportedError(f"{operation}: a broadcast in {len(axes)} dimensions is not written as C")
+    axes = [[1, *[0] * len(shapes)]] * (_MAX_RANK - len(axes)) + axes
+    return [axis[0] for axis in axes], [[axis[1 + place] for axis in axes] for place in range(len(shapes))]
+
+
+_WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
+    ops.Binary: _Lowering.binary,
+    ops.Concatenation: _Lowering.concatenation,
+    ops.Convolution: _Lowering.convolution,
+    ops.Dense: _Lowering.dense,
+    ops.LeakyRelu: _Lowering.leaky_relu,
+    ops.Mean: _Lowering.mean,
+    ops.Pad: _Lowering.pad,
+    ops.Pool: _Lowering.pool,
+    ops.Rescale: _Lowering.rescale,
+    ops.Reshape: _Lowering.reshape,
+    ops.Resize: _Lowering.resize,
+    ops.Softmax: _Lowering.softmax,
+    ops.Tile: _Lowering.tile,
+    ops.Transpose: _Lowering.transpose,
+    ops.Unary: _Lowering.unary,
+}

@@ -1,0 +1,92 @@
+"""What a graph becomes before it is text: layers of C with their constants, and the memory they need."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from edgecnn.formats.c99.numerics import INT32_MIN
+from edgecnn.formats.c99.plan import Overlap
+from edgecnn.tflite.graph import Tensor
+from edgecnn.tflite.operators import Shape
+
+
+class Constant(msgspec.Struct, frozen=True, kw_only=True):
+    """An array of the layer's; if 2-D, the last axis is short enough to stand in braces."""
+
+    name: str
+    values: NDArray[Any]
+
+    @property
+    def type(self) -> str:
+        """The type of the elements in C, such as int8_t."""
+        return f"{self.values.dtype}_t"
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """One function of the generated code.
+
+    ``inputs`` and ``output`` are numbers of values (see ``Program``), ``parameters`` the names of the former in
+    ``body``, which calls them so, the output ``y`` and the scratch memory, ``scratch`` bytes, ``scratch``.
+    ``overlaps`` says for each input how the output may lie over it, None where it must not.
+    """
+
+    name: str
+    comment: str
+    inputs: tuple[int, ...]
+    parameters: tuple[str, ...]
+    output: int
+    body: str
+    constants: tuple[Constant, ...]
+    kernels: tuple[str, ...]
+    scratch: int = 0
+    overlaps: tuple[Overlap | None, ...] = ()
+    wide: bool = False
+    full: bool = True
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """The layers in order. Values are numbered by the tensor that names them; ``sizes`` are in bytes."""
+
+    layers: tuple[Layer, ...]
+    input: Tensor
+    output: Tensor
+    input_shape: Shape
+    output_shape: Shape
+    input_value: int
+    output_value: int
+    sizes: dict[int, int]
+    names: dict[int, str]
+
+
+def printable(text: str) -> str:
+    """A name from a file, fit for a comment in C."""
+    return re.sub(r"[^A-Za-z0-9_./:;,()\[\] -]", "_", text)[:80]
+
+
+def times(shape: Shape) -> str:
+    """A shape such as 1x28x28x1, for a comment in C."""
+    return "x".join(map(str, shape)) or "1"
+
+
+def struct_of(kind: str, arrays: Iterable[str], fields: Mapping[str, Any]) -> str:
+    """A definition of ``s`` with designated initialisers; ``arrays`` are named after the layer."""
+    items = [f".{array} = @name_{array}" for array in arrays]
+    for key, value in fields.items():
+        text = f"{{{', '.join(map(str, value))}}}" if isinstance(value, list) else _number(value)
+        items.append(f".{key} = {text}")
+    lines, line = [], ""
+    for item in items:
+        if len(line) + len(item) > 100:
+            lines.append(line)
+            line = ""
+        line += f"{item}, "
+    lines.append(line)
+    inner = "\n".join(f"        {line.strip()}" for line in lines)
+    return f"{kind} s = {{\n{inner}\n    }};"
+
+
+def _number(value: int) -> str:
+    return "(-2147483647 - 1)" if value == INT32_MIN else str(value)

@@ -1,0 +1,608 @@
+"""The operators of a graph as typed records: read, checked against each other and the file, and given shapes, once.
+
+What ``read`` gives is sound: every input is there, every shape fits, every constant is of its type. A fault has one
+message here, whatever is written from the graph; what only one target cannot do, its writer refuses.
+TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import ArtifactError, UnsupportedError, one_line
+from edgecnn.tflite.graph import Graph, Operator, Tensor
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+Limits = tuple[float | None, float | None]
+
+_MAX_ELEMENTS = 2**31 - 1
+# what a fused activation limits values to, by its number in the schema
+_FUSED: dict[int, Limits] = {0: (None, None), 1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
+# the same of an operator of its own
+_LIMITS = {
+    "DEQUANTIZE": _FUSED[0], "QUANTIZE": _FUSED[0], "RELU": _FUSED[1], "RELU_N1_TO_1": _FUSED[2], "RELU6": _FUSED[3],
+}  # fmt: skip
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator with the tensors it computes with.
+
+    ``inputs`` are activations, or constants in their place; their shapes and that of ``output`` hold no free size: a
+    free batch is 1. Each is float32, or int8 or uint8 with one scale. ``limits`` are those of the output's real values.
+    """
+
+    operator: Operator
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    limits: Limits = (None, None)
+
+    def __str__(self) -> str:
+        return str(self.operator)
+
+    @property
+    def kind(self) -> str:
+        """The operator's name in the TFLite schema."""
+        return self.operator.kind
+
+    @property
+    def position(self) -> int:
+        """Where the operator stands in the graph."""
+        return self.operator.position
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights as stored, int8 or uint8, with one scale and zero point, or with one for each output."""
+
+    values: NDArray[Any]
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.int64]
+
+
+class Weighted(Operation, frozen=True, kw_only=True):
+    """An operator with weights. ``bias`` is int32, one for each output, or None."""
+
+    weights: Weights
+    bias: NDArray[np.int32] | None
+
+    def check_symmetric(self) -> None:
+        """Raise ``UnsupportedError`` if the weights have a zero point, as uint8 weights of old converters have."""
+        if self.weights.zero_point.any():
+            raise UnsupportedError(f"{self}: its weights have a zero point, which int8 weights must not have")
+
+
+class Convolution(Weighted, frozen=True, kw_only=True):
+    """CONV_2D or DEPTHWISE_CONV_2D.
+
+    Weights are ``(outputs, height, width, channels / groups)``, or ``(1, height, width, outputs)`` where each input
+    channel is a group. ``pads`` are top, left, bottom, right.
+    """
+
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    pads: tuple[int, int, int, int]
+    groups: int
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each input channel is convolved on its own."""
+        return self.kind == "DEPTHWISE_CONV_2D"
+
+
+class Dense(Weighted, frozen=True, kw_only=True):
+    """FULLY_CONNECTED, its weights ``(outputs, inputs)``: each row of ``inputs`` values gives one of ``outputs``."""
+
+
+class Pool(Operation, frozen=True, kw_only=True):
+    """AVERAGE_POOL_2D, which does not count the padding, or MAX_POOL_2D. ``pads`` are top, left, bottom, right."""
+
+    kernel: Pair
+    stride: Pair
+    pads: tuple[int, int, int, int]
+
+
+class Mean(Operation, frozen=True, kw_only=True):
+    """MEAN over ``axes``, at least one, in order; ``keep`` leaves them with size 1."""
+
+    axes: tuple[int, ...]
+    keep: bool
+
+
+class Binary(Operation, frozen=True, kw_only=True):
+    """ADD, SUB or MUL of two tensors that broadcast."""
+
+
+class Rescale(Operation, frozen=True, kw_only=True):
+    """QUANTIZE, DEQUANTIZE and the kinds of RELU: the same values with another type, scale or range."""
+
+
+class Unary(Operation, frozen=True, kw_only=True):
+    """HARD_SWISH, LOGISTIC or TANH of each value."""
+
+
+class LeakyRelu(Operation, frozen=True, kw_only=True):
+    """LEAKY_RELU; ``alpha``, finite, is the slope below 0."""
+
+    alpha: float
+
+
+class Softmax(Operation, frozen=True, kw_only=True):
+    """SOFTMAX over the last axis, of values times ``beta``."""
+
+    beta: float
+
+
+class Reshape(Operation, frozen=True, kw_only=True):
+    """RESHAPE or SQUEEZE: the same values in another shape."""
+
+
+class Concatenation(Operation, frozen=True, kw_only=True):
+    """CONCATENATION of any number of inputs along ``axis``."""
+
+    axis: int
+
+
+class Pad(Operation, frozen=True, kw_only=True):
+    """PAD, or PADV2 with ``value``, a constant of one element. ``pads`` are those before and behind each axis."""
+
+    pads: tuple[Pair, ...]
+    value: Tensor | None
+
+
+class Tile(Operation, frozen=True, kw_only=True):
+    """TILE: ``repeats``, at least 1, for each axis."""
+
+    repeats: tuple[int, ...]
+
+
+class Transpose(Operation, frozen=True, kw_only=True):
+    """TRANSPOSE: axis n of the output is axis ``order[n]`` of the input."""
+
+    order: tuple[int, ...]
+
+
+class Resize(Operation, frozen=True, kw_only=True):
+    """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR to the output's height and width."""
+
+    align_corners: bool
+    half_pixel_centers: bool
+
+
+def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
+    """The operators of ``graph`` in order; in place of one that is not supported, the error that says why.
+
+    Left out are operators that only compute a shape, which the records hold, and what does not fit together behind one
+    that is not supported.
+
+    Raises:
+        UnsupportedError: the graph has several inputs or outputs, or one with a free size other than the batch.
+        ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
+    """
+    _check_graph(graph)
+    reader = _Reader(graph)
+    skipped = _shape_computations(graph)
+    found: list[Operation | UnsupportedError] = []
+    for operator in graph.operators:
+        if operator.position in skipped:
+            continue
+        try:
+            found.append(reader.read(operator))
+            continue
+        except UnsupportedError as error:
+            found.append(error)
+        except ArtifactError:
+            if not any(isinstance(one, UnsupportedError) for one in found):
+                raise
+        for index in operator.outputs:
+            reader.shapes[index] = _for_one_image(graph.tensors[index].shape)
+    return tuple(found)
+
+
+def without_float_ends(graph: Graph) -> Graph:
+    """``graph`` without a QUANTIZE from float32 at its input and a DEQUANTIZE to float32 at its output."""
+    first, last = graph.operators[:1], graph.operators[-1:]
+    operators, inputs, outputs = graph.operators, graph.inputs, graph.outputs
+    if first and first[0].kind == "QUANTIZE" and graph.tensors[inputs[0]].dtype == "float32":
+        users = [operator for operator in operators if inputs[0] in operator.inputs]
+        if users == list(first) and first[0].inputs == inputs:
+            operators, inputs = operators[1:], first[0].outputs[:1]
+    ends_in_float = operators and last[0].kind == "DEQUANTIZE" and graph.tensors[outputs[0]].dtype == "float32"
+    if ends_in_float and last[0].outputs == outputs and last[0].inputs != inputs:
+        operators, outputs = operators[:-1], last[0].inputs[:1]
+    return msgspec.structs.replace(graph, operators=operators, inputs=inputs, outputs=outputs)
+
+
+@contextmanager
+def damage_of(operator: Operator) -> Iterator[None]:
+    """Name ``operator`` in an ``ArtifactError`` for what options and constants out of all bounds raise."""
+    try:
+        yield
+    except KeyError as error:
+        raise ArtifactError(f"{operator} is damaged: its option {error} is missing") from error
+    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{operator} is damaged: {one_line(error)}") from error
+
+
+def not_int8(operator: Operator, tensor: Tensor) -> UnsupportedError:
+    """The error for an activation that is not quantised as it must be."""
+    return UnsupportedError(
+        f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 activations "
+        "with one scale are supported, convert the model with full int8 quantisation"
+    )
+
+
+class _Reader:
+    """Operators one by one; ``shapes`` are those of the activations made so far, by tensor."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        source = graph.tensors[graph.inputs[0]]
+        self.shapes: dict[int, Shape] = {source.index: _for_one_image(source.shape)}
+
+    def read(self, operator: Operator) -> Operation:
+        reader = _READERS.get(operator.kind)
+        if reader is None:
+            raise UnsupportedError(f"{operator} is not supported; supported are: {', '.join(sorted(_READERS))}")
+        with damage_of(operator):
+            return reader(self, operator)
+
+    # Tensors
+
+    def input(self, operator: Operator, place: int = 0) -> Tensor:
+        """An activation, or a constant in its place."""
+        tensor = self.graph.tensors[operator.inputs[place]]
+        if tensor.data is None:
+            if tensor.index not in self.shapes:
+                raise UnsupportedError(f"{operator}: its input {tensor.name!r} is made by no operator before it")
+            tensor = msgspec.structs.replace(tensor, shape=self.shapes[tensor.index])
+        _check_quantization(operator, tensor)
+        return tensor
+
+    def output(self, operator: Operator, shape: Shape) -> Tensor:
+        """The output, which has ``shape``; the file must say the same, but for sizes it leaves free."""
+        tensor = self.graph.tensors[operator.outputs[0]]
+        stored = tensor.shape
+        if len(stored) != len(shape) or any(a not in (b, -1) for a, b in zip(stored, shape, strict=True)):
+            raise ArtifactError(f"{operator} gives {shape}, the file says {stored}: its parts do not fit together")
+        if not 0 < math.prod(shape) <= _MAX_ELEMENTS:
+            raise UnsupportedError(f"{operator} gives {shape}, which is nothing or too large")
+        _check_quantization(operator, tensor)
+        self.shapes[tensor.index] = shape
+        return msgspec.structs.replace(tensor, shape=shape)
+
+    def integers(self, operator: Operator) -> tuple[int, ...]:
+        """The second input, a constant such as axes or sizes."""
+        tensor = self.graph.tensors[operator.inputs[1]]
+        if tensor.data is None or tensor.dtype not in ("int32", "int64"):
+            raise UnsupportedError(f"{operator}: tensor {tensor.name!r} is no constant of int32 or int64")
+        return tuple(int(value) for value in tensor.data.reshape(-1))
+
+    def weights(self, operator: Operator, source: Tensor, axis: int) -> Weights:
+        """Weights with one scale, or with scales along ``axis``, which is that of the outputs."""
+        tensor = self.graph.tensors[operator.inputs[1]]
+        if tensor.data is None:
+            raise UnsupportedError(f"{operator}: its weights are not constant")
+        if tensor.dtype not in ("int8", "uint8") or not len(tensor.scale):
+            raise UnsupportedError(f"{operator}: its weights are {tensor.dtype}, int8 with a scale is needed")
+        if operator.kind != "FULLY_CONNECTED":
+            _four_dimensions(operator, source, tensor)
+        if not tensor.data.size:
+            raise ArtifactError(f"{operator}: its weights of shape {tensor.shape} are empty")
+        if len(tensor.scale) > 1 and tensor.axis != axis:
+            raise ArtifactError(f"{operator}: its weights have scales along axis {tensor.axis}, not {axis}")
+        if len(source.scale) == 1:
+            with np.errstate(over="ignore", under="ignore"):
+                product = source.scale[0] * tensor.scale
+            if not np.isfinite(product).all():  # down to 0 it may go: what it scales then is below any float
+                raise ArtifactError(f"{operator}: the product of its input's and weights' scales is no float32")
+        return Weights(values=tensor.data, scale=tensor.scale, zero_point=tensor.zero_point)
+
+    def bias(self, operator: Operator, source: Tensor, outputs: int) -> NDArray[np.int32] | None:
+        if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+            return None
+        tensor = self.graph.tensors[operator.inputs[2]]
+        if tensor.data is None or tensor.dtype != "int32":
+            raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}, a constant int32 is needed")
+        if tensor.data.size != outputs:
+            raise ArtifactError(f"{operator}: its bias has {tensor.data.size} values for {outputs} channels")
+        if len(source.scale) != 1:
+            raise UnsupportedError(f"{operator}: its bias is int32, and its input {source.name!r} not quantised")
+        return tensor.data.reshape(outputs)
+
+    # Operators
+
+    def convolution(self, operator: Operator) -> Convolution:
+        source = self.input(operator)
+        depthwise = operator.kind == "DEPTHWISE_CONV_2D"
+        weights = self.weights(operator, source, 3 if depthwise else 0)
+        batch, *size, channels = source.shape
+        shape = weights.values.shape
+        outputs, each = (shape[3], shape[0]) if depthwise else (shape[0], shape[3])
+        groups = channels // each
+        if (depthwise and each != 1) or groups < 1 or groups * each != channels or outputs % groups:
+            raise ArtifactError(f"{operator}: weights of shape {shape} do not fit {channels} channels")
+        kernel, stride = (shape[1], shape[2]), _pair(operator, "strideH", "strideW")
+        dilation = _pair(operator, "dilationHFactor", "dilationWFactor")
+        made, pads = _window(operator, size, kernel, stride, dilation)
+        return Convolution(
+            operator=operator, inputs=(source,), output=self.output(operator, (batch, *made, outputs)),
+            weights=weights, bias=self.bias(operator, source, outputs), limits=_limits(operator),
+            kernel=kernel, stride=stride, dilation=dilation, pads=pads, groups=groups,
+        )  # fmt: skip
+
+    def dense(self, operator: Operator) -> Dense:
+        source = self.input(operator)
+        weights = self.weights(operator, source, 0)
+        if operator.options["weightsFormat"] != 0:
+            raise UnsupportedError(f"{operator}: weights in shuffled order are not supported")
+        keep = bool(operator.options["keepNumDims"])
+        values = weights.values
+        if values.ndim != 2 or (source.shape[-1] if keep else math.prod(source.shape)) % values.shape[1]:
+            raise ArtifactError(f"{operator}: weights of shape {values.shape} do not fit its input {source.shape}")
+        outputs, taps = values.shape
+        if keep and source.shape[-1] != taps:
+            raise ArtifactError(f"{operator}: weights of shape {values.shape} do not fit its input {source.shape}")
+        made = (*source.shape[:-1], outputs) if keep else (math.prod(source.shape) // taps, outputs)
+        return Dense(
+            operator=operator, inputs=(source,), output=self.output(operator, made),
+            weights=weights, bias=self.bias(operator, source, outputs), limits=_limits(operator),
+        )  # fmt: skip
+
+    def pool(self, operator: Operator) -> Pool:
+        source = self.input(operator)
+        _four_dimensions(operator, source)
+        batch, *size, channels = source.shape
+        kernel, stride = _pair(operator, "filterHeight", "filterWidth"), _pair(operator, "strideH", "strideW")
+        made, pads = _window(operator, size, kernel, stride, (1, 1))
+        return Pool(
+            operator=operator, inputs=(source,), output=self.output(operator, (batch, *made, channels)),
+            kernel=kernel, stride=stride, pads=pads, limits=_limits(operator),
+        )  # fmt: skip
+
+    def mean(self, operator: Operator) -> Mean:
+        source = self.input(operator)
+        axes = tuple(sorted({_axis(operator, axis, source) for axis in self.integers(operator)}))
+        if not axes:
+            raise UnsupportedError(f"{operator}: a mean over no axis is not supported")
+        keep = bool(operator.options["keepDims"])
+        made = tuple(1 if axis in axes else size for axis, size in enumerate(source.shape) if keep or axis not in axes)
+        return Mean(operator=operator, inputs=(source,), output=self.output(operator, made), axes=axes, keep=keep)
+
+    def binary(self, operator: Operator) -> Binary:
+        first, second = self.input(operator), self.input(operator, 1)
+        try:
+            made = np.broadcast_shapes(first.shape, second.shape)
+        except ValueError as error:
+            raise ArtifactError(f"{operator}: {first.shape} and {second.shape} do not fit together") from error
+        output = self.output(operator, made)
+        return Binary(operator=operator, inputs=(first, second), output=output, limits=_limits(operator))
+
+    def rescale(self, operator: Operator) -> Rescale:
+        source = self.input(operator)
+        output = self.output(operator, source.shape)
+        return Rescale(operator=operator, inputs=(source,), output=output, limits=_LIMITS[operator.kind])
+
+    def unary(self, operator: Operator) -> Unary:
+        source = self.input(operator)
+        return Unary(operator=operator, inputs=(source,), output=self.output(operator, source.shape))
+
+    def leaky_relu(self, operator: Operator) -> LeakyRelu:
+        source, alpha = self.input(operator), float(operator.options["alpha"])
+        if not math.isfinite(alpha):
+            raise ArtifactError(f"{operator}: its alpha is {alpha}")
+        return LeakyRelu(operator=operator, inputs=(source,), output=self.output(operator, source.shape), alpha=alpha)
+
+    def softmax(self, operator: Operator) -> Softmax:
+        source, beta = self.input(operator), float(operator.options["beta"])
+        return Softmax(operator=operator, inputs=(source,), output=self.output(operator, source.shape), beta=beta)
+
+    def reshape(self, operator: Operator) -> Reshape:
+        source = self.input(operator)
+        made = _filled(operator, self.graph.tensors[operator.outputs[0]].shape, source.shape)
+        return Reshape(operator=operator, inputs=(source,), output=self.output(operator, made))
+
+    def concatenation(self, operator: Operator) -> Concatenation:
+        inputs = tuple(self.input(operator, place) for place in range(len(operator.inputs)))
+        axis = _axis(operator, operator.options["axis"], self.graph.tensors[operator.outputs[0]])
+        shapes = [tensor.shape for tensor in inputs]
+        if len({(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}) != 1:
+            raise ArtifactError(f"{operator}: inputs of shapes {', '.join(map(str, shapes))} do not fit together")
+        made = (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
+        return Concatenation(
+            operator=operator, inputs=inputs, output=self.output(operator, made), axis=axis, limits=_limits(operator)
+        )
+
+    def pad(self, operator: Operator) -> Pad:
+        source, value = self.input(operator), None
+        pads = tuple((int(a), int(b)) for a, b in np.asarray(self.integers(operator)).reshape(-1, 2))
+        if len(pads) != len(source.shape) or min(map(min, pads), default=0) < 0:
+            raise ArtifactError(f"{operator}: paddings {pads} do not fit {len(source.shape)} dimensions")
+        if operator.kind == "PADV2":
+            value = self.input(operator, 2)
+            if value.data is None or value.data.size != 1:
+                raise UnsupportedError(f"{operator}: what it pads with is not one constant value")
+        made = tuple(before + size + after for (before, after), size in zip(pads, source.shape, strict=True))
+        return Pad(operator=operator, inputs=(source,), output=self.output(operator, made), pads=pads, value=value)
+
+    def tile(self, operator: Operator) -> Tile:
+        source, repeats = self.input(operator), self.integers(operator)
+        if len(repeats) != len(source.shape) or min(repeats, default=1) < 1:
+            raise ArtifactError(f"{operator}: repeats {repeats} do not fit {len(source.shape)} dimensions")
+        made = tuple(size * times for size, times in zip(source.shape, repeats, strict=True))
+        return Tile(operator=operator, inputs=(source,), output=self.output(operator, made), repeats=repeats)
+
+    def transpose(self, operator: Operator) -> Transpose:
+        source, order = self.input(operator), self.integers(operator)
+        if sorted(order) != list(range(len(source.shape))):
+            raise ArtifactError(f"{operator}: {order} is no order of {len(source.shape)} dimensions")
+        made = tuple(source.shape[axis] for axis in order)
+        return Transpose(operator=operator, inputs=(source,), output=self.output(operator, made), order=order)
+
+    def resize(self, operator: Operator) -> Resize:
+        source, target = self.input(operator), self.integers(operator)
+        _four_dimensions(operator, source)
+        if len(target) != 2 or min(target) < 1:
+            raise ArtifactError(f"{operator}: it resizes to {target}, a height and a width are needed")
+        made = (source.shape[0], *target, source.shape[3])
+        return Resize(
+            operator=operator, inputs=(source,), output=self.output(operator, made),
+            align_corners=bool(operator.options["alignCorners"]),
+            half_pixel_centers=bool(operator.options["halfPixelCenters"]),
+        )  # fmt: skip
+
+
+# Checks
+
+
+def _check_graph(graph: Graph) -> None:
+    """Check that there is one input and one output, and that operators have the inputs of their kind.
+
+    Inputs are checked of known operators only, because the others are refused by their name.
+    """
+    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
+        if len(indices) != 1:
+            raise UnsupportedError(f"the graph has {len(indices)} {kind}s; only graphs with one of each are supported")
+        tensor = graph.tensors[indices[0]]
+        if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
+            raise UnsupportedError(
+                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be free"
+            )
+    if graph.inputs == graph.outputs or graph.tensors[graph.outputs[0]].data is not None:
+        raise ArtifactError("the graph's output is a constant, or its input")
+    for operator in graph.operators:
+        if not operator.outputs:
+            raise ArtifactError(f"{operator} has no output")
+        if operator.kind in _READERS:
+            _check_inputs(operator)
+
+
+def _check_inputs(operator: Operator) -> None:
+    if not operator.inputs:
+        raise ArtifactError(f"{operator} has no input")
+    for position, index in enumerate(operator.inputs):
+        if index < 0 and not (position == 2 and operator.kind in _WITH_BIAS):
+            raise ArtifactError(f"{operator}: its input {position} is absent")
+
+
+def _check_quantization(operator: Operator, tensor: Tensor) -> None:
+    if tensor.dtype != "float32" and (tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1):
+        raise not_int8(operator, tensor)
+
+
+def _four_dimensions(operator: Operator, *tensors: Tensor) -> None:
+    for tensor in tensors:
+        if len(tensor.shape) != 4:
+            raise ArtifactError(f"{operator}: tensor {tensor.name!r} has shape {tensor.shape}, not four dimensions")
+
+
+# Options and shapes
+
+
+def _shape_computations(graph: Graph) -> set[int]:
+    """Operators that only compute the target of a Reshape from the free batch, which writers do without."""
+    consumers: dict[int, list[Operator]] = {}
+    for operator in graph.operators:
+        for index in operator.inputs:
+            consumers.setdefault(index, []).append(operator)
+    found: set[int] = set()
+    for operator in reversed(graph.operators):
+        users = consumers.get(operator.outputs[0], [])
+        feeds_shape = users and all(
+            user.position in found or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)
+            for user in users
+        )
+        if operator.kind in ("SHAPE", "STRIDED_SLICE", "PACK") and feeds_shape:
+            found.add(operator.position)
+    return found
+
+
+def _for_one_image(shape: Shape) -> Shape:
+    return tuple(max(size, 1) for size in shape)
+
+
+def _pair(operator: Operator, *names: str) -> Pair:
+    first, second = operator.counts(*names)
+    return first, second
+
+
+def _limits(operator: Operator) -> Limits:
+    activation = operator.options["fusedActivationFunction"]
+    if activation not in _FUSED:
+        raise UnsupportedError(f"{operator}: fused activation {activation} is not supported")
+    return _FUSED[activation]
+
+
+def _axis(operator: Operator, axis: int, tensor: Tensor) -> int:
+    """A dimension of ``tensor``, counted from the front."""
+    rank = len(tensor.shape)
+    if not -rank <= axis < rank:
+        raise ArtifactError(f"{operator}: tensor {tensor.name!r} of shape {tensor.shape} has no axis {axis}")
+    return axis % rank
+
+
+def _window(
+    operator: Operator, size: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair
+) -> tuple[Pair, tuple[int, int, int, int]]:
+    """Height and width of the output, and the pads of TFLite's SAME (0, the odd one behind) or VALID (1)."""
+    padding = operator.options["padding"]
+    if padding not in (0, 1):
+        raise ArtifactError(f"{operator}: padding {padding} is neither SAME nor VALID")
+    made, before, after = [], [], []
+    for length, taps, step, apart in zip(size, kernel, stride, dilation, strict=True):
+        extent = (taps - 1) * apart + 1
+        made.append(-(-length // step) if padding == 0 else (length - extent) // step + 1)
+        if made[-1] < 1:
+            raise ArtifactError(f"{operator}: a kernel of {extent} does not fit an input of {length}")
+        total = max((made[-1] - 1) * step + extent - length, 0) if padding == 0 else 0
+        before.append(total // 2)
+        after.append(total - total // 2)
+    return (made[0], made[1]), (before[0], before[1], after[0], after[1])
+
+
+def _filled(operator: Operator, shape: Shape, source: Shape) -> Shape:
+    """The target of a reshape, sizes that the file leaves free filled in."""
+    total = math.prod(source)
+    free = [place for place, size in enumerate(shape) if size < 0]
+    known = math.prod(size for size in shape if size >= 0)
+    if len(free) > 1 and shape[0] < 0:  # the batch and one size more
+        shape = (source[0], *shape[1:])
+        free, known = free[1:], known * source[0]
+    if len(free) > 1 or known == 0 or total % known or (not free and total != known):
+        raise ArtifactError(f"{operator}: {source} cannot become {shape}")
+    return tuple(total // known if size < 0 else size for size in shape)
+
+
+_WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+_READERS: dict[str, Callable[[_Reader, Operator], Operation]] = {
+    "ADD": _Reader.binary,
+    "AVERAGE_POOL_2D": _Reader.pool,
+    "CONCATENATION": _Reader.concatenation,
+    "CONV_2D": _Reader.convolution,
+    "DEPTHWISE_CONV_2D": _Reader.convolution,
+    "FULLY_CONNECTED": _Reader.dense,
+    "HARD_SWISH": _Reader.unary,
+    "LEAKY_RELU": _Reader.leaky_relu,
+    "LOGISTIC": _Reader.unary,
+    "MAX_POOL_2D": _Reader.pool,
+    "MEAN": _Reader.mean,
+    "MUL": _Reader.binary,
+    "PAD": _Reader.pad,
+    "PADV2": _Reader.pad,
+    "RESHAPE": _Reader.reshape,
+    "RESIZE_BILINEAR": _Reader.resize,
+    "RESIZE_NEAREST_NEIGHBOR": _Reader.resize,
+    "SOFTMAX": _Reader.softmax,
+    "SQUEEZE": _Reader.reshape,
+    "SUB": _Reader.binary,
+    "TANH": _Reader.unary,
+    "TILE": _Reader.tile,
+    "TRANSPOSE": _Reader.transpose,
+    **dict.fromkeys(_LIMITS, _Reader.rescale),
+}
