@@ -128,7 +128,7 @@ def _made(name: str, suite: Settings, out: Path) -> list[Artifact]:
         for scheme in _SCHEMES:
             content = file_format.convert(source, SCHEMES[scheme])
             path = out / f"{name}-{scheme}.{file_format.name}"
-            write_atomic(path, file_format.embed(content, provenance.replace(scheme=scheme)))
+            write_atomic(path, file_format.with_provenance(content, provenance.replace(scheme=scheme)))
             found.append(artifacts.describe(path))
     return found
 

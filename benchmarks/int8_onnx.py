@@ -145,7 +145,7 @@ def _prepared(name: str, source: Source, data: DataSet, suite: Settings, out: Pa
     def ours(file_format: str, scheme: str) -> bytes:
         chosen, tuning = FORMATS[file_format], source.tunings.get(scheme)
         content = chosen.convert(source, SCHEMES[scheme])
-        return chosen.embed(content, provenance.replace(scheme=scheme, tuning=tuning))
+        return chosen.with_provenance(content, provenance.replace(scheme=scheme, tuning=tuning))
 
     def tuned() -> bytes:
         scheme = SCHEMES["int8-qat"]

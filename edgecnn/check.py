@@ -1,36 +1,25 @@
 """Will a .tflite fit and run? Rules of a target with their sources, and the target's own tools where they are here."""
 
 import re
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from edgecnn.emulation import build, missing_tools, sources_of
+from edgecnn.emulation.processors import version_of
 from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError, UnknownNameError
 from edgecnn.files import read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99.lower import lower, problems
 from edgecnn.formats.c99.program import Program
-from edgecnn.records import SCHEMA_VERSION, TargetCheck
+from edgecnn.records import CORES, SCHEMA_VERSION, TargetCheck
 from edgecnn.runtimes.tflm import arena_bytes
 from edgecnn.tflite.graph import Graph, Operator, Tensor, read_graph
 from edgecnn.tflite.micro import OPERATORS
 
 COMPILER = "arm-none-eabi-gcc"
-# target -> what the compiler calls the core
-CORES = {
-    "cortex-m0": "cortex-m0",
-    "cortex-m0plus": "cortex-m0plus",
-    "cortex-m3": "cortex-m3",
-    "cortex-m4": "cortex-m4",
-    "cortex-m7": "cortex-m7",
-    "cortex-m33": "cortex-m33",
-    "cortex-m55": "cortex-m55",
-}
-_COMPILER_LIMIT_S = 120.0
 _UNITS = {"": 1, "k": 1024, "m": 1024**2}
 _WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8}
 
@@ -63,6 +52,7 @@ def check(path: Path, target: str) -> TargetCheck:
         UnknownNameError: there is no such target; the message lists the choices.
         ConfigError: the budgets cannot be read, or the target takes none.
         ArtifactError: the file is missing, damaged, or no .tflite.
+        EmulationError: the compiler fails.
     """
     asked = _asked(target)
     if path.suffix != ".tflite":
@@ -201,21 +191,23 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     found.reasons += problems(graph)
     if found.reasons:
         return
-    program, code = lower(graph), to_c(graph, "model")
-    ends = program.sizes[program.input_value] + program.sizes[program.output_value]
+    code = to_c(graph, "model")
+    sources = sources_of(code, "model")
+    ends = sources.input_size + sources.output_size
     found.arena_bytes = code.plan.arena_bytes
-    if shutil.which(COMPILER):
-        text, data, bss = _compiled(code.header, code.source, CORES[asked.name])
-        found.flash_bytes, found.ram_bytes = text + data, data + bss + ends
+    if missing := missing_tools(asked.name, "build-tools"):
+        found.flash_bytes, found.ram_bytes = _constant_bytes(lower(graph)), found.arena_bytes + ends
         found.notes.append(
-            f"flash and RAM of the model as compiled by {COMPILER} {_compiler_version()}, -O2; start-up code, stack "
-            "and the rest of your program come on top"
+            f"flash counts the weights alone and RAM the plan of the arena, because {missing[0]} is not here: code, "
+            "start-up code, stack and the rest of your program come on top"
         )
     else:
-        found.flash_bytes, found.ram_bytes = _constant_bytes(program), found.arena_bytes + ends
+        with tempfile.TemporaryDirectory() as folder:
+            firmware = build(sources, asked.name, Path(folder), roomy=True)
+        found.flash_bytes, found.ram_bytes = firmware.flash, firmware.ram + ends
         found.notes.append(
-            f"flash counts the weights alone and RAM the plan of the arena, because {COMPILER} is not here: code, "
-            "start-up code, stack and the rest of your program come on top"
+            f"flash and RAM of the model as compiled by {version_of(COMPILER)}, -O2; start-up code, stack and the rest "
+            "of your program come on top"
         )
     found.notes.append(f"RAM holds {ends:,} bytes of input and output, and an arena of {found.arena_bytes:,}")
     for kind, taken, allowed in (("flash", found.flash_bytes, asked.flash), ("RAM", found.ram_bytes, asked.ram)):
@@ -223,37 +215,6 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
             found.reasons.append(
                 f"it takes {taken:,} bytes of {kind}, {allowed:,} are there: {taken - allowed:,} too many"
             )
-
-
-def _compiled(header: str, source: str, core: str) -> tuple[int, int, int]:
-    """Bytes of code and constants, of variables with a first value, and of zeroed ones, as ``size`` counts them."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "model.h").write_text(header)
-        (Path(folder) / "model.c").write_text(source)
-        command = [COMPILER, f"-mcpu={core}", "-mthumb", "-std=c99", "-O2", "-c", "model.c"]
-        _output_of(command, folder)
-        sizes = _output_of([COMPILER.replace("-gcc", "-size"), "model.o"], folder).splitlines()[1].split()
-    return int(sizes[0]), int(sizes[1]), int(sizes[2])
-
-
-def _compiler_version() -> str:
-    return _output_of([COMPILER, "-dumpfullversion"], None).strip()
-
-
-def _output_of(command: list[str], folder: str | None) -> str:
-    """What ``command`` prints.
-
-    Raises:
-        ConfigError: it is not there, or fails.
-    """
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=_COMPILER_LIMIT_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        raise ConfigError(f"{command[0]} failed: {' '.join(said.split())[:300]}") from error
-    return done.stdout
 
 
 def _constant_bytes(program: Program) -> int:

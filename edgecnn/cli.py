@@ -22,6 +22,7 @@ import click
 
 from edgecnn.errors import BenchError, ConfigError, EdgecnnError
 from edgecnn.progress import working
+from edgecnn.records import CORES
 from edgecnn.temporary import own_temporary_folder
 from edgecnn.text import shown
 
@@ -35,9 +36,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
 FORMATS = ("tflite", "onnx", "c99")
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2")
-EMBED_TARGETS = ("c99", "tflm", "arduino", "linux")
+EMBED_TARGETS = ("c99", "tflm", "arduino", "linux", *CORES)
 PROCESSORS = ("nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max")
-BENCH_TARGETS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32")
+BENCH_TARGETS = (*CORES, "riscv32")
 
 _FILE = click.Path(path_type=Path)
 
@@ -735,8 +736,9 @@ def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) 
 
     MODEL is a .tflite with int8 input and output; for linux any exported .tflite or .onnx. c99: C without a library.
     tflm: the model, the operators and the arena for TensorFlow Lite Micro. arduino: a library around the C. linux: a
-    program that needs Python and one runtime. Each has golden answers, a test that compares with them, and a README.
-    A former kit in the folder is replaced, anything else is not.
+    program that needs Python and one runtime. cortex-m4 and other cores: the C with a test on an emulated board. Each
+    has golden answers, a test that compares with them, and a README. A former kit in the folder is replaced, anything
+    else is not.
     """
     from edgecnn.embed import embed as embed_model
 

@@ -69,6 +69,13 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def kits_folder() -> Path:
+    """The folder with the sources of the kits: ``edgecnn/kits`` where installed, ``export`` in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "kits"
+    return installed if installed.is_dir() else package.parent / "export"
+
+
 def cache_folder() -> Path:
     """Where downloaded files are kept: ``$EDGECNN_CACHE``, else the user's cache folder."""
     return Path(os.environ.get("EDGECNN_CACHE") or platformdirs.user_cache_dir("edgecnn")).absolute()

@@ -27,6 +27,9 @@ from edgecnn.files import read_bytes
 
 SCHEMA_VERSION = 1
 
+CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
+"""The Cortex-M cores that C code is made, compiled and emulated for, as the compiler calls them."""
+
 MOST_BYTES = 256 * 1024**2
 """The largest JSON file that is read."""
 

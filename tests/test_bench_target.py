@@ -236,7 +236,7 @@ def test_beside_a_device_instructions_are_counted_here(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--target", "cortex-m5"], "'cortex-m5' is not one of cortex-m0, cortex-m3, cortex-m4, "),
+        (["--target", "cortex-m5"], "'cortex-m5' is not one of cortex-m0, cortex-m0plus, cortex-m3, "),
         (["--target", "cortex-m4,"], "'' is not one of cortex-m0, "),
         (
             ["--target", "cortex-m4", "--aa"],

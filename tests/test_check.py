@@ -202,7 +202,7 @@ def test_budgets_hold_to_the_byte(schemes: dict[str, Path]) -> None:
 def test_without_a_compiler_the_plan_counts_and_the_output_says_so(
     schemes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_module.shutil, "which", lambda name: None)
+    monkeypatch.setattr("edgecnn.emulation.machine.shutil.which", lambda name: None)
     found = check(schemes["int8"], "cortex-m4:flash=64k,ram=16k")
     assert len(found.reasons) == 2
     assert any(note.startswith("flash counts the weights alone and RAM the plan") for note in found.notes)

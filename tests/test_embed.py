@@ -4,9 +4,11 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import emulated
 import numpy as np
 import pytest
 from small_models import SMALLER, source_of, write_tflite
@@ -16,12 +18,14 @@ from edgecnn import cli
 from edgecnn.embed import KIT_FILE, TARGETS, embed
 from edgecnn.embed.tflm import arena_with_margin
 from edgecnn.errors import ArtifactError, OutputError, RecordError, SessionError, UnknownNameError, UnsupportedError
-from edgecnn.files import sha256_bytes, sha256_file, write_folder
+from edgecnn.files import kits_folder, sha256_bytes, sha256_file, write_folder
 from edgecnn.models import MODELS
-from edgecnn.records import Kit, Quantization, from_json, to_json
+from edgecnn.records import CORES, Kit, Quantization, from_json, to_json
 from edgecnn.tflite.graph import read_graph
 
-FILES = Path(__file__).parent / "files"
+ROOT = Path(__file__).parents[1]
+FILES = ROOT / "tests" / "files"
+MODEL = FILES / "tiny-int8.tflite"
 C_FLAGS = "-O1 -Wconversion -Wshadow -Werror"
 
 
@@ -337,10 +341,70 @@ def test_linux_asks_for_a_data_set_of_ones_own(workspace: Any, tmp_path: Path) -
         embed(workspace.path("tflite", "int8"), "linux", tmp_path / "kit")
 
 
+# Cortex-M; the one of cortex-m7 is tested in test_cortex_m.py
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_cortex_kit_holds_what_tflm_gives(core: str, kits: dict[str, Path]) -> None:
+    """The inputs and outputs of the kit in C, and make takes the core by default."""
+    header = (kits["c99"] / "golden.h").read_text()
+    for name in ("inputs", "outputs"):
+        numbers = re.search(rf"golden_{name}\[\d+\]\[\d+\] = \{{(.*?)\}};", header, re.DOTALL)
+        assert numbers is not None
+        golden = np.asarray(re.findall(r"-?\d+", numbers[1]), int)
+        stored = np.frombuffer((kits[core] / "golden" / f"{name}.bin").read_bytes(), np.int8)
+        np.testing.assert_array_equal(stored, golden)
+    assert (kits[core] / "digits_int8.c").read_bytes() == (kits["c99"] / "digits_int8.c").read_bytes()
+    assert f"TARGET ?= {core}\n" in (kits[core] / "model.mk").read_text()
+
+
+# Where the sources of the kits are
+
+
+def held_in(folder: Path) -> set[str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
+    return {path.relative_to(folder).as_posix() for path in files}
+
+
+def test_a_checkout_has_them_under_export() -> None:
+    assert kits_folder() == ROOT / "export"
+    assert {target if target not in CORES else "cortex_m" for target in TARGETS} == {
+        folder.name for folder in kits_folder().iterdir() if folder.is_dir()
+    }
+
+
+def test_sdist_and_wheel_bring_them(tmp_path: Path) -> None:
+    """The wheel is built of the sdist, so both do; and the installed package finds them."""
+    done = run(sys.executable, "-P", "-m", "build", "--no-isolation", "--outdir", tmp_path / "dist", ".", folder=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    package = tmp_path / "installed" / "edgecnn"
+    assert held_in(package / "kits") == held_in(ROOT / "export")
+    for target in ("c99", "cortex-m4"):
+        code = "; ".join(
+            (
+                "import sys",
+                f"sys.path.insert(0, {str(package.parent)!r})",
+                "from pathlib import Path",
+                "from edgecnn.embed import embed",
+                "from edgecnn.files import kits_folder",
+                f"embed(Path({str(MODEL)!r}), {target!r}, Path({target!r}))",
+                "print(kits_folder())",
+            )
+        )
+        done = run(sys.executable, "-P", "-c", code, folder=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"{package / 'kits'}\n"), done.stderr
+        embed(MODEL, target, tmp_path / "checkout" / target)
+        for name in from_json((tmp_path / target / KIT_FILE).read_bytes(), Kit, KIT_FILE).files:
+            assert (tmp_path / target / name).read_bytes() == (tmp_path / "checkout" / target / name).read_bytes()
+
+
 # Refusals
 
 
-@pytest.mark.parametrize("target", ["c99", "tflm", "arduino"])
+@pytest.mark.parametrize("target", ["c99", "tflm", "arduino", "cortex-m4"])
 @pytest.mark.parametrize("scheme", ["float32", "dynamic-int8", "int16x8"])
 def test_only_integers_are_compared_byte_for_byte(target: str, scheme: str, workspace: Any, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="the kit's self-test compares bytes"):
@@ -348,7 +412,7 @@ def test_only_integers_are_compared_byte_for_byte(target: str, scheme: str, work
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("target", ["c99", "tflm", "arduino"])
+@pytest.mark.parametrize("target", ["c99", "tflm", "arduino", "cortex-m4"])
 def test_unsigned_input_and_output_work(target: str, tmp_path: Path) -> None:
     model = write_tflite(source_of("mnist_cnn", io="uint8"), tmp_path / "model.tflite")
     embed(model, target, tmp_path / "kit")
@@ -356,6 +420,10 @@ def test_unsigned_input_and_output_work(target: str, tmp_path: Path) -> None:
         assert make_c99(tmp_path / "kit").returncode == 0
     elif target == "tflm":
         done = make_tflm(tmp_path / "kit")
+        assert done.returncode == 0, done.stdout + done.stderr
+    elif target == "cortex-m4":
+        emulated.need(target)
+        done = run("make", "check", folder=tmp_path / "kit")
         assert done.returncode == 0, done.stdout + done.stderr
     else:
         assert sketch_says(tmp_path / "kit").count("as expected") == 4
@@ -370,7 +438,9 @@ def test_a_model_tflm_refuses_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_models_of_other_kinds_are_refused(workspace: Any, tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown target 'esp32'; choose from: arduino, c99, linux, tflm"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown target 'esp32'; choose from: arduino, c99, cortex-m0, .*linux, tflm"
+    ):
         embed(workspace.path("tflite", "int8"), "esp32", tmp_path / "kit")
     with pytest.raises(ArtifactError, match=r"no exported model for tflm; give a file ending in \.tflite$"):
         embed(workspace.path("onnx", "int8"), "tflm", tmp_path / "kit")

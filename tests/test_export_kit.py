@@ -79,8 +79,9 @@ def models(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def make_kit(model: Path, out: Path, data: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "export", "linux", str(model), "--data", str(data), "--out", str(out)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "edgecnn", "embed", str(model), "--target", "linux"]
+    command += ["--data", str(data), "--out", str(out)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def run_kit(python: Path, kit: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -359,7 +360,7 @@ def test_foreign_folders_stay_as_they_are(workspace: Workspace, own_kit: Path, t
         before = {path: path.read_bytes() for path in out.glob("*.*")}
         refused = make_kit(workspace.path("tflite", "int8"), out, workspace.data_file)
         assert refused.returncode == 1
-        assert refused.stderr == f"export: {out} {message}\n"
+        assert refused.stderr == f"edgecnn: {out} {message}\n"
         assert {path: path.read_bytes() for path in out.glob("*.*")} == before
 
 
@@ -367,7 +368,7 @@ def test_other_data_are_refused(workspace: Workspace, tmp_path: Path) -> None:
     model = workspace.path("tflite", "int8")
     refused = make_kit(model, tmp_path / "kit", "mnist")
     assert refused.returncode == 1
-    assert refused.stderr == f"export: {model} was made from digits, not from mnist; give that with --data\n"
+    assert refused.stderr == f"edgecnn: {model} was made from digits, not from mnist; give that with --data\n"
     assert not (tmp_path / "kit").exists()
 
 
@@ -378,7 +379,7 @@ def test_models_of_others_are_refused(workspace: Workspace, tmp_path: Path) -> N
 
 
 def test_targets_are_listed() -> None:
-    listed = subprocess.run([sys.executable, "-m", "export", "--help"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run([sys.executable, "-m", "edgecnn", "embed", "--help"], capture_output=True, text=True)
     assert listed.returncode == 0
     assert "linux" in listed.stdout
 

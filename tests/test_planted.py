@@ -77,6 +77,7 @@ def test_what_is_planted_tells(command: tuple[str, ...], tmp_path: Path) -> None
         f"embed {MODEL}.tflite --target c99 --out ../c99",
         f"embed {MODEL}.tflite --target tflm --out ../tflm",
         f"embed {MODEL}.tflite --target arduino --out ../arduino",
+        f"embed {MODEL}.tflite --target cortex-m4 --out ../cortex-m4",
         f"embed {MODEL}.tflite --target linux --out ../linux {' '.join(DATA)}",
         f"bundle ../run {' '.join(DATA)} --out ../bundle.zip",
         "report ../run/report.json --out ../report",

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import TensorProto, helper, numpy_helper
 
-import edgecnn
 from edgecnn import cli
 from edgecnn.data.dataset import make_dataset
 from edgecnn.emulation.answers import ready, run_on
-from edgecnn.files import sha256_file
+from edgecnn.files import kits_folder, sha256_file
 from edgecnn.formats import FORMATS, export, provenance_of, tflite
 from edgecnn.formats.onnx import qdq, saturation
 from edgecnn.formats.source import Source
@@ -307,7 +306,7 @@ def test_the_option_is_set_where_sums_saturate_and_nowhere_else(
 
 def kit_module() -> Any:
     """The script of the kit for Linux, as a module."""
-    path = Path(edgecnn.__file__).parent / "embed" / "kits" / "linux" / "run.py"
+    path = kits_folder() / "linux" / "run.py"
     spec = importlib.util.spec_from_file_location("kit", path)
     assert spec is not None
     assert spec.loader is not None

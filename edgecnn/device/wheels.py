@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgecnn.errors import DeviceError
+from edgecnn.files import kits_folder
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same code gives the same bytes
 # What is written when a wheel is installed and is no part of it.
@@ -33,8 +34,9 @@ def own_wheel(folder: Path) -> Path:
         ) from error
     package, info = Path(__file__).parent.parent, f"edgecnn-{installed.version}.dist-info"
     content = {
-        f"edgecnn/{path.relative_to(package).as_posix()}": path.read_bytes()
-        for path in sorted(package.rglob("*"))
+        f"{place}/{path.relative_to(root).as_posix()}": path.read_bytes()
+        for place, root in (("edgecnn", package), ("edgecnn/kits", kits_folder()))
+        for path in sorted(root.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
     for file in installed.files or ():

@@ -1,16 +1,17 @@
 """``edgecnn embed``: a model as a folder that is ready to copy to where it runs, one module for each target."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
-from edgecnn.embed import arduino, c99, linux, tflm
+from edgecnn.embed import arduino, c99, cortex_m, linux, tflm
 from edgecnn.embed.content import Content
 from edgecnn.errors import ArtifactError, OutputError, RecordError, UnknownNameError
 from edgecnn.files import sha256_bytes, sha256_file, write_folder
-from edgecnn.records import SCHEMA_VERSION, Kit, read_record, to_json
+from edgecnn.records import CORES, SCHEMA_VERSION, Kit, read_record, to_json
 
 KIT_FILE = "kit.json"
 _BUILD = "build"
@@ -32,6 +33,7 @@ TARGETS: dict[str, Target] = {
         Target("tflm", ("tflite",), tflm.make),
         Target("arduino", ("tflite",), arduino.make),
         Target("linux", ("tflite", "onnx"), linux.make),
+        *(Target(core, ("tflite",), partial(cortex_m.make, core)) for core in CORES),
     )
 }
 

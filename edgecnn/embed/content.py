@@ -4,7 +4,6 @@ import contextlib
 import re
 import string
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from edgecnn import artifacts
 from edgecnn.data import load
 from edgecnn.errors import ArtifactError
+from edgecnn.files import kits_folder
 from edgecnn.records import Artifact, Quantization
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.runtimes.tflm import TflmSession
@@ -63,13 +63,13 @@ class _Template(string.Template):
 
 
 def template(place: str, values: Mapping[str, object]) -> bytes:
-    """The file at ``place`` below kits/ with its ``@@name`` filled in."""
+    """The source of a kit at ``place``, such as "c99/Makefile", with its ``@@name`` filled in."""
     return _Template(plain(place).decode()).substitute(values).encode()
 
 
 def plain(place: str) -> bytes:
-    """The file at ``place`` below kits/ as it is."""
-    return resources.files("edgecnn.embed").joinpath("kits", place).read_bytes()
+    """The source of a kit at ``place`` as it is."""
+    return (kits_folder() / place).read_bytes()
 
 
 def load_integer_model(path: Path) -> IntegerModel:
@@ -131,7 +131,9 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         prepared = artifact.provenance.preprocessing.input_range if artifact.provenance else (0.0, 1.0)
         loaded = load(data, prepared)
         if loaded.input_shape != shape:
-            raise ArtifactError(f"{model.path} takes {shape}, the images of {data} are {loaded.input_shape}")
+            raise ArtifactError(
+                f"{model.path} takes {shape}, the images of {data} are {loaded.input_shape}; see --data"
+            )
         first = np.unique(loaded.test.labels, return_index=True)[1][:_MOST_GOLDEN]
         inputs = to_input(loaded.inputs(loaded.test.images[first]), artifact.input)
         kind = f"test images {', '.join(map(str, first))} of {loaded.name}"

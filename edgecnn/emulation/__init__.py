@@ -14,6 +14,7 @@ from edgecnn.emulation.machine import (
     kit_files,
     missing_tools,
     run,
+    sources_of,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "kit_files",
     "missing_tools",
     "run",
+    "sources_of",
 ]

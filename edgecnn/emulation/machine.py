@@ -1,7 +1,7 @@
 """Builds generated C for a target, runs it in QEMU, counts the instructions it executes.
 
-How a target is built and emulated stands in one place, ``kit/Makefile``, which is also what a person uses who has the
-kit without edgecnn. Here it is called, and what it prints becomes records.
+How a target is built and emulated stands in one place, the Makefile in ``export/cortex_m``, which is also what a person
+uses who has the kit without edgecnn. Here it is called, and what it prints becomes records.
 """
 
 import os
@@ -19,23 +19,24 @@ from numpy.typing import NDArray
 
 from edgecnn.emulation.processors import version_of
 from edgecnn.errors import EmulationError, FitError, UnknownNameError
+from edgecnn.files import kits_folder
 from edgecnn.formats import c99
+from edgecnn.records import CORES
 from edgecnn.tflite.graph import Graph
 
 Int8 = NDArray[np.int8]
 
-TARGETS = (
-    "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32",
-    "aarch64", "armhf", "powerpc", "host",
-)  # fmt: skip
-"""What ``kit/Makefile`` builds for: bare machines, then Linux programs (powerpc is big-endian), then this machine."""
+BARE = (*CORES, "riscv32")
+"""Bare machines, which instructions are counted on."""
+
+TARGETS = (*BARE, "aarch64", "armhf", "powerpc", "host")
+"""What the Makefile of the kit builds for: ``BARE``, then Linux programs (powerpc is big-endian), then this machine."""
 
 LEVELS = ("-O2", "-Os", "-O3")
 
-BARE = TARGETS[:7]
-"""Those that instructions are counted on."""
+_ROOMY = "MEMORY=0x11000000 0xf000000 0x20000000 0x60000000"
+"""Flash and RAM, origin and length of each, of a board that is larger than any."""
 
-_KIT = Path(__file__).parent / "kit"
 _BUILD_LIMIT_S = 120.0
 
 
@@ -89,17 +90,17 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     stack: int
 
 
-def missing_tools(target: str) -> tuple[str, ...]:
-    """The programs that ``target`` needs and this machine does not have."""
+def missing_tools(target: str, goal: str = "tools") -> tuple[str, ...]:
+    """The programs that ``target`` needs and this machine does not have; "build-tools" are those to build alone."""
     if shutil.which("make") is None:
         return ("make",)
-    return tuple(tool for tool in _tools(target) if shutil.which(tool) is None)
+    return tuple(tool for tool in _tools(target, goal) if shutil.which(tool) is None)
 
 
-def _tools(target: str) -> tuple[str, ...]:
+def _tools(target: str, goal: str = "tools") -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), {**_kit(), "model.mk": b"MODEL := none\n"})
-        return tuple(dict.fromkeys(_make(Path(folder), _known(target), LEVELS[0], "tools").split()))
+        return tuple(dict.fromkeys(_make(Path(folder), _known(target), LEVELS[0], goal).split()))
 
 
 def tool_versions(target: str) -> dict[str, str]:
@@ -123,7 +124,11 @@ def generate(graph: Graph, name: str) -> Sources:
     Raises:
         ConfigError, UnsupportedError, ArtifactError: as :func:`edgecnn.formats.c99.to_c`.
     """
-    generated = c99.to_c(graph, name)
+    return sources_of(c99.to_c(graph, name), name)
+
+
+def sources_of(generated: c99.Generated, name: str) -> Sources:
+    """The C99 code ``generated``, which is called ``name``."""
     sizes = dict(re.findall(r"_(INPUT|OUTPUT)_SIZE (\d+)", generated.header))
     return Sources(
         name=name,
@@ -149,10 +154,11 @@ def kit_files(sources: Sources, inputs: Int8, outputs: Int8, target: str = "cort
     }
 
 
-def build(sources: Sources, target: str, folder: Path, opt: str = LEVELS[0]) -> Firmware:
+def build(sources: Sources, target: str, folder: Path, opt: str = LEVELS[0], *, roomy: bool = False) -> Firmware:
     """Compile and link ``sources`` for ``target`` with optimisation ``opt``, in ``folder``.
 
-    Other targets and levels may be built into the same folder, other sources may not.
+    Other targets and levels may be built into the same folder, other sources may not. ``roomy`` is for the sizes alone,
+    of a bare machine: the program is linked for a board with room for any model, which nothing emulates.
 
     Raises:
         UnknownNameError: no such target or level.
@@ -161,12 +167,14 @@ def build(sources: Sources, target: str, folder: Path, opt: str = LEVELS[0]) -> 
     """
     if opt not in LEVELS:
         raise UnknownNameError("optimisation", opt, LEVELS)
-    _need_tools(target)
+    _need_tools(target, "build-tools" if roomy else "tools")
+    memory = (_ROOMY,) if roomy else ()
     empty = np.zeros((0, 0), np.int8)
     _write(folder, kit_files(sources, empty, empty))
-    _make(folder, target, opt, "all")
+    _make(folder, target, opt, "all", *memory)
     size = Counter[str]()
-    for section, length in re.findall(r"^\.(\w+)\S* +(\d+)", _make(folder, target, opt, "size"), re.MULTILINE):
+    printed = _make(folder, target, opt, "size", *memory)
+    for section, length in re.findall(r"^\.(\w+)\S* +(\d+)", printed, re.MULTILINE):
         size[section] += int(length)
     return Firmware(
         sources=sources,
@@ -259,14 +267,14 @@ def _emulator(firmware: Firmware) -> list[str]:
     return _make(firmware.folder, firmware.target, firmware.opt, "emulator").split()
 
 
-def _make(folder: Path, target: str, opt: str, goal: str) -> str:
-    """What ``make goal`` prints.
+def _make(folder: Path, target: str, opt: str, goal: str, *settings: str) -> str:
+    """What ``make goal`` prints, with ``settings`` such as "MEMORY=…".
 
     Raises:
         FitError: the linker says by how much the board is too small.
         EmulationError: it failed otherwise.
     """
-    command = ["make", "--silent", "--no-print-directory", f"TARGET={target}", f"OPT={opt}", goal]
+    command = ["make", "--silent", "--no-print-directory", f"TARGET={target}", f"OPT={opt}", *settings, goal]
     try:
         ended = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_BUILD_LIMIT_S, check=False,
@@ -301,8 +309,8 @@ def _known(target: str) -> str:
     return target
 
 
-def _need_tools(target: str) -> None:
-    if missing := missing_tools(target):
+def _need_tools(target: str, goal: str = "tools") -> None:
+    if missing := missing_tools(target, goal):
         packages = " ".join(dict.fromkeys(_package(tool) for tool in missing))
         raise EmulationError(
             f"{target} needs {', '.join(missing)}, which this machine lacks (Debian: apt install {packages})"
@@ -330,7 +338,8 @@ def _package(tool: str) -> str:
 
 
 def _kit() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(_KIT.iterdir()) if path.is_file()}
+    folder = kits_folder() / "cortex_m"
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "README.md"}
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

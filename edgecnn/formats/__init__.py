@@ -22,7 +22,7 @@ TOOLS = ("edgecnn", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimiz
 
 
 class Format(msgspec.Struct, frozen=True):
-    """A file format. ``convert`` gives bytes, ``embed`` makes the finished file of them and the provenance.
+    """A file format. ``convert`` gives bytes, ``with_provenance`` the finished file.
 
     ``companions`` make the files that belong beside it, by their ending. ``only_int8`` formats hold static int8 schemes
     and nothing else.
@@ -30,7 +30,7 @@ class Format(msgspec.Struct, frozen=True):
 
     name: str
     convert: Callable[[Source, Scheme], bytes]
-    embed: Callable[[bytes, Provenance], bytes]
+    with_provenance: Callable[[bytes, Provenance], bytes]
     ending: str
     companions: Mapping[str, Callable[[bytes, Provenance], bytes]] = {}
     only_int8: bool = False
@@ -39,9 +39,9 @@ class Format(msgspec.Struct, frozen=True):
 FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
-        Format("tflite", tflite.convert, tflite.embed, "tflite"),
-        Format("onnx", onnx.convert, onnx.embed, "onnx"),
-        Format("c99", c99.convert, c99.embed, "c", {"h": c99.header}, only_int8=True),
+        Format("tflite", tflite.convert, tflite.with_provenance, "tflite"),
+        Format("onnx", onnx.convert, onnx.with_provenance, "onnx"),
+        Format("c99", c99.convert, c99.with_provenance, "c", {"h": c99.header}, only_int8=True),
     )
 }
 
@@ -74,7 +74,7 @@ def export(
     provenance: Provenance,
     folder: Path,
 ) -> Artifact:
-    """Convert, embed the provenance, write ``<model>-<scheme>.<ending>`` and its sidecar ``….json`` into ``folder``.
+    """Convert, add the provenance, write ``<model>-<scheme>.<ending>`` and its sidecar ``….json`` into ``folder``.
 
     Companions, such as a header, are written beside it. The finished file is loaded by its runtime once before it is
     written.
@@ -95,7 +95,7 @@ def export(
     converted = format.convert(source, scheme)
     path = make_folder(folder) / file_name(provenance.model, scheme, format)
     files = {path.with_suffix(f".{ending}"): make(converted, provenance) for ending, make in format.companions.items()}
-    files[path] = format.embed(converted, provenance)
+    files[path] = format.with_provenance(converted, provenance)
     with tempfile.TemporaryDirectory() as trial:
         for file, content in files.items():
             (Path(trial) / file.name).write_bytes(content)

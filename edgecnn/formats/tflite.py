@@ -65,7 +65,7 @@ def _convert(source: Source, scheme: Scheme) -> bytes:
     return model_bytes
 
 
-def embed(model: bytes, provenance: Provenance) -> bytes:
+def with_provenance(model: bytes, provenance: Provenance) -> bytes:
     """``model`` with its provenance in a metadata buffer called "edgecnn"."""
     return add_metadata(model, METADATA_NAME, to_json(provenance))
 

@@ -429,7 +429,7 @@ def _make_c(folder: Path) -> None:
     for number, content in enumerate(int8_files()[:3]):
         place = folder / str(number)
         place.mkdir()
-        (place / "model-int8.c").write_bytes(c99.embed(content, about))
+        (place / "model-int8.c").write_bytes(c99.with_provenance(content, about))
         (place / "model-int8.h").write_bytes(c99.header(content, about))
 
 

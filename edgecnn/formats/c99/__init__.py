@@ -105,7 +105,7 @@ def convert(source: Source, scheme: Scheme) -> bytes:
     return tflite.convert(source, scheme)
 
 
-def embed(model: bytes, provenance: Provenance) -> bytes:
+def with_provenance(model: bytes, provenance: Provenance) -> bytes:
     """The .c file of an int8 .tflite ``model``."""
     return _generated(model, provenance).source.encode()
 

@@ -62,7 +62,7 @@ def convert(source: Source, scheme: Scheme) -> bytes:
     return _finished(model, specs)
 
 
-def embed(model: bytes, provenance: Provenance) -> bytes:
+def with_provenance(model: bytes, provenance: Provenance) -> bytes:
     """``model`` with its provenance in metadata_props under "edgecnn"."""
     onnx = require("onnx")
     proto = onnx.load_from_string(model)

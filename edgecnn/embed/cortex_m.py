@@ -1,0 +1,20 @@
+"""The kit for a Cortex-M: the generated C, and a test program for a board that QEMU emulates, with TFLM's answers."""
+
+from pathlib import Path
+
+from edgecnn.embed.c99 import generate
+from edgecnn.embed.content import Content, template
+from edgecnn.emulation import kit_files, sources_of
+
+
+def make(core: str, model: Path, data: str | None) -> Content:
+    """The kit of the .tflite at ``model`` for ``core``; golden inputs come from ``data``, or are noise.
+
+    Raises:
+        ArtifactError, UnsupportedError, MissingExtraError, SessionError: as ``edgecnn.embed.c99.generate``.
+    """
+    made = generate(model, data)
+    inputs, outputs = made.golden.inputs.view("int8"), made.golden.outputs.view("int8")
+    files = kit_files(sources_of(made.code, made.name), inputs, outputs, core)
+    files["README.md"] = template("cortex_m/README.md", {**made.names, "core": core})
+    return Content(name=made.name, files=files, arena_bytes=made.code.plan.arena_bytes)
