@@ -41,7 +41,7 @@ def write_c(folder: Path, name: str = "tiny_int8", **options: bool) -> Path:
 
 
 def test_targets_are_those_of_the_library() -> None:
-    assert emulation.BARE == cli.BENCH_TARGETS
+    assert emulation.BARE == cli.options.BENCH_TARGETS
 
 
 def test_costs_stand_beside_times(tmp_path: Path) -> None:

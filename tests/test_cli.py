@@ -119,10 +119,10 @@ def test_commands() -> None:
 
 
 def test_choices_repeated_for_quick_help_are_those_of_the_registries() -> None:
-    assert tuple(SCHEMES) == cli.SCHEMES
-    assert tuple(FORMATS) == cli.FORMATS
-    assert tuple(MODELS) == cli.MODELS
-    assert tuple(PROCESSORS) == cli.PROCESSORS
+    assert tuple(SCHEMES) == cli.options.SCHEMES
+    assert tuple(FORMATS) == cli.options.FORMATS
+    assert tuple(MODELS) == cli.options.MODELS
+    assert tuple(PROCESSORS) == cli.options.PROCESSORS
     assert ", ".join(PROCESSORS) in re.sub(r"\s+", " ", COMMANDS["emulate"].help or "")
     for name in ("run", "export"):
         choices = {

@@ -84,7 +84,7 @@ GOLDEN_OUTPUT = r"(golden_outputs\[\d+\]\[\d+\] = \{\s*\{\s*)(-?\d+)"
 
 
 def test_targets_are_those_of_the_command() -> None:
-    assert tuple(TARGETS) == cli.EMBED_TARGETS
+    assert tuple(TARGETS) == cli.options.EMBED_TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -492,7 +492,7 @@ def test_command(workspace: Any, tmp_path: Path) -> None:
     model, out = workspace.path("tflite", "int8"), tmp_path / "kit"
 
     def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        return run(sys.executable, "-m", "edgecnn", "embed", *arguments, folder=Path(cli.__file__).parents[1])
+        return run(sys.executable, "-m", "edgecnn", "embed", *arguments, folder=Path(cli.__file__).parents[2])
 
     done = command(model, "--target", "tflm", "--out", out)
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from edgecnn import pipeline, verify
 from edgecnn.bench import statistics
-from edgecnn.cli import _status
+from edgecnn.cli.output import status
 from edgecnn.data import load
 from edgecnn.data.dataset import DataSet
 from edgecnn.errors import ConfigError, DataError, MissingExtraError, ModelError, OutputError, RecordError
@@ -77,7 +77,7 @@ def finished(undisturbed: tuple[Path, Report], tmp_path: Path) -> Path:
 def status_of(report: Report) -> int:
     """The exit status that the command ends with, its reasons on stderr."""
     with pytest.raises(SystemExit) as end:
-        _status(report, as_json=True)
+        status(report, as_json=True)
     return int(str(end.value.code))
 
 
