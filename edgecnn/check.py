@@ -6,29 +6,22 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
-from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError, UnknownNameError
+from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError
 from edgecnn.files import read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99_lower import Program, lower, problems
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
-from edgecnn.records import SCHEMA_VERSION, TargetCheck
+from edgecnn.records import SCHEMA_VERSION, CoreName, TargetCheck
+from edgecnn.registry import Registry
 from edgecnn.runtimes.tflm import arena_bytes
 from edgecnn.runtimes.tflm_operators import OPERATORS
 
 COMPILER = "arm-none-eabi-gcc"
-# target -> what the compiler calls the core
-CORES = {
-    "cortex-m0": "cortex-m0",
-    "cortex-m0plus": "cortex-m0plus",
-    "cortex-m3": "cortex-m3",
-    "cortex-m4": "cortex-m4",
-    "cortex-m7": "cortex-m7",
-    "cortex-m33": "cortex-m33",
-    "cortex-m55": "cortex-m55",
-}
+CORES = get_args(CoreName)
 _COMPILER_LIMIT_S = 120.0
 _UNITS = {"": 1, "k": 1024, "m": 1024**2}
 _WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8}
@@ -48,6 +41,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A target with its budgets in bytes, ``None`` where there is none."""
 
     name: str
+    check: Callable[..., None]
     flash: int | None
     ram: int | None
 
@@ -74,7 +68,7 @@ def check(path: Path, target: str) -> TargetCheck:
     found = _Found(reasons=[], notes=[])
     graph = read_graph(model, path.name)
     try:
-        _TARGETS[asked.name](graph, model, asked, found)
+        asked.check(graph, model, asked, found)
     except (IndexError, KeyError) as error:  # an operator without the inputs or options that are its own
         raise ArtifactError(f"{path.name} is damaged: {type(error).__name__} {error} in its operators") from error
     return TargetCheck(
@@ -92,8 +86,7 @@ def check(path: Path, target: str) -> TargetCheck:
 
 def _asked(target: str) -> _Asked:
     name, _, text = target.partition(":")
-    if name not in _TARGETS:
-        raise UnknownNameError("target", name, _TARGETS)
+    rules = _TARGETS[name]
     budgets: dict[str, int] = {}
     for part in text.split(",") if text else ():
         read = re.fullmatch(r"(flash|ram)=(\d+)([km]?)", part.lower())
@@ -104,7 +97,7 @@ def _asked(target: str) -> _Asked:
         budgets[read[1]] = int(read[2]) * _UNITS[read[3]]
     if budgets and name not in CORES:
         raise ConfigError(f"{name} takes no budgets; give those to a core, as in cortex-m4:flash=256k,ram=64k")
-    return _Asked(name=name, flash=budgets.get("flash"), ram=budgets.get("ram"))
+    return _Asked(name=name, check=rules, flash=budgets.get("flash"), ram=budgets.get("ram"))
 
 
 # TensorFlow Lite for Microcontrollers
@@ -204,7 +197,7 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     ends = program.sizes[program.input_value] + program.sizes[program.output_value]
     found.arena_bytes = code.plan.arena_bytes
     if shutil.which(COMPILER):
-        text, data, bss = _compiled(code.header, code.source, CORES[asked.name])
+        text, data, bss = _compiled(code.header, code.source, asked.name)
         found.flash_bytes, found.ram_bytes = text + data, data + bss + ends
         found.notes.append(
             f"flash and RAM of the model as compiled by {COMPILER} {_compiler_version()}, -O2; start-up code, stack "
@@ -330,9 +323,6 @@ def _against_edgetpu(graph: Graph, operator: Operator) -> Iterator[str]:
             yield "reduces the batch"
 
 
-_TARGETS: dict[str, Callable[[Graph, bytes, _Asked, _Found], None]] = {
-    "tflm": _tflm,
-    "c99": _c99,
-    "edgetpu": _edgetpu,
-    **dict.fromkeys(CORES, _cortex),
-}
+_TARGETS: Registry[str, Callable[[Graph, bytes, _Asked, _Found], None]] = Registry(
+    "target", {"tflm": _tflm, "c99": _c99, "edgetpu": _edgetpu, **dict.fromkeys(CORES, _cortex)}
+)

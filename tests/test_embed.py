@@ -83,10 +83,6 @@ GOLDEN_OUTPUT = r"(golden_outputs\[\d+\]\[\d+\] = \{\s*\{\s*)(-?\d+)"
 # What is in them
 
 
-def test_targets_are_those_of_the_command() -> None:
-    assert tuple(TARGETS) == cli.options.EMBED_TARGETS
-
-
 @pytest.mark.parametrize("target", TARGETS)
 def test_kits_say_what_they_hold(target: str, kits: dict[str, Path], workspace: Any) -> None:
     kit = from_json((kits[target] / KIT_FILE).read_bytes(), Kit, KIT_FILE)

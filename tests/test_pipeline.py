@@ -23,12 +23,13 @@ from rich.console import Console
 from edgecnn import pipeline, verify
 from edgecnn.bench import statistics
 from edgecnn.cli.output import status
+from edgecnn.config import RunConfig
 from edgecnn.data import load
 from edgecnn.data.dataset import DataSet
 from edgecnn.errors import ConfigError, DataError, MissingExtraError, ModelError, OutputError, RecordError
 from edgecnn.files import sha256_file
 from edgecnn.models import mnist_cnn
-from edgecnn.pipeline import RunConfig, run
+from edgecnn.pipeline import run
 from edgecnn.records import Failure, History, Report, Result, Tolerance, from_json, to_json
 from edgecnn.report import show
 

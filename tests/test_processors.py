@@ -17,6 +17,7 @@ import tools
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn import artifacts, cli
+from edgecnn.config import RunConfig, read_config
 from edgecnn.data import load
 from edgecnn.emulation import answers, install, processors
 from edgecnn.emulation.answers import Ready, ready, run_on, verify_on
@@ -24,7 +25,7 @@ from edgecnn.emulation.processors import PROCESSORS
 from edgecnn.errors import EmulationError, UnknownNameError
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.models import save_model
-from edgecnn.pipeline import RunConfig, read_config, run
+from edgecnn.pipeline import run
 from edgecnn.records import (
     EmulatedPython,
     Failure,

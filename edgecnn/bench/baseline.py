@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -30,8 +31,10 @@ from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,
     Artifact,
+    Backend,
     Baseline,
     ColdStart,
+    Device,
     Environment,
     Measurement,
     Record,
@@ -44,7 +47,7 @@ from edgecnn.runtimes import Float, predict
 from edgecnn.runtimes.keras import KerasSession
 from edgecnn.worker import Worker, WorkerError
 
-BACKENDS = ("tensorflow", "jax", "torch")
+BACKENDS = get_args(Backend)
 """In the order in which ``auto`` looks for a GPU."""
 
 BATCHES = tuple(8**power for power in range(1, 8))
@@ -116,8 +119,8 @@ def record_baseline(
         MissingExtraError: Keras or the back end is not installed; the message says what is.
         BenchError: the model cannot be opened or run there, or takes other images; the message has the reason.
     """
-    if device not in ("auto", "cpu", "gpu"):
-        raise ConfigError(f"unknown device {device!r}; choose from: auto, cpu, gpu")
+    if device not in get_args(Device):
+        raise UnknownNameError("device", device, get_args(Device))
     check_is_keras(path)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds must be positive, got {seconds:g}")

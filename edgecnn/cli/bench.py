@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from edgecnn.cli import options
-from edgecnn.cli.options import check_target, is_given, load_data
+from edgecnn.cli.options import check_target, is_given, load_data, setting
 from edgecnn.cli.output import print_record, show_report, status
 from edgecnn.errors import ConfigError
+from edgecnn.records import BareTarget, RuntimeName
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
@@ -20,22 +21,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("files", type=options.FILE, nargs=-1, required=True)
 @click.option("--data", help="Count accuracy on these test images too (as for edgecnn run).")
-@options.input_range
-@options.threads
+@setting("input_range")
+@setting("threads")
 @click.option(
     "--batch", "batches", type=options.Numbers(int, "1,8"), default="1", show_default=True, help="Batches to try."
 )
-@click.option("--runtimes", default="", help="Comma-separated.  [default: the first that takes a file]")
-@options.seconds
 @click.option(
-    "--cold",
-    "processes",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Fresh processes that each is measured in, one after the other: as many cold starts.",
+    "--runtimes",
+    type=options.Names("runtime", get_args(RuntimeName)),
+    default=(),
+    help="Comma-separated.  [default: the first that takes a file]",
 )
-@options.seed
+@setting("seconds")
+@setting("cold")
+@setting("seed")
 @click.option("--out", type=options.FILE, help="JSON file to write, with every sample.")
 @click.option("--baseline", "baselines", type=options.FILE, multiple=True, help="JSON from edgecnn baseline.")
 @click.option("--aa", is_flag=True, help="Measure one file against itself instead: a difference is a false alarm.")
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--target",
     "targets",
-    type=options.Names(options.BENCH_TARGETS),
+    type=options.Names("target", get_args(BareTarget)),
     default=(),
     help="Count instructions, flash and RAM on emulated processors too, such as cortex-m4,cortex-m55.",
 )
@@ -62,9 +61,9 @@ def bench(
     input_range: Any,
     threads: tuple[int, ...],
     batches: tuple[int, ...],
-    runtimes: str,
+    runtimes: tuple[str, ...],
     seconds: float,
-    processes: int,
+    cold: int,
     seed: int,
     out: Path | None,
     baselines: tuple[Path, ...],
@@ -94,13 +93,12 @@ def bench(
 
     if out is not None:
         check_target(out, ".json")
-    names = tuple(runtimes.split(",")) if runtimes else ()
     if aa:
         if host is not None or serial is not None:
             raise ConfigError("--aa measures a file on this machine; leave out --ssh and --adb")
         if targets:
             raise ConfigError("--aa tells times apart, and instructions are no times; leave out --target")
-        _show_itself(files, threads, batches, names, seconds, processes, seed, out, as_json)
+        _show_itself(files, threads, batches, runtimes, seconds, cold, seed, out, as_json)
         return
     with ExitStack() as stack:
         if host is not None or serial is not None:
@@ -114,9 +112,9 @@ def bench(
                 data=loaded,
                 threads=threads,
                 batches=batches,
-                runtimes=names,
+                runtimes=runtimes,
                 seconds=seconds,
-                processes=processes,
+                processes=cold,
                 seed=seed,
                 baselines=baselines,
                 targets=targets,

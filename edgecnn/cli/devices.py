@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from edgecnn.cli import options
 from edgecnn.cli.options import check_target
 from edgecnn.cli.output import print_array, print_record, say
+from edgecnn.records import KitTarget
 
 
 @click.command()
@@ -41,7 +43,7 @@ def check(model: Path, target: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model", type=options.FILE)
-@click.option("--target", type=click.Choice(options.EMBED_TARGETS), required=True, help="Where MODEL is to run.")
+@click.option("--target", type=click.Choice(get_args(KitTarget)), required=True, help="Where MODEL is to run.")
 @click.option("--data", help="Take golden inputs from this data set; by default noise, for linux the data of MODEL.")
 @click.option("--out", type=options.FILE, required=True, help="The folder to write.")
 @options.json
@@ -96,9 +98,9 @@ def emulate(processors: tuple[str, ...], install: bool, as_json: bool) -> None:
     """
     from edgecnn.emulation.answers import state
     from edgecnn.emulation.install import install as install_for
-    from edgecnn.emulation.processors import processor_named
+    from edgecnn.emulation.processors import PROCESSORS
 
-    chosen = [processor_named(name) for name in processors or options.PROCESSORS]
+    chosen = [PROCESSORS[name] for name in processors or PROCESSORS]
     for processor in chosen if install else ():
         install_for(processor)
     states = [state(processor) for processor in chosen]

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 
 from edgecnn.cli import options
-from edgecnn.cli.options import check_target, load_data
+from edgecnn.cli.options import check_target, load_data, setting
 from edgecnn.cli.output import (
     end,
     failed,
@@ -20,7 +20,9 @@ from edgecnn.cli.output import (
     status,
     wrong_on,
 )
+from edgecnn.config import EPOCHS, RunConfig, read_config
 from edgecnn.errors import BenchError, ConfigError, EdgecnnError
+from edgecnn.records import Backend, Device, ProcessorName
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
@@ -30,32 +32,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("config", type=options.FILE, required=False)
 @click.option("--out", type=options.FILE, help="Folder to write; default runs/<data>.")
-@click.option("--model", help=f"{options.MODEL_HELP}  [default: mnist_cnn]")
-@click.option("--data", help="mnist, fashion-mnist, a .npz file, or a folder of images.  [default: mnist]")
-@click.option(
-    "--input-range", type=options.Numbers(float, "0,1"), help="What 0 and 255 of images become.  [default: 0,1]"
-)
-@click.option("--epochs", type=int, help="Of training; default 5, and 0 for a .keras file (taken as trained).")
-@click.option("--qat-epochs", type=int, help="Of quantisation-aware training.  [default: 2]")
-@click.option("--seed", type=options.SEED, help="Seed of everything random.  [default: 0]")
-@click.option("--schemes", type=options.Names(options.SCHEMES), help="Comma-separated.  [default: all]")
-@click.option("--formats", type=options.Names(options.FORMATS), help="Comma-separated.  [default: all]")
-@click.option("--io", type=click.Choice(["float32", "int8", "uint8"]), help="Of int8 files.  [default: int8]")
-@click.option("--batch", type=click.Choice(["1", "dynamic"]), help="Of the files.  [default: 1]")
-@click.option("--calibration-images", type=int, help="For post-training quantisation.  [default: 500]")
-@click.option("--onnx-cpu", type=click.Choice(["any", "vnni"]), help="Where int8 .onnx is right.  [default: any]")
-@click.option("--tune/--no-tune", default=None, help="Leave slow operators of int8 .onnx in float.  [default: tune]")
-@click.option("--tune-seconds", type=float, help="Measuring that for each int8 .onnx may take.  [default: 20]")
-@click.option("--threads", type=options.Numbers(int, "1,2"), help="To measure with.  [default: 1]")
-@click.option("--seconds", type=float, help="How long each candidate is measured.  [default: 2]")
-@click.option("--cold", type=int, help="Fresh processes in which that is done: as many cold starts.  [default: 5]")
-@click.option(
-    "--baseline",
-    "baselines",
-    multiple=True,
-    help="JSON from edgecnn baseline, may be repeated; or none.  [default: what comes with edgecnn]",
-)
-@options.on
+@options.options(*(setting(name, default=None) for name in RunConfig.__struct_fields__))
 @options.json
 def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
     """Do everything, from the data to the report.
@@ -63,10 +40,8 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
     Train, quantise, export, verify, bench and report, each stage only if something it depends on has changed.
 
     CONFIG is a TOML file with the options as keys (underscores for dashes, baselines for --baseline); options
-    given here come first. It can also set batch_size, validation_split, learning_rate and qat_learning_rate.
-    Interrupt it as you like: the same command goes on where it stopped.
+    given here come first. Interrupt it as you like: the same command goes on where it stopped.
     """
-    from edgecnn.pipeline import RunConfig, read_config
     from edgecnn.pipeline import run as run_pipeline
 
     settings = read_config(config) if config else RunConfig()
@@ -85,10 +60,10 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
 
 
 @click.command()
-@click.option("--model", default="mnist_cnn", show_default=True, help=options.MODEL_HELP)
+@setting("model")
 @options.data
-@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True, help="Of training.")
-@options.seed
+@click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Of training.")
+@setting("seed")
 @click.option("--out", type=options.FILE, required=True, help="The .keras file to write.")
 @options.json
 def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
@@ -98,8 +73,7 @@ def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: 
 
     check_target(out, ".keras")
     loaded = load_data(data, input_range)
-    built_in = model in MODELS or Path(model).name == Path(model).stem == model  # no ending, no separator: a name
-    untrained = build_model(model, loaded, seed) if built_in else load_model(Path(model))
+    untrained = build_model(model, loaded, seed) if model in MODELS else load_model(Path(model))
     check_model(untrained, loaded)
     trained, history = train_model(untrained, loaded, epochs=epochs, seed=seed)
     save_model(trained, out)
@@ -109,8 +83,8 @@ def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: 
 @click.command()
 @click.argument("model", type=options.FILE)
 @options.data
-@click.option("--epochs", type=click.IntRange(1), default=2, show_default=True, help="Of fine-tuning.")
-@options.seed
+@setting("qat_epochs", "--epochs")
+@setting("seed")
 @click.option("--out", type=options.FILE, required=True, help="The .npz file to write.")
 @options.json
 def quantize(model: Path, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
@@ -138,7 +112,7 @@ def _epoch(history: Any) -> str:
 @click.command()
 @click.argument("model", type=options.FILE)
 @options.data
-@options.export
+@options.options(*map(setting, ("schemes", "formats", "io", "batch", "calibration_images", "onnx_cpu")))
 @options.qat
 @click.option("--tune", is_flag=True, help="Measure which operators of int8 .onnx are faster in float.")
 @click.option("--tuning", type=options.FILE, help="A tuned .onnx whose choice of operators is taken over unmeasured.")
@@ -166,10 +140,10 @@ def export(
     no error.
     """
     from edgecnn.files import make_folder, sha256_file
+    from edgecnn.formats import FORMATS, pairs, provenance_of
     from edgecnn.formats import export as export_artifact
-    from edgecnn.formats import format_named, pairs, provenance_of
     from edgecnn.formats.source import Source
-    from edgecnn.quantization.schemes import scheme_named
+    from edgecnn.quantization.schemes import SCHEMES
 
     make_folder(out)
     loaded = load_data(data, input_range)
@@ -185,11 +159,11 @@ def export(
     if tune or tuning is not None:
         from edgecnn.formats.onnx_tune import tunings
 
-        source.tunings = tunings(source, [scheme_named(name) for name in schemes], tuning)
+        source.tunings = tunings(source, [SCHEMES[name] for name in schemes], tuning, RunConfig().tune_seconds)
     provenance = provenance_of(model.stem, sha256_file(model), loaded)
     written: list[Record] = []
     failed = False
-    for format, scheme in pairs([*map(format_named, formats)], [*map(scheme_named, schemes)]):
+    for format, scheme in pairs([FORMATS[name] for name in formats], [SCHEMES[name] for name in schemes]):
         try:
             artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
         except EdgecnnError as error:
@@ -215,7 +189,7 @@ def _is_expected(error: EdgecnnError) -> bool:
 @click.option("--model", type=options.FILE, required=True, help="The .keras model the files came from.")
 @options.data
 @options.qat
-@options.on
+@setting("on", help=f"Run files on emulated processors instead, comma-separated: {','.join(get_args(ProcessorName))}.")
 @click.option("--images", type=click.IntRange(1), help="Test images to take there.  [default: 100]")
 @click.option("--stages", is_flag=True, help="Count accuracy step by step, from float to each runtime (int8 FILES).")
 @click.option("--layers", is_flag=True, help="Measure the error of every int8 tensor inside .tflite FILES.")
@@ -323,22 +297,22 @@ def _show_layers(files: Sequence[Path], model: Path, data: "DataSet", qat: Path 
     show_default=True,
     help="mnist, fashion-mnist, a .npz file, a folder of images, or none: times alone.",
 )
-@options.input_range
+@setting("input_range")
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "tensorflow", "jax", "torch"]),
+    type=click.Choice(["auto", *get_args(Backend)]),
     default="auto",
     show_default=True,
     help="Of Keras; auto takes $KERAS_BACKEND, else one that sees a GPU, else one that is installed.",
 )
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "gpu"]),
+    type=click.Choice(get_args(Device)),
     default="auto",
     show_default=True,
     help="Where to run the model; auto takes the GPU if there is one.",
 )
-@options.seconds
+@setting("seconds")
 @click.option("--out", type=options.FILE, required=True, help="JSON file to write, or folder for one per model.")
 @options.json_array
 def baseline(

@@ -2,27 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
 
-from edgecnn.errors import ConfigError
+from edgecnn import config
+from edgecnn.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
 
 F = TypeVar("F", bound=Callable[..., Any])
-SCHEMES = ("float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat")
-FORMATS = ("tflite", "onnx", "c99")
-MODELS = ("mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2")
-EMBED_TARGETS = ("c99", "tflm", "arduino", "linux")
-PROCESSORS = ("nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max")
-BENCH_TARGETS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32")
 FILE = click.Path(path_type=Path)
 
 
 class Numbers(click.ParamType[Any]):
-    """Comma-separated numbers, such as 1,2, or names that the library checks."""
+    """Comma-separated numbers, such as 1,2."""
 
     def __init__(self, kind: type, name: str) -> None:
         self.kind = kind
@@ -39,24 +34,68 @@ class Numbers(click.ParamType[Any]):
 
 
 class Names(click.ParamType[Any]):
-    """Comma-separated names out of a list of choices."""
+    """Comma-separated names of a ``kind``, out of ``choices``."""
 
-    def __init__(self, choices: Sequence[str]) -> None:
+    name = "a,b"
+
+    def __init__(self, kind: str, choices: Sequence[str]) -> None:
+        self.kind = kind
         self.choices = choices
-        self.name = "a,b"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """A tuple of names."""
+        """A tuple of names.
+
+        Raises:
+            UnknownNameError: one is none of the choices.
+        """
         names = tuple(value.split(",")) if isinstance(value, str) else value
         for name in names:
             if name not in self.choices:
-                self.fail(f"{name!r} is not one of {', '.join(self.choices)}", param, ctx)
+                raise UnknownNameError(self.kind, name, self.choices)
         return names
 
 
-def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+def setting(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F]:
+    """The option for a field of ``RunConfig``: its type, range, choices, default and help are the field's.
+
+    ``declarations`` are the names of the option where it is not called like the field, ``attributes`` what is different
+    from the field.
+    """
+    kind, choices, default = config.type_of(name), config.choices_of(name), getattr(config.RunConfig(), name)
+    option = f"--{name.replace('_', '-')}"
+    attributes = {
+        "default": default,
+        "help": config.description_of(name) + _default(option, default),
+        "callback": lambda context, option, value: value if value is None else config.checked(name, value),
+        **attributes,
+    }
+    if kind is bool:
+        option = f"{option}/--no-{option[2:]}"
+    elif get_origin(kind) is not tuple:
+        attributes["type"] = click.Choice(choices) if choices else kind
+    elif choices:
+        attributes["type"] = Names(config.kind_of(name), choices)
+    elif str in get_args(kind):  # free texts may hold commas
+        return click.option(option.removesuffix("s"), name, multiple=True, **attributes)
+    else:
+        attributes["type"] = Numbers(int, "1,2") if int in get_args(kind) else Numbers(float, "0,1")
+    return click.option(*(declarations or [option]), **attributes)
+
+
+def _default(option: str, default: Any) -> str:
+    if default in (None, ()):  # the description tells
+        return ""
+    if isinstance(default, bool):
+        return f"  [default: {'' if default else 'no-'}{option[2:]}]"
+    parts = default if isinstance(default, tuple) else [default]
+    return f"  [default: {','.join(f'{part:g}' if isinstance(part, float) else str(part) for part in parts)}]"
+
+
+def options(*those: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator."""
+
     def decorate(command: F) -> F:
-        for option in reversed(options):
+        for option in reversed(those):
             command = option(command)
         return command
 
@@ -65,89 +104,15 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 json_array = click.option("--json", "as_json", is_flag=True, help="Print the records, one per file, as a JSON array.")
-input_range = click.option(
-    "--input-range",
-    type=Numbers(float, "0,1"),
-    default="0,1",
-    show_default=True,
-    help="What 0 and 255 of 8-bit images become at the model's input.",
-)
-data = _options(
-    click.option(
-        "--data",
-        default="mnist",
-        show_default=True,
-        help="mnist, fashion-mnist, a .npz file, or a folder of images.",
-    ),
-    input_range,
-)
-MODEL_HELP = f"{', '.join(MODELS)}, or your own Keras 3 model as a .keras file."
 qat = click.option("--qat", type=FILE, help="Weights that edgecnn quantize wrote; int8-qat needs them.")
-SEED = click.IntRange(0, 2**31 - 1)
-seed = click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
-threads = click.option(
-    "--threads",
-    type=Numbers(int, "1,2"),
-    default="1",
-    show_default=True,
-    help="Numbers of threads to measure with.",
-)
-seconds = click.option(
-    "--seconds", type=float, default=2.0, show_default=True, help="How long each candidate is measured."
-)
-on = click.option(
-    "--on",
-    type=Numbers(str, "haswell,cortex-a72"),
-    default=(),
-    help=f"Run files on emulated processors, comma-separated: {', '.join(PROCESSORS)}.",
-)
-export = _options(
-    click.option(
-        "--schemes",
-        type=Names(SCHEMES),
-        default=",".join(SCHEMES),
-        show_default=True,
-        help="What to export.",
-    ),
-    click.option("--formats", type=Names(FORMATS), default=",".join(FORMATS), show_default=True, help="File formats."),
-    click.option(
-        "--io",
-        type=click.Choice(["float32", "int8", "uint8"]),
-        default="int8",
-        show_default=True,
-        help="Input and output type of int8 and int8-qat files; the others have float32.",
-    ),
-    click.option(
-        "--batch",
-        type=click.Choice(["1", "dynamic"]),
-        default="1",
-        show_default=True,
-        help="Batch of the files.",
-    ),
-    click.option(
-        "--calibration-images",
-        type=click.IntRange(1),
-        default=500,
-        show_default=True,
-        help="Training images that post-training quantisation looks at.",
-    ),
-    click.option(
-        "--onnx-cpu",
-        type=click.Choice(["any", "vnni"]),
-        default="any",
-        show_default=True,
-        help="Where int8 .onnx is right; vnni: plain int8 weights, wrong on x86 without VNNI.",
-    ),
-)
+data = options(setting("data"), setting("input_range"))
 
 
-def load_data(data: str, input_range: tuple[float, ...]) -> "DataSet":
+def load_data(data: str, input_range: tuple[float, float]) -> "DataSet":
     """The data set that ``--data`` and ``--input-range`` name."""
     from edgecnn.data import load
 
-    if len(input_range) != 2:
-        raise ConfigError(f"--input-range takes two numbers such as 0,1; got {len(input_range)}")
-    return load(data, (input_range[0], input_range[1]))
+    return load(data, input_range)
 
 
 def is_given(parameter: str) -> bool:

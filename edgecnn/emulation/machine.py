@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -21,19 +22,17 @@ from edgecnn.emulation.processors import version_of
 from edgecnn.errors import EmulationError, FitError, UnknownNameError
 from edgecnn.formats import c99
 from edgecnn.formats.tflite_graph import Graph
+from edgecnn.records import BareTarget
 
 Int8 = NDArray[np.int8]
 
-TARGETS = (
-    "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32",
-    "aarch64", "armhf", "powerpc", "host",
-)  # fmt: skip
+BARE = get_args(BareTarget)
+"""Those that instructions are counted on."""
+
+TARGETS = (*BARE, "aarch64", "armhf", "powerpc", "host")
 """What ``kit/Makefile`` builds for: bare machines, then Linux programs (powerpc is big-endian), then this machine."""
 
 LEVELS = ("-O2", "-Os", "-O3")
-
-BARE = TARGETS[:7]
-"""Those that instructions are counted on."""
 
 _KIT = Path(__file__).parent / "kit"
 _BUILD_LIMIT_S = 120.0

@@ -29,7 +29,6 @@ from edgecnn.runtimes.ort import open_model
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.verify import SAME_INTEGERS
 
-DEFAULT_SECONDS = 20.0
 _BLOCK_S = 0.004
 _SCREENING, _CONFIRMING, _FINAL = 5, 15, 31
 # A placement must gain this much to be worth more float operators.
@@ -53,8 +52,8 @@ def tune(source: Source, scheme: Scheme, seconds: float) -> Tuning:
     return search(graph, float_model, source.calibration, seconds, source.onnx_cpu)
 
 
-def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None) -> dict[str, Tuning]:
-    """The tuning of each int8 scheme among ``schemes``: measured, or that of the tuned .onnx ``taken_from``.
+def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None, seconds: float) -> dict[str, Tuning]:
+    """The tuning of each int8 scheme among ``schemes``: measured for ``seconds``, or that of the .onnx ``taken_from``.
 
     Raises:
         ArtifactError: there is no such file, or it has changed since it was exported.
@@ -62,7 +61,7 @@ def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None) 
     """
     possible = [s for s in schemes if is_static_int8(s) and (s.method != "qat" or source.quantized is not None)]
     if taken_from is None:
-        return {scheme.name: tune(source, scheme, DEFAULT_SECONDS) for scheme in possible}
+        return {scheme.name: tune(source, scheme, seconds) for scheme in possible}
     provenance = artifacts.load(taken_from).provenance
     if provenance is None or provenance.tuning is None:
         raise ConfigError(f"{taken_from} was not tuned, so there is no choice of operators to take over")
