@@ -234,10 +234,6 @@ def test_beside_a_device_instructions_are_counted_here(
     [
         (["--target", "cortex-m5"], "unknown target 'cortex-m5'; choose from: cortex-m0, cortex-m3, "),
         (["--target", "cortex-m4,"], "unknown target ''; choose from: cortex-m0, "),
-        (
-            ["--target", "cortex-m4", "--aa"],
-            "edgecnn: --aa tells times apart, and instructions are no times; leave out",
-        ),
     ],
 )
 def test_wrong_usage(options: list[str], message: str) -> None:

@@ -26,7 +26,10 @@ from edgecnn.errors import ConfigError, EdgecnnError
 from edgecnn.progress import progress
 from edgecnn.records import Artifact, Baseline, History, Io, Parity, Report, from_json
 
-COMMANDS = cli.cli.commands
+GROUPS = {name: group for name, group in cli.cli.commands.items() if isinstance(group, click.Group)}
+COMMANDS = cli.cli.commands | {
+    f"{name} {part}": command for name, group in GROUPS.items() for part, command in group.commands.items()
+}
 
 
 class Ended(NamedTuple):
@@ -104,6 +107,9 @@ def test_commands() -> None:
         "baseline",
         "bench",
         "check",
+        "diagnose stages",
+        "diagnose layers",
+        "diagnose noise",
         "embed",
         "emulate",
         "export",

@@ -516,7 +516,6 @@ def test_senseless_command_lines(bundle: Path, tmp_path: Path) -> None:
         return done.stderr
 
     assert "two ways to a device; give one" in refused(bundle, "--ssh", "a", "--adb")
-    assert "--aa measures a file on this machine" in refused(bundle, "--ssh", "a", "--aa")
     assert "a bundle is measured alone" in refused(bundle, bundle)
     assert "a bundle is measured alone" in refused("model.tflite", bundle)
     assert "brings its own test images" in refused(bundle, "--data", "mnist")

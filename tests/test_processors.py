@@ -423,7 +423,6 @@ def test_senseless_command_lines(said: Said, blur: tuple[Path, Path, Path]) -> N
     path, model, data = blur
     given = ["verify", path, "--model", model, "--data", data]
     for more, says in (
-        (["--on", "haswell", "--layers"], "answer different questions"),
         (["--images", "5"], "--images is for --on"),
         (["--on", "avx512"], "QEMU has no AVX-512"),
         (["--on", "haswell", "--images", "0"], "0 is not in the range"),

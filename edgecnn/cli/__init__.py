@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import click
 
-from edgecnn.cli import bench, devices, files, flow
+from edgecnn.cli import bench, devices, diagnose, files, flow
 from edgecnn.cli.output import say
 from edgecnn.errors import ConfigError, EdgecnnError
 from edgecnn.progress import working
@@ -47,7 +47,7 @@ def cli(verbose: bool) -> None:
 
 for _command in (
     *(flow.run, flow.train, flow.quantize, flow.export, flow.verify, flow.baseline),
-    *(bench.bench, files.inspect, files.report, files.compare),
+    *(bench.bench, diagnose.diagnose, files.inspect, files.report, files.compare),
     *(devices.check, devices.embed, devices.bundle, devices.emulate),
 ):
     cli.add_command(_command)

@@ -9,7 +9,7 @@ import click
 
 from edgecnn.cli import options
 from edgecnn.cli.options import check_target, is_given, load_data, setting
-from edgecnn.cli.output import print_record, show_report, status
+from edgecnn.cli.output import show_report, status
 from edgecnn.errors import ConfigError
 from edgecnn.records import BareTarget, RuntimeName
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 @setting("seed")
 @click.option("--out", type=options.FILE, help="JSON file to write, with every sample.")
 @click.option("--baseline", "baselines", type=options.FILE, multiple=True, help="JSON from edgecnn baseline.")
-@click.option("--aa", is_flag=True, help="Measure one file against itself instead: a difference is a false alarm.")
 @click.option("--ssh", "host", metavar="[USER@]HOST", help="Measure a bundle there, over the system's ssh.")
 @click.option(
     "--adb",
@@ -67,7 +66,6 @@ def bench(
     seed: int,
     out: Path | None,
     baselines: tuple[Path, ...],
-    aa: bool,
     host: str | None,
     serial: str | None,
     targets: tuple[str, ...],
@@ -93,13 +91,6 @@ def bench(
 
     if out is not None:
         check_target(out, ".json")
-    if aa:
-        if host is not None or serial is not None:
-            raise ConfigError("--aa measures a file on this machine; leave out --ssh and --adb")
-        if targets:
-            raise ConfigError("--aa tells times apart, and instructions are no times; leave out --target")
-        _show_itself(files, threads, batches, runtimes, seconds, cold, seed, out, as_json)
-        return
     with ExitStack() as stack:
         if host is not None or serial is not None:
             report = _bench_on_device(files, host, serial, baselines, targets)
@@ -182,37 +173,3 @@ def _forwarded() -> list[str]:
             if not parameter.is_flag:
                 options.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
     return options
-
-
-def _show_itself(
-    files: Sequence[Path],
-    threads: Sequence[int],
-    batches: Sequence[int],
-    runtimes: Sequence[str],
-    seconds: float,
-    processes: int,
-    seed: int,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    from edgecnn.bench.files import bench_against_itself
-    from edgecnn.files import write_atomic
-    from edgecnn.records import to_json
-    from edgecnn.report.format import ratio_interval
-
-    if max(len(files), len(threads), len(batches), len(runtimes)) > 1:
-        raise ConfigError("--aa measures one file, on one runtime, with one number of threads and one batch")
-    found = bench_against_itself(
-        files[0],
-        threads=threads[0],
-        batch=batches[0],
-        runtime=runtimes[0] if runtimes else None,
-        seconds=seconds,
-        processes=processes,
-        seed=seed,
-    )
-    if out is not None:
-        write_atomic(out, to_json(found))
-    interval = ratio_interval(found.ratio.value, found.ratio.low, found.ratio.high)
-    said = "no difference" if found.difference == "none" else f"{found.difference}, which is a false alarm"
-    print_record(found, as_json, f"{files[0].name} against itself: time ratio {interval}: {said}")

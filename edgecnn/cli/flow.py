@@ -26,7 +26,7 @@ from edgecnn.records import Backend, Device, ProcessorName
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
-    from edgecnn.records import Baseline, Parity, Record
+    from edgecnn.records import Baseline, Record
 
 
 @click.command()
@@ -186,13 +186,11 @@ def _is_expected(error: EdgecnnError) -> bool:
 
 @click.command()
 @click.argument("files", type=options.FILE, nargs=-1, required=True)
-@click.option("--model", type=options.FILE, required=True, help="The .keras model the files came from.")
+@options.model
 @options.data
 @options.qat
 @setting("on", help=f"Run files on emulated processors instead, comma-separated: {','.join(get_args(ProcessorName))}.")
 @click.option("--images", type=click.IntRange(1), help="Test images to take there.  [default: 100]")
-@click.option("--stages", is_flag=True, help="Count accuracy step by step, from float to each runtime (int8 FILES).")
-@click.option("--layers", is_flag=True, help="Measure the error of every int8 tensor inside .tflite FILES.")
 @options.json_array
 def verify(
     files: tuple[Path, ...],
@@ -202,39 +200,28 @@ def verify(
     qat: Path | None,
     on: tuple[str, ...],
     images: int | None,
-    stages: bool,
-    layers: bool,
     as_json: bool,
 ) -> None:
     """Compare exported FILES with the model they came from.
 
-    On all test images; the exit status is 1 if a file is out of tolerance. --stages tells which step changed the
-    accuracy: quantisation-aware training, int8, or a runtime. --layers compares inside the file, on 200 training
-    images, and has no tolerance. --on runs .tflite and .onnx FILES on processors that QEMU emulates here instead, and
-    compares their answers with the model's and with this machine's; see edgecnn emulate.
+    On all test images; the exit status is 1 if a file is out of tolerance; edgecnn diagnose finds out why. --on runs
+    .tflite and .onnx FILES on processors that QEMU emulates here instead, and compares their answers with the model's
+    and with this machine's; see edgecnn emulate.
     """
     from edgecnn.verify import verify as verify_files
 
-    if stages + layers + bool(on) > 1:
-        raise ConfigError("--stages, --layers and --on answer different questions; give one of them")
     if images is not None and not on:
         raise ConfigError("--images is for --on; without it, files are compared on all test images")
     if on:
         _show_on(files, on, model, load_data(data, input_range), qat, images, as_json)
-    if layers:
-        _show_layers(files, model, load_data(data, input_range), qat, as_json)
-        return
-    if stages:
-        show_violations(_show_stages(files, model, load_data(data, input_range), qat, as_json))
     parities = verify_files(files, load_data(data, input_range), model=model, qat_weights=qat)
     if as_json:
         print_array(parities)
     else:
         for parity in parities:
-            apart = parity.difference
             say(
                 f"{parity.artifact} against {parity.reference}: accuracy {parity.accuracy.value:.2%}, top class agrees "
-                f"on {apart.agreement:.2%}, largest difference {apart.max_abs:.3g}"
+                f"on {parity.difference.agreement:.2%}, largest difference {parity.difference.max_abs:.3g}"
             )
     show_violations(parities)
 
@@ -260,33 +247,6 @@ def _show_on(
         show_answers(rows)
     broken = [line for row in rows if isinstance(row, ProcessorAnswers) for line in wrong_on(row)]
     end([*broken, *failed(rows)], "problem", as_json)
-
-
-def _show_stages(
-    files: Sequence[Path], model: Path, data: "DataSet", qat: Path | None, as_json: bool
-) -> "list[Parity]":
-    from edgecnn.diagnosis.stages import stages
-    from edgecnn.diagnosis.terminal import show_path
-
-    paths = stages(files, data, model=model, qat_weights=qat)
-    if as_json:
-        print_array(paths)
-    else:
-        for path in paths:
-            show_path(path)
-    return [parity for path in paths for parity in path.parities]
-
-
-def _show_layers(files: Sequence[Path], model: Path, data: "DataSet", qat: Path | None, as_json: bool) -> None:
-    from edgecnn.diagnosis.layers import layers
-    from edgecnn.diagnosis.terminal import show_layers
-
-    found = layers(files, data, model=model, qat_weights=qat)
-    if as_json:
-        print_array(found)
-    else:
-        for errors in found:
-            show_layers(errors)
 
 
 @click.command()

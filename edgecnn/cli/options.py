@@ -104,6 +104,7 @@ def options(*those: Callable[[F], F]) -> Callable[[F], F]:
 
 json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 json_array = click.option("--json", "as_json", is_flag=True, help="Print the records, one per file, as a JSON array.")
+model = click.option("--model", type=FILE, required=True, help="The .keras model the files came from.")
 qat = click.option("--qat", type=FILE, help="Weights that edgecnn quantize wrote; int8-qat needs them.")
 data = options(setting("data"), setting("input_range"))
 
