@@ -1,7 +1,7 @@
 """The result of the long fuzzing run, ``tests/fuzz.py``, and the table of it."""
 
 from edgecnn.records import Environment, Record
-from edgecnn.report import format
+from edgecnn.report import units
 from edgecnn.report.grid import machine
 
 
@@ -57,7 +57,7 @@ def table(fuzzed: Fuzzed, source: str) -> str:
     ]
     for name, outcome in fuzzed.readers.items():
         counts = (outcome.examples, outcome.read, outcome.refused, len(outcome.faults))
-        cells = [name, *map(format.count, counts), f"{outcome.slowest_s:.1f}", f"{outcome.most_bytes / 1e6:.0f}"]
+        cells = [name, *map(units.count, counts), f"{outcome.slowest_s:.1f}", f"{outcome.most_bytes / 1e6:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     where = machine(fuzzed.environment)
     return "\n".join(lines) + f"\n\nRun on {where}; every fault is in `{source}`, with the number that repeats it."

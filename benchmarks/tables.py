@@ -15,7 +15,7 @@ from edgecnn.bench.comparison import best_batch, images_per_s
 from edgecnn.bench.statistics import summary
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.records import Report, from_json, to_json
-from edgecnn.report import format, read, rows
+from edgecnn.report import read, rows, units
 from edgecnn.report.grid import Cell, Notes, machine, marks_of, setting
 from edgecnn.report.rows import Row
 
@@ -89,7 +89,7 @@ def table(report: Report, source: str) -> str:
     shown = rows.table(report)
     headline = rows.headline_setting(tuple(row for row in shown if row.kind == "result"))
     shown = tuple(row for row in shown if row.kind != "result" or row.setting == headline)
-    unit = format.unit_for(row.timing.median for row in shown if row.timing is not None)
+    unit = units.unit_for(row.timing.median for row in shown if row.timing is not None)
     notes = Notes()
     lines = [
         f"| artifact | runtime | size, KiB | accuracy, % [95 %] | median, {unit.name} "
@@ -117,25 +117,25 @@ def sentence(report: Report, source: str) -> str:
     return (
         f"**One image at a time, {fastest.name} on one CPU core answers {1 / ratio.value:.0f} "
         f"[{1 / ratio.high:.0f}, {1 / ratio.low:.0f}] times sooner than the float model on an "
-        f"{record.environment.gpu}**: {format.duration(own)} against {format.duration(gpu)}, copies to the GPU not "
-        f"counted. In batches of {format.count(many.batch)} the GPU does {images_per_s(many) * own:.0f} times as many "
+        f"{record.environment.gpu}**: {units.duration(own)} against {units.duration(gpu)}, copies to the GPU not "
+        f"counted. In batches of {units.count(many.batch)} the GPU does {images_per_s(many) * own:.0f} times as many "
         "images a second."
     )
 
 
-def _cells(row: Row, unit: format.Unit, notes: Notes) -> tuple[Cell, ...]:
+def _cells(row: Row, unit: units.Unit, notes: Notes) -> tuple[Cell, ...]:
     about_name = [row.absent["measurement"]] if row.kind == "no baseline" else []
     ratio = row.time_to_float32
     return (
         Cell(row.name if row.elsewhere is None else f"{row.name}, {row.elsewhere}", notes.mark(*about_name)),
-        Cell(row.runtime or format.ABSENT),
-        Cell(format.ABSENT if row.size_bytes is None else format.kib(row.size_bytes)),
-        Cell(format.ABSENT if row.accuracy is None else format.accuracy(row.accuracy)),
+        Cell(row.runtime or units.ABSENT),
+        Cell(units.ABSENT if row.size_bytes is None else units.kib(row.size_bytes)),
+        Cell(units.ABSENT if row.accuracy is None else units.accuracy(row.accuracy)),
         Cell(
-            format.ABSENT if row.timing is None else format.time(row.timing.median, unit),
+            units.ABSENT if row.timing is None else units.time(row.timing.median, unit),
             notes.mark(*row.warnings, of=row.name),
         ),
-        Cell(format.ABSENT if ratio is None else format.ratio_interval(ratio.value, ratio.low, ratio.high)),
+        Cell(units.ABSENT if ratio is None else units.ratio_interval(ratio.value, ratio.low, ratio.high)),
     )
 
 
@@ -144,7 +144,7 @@ def _measured_on(report: Report, source: str, headline: rows.Setting | None) -> 
     versions = ", ".join(f"{name} {version}" for name, version in sorted(where.versions.items()))
     how = f" ({setting(headline)})" if headline else ""
     return (
-        f"{report.title}, {format.counted(report.test_images, 'test image')}, measured on {machine(where)}, "
-        f"{format.counted(where.usable_cores, 'core')}{how}, Python {where.python}, {versions}. "
+        f"{report.title}, {units.counted(report.test_images, 'test image')}, measured on {machine(where)}, "
+        f"{units.counted(where.usable_cores, 'core')}{how}, Python {where.python}, {versions}. "
         f"A time ÷ below 1 is faster. Every sample is in `{source}`."
     )

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from edgecnn.errors import ArtifactError, RecordError
-from edgecnn.files import read_bytes, sha256_file
+from edgecnn.files import need_model, read_bytes, sha256_file
 from edgecnn.formats import onnx_verifier
 from edgecnn.formats.tflite_graph import read_graph
 from edgecnn.models import architecture_of
@@ -27,8 +27,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
         RecordError: the sidecar is damaged.
         SessionError: there is no sidecar and the runtime refuses the file.
     """
-    if not path.is_file():
-        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    need_model(path)
     beside = sidecar(path)
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)

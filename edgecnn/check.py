@@ -11,7 +11,7 @@ from typing import get_args
 import msgspec
 
 from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError
-from edgecnn.files import read_bytes, sha256_bytes
+from edgecnn.files import need_model, read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99_lower import Program, lower, problems
 from edgecnn.formats.tflite_graph import Graph, Operator, Tensor, read_graph
@@ -62,8 +62,7 @@ def check(path: Path, target: str) -> TargetCheck:
         raise ArtifactError(
             f"{path} is no .tflite, which is what is checked; make one with: edgecnn export --schemes int8"
         )
-    if not path.is_file():
-        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    need_model(path)
     model = read_bytes(path)
     found = _Found(reasons=[], notes=[])
     graph = read_graph(model, path.name)

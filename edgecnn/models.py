@@ -13,7 +13,7 @@ from typing import Any
 from edgecnn.arrays import BAD_ZIP
 from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, OutputError, one_line
-from edgecnn.files import open_file, write_atomic
+from edgecnn.files import need_model, open_file, write_atomic
 from edgecnn.optional import require
 from edgecnn.records import ModelName
 from edgecnn.registry import Registry
@@ -164,8 +164,7 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
 def _check_file(path: Path) -> None:
     if path.suffix != ".keras":
         raise ModelError(f"{path} does not end in .keras; save the model with model.save('name.keras') in Keras 3")
-    if not path.is_file():
-        raise ModelError(f"no model file at {path}; check the path")
+    need_model(path, ModelError)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

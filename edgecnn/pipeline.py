@@ -95,7 +95,7 @@ def run(config: RunConfig, out: Path) -> Report:
     """
     work = make_folder(make_folder(out) / "work")
     with locked(work, wait=False):
-        return _Run(config, out).report()
+        return _Flow(config, out).report()
 
 
 class Stamp(Record, frozen=True):
@@ -106,7 +106,7 @@ class Stamp(Record, frozen=True):
     seconds: Seconds
 
 
-class _Run:
+class _Flow:
     """One run: its folder, its stages, and what they share."""
 
     def __init__(self, config: RunConfig, out: Path) -> None:

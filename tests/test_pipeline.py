@@ -261,7 +261,7 @@ def test_state_that_cannot_be_read_is_made_again(
 def test_leftovers_that_are_folders_are_removed(tmp_path: Path) -> None:
     leftover = tmp_path / "work" / ".edgecnn-0123456789ab-0123456789ab.partial"
     (leftover / "below").mkdir(parents=True)
-    pipeline._Run(RunConfig(), tmp_path)
+    pipeline._Flow(RunConfig(), tmp_path)
     assert not leftover.exists()
 
 
@@ -317,7 +317,7 @@ def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
     for path in (*theirs, *ours):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    pipeline._Run(RunConfig(), tmp_path)
+    pipeline._Flow(RunConfig(), tmp_path)
     assert all(path.is_file() for path in theirs)
     assert not any(path.exists() for path in ours)
 
@@ -603,9 +603,9 @@ def test_other_models_have_no_baseline(digits: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.keras"
     narrow = mnist_cnn(classes=9)
     narrow.save(own)
-    assert pipeline._Run(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines == ()
+    assert pipeline._Flow(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines == ()
     mnist_cnn().save(own)
-    found = pipeline._Run(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines
+    found = pipeline._Flow(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines
     assert [baseline.backend for baseline in found] == ["jax", "torch"]
 
 

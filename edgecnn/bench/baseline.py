@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench import Candidate, Run, Timeouts, statistics
+from edgecnn.bench import Candidate, CandidateRun, Timeouts, statistics
 from edgecnn.bench.comparison import answers_of, images_per_s
 from edgecnn.bench.environment import environment, nvidia
 from edgecnn.bench.workbench import Opened, Workbench
@@ -167,7 +167,7 @@ def _recorded(
             size_bytes=path.stat().st_size,
         )
         candidate = Candidate(path=path, artifact=artifact, threads=0, device=model.device)
-        run = Run(candidate, image, seconds / _BLOCKS, Timeouts(), None)
+        run = CandidateRun(candidate, image, seconds / _BLOCKS, Timeouts(), None)
         first_s = worker.call("running the model once", _OPEN_S, Workbench.use, image, 1)
         run.go_on(worker, Opened("keras", ColdStart(import_s=model.import_s, load_s=model.load_s, first_s=first_s)))
         _measure(run, first, f"one image, 1 of {_PROCESSES}")
@@ -206,7 +206,7 @@ def _recorded(
     )
 
 
-def _measure(run: Run, blocks: int, doing: str) -> None:
+def _measure(run: CandidateRun, blocks: int, doing: str) -> None:
     """Measure ``blocks`` of ``run`` in the process it has started in."""
     with progress(doing, blocks) as advance:
         for _ in range(blocks):
@@ -230,7 +230,8 @@ def _sweep(
                 size = f"its images take {batch * image.nbytes / 1e9:.1f} GB, over the limit of 1 GiB"
                 return tuple(found), f"batch {batch} was not tried: {size}", peak
             advance(note=f"batch {batch}")
-            run = Run(msgspec.structs.replace(candidate, batch=batch), image, seconds / _SWEEP_BLOCKS, Timeouts(), None)
+            changed = msgspec.structs.replace(candidate, batch=batch)
+            run = CandidateRun(changed, image, seconds / _SWEEP_BLOCKS, Timeouts(), None)
             try:
                 first_s = worker.call("compiling", _OPEN_S, Workbench.use, image, batch)
                 run.go_on(worker, Opened("keras", ColdStart(import_s=0.0, load_s=first_s, first_s=first_s)))

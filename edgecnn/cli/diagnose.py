@@ -92,7 +92,7 @@ def noise(
     from edgecnn.bench.files import bench_against_itself
     from edgecnn.files import write_atomic
     from edgecnn.records import to_json
-    from edgecnn.report.format import ratio_interval
+    from edgecnn.report.units import ratio_interval
 
     if out is not None:
         check_target(out, ".json")

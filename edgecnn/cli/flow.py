@@ -339,13 +339,13 @@ def _recorded(baseline: "Baseline") -> str:
     from statistics import median
 
     from edgecnn.bench.comparison import best_batch, images_per_s
-    from edgecnn.report import format
+    from edgecnn.report import units
 
     measured, best = baseline.measurement, best_batch(baseline)
     with_copies = median(sample for block in measured.end_to_end for sample in block)
-    accuracy = "" if baseline.accuracy is None else f", accuracy {format.percent(baseline.accuracy.value)}%"
+    accuracy = "" if baseline.accuracy is None else f", accuracy {units.percent(baseline.accuracy.value)}%"
     return (
         f"{baseline.backend} on {baseline.device}, compiled with {baseline.compiled_with}; one image "
-        f"{format.duration(median(measured.samples))}, {format.duration(with_copies)} with copies; at best "
-        f"{format.rate(images_per_s(best))} images/s, in batches of {best.batch}{accuracy}"
+        f"{units.duration(median(measured.samples))}, {units.duration(with_copies)} with copies; at best "
+        f"{units.rate(images_per_s(best))} images/s, in batches of {best.batch}{accuracy}"
     )

@@ -9,7 +9,7 @@ import msgspec
 from edgecnn.embed import arduino, c99, linux, tflm
 from edgecnn.embed.content import Content
 from edgecnn.errors import ArtifactError, OutputError, RecordError
-from edgecnn.files import sha256_bytes, sha256_file, write_folder
+from edgecnn.files import need_model, sha256_bytes, sha256_file, write_folder
 from edgecnn.records import SCHEMA_VERSION, Kit, KitTarget, read_record, to_json
 from edgecnn.registry import Registry
 
@@ -52,8 +52,7 @@ def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
         OutputError: ``out`` holds something else than a former kit, or cannot be written.
     """
     chosen = TARGETS[target]
-    if not model.is_file():
-        raise ArtifactError(f"no model file at {model}; check the path, or export one with: edgecnn export")
+    need_model(model)
     if model.suffix[1:] not in chosen.formats:
         endings = " or ".join(f".{format}" for format in chosen.formats)
         raise ArtifactError(f"{model} is no exported model for {target}; give a file ending in {endings}")

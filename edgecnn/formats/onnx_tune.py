@@ -93,7 +93,7 @@ class _Search:
     def __init__(self, graph: Graph, float_model: bytes, images: NDArray[np.float32], cpu: OnnxCpu = "any") -> None:
         self.graph = graph
         self.cpu = cpu
-        self.float = _Run(float_model, frozenset())
+        self.float = _BoundModel(float_model, frozenset())
         self.unsigned = True
         self.untuned = self.best = self.run(frozenset())
         self.seen = {self.best.in_float}
@@ -104,10 +104,10 @@ class _Search:
         self.untuned_right = self.right(self.untuned)
         self.state = ""
 
-    def run(self, in_float: frozenset[int]) -> "_Run":
+    def run(self, in_float: frozenset[int]) -> "_BoundModel":
         """A session with the operators at the positions ``in_float`` in float."""
         model = onnx_qdq.to_onnx(self.graph, "candidate", in_float, self.unsigned, self.cpu)
-        return _Run(model.SerializeToString(), in_float)
+        return _BoundModel(model.SerializeToString(), in_float)
 
     def candidates(self) -> Iterator[frozenset[int]]:
         """Placements one change away from the best: all of a kind, and windows from both ends inwards; then anew."""
@@ -152,12 +152,12 @@ class _Search:
             for other in in_float - {position}
         )
 
-    def right(self, candidate: "_Run") -> NDArray[np.bool_]:
+    def right(self, candidate: "_BoundModel") -> NDArray[np.bool_]:
         """For each image, whether the top class is that of the same weights without any rounding."""
         right: NDArray[np.bool_] = candidate.outputs(self.images).argmax(1) == self.expected
         return right
 
-    def agrees(self, candidate: "_Run") -> bool:
+    def agrees(self, candidate: "_BoundModel") -> bool:
         """Whether the candidate is as near to the answers without rounding as the int8 graph, within tolerance.
 
         As in verification, what chance explains (95 %) does not count: only images that one of the two gets right.
@@ -196,7 +196,7 @@ class _Search:
         )
 
 
-class _Run:
+class _BoundModel:
     """A model in a session of one thread, its input and output bound."""
 
     def __init__(self, model: bytes, in_float: frozenset[int]) -> None:
@@ -233,7 +233,7 @@ class _Run:
         return np.concatenate([self._session.run(None, {name: image[np.newaxis]})[0] for image in images])
 
 
-def _ratios(candidate: _Run, reference: _Run, blocks: int) -> list[float]:
+def _ratios(candidate: _BoundModel, reference: _BoundModel, blocks: int) -> list[float]:
     """Time of ``candidate`` over time of ``reference``, block by block, the two taking turns."""
     ratios = []
     for number in range(blocks):

@@ -8,7 +8,7 @@ import msgspec
 
 from edgecnn.processor import kind_of
 from edgecnn.records import Environment
-from edgecnn.report import format
+from edgecnn.report import units
 from edgecnn.report.rows import Row, Setting
 
 Tone = Literal["", "good", "bad", "aside"]
@@ -62,7 +62,7 @@ def without_empty(grid: Grid, *keys: str) -> Grid:
     empty = [
         place
         for place, column in enumerate(grid.columns)
-        if column.key in keys and all(row[place].text == format.ABSENT for row in grid.rows)
+        if column.key in keys and all(row[place].text == units.ABSENT for row in grid.rows)
     ]
     kept = [place for place in range(len(grid.columns)) if place not in empty]
     texts = dict(grid.notes)
@@ -163,8 +163,8 @@ def machine(environment: Environment) -> str:
 def setting(value: Setting) -> str:
     """A setting in words: ``cpu, 1 thread, batch 1``."""
     # 0 leaves the number to the back end
-    threads = format.counted(value.threads, "thread") if value.threads else "default threads"
-    return f"{value.device}, {threads}, batch {format.count(value.batch)}"
+    threads = units.counted(value.threads, "thread") if value.threads else "default threads"
+    return f"{value.device}, {threads}, batch {units.count(value.batch)}"
 
 
 def listed(texts: Iterable[str]) -> str:

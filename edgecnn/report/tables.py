@@ -18,10 +18,10 @@ from edgecnn.records import (
     Summary,
     Tolerance,
 )
-from edgecnn.report import format
-from edgecnn.report.format import Unit
+from edgecnn.report import units
 from edgecnn.report.grid import Cell, Column, Grid, Notes, Tone, machine, setting, without_empty
 from edgecnn.report.rows import FloatBaseline, Row, Versus
+from edgecnn.report.units import Unit
 
 
 def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
@@ -63,7 +63,7 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
         if text is not None:
             return Cell(text, marks, tone, value)
         reason = row.absent.get(field)
-        return Cell(format.ABSENT, notes.mark(reason) if reason else ())
+        return Cell(units.ABSENT, notes.mark(reason) if reason else ())
 
     def quotient(field: str, estimate: Estimate | None, marks: tuple[str, ...] = ()) -> Cell:
         return cell(field, None, marks=marks) if estimate is None else _estimate_cell(estimate, marks)
@@ -85,15 +85,15 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
     warned = notes.mark(*row.warnings, of=f"row {row.number}")
     p99 = None if timing is None else timing.p99
     return (
-        Cell(format.count(row.number), tone=tone, value=row.number),
+        Cell(units.count(row.number), tone=tone, value=row.number),
         cell("name", row.name, None, about_name, tone),
         cell("scheme", row.scheme),
         cell("runtime", None if row.setting is None else f"{row.runtime} [{setting(row.setting)}]"),
-        cell("size_bytes", None if row.size_bytes is None else format.kib(row.size_bytes), row.size_bytes),
-        cell("size_ratio", None if row.size_ratio is None else format.ratio(row.size_ratio), row.size_ratio),
+        cell("size_bytes", None if row.size_bytes is None else units.kib(row.size_bytes), row.size_bytes),
+        cell("size_ratio", None if row.size_ratio is None else units.ratio(row.size_ratio), row.size_ratio),
         cell(
             "accuracy",
-            None if row.accuracy is None else format.accuracy(row.accuracy),
+            None if row.accuracy is None else units.accuracy(row.accuracy),
             None if row.accuracy is None else row.accuracy.value,
         ),
         cell("accuracy_points", points_text(row), row.accuracy_points),
@@ -104,7 +104,7 @@ def _result(row: Row, unit: Unit, notes: Notes) -> tuple[Cell, ...]:
         cell("p90", None) if timing is None else _time_cell(timing.p90, unit),
         cell("p99", None) if p99 is None else _time_cell(p99, unit),
         cell("end_to_end", None) if whole is None else Cell(median_text(whole, unit), value=whole.median),
-        cell("images_per_s", None) if timing is None else _number(timing.throughput, format.rate),
+        cell("images_per_s", None) if timing is None else _number(timing.throughput, units.rate),
     )
 
 
@@ -138,28 +138,28 @@ def resources(rows: tuple[Row, ...]) -> Grid:
 def _resource(row: Row, notes: Notes) -> tuple[Cell, ...]:
     measurement, cold = row.measurement, row.cold_start
     assert measurement is not None
-    fresh = f"medians of {format.count(len(measurement.cold_starts))} fresh processes"
+    fresh = f"medians of {units.count(len(measurement.cold_starts))} fresh processes"
     processes = () if cold is None else notes.mark(fresh)
     energy = measurement.energy
     counter: tuple[str, ...] = ()
     if energy is not None:
         counter = notes.mark(
             f"{energy.counter}, which covers all that runs on the package, over "
-            f"{format.counted(energy.inferences, 'inference')}",
+            f"{units.counted(energy.inferences, 'inference')}",
             of=f"row {row.number}",
         )
     arena = None if measurement.memory is None else measurement.memory.arena_bytes
     return (
-        Cell(format.count(row.number), value=row.number),
+        Cell(units.count(row.number), value=row.number),
         Cell(row.name),
-        Cell(format.ABSENT if row.setting is None else f"{row.runtime or ''} [{setting(row.setting)}]"),
+        Cell(units.ABSENT if row.setting is None else f"{row.runtime or ''} [{setting(row.setting)}]"),
         _number(None if cold is None else cold.import_s, _milliseconds),
         _number(measurement.load_s if cold is None else cold.load_s, _milliseconds),
         _number(None if cold is None else cold.first_s, _milliseconds),
         _number(None if cold is None else cold_total(cold), _milliseconds, processes),
-        _number(row.memory_bytes, format.mib),
-        _number(arena, format.kib),
-        _number(row.joules, format.millijoules, counter),
+        _number(row.memory_bytes, units.mib),
+        _number(arena, units.kib),
+        _number(row.joules, units.millijoules, counter),
     )
 
 
@@ -192,12 +192,12 @@ def emulated(costs: tuple[Emulated, ...]) -> Grid:
             (
                 Cell(cost.artifact),
                 Cell(cost.target, notes.mark(f"{cost.compiler} {cost.opt}, {cost.emulator}")),
-                Cell(format.millions(cost.instructions), value=cost.instructions),
-                _number(cost.code_bytes, format.count),
-                _number(cost.flash_bytes, format.count),
-                _number(cost.ram_bytes, format.count),
-                _number(cost.arena_bytes, format.count),
-                _number(cost.stack_bytes, format.count),
+                Cell(units.millions(cost.instructions), value=cost.instructions),
+                _number(cost.code_bytes, units.count),
+                _number(cost.flash_bytes, units.count),
+                _number(cost.ram_bytes, units.count),
+                _number(cost.arena_bytes, units.count),
+                _number(cost.stack_bytes, units.count),
             )
             for cost in costs
         ),
@@ -233,10 +233,10 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
             (
                 Cell(one.artifact),
                 Cell(one.processor, notes.mark(_emulated_by(one))),
-                Cell(format.accuracy(one.against_here.accuracy), value=one.against_here.accuracy.value),
+                Cell(units.accuracy(one.against_here.accuracy), value=one.against_here.accuracy.value),
                 *_apart(one.against_here.difference),
                 *_apart(one.against_reference.difference),
-                _number(one.instructions, format.millions),
+                _number(one.instructions, units.millions),
                 _parity_cell(("; ".join(one.violations),) if one.violations else (), notes),
             )
             for one in answers
@@ -247,18 +247,18 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
 
 def _emulated_by(answers: ProcessorAnswers) -> str:
     other = "" if answers.runtime == answers.runtime_here else f" (this machine has {answers.runtime_here})"
-    images = format.counted(answers.against_here.difference.images, "test image")
+    images = units.counted(answers.against_here.difference.images, "test image")
     return f"{answers.runtime}{other}, {answers.emulator}, {images}"
 
 
 def _apart(apart: Difference) -> tuple[Cell, Cell, Cell]:
     """The largest and the mean difference, and on how many images the top class is the same."""
     if apart.max_lsb is None or apart.mean_lsb is None:
-        largest, mean = _number(apart.max_abs, format.significant), _number(apart.mean_abs, format.significant)
+        largest, mean = _number(apart.max_abs, units.significant), _number(apart.mean_abs, units.significant)
     else:
-        largest = Cell(f"{format.count(apart.max_lsb)} LSB", value=apart.max_lsb)
-        mean = Cell(f"{format.significant(apart.mean_lsb)} LSB", value=apart.mean_lsb)
-    return largest, mean, _number(apart.agreement, format.percent)
+        largest = Cell(f"{units.count(apart.max_lsb)} LSB", value=apart.max_lsb)
+        mean = Cell(f"{units.significant(apart.mean_lsb)} LSB", value=apart.mean_lsb)
+    return largest, mean, _number(apart.agreement, units.percent)
 
 
 def baselines(beside: tuple[Versus, ...], unit: Unit) -> Grid:
@@ -290,19 +290,19 @@ def baselines(beside: tuple[Versus, ...], unit: Unit) -> Grid:
 def _baseline(baseline: FloatBaseline, unit: Unit) -> tuple[Cell, ...]:
     record = baseline.record
     timing, best, copies = summary(record.measurement), best_batch(record), end_to_end(record.measurement)
-    allowed = {None: format.ABSENT, True: "allowed", False: "not allowed"}[record.tensor_float_32]
+    allowed = {None: units.ABSENT, True: "allowed", False: "not allowed"}[record.tensor_float_32]
     return (
         Cell(baseline.name),
         Cell(machine(record.environment)),
         Cell(median_text(timing, unit), value=timing.median),
-        Cell(format.ABSENT) if copies is None else Cell(median_text(copies, unit), value=copies.median),
-        _number(summary(best).throughput, format.rate),
-        _number(best.batch, format.count),
-        Cell(format.ABSENT)
+        Cell(units.ABSENT) if copies is None else Cell(median_text(copies, unit), value=copies.median),
+        _number(summary(best).throughput, units.rate),
+        _number(best.batch, units.count),
+        Cell(units.ABSENT)
         if record.accuracy is None
-        else Cell(format.accuracy(record.accuracy), value=record.accuracy.value),
-        _number(record.peak_device_bytes, format.mib),
-        Cell(format.ABSENT if record.compiled_with is None else record.compiled_with),
+        else Cell(units.accuracy(record.accuracy), value=record.accuracy.value),
+        _number(record.peak_device_bytes, units.mib),
+        Cell(units.ABSENT if record.compiled_with is None else record.compiled_with),
         Cell(allowed),
     )
 
@@ -340,18 +340,18 @@ def _beside(one: Versus, notes: Notes) -> tuple[Cell, ...]:
     assert row.setting is not None
 
     def quotient(field: str, estimate: Estimate | None) -> Cell:
-        return Cell(format.ABSENT, notes.mark(found.absent[field])) if estimate is None else _estimate_cell(estimate)
+        return Cell(units.ABSENT, notes.mark(found.absent[field])) if estimate is None else _estimate_cell(estimate)
 
     if found.accuracy is None:
-        change = Cell(format.ABSENT, notes.mark(found.absent["accuracy"]))
+        change = Cell(units.ABSENT, notes.mark(found.absent["accuracy"]))
     else:
         change = Cell(
-            format.points_interval(found.accuracy.value, found.accuracy.low, found.accuracy.high),
+            units.points_interval(found.accuracy.value, found.accuracy.low, found.accuracy.high),
             () if found.accuracy.note is None else notes.mark(found.accuracy.note),
             value=found.accuracy.value,
         )
     return (
-        Cell(format.count(row.number), value=row.number),
+        Cell(units.count(row.number), value=row.number),
         Cell(row.name),
         Cell(f"{row.runtime or ''} [{setting(row.setting)}]"),
         Cell(one.baseline.name, () if found.here else notes.mark(one.baseline.elsewhere)),
@@ -360,8 +360,8 @@ def _beside(one: Versus, notes: Notes) -> tuple[Cell, ...]:
         quotient("throughput", found.throughput),
         quotient("throughput_with_copies", found.throughput_with_copies),
         change,
-        _number(found.images_per_s, format.rate),
-        _number(found.images_per_s_per_core, format.rate),
+        _number(found.images_per_s, units.rate),
+        _number(found.images_per_s_per_core, units.rate),
     )
 
 
@@ -384,24 +384,24 @@ def layers(errors: LayerErrors) -> Grid:
         (
             _number(layer.position, str),
             Cell(layer.operator),
-            Cell(format.decibels(layer.own_snr_db), value=_or_infinite(layer.own_snr_db)),
-            _number(layer.lost_db, format.decibels),
-            _number(layer.own_max_lsb, format.significant),
-            Cell(format.decibels(layer.snr_db), value=_or_infinite(layer.snr_db)),
-            _number(layer.max_lsb, format.significant),
-            _number(layer.at_low, format.percent),
-            _number(layer.at_high, format.percent),
-            _number(layer.clipped, format.percent),
+            Cell(units.decibels(layer.own_snr_db), value=_or_infinite(layer.own_snr_db)),
+            _number(layer.lost_db, units.decibels),
+            _number(layer.own_max_lsb, units.significant),
+            Cell(units.decibels(layer.snr_db), value=_or_infinite(layer.snr_db)),
+            _number(layer.max_lsb, units.significant),
+            _number(layer.at_low, units.percent),
+            _number(layer.at_high, units.percent),
+            _number(layer.clipped, units.percent),
             Cell("off", tone="bad") if layer.scale_is_off else Cell("fits", tone="good"),
         )
         for layer in errors.layers
     )
     return Grid(
-        caption=f"{errors.artifact} on {errors.runtime}, {format.counted(errors.images, 'image')} "
+        caption=f"{errors.artifact} on {errors.runtime}, {units.counted(errors.images, 'image')} "
         f"({errors.images_from}), worst layer first. Own: the layer alone, computed in float on its actual int8 "
         "inputs. Up to here: all "
-        f"layers to this one. Output against the {errors.reference}: {format.decibels(errors.weights_snr_db)} dB "
-        f"in float with the file's weights, {format.decibels(errors.output_snr_db)} dB in int8.",
+        f"layers to this one. Output against the {errors.reference}: {units.decibels(errors.weights_snr_db)} dB "
+        f"in float with the file's weights, {units.decibels(errors.output_snr_db)} dB in int8.",
         columns=columns,
         rows=rows,
     )
@@ -443,15 +443,15 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
                 Cell(parity.artifact),
                 Cell(parity.runtime),
                 Cell(parity.reference),
-                _number(apart.images, format.count),
-                _number(apart.max_abs, format.significant),
-                _number(apart.mean_abs, format.significant),
-                steps(apart.max_lsb, format.count),
-                steps(apart.mean_lsb, format.significant),
-                steps(apart.within_one_lsb, format.percent),
-                _number(apart.agreement, format.percent),
-                Cell(format.accuracy(parity.accuracy), value=parity.accuracy.value),
-                Cell(format.accuracy(parity.reference_accuracy), value=parity.reference_accuracy.value),
+                _number(apart.images, units.count),
+                _number(apart.max_abs, units.significant),
+                _number(apart.mean_abs, units.significant),
+                steps(apart.max_lsb, units.count),
+                steps(apart.mean_lsb, units.significant),
+                steps(apart.within_one_lsb, units.percent),
+                _number(apart.agreement, units.percent),
+                Cell(units.accuracy(parity.accuracy), value=parity.accuracy.value),
+                Cell(units.accuracy(parity.reference_accuracy), value=parity.reference_accuracy.value),
                 _number(apart.worst_image, str),
                 Cell(_tolerance(parity.tolerance, apart.span)),
                 _parity_cell(parity.violations, notes),
@@ -468,14 +468,14 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
 def _tolerance(tolerance: Tolerance, span: float) -> str:
     span = span or 1.0  # as verification does where all reference outputs are equal
     parts = [
-        f"same top class ≥ {format.percent(tolerance.agreement)} %",
-        f"accuracy drop ≤ {format.percent(tolerance.accuracy_drop)} points",
-        f"mean ≤ {format.significant(tolerance.mean_abs * span)}",
+        f"same top class ≥ {units.percent(tolerance.agreement)} %",
+        f"accuracy drop ≤ {units.percent(tolerance.accuracy_drop)} points",
+        f"mean ≤ {units.significant(tolerance.mean_abs * span)}",
     ]
     if tolerance.max_abs is not None:
-        parts.append(f"max ≤ {format.significant(tolerance.max_abs * span)}")
+        parts.append(f"max ≤ {units.significant(tolerance.max_abs * span)}")
     if tolerance.mean_lsb is not None:
-        parts.append(f"mean ≤ {format.significant(tolerance.mean_lsb)} LSB")
+        parts.append(f"mean ≤ {units.significant(tolerance.mean_lsb)} LSB")
     return ", ".join(parts)
 
 
@@ -500,7 +500,7 @@ def stages(report: Report) -> Grid:
             kind = stage.name.partition("-")[0].replace("outputs", "verify")
             kinds[kind] = kinds.get(kind, 0.0) + stage.seconds
     longest = sorted(kinds, key=lambda kind: -kinds[kind])
-    taken = [f"{kind} {format.duration(kinds[kind])}" for kind in longest]
+    taken = [f"{kind} {units.duration(kinds[kind])}" for kind in longest]
     again = sum(stage.reused for stage in report.stages)
     return Grid(
         caption="Stages of the run, longest first: " + ", ".join([*taken, *([f"{again} used again"] if again else [])]),
@@ -508,7 +508,7 @@ def stages(report: Report) -> Grid:
         rows=tuple(
             (
                 Cell(stage.name),
-                Cell(format.duration(stage.seconds), value=stage.seconds),
+                Cell(units.duration(stage.seconds), value=stage.seconds),
                 Cell("already there, used again" if stage.reused else "made in this run"),
             )
             for stage in ordered
@@ -521,7 +521,7 @@ def files(rows: tuple[Row, ...]) -> Grid:
     hashes: dict[tuple[str, str], Cell] = {}
     for row in rows:
         if row.sha256 is not None:
-            hashes.setdefault((row.name, row.sha256), _number(row.size_bytes, format.count))
+            hashes.setdefault((row.name, row.sha256), _number(row.size_bytes, units.count))
     return Grid(
         caption="The files behind the rows",
         columns=(Column("file"), Column("bytes", numeric=True), Column("SHA-256")),
@@ -537,11 +537,11 @@ def _parity_cell(violations: tuple[str, ...], notes: Notes) -> Cell:
 
 def _number(value: float | None, text: Callable[[Any], str], marks: tuple[str, ...] = ()) -> Cell:
     """A cell for a number, or for its absence."""
-    return Cell(format.ABSENT, marks) if value is None else Cell(text(value), marks, value=float(value))
+    return Cell(units.ABSENT, marks) if value is None else Cell(text(value), marks, value=float(value))
 
 
 def _time_cell(time: Estimate, unit: Unit) -> Cell:
-    return Cell(format.time_interval(time.value, time.low, time.high, unit), value=time.value)
+    return Cell(units.time_interval(time.value, time.low, time.high, unit), value=time.value)
 
 
 def _estimate_cell(estimate: Estimate, marks: tuple[str, ...] = ()) -> Cell:
@@ -552,19 +552,19 @@ def points_text(row: Row) -> str | None:
     """A row's accuracy minus that of float Keras, with its interval where the two are paired."""
     if row.accuracy_change is not None:
         change = row.accuracy_change
-        return format.points_interval(change.value, change.low, change.high)
-    return None if row.accuracy_points is None else format.points(row.accuracy_points)
+        return units.points_interval(change.value, change.low, change.high)
+    return None if row.accuracy_points is None else units.points(row.accuracy_points)
 
 
 def median_text(timing: Summary, unit: Unit) -> str:
     """A median with its interval, without the unit."""
-    return format.time_interval(timing.median, timing.low, timing.high, unit)
+    return units.time_interval(timing.median, timing.low, timing.high, unit)
 
 
 def estimate_text(estimate: Estimate) -> str:
     """A ratio with its interval."""
-    return format.ratio_interval(estimate.value, estimate.low, estimate.high)
+    return units.ratio_interval(estimate.value, estimate.low, estimate.high)
 
 
 def _milliseconds(seconds: float) -> str:
-    return format.time(seconds, format.MILLISECONDS)
+    return units.time(seconds, units.MILLISECONDS)

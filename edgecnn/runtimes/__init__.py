@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError
+from edgecnn.files import need_model
 from edgecnn.optional import require
 from edgecnn.records import RuntimeName, TensorSpec
 from edgecnn.registry import Registry
@@ -150,8 +151,7 @@ def open_session(
         MissingExtraError: the runtime is not installed.
     """
     chosen = runtime_for(path, runtime)
-    if not path.is_file():
-        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    need_model(path)
     session_class = getattr(importlib.import_module(chosen.module), chosen.session)
     require(chosen.package)
     confine(path.stat().st_size)  # what is loaded until here is ours
