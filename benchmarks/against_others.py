@@ -40,7 +40,7 @@ from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import SCHEMA_VERSION, Artifact, Measurement, Record, Report, Result, TensorSpec
-from edgecnn.report import format
+from edgecnn.report import units
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.worker import Worker
@@ -379,23 +379,23 @@ def overhead_s(report: Report) -> tuple[float, float]:
 def missed(report: Report) -> tuple[str, ...]:
     """What is beyond its bar, and unexplained."""
     found = [
-        f"{one.file}: our median is {format.ratio(one.ratio.value)} of {one.other}'s"
+        f"{one.file}: our median is {units.ratio(one.ratio.value)} of {one.other}'s"
         for one in agreements(report)
         if not one.agrees
     ]
     for what, cost in zip(("a sample", "a turn of the loop"), overhead_s(report), strict=True):
         if cost > OVERHEAD_BAR_S:
-            found.append(f"{what} costs {format.duration(cost)}")
+            found.append(f"{what} costs {units.duration(cost)}")
     return tuple(found)
 
 
 def table(report: Report, source: str) -> str:
     """The result as Markdown; ``source`` names the file it is from."""
     found = agreements(report)
-    unit = format.unit_for(float(np.median(one.ours.samples)) for one in found)
+    unit = units.unit_for(float(np.median(one.ours.samples)) for one in found)
     rows = []
     for one in found:
-        times = (format.time(float(np.median(way.samples)), unit) for way in (one.ours, one.theirs))
+        times = (units.time(float(np.median(way.samples)), unit) for way in (one.ours, one.theirs))
         rows.append((one.file, one.other, *times, _text(one.ratio), _text(one.like)))
     titles = (
         "file", "compared with", f"edgecnn, {unit.name}", f"the other, {unit.name}", "edgecnn ÷ the other [95 %]",
@@ -409,16 +409,16 @@ def table(report: Report, source: str) -> str:
     notes = (
         f"Like for like: edgecnn runs a .tflite in LiteRT's Interpreter, {TOOL} in CompiledModel, which is not the "
         "same to a small model; here edgecnn's loop is around CompiledModel, too. A call of ONNX Runtime takes "
-        f"{format.duration(call_s(report))} longer from Python than from C, measured with a model that copies one "
+        f"{units.duration(call_s(report))} longer from Python than from C, measured with a model that copies one "
         "number; here that is taken off.",
-        f"With a runtime that does nothing, a sample is {format.duration(per_sample)} and a turn of the loop takes "
-        f"{format.duration(per_turn)}.",
+        f"With a runtime that does nothing, a sample is {units.duration(per_sample)} and a turn of the loop takes "
+        f"{units.duration(per_turn)}.",
         f"Bars: our median, as it is or like for like, within {BAR:.0%} of the other's; a sample and a turn of the "
-        f"loop at most {format.duration(OVERHEAD_BAR_S)}. {verdict}",
+        f"loop at most {units.duration(OVERHEAD_BAR_S)}. {verdict}",
         f"Measured on {measured_on(report.environment, how)}. Every sample is in `{source}`.",
     )
     return "\n\n".join((grid(titles, rows, words=2), *notes))
 
 
 def _text(ratio: Estimate) -> str:
-    return str(format.ratio_interval(ratio.value, ratio.low, ratio.high))
+    return str(units.ratio_interval(ratio.value, ratio.low, ratio.high))

@@ -4,7 +4,7 @@ import io
 
 from edgecnn.optional import require
 from edgecnn.records import Report
-from edgecnn.report import format, rows
+from edgecnn.report import rows, units
 
 _COLOURS = {"litert": "#009e73", "onnxruntime": "#0072b2", "keras": "#8a8f98"}
 
@@ -15,7 +15,7 @@ def latency(report: Report) -> bytes:
     matplotlib.use("Agg")
     plt = require("matplotlib.pyplot")
     measured = [row for row in rows.table(report) if row.kind == "result" and row.timing is not None]
-    unit = format.unit_for(row.timing.median for row in measured)
+    unit = units.unit_for(row.timing.median for row in measured)
     style = {"svg.hashsalt": "edgecnn", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
     with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=(9, 0.36 * len(measured) + 1.1), layout="constrained")
@@ -25,7 +25,7 @@ def latency(report: Report) -> bytes:
             ratio = "" if row.time_to_float32 is None else f", ÷ float32 {row.time_to_float32.value:.2f}"
             accuracy = "" if row.accuracy is None else f", {100 * row.accuracy.value:.2f} %"
             axes.text(
-                value * 1.15, place, f"{format.time(row.timing.median, unit)} {unit.name}{ratio}{accuracy}", va="center"
+                value * 1.15, place, f"{units.time(row.timing.median, unit)} {unit.name}{ratio}{accuracy}", va="center"
             )
         axes.set_yticks(range(len(measured)), [f"{row.scheme} · {row.runtime}" for row in measured])
         axes.invert_yaxis()

@@ -2,7 +2,7 @@
 
 from benchmarks.markdown import grid, measured_on
 from edgecnn.records import Environment, Record
-from edgecnn.report import format
+from edgecnn.report import units
 
 
 class Fault(Record, frozen=True):
@@ -54,7 +54,7 @@ def table(fuzzed: Fuzzed, source: str) -> str:
     rows = []
     for name, outcome in fuzzed.readers.items():
         counts = (outcome.examples, outcome.read, outcome.refused, len(outcome.faults))
-        rows.append((name, *map(format.count, counts), f"{outcome.slowest_s:.1f}", f"{outcome.most_bytes / 1e6:.0f}"))
+        rows.append((name, *map(units.count, counts), f"{outcome.slowest_s:.1f}", f"{outcome.most_bytes / 1e6:.0f}"))
     titles = "reader", "examples", "read", "refused", "faults", "slowest, s", "most memory, MB"
     where = f"Run on {measured_on(fuzzed.environment)}; every fault is in `{source}`, with the number that repeats it."
     return f"{grid(titles, rows)}\n\n{where}"

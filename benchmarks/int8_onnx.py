@@ -45,7 +45,7 @@ from edgecnn.records import (
     Result,
     to_json,
 )
-from edgecnn.report import format
+from edgecnn.report import units
 from edgecnn.report.grid import Notes
 from edgecnn.tflite.graph import read_graph
 from edgecnn.tuning import tune
@@ -323,7 +323,7 @@ def missed(report: Report) -> tuple[str, ...]:
 
     def check(what: str, value: float, bar: float) -> None:
         if value > bar:
-            found.append(f"{what} is {format.ratio(value)}, at most {bar:g} is wanted")
+            found.append(f"{what} is {units.ratio(value)}, at most {bar:g} is wanted")
 
     reference_bar, mean_bar = time_bars(report)
     for model in models_of(report):
@@ -347,7 +347,7 @@ def missed(report: Report) -> tuple[str, ...]:
 def table(report: Report, source: str) -> str:
     """Times, ratios and sizes as Markdown tables, one row per model; ``source`` names the file of ``report``."""
     models, notes = models_of(report), Notes()
-    unit = format.unit_for(statistics.summary(measurement_of(report, model, TUNED)).median for model in models)
+    unit = units.unit_for(statistics.summary(measurement_of(report, model, TUNED)).median for model in models)
 
     def marked(text: str, *about: str) -> str:
         marks = notes.mark(*about)
@@ -356,15 +356,15 @@ def table(report: Report, source: str) -> str:
     def time(model: str, ending: str) -> str:
         row = row_of(report, model, ending)
         if isinstance(row, Failure):
-            return marked(format.ABSENT, f"{row.stage}: {row.error}: {row.reason}")
+            return marked(units.ABSENT, f"{row.stage}: {row.error}: {row.reason}")
         timing = statistics.summary(row.measurement)
-        text = str(format.time_interval(timing.median, timing.low, timing.high, unit))
+        text = str(units.time_interval(timing.median, timing.low, timing.high, unit))
         # what it means is enough here, or nearly every cell would have a note with its own numbers
         return marked(text, *(warning.rpartition(": ")[2] for warning in statistics.warnings(row.measurement)))
 
     def size(model: str, ending: str) -> str:
         row = row_of(report, model, ending)
-        return format.ABSENT if isinstance(row, Failure) else format.count(row.artifact.size_bytes)
+        return units.ABSENT if isinstance(row, Failure) else units.count(row.artifact.size_bytes)
 
     how = one_thread(report.environment)
     parts = [
@@ -377,7 +377,7 @@ def table(report: Report, source: str) -> str:
         grid(
             ("model", "int8-qat ÷ .tflite", "tuned ÷ float32"),
             [
-                (model, *(format.ratio(to_size(report, model, *pair)) for pair in ((UNTUNED, TFLITE), (TUNED, FLOAT))))
+                (model, *(units.ratio(to_size(report, model, *pair)) for pair in ((UNTUNED, TFLITE), (TUNED, FLOAT))))
                 for model in models
             ],
         ),
@@ -395,15 +395,15 @@ def _ratios(report: Report) -> tuple[str, ...]:
 
     def ratio(model: str, ending: str) -> str:
         if isinstance(row_of(report, model, ending), Failure):
-            return format.ABSENT
+            return units.ABSENT
         estimate = to_float(report, model, ending)
-        return str(format.ratio_interval(estimate.value, estimate.low, estimate.high))
+        return str(units.ratio_interval(estimate.value, estimate.low, estimate.high))
 
     return (
         "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
         _by_file(models, ratio),
-        f"Geometric mean of tuned ÷ float32 in ONNX Runtime over {format.counted(len(models), 'model')}: "
-        f"**{format.ratio(geometric_mean(report))}**.",
+        f"Geometric mean of tuned ÷ float32 in ONNX Runtime over {units.counted(len(models), 'model')}: "
+        f"**{units.ratio(geometric_mean(report))}**.",
     )
 
 
@@ -415,12 +415,12 @@ def _answers(report: Report) -> str:
         assert apart.max_lsb is not None
         cells = (
             parity.artifact,
-            format.count(apart.images),
-            format.percent(apart.agreement),
-            format.percent(apart.within_one_lsb),
-            format.count(apart.max_lsb),
-            format.percent(parity.accuracy.value),
-            format.percent(parity.reference_accuracy.value),
+            units.count(apart.images),
+            units.percent(apart.agreement),
+            units.percent(apart.within_one_lsb),
+            units.count(apart.max_lsb),
+            units.percent(parity.accuracy.value),
+            units.percent(parity.reference_accuracy.value),
         )
         rows.append(cells)
     titles = "file", "test images", "same top class, %", "within 1 LSB, %", "largest, LSB", "accuracy, %", ".tflite, %"
@@ -433,9 +433,9 @@ def _bars(report: Report) -> str:
         f"Bars: time of tuned ÷ float32 at most {reference_bar:g} for {REFERENCE}, {mean_bar:g} in the geometric mean, "
         f"{WORST_BAR:g} for every model; size of int8-qat .onnx at most {UNTUNED_SIZE_BAR:g} of the .tflite file's, "
         f"of the tuned one at most {TUNED_SIZE_BAR:g} of the float32 .onnx file's; for {REFERENCE} without tuning, "
-        f"the same top class on at least {format.percent(AGREEMENT_BAR)} % of the images and at least "
-        f"{format.percent(ONE_LSB_BAR)} % of the outputs within 1 LSB, with tuning an accuracy that differs by at most "
-        f"{format.percent(ACCURACY_BAR)} points. "
+        f"the same top class on at least {units.percent(AGREEMENT_BAR)} % of the images and at least "
+        f"{units.percent(ONE_LSB_BAR)} % of the outputs within 1 LSB, with tuning an accuracy that differs by at most "
+        f"{units.percent(ACCURACY_BAR)} points. "
     )
     return bars + ("Missed: " + "; ".join(found) + "." if (found := missed(report)) else "All are met.")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from edgecnn.records import Environment
-from edgecnn.report import format
+from edgecnn.report import units
 from edgecnn.report.grid import machine
 
 
@@ -20,7 +20,7 @@ def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -
 def measured_on(environment: Environment, how: str = "") -> str:
     """The machine with its number of cores, ``how`` it was used, in brackets, and the versions of all tools."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
-    cores = format.counted(environment.usable_cores, "core")
+    cores = units.counted(environment.usable_cores, "core")
     used = f" ({how})" if how else ""
     return f"{machine(environment)}, {cores}{used}, Python {environment.python}, {versions}"
 

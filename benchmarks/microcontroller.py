@@ -25,7 +25,7 @@ from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Environment, Record
-from edgecnn.report import format
+from edgecnn.report import units
 from edgecnn.tflite.graph import read_graph
 
 M4, M55, LEVEL = "cortex-m4", "cortex-m55", "-O2"
@@ -209,11 +209,11 @@ def missed(counts: Counts) -> tuple[str, ...]:
             ("bytes of arena", m4.arena, bar.arena),
         ):
             if limit is not None and value > limit:
-                found.append(f"{model}: {format.count(value)} {what}, at most {format.count(int(limit))} are wanted")
+                found.append(f"{model}: {units.count(value)} {what}, at most {units.count(int(limit))} are wanted")
     for row in counts.rows:
         if row.wrong_bytes:
             found.append(
-                f"{row.model} on {row.target} with {row.level}: {format.count(row.wrong_bytes)} bytes of the outputs "
+                f"{row.model} on {row.target} with {row.level}: {units.count(row.wrong_bytes)} bytes of the outputs "
                 "are not TFLite Micro's, none is allowed"
             )
     return tuple(found)
@@ -268,11 +268,11 @@ def _m4_cells(counts: Counts, model: str) -> tuple[str, ...]:
         _millions(row.instructions),
         _millions(bar.m4),
         _millions(reference.m4),
-        format.count(row.code),
+        units.count(row.code),
         _bytes(bar.code),
-        format.count(row.arena),
+        units.count(row.arena),
         _bytes(bar.arena),
-        format.count(row.arena + row.input + row.output),
+        units.count(row.arena + row.input + row.output),
         _bytes(reference.arena),
     )
 
@@ -283,9 +283,7 @@ def _by_level(counts: Counts) -> str:
     lines = []
     for model, target in places:
         rows = [row_of(counts, model, target, level) for level in levels]
-        cells = (
-            f"{_millions(row.instructions)} / {format.count(row.code)} / {format.count(row.stack)}" for row in rows
-        )
+        cells = (f"{_millions(row.instructions)} / {units.count(row.code)} / {units.count(row.stack)}" for row in rows)
         lines.append((model, target, *cells))
     return grid(("model", "target", *levels), lines, words=2)
 
@@ -300,8 +298,8 @@ def _verdict(counts: Counts) -> str:
 
 
 def _millions(number: float | None) -> str:
-    return format.ABSENT if number is None else format.significant(number / 1e6)
+    return units.ABSENT if number is None else units.significant(number / 1e6)
 
 
 def _bytes(number: int | None) -> str:
-    return format.ABSENT if number is None else format.count(number)
+    return units.ABSENT if number is None else units.count(number)

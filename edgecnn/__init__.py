@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from edgecnn.artifacts import load as load_artifact
     from edgecnn.bench import Candidate
     from edgecnn.bench.baseline import load_baseline, record_baseline
+    from edgecnn.config import RunConfig
     from edgecnn.data import DataSet
     from edgecnn.data import load as load_data
     from edgecnn.errors import EdgecnnError
     from edgecnn.formats import FORMATS, export
     from edgecnn.formats.source import Source
     from edgecnn.models import MODELS, build_model, load_model, save_model
-    from edgecnn.pipeline import RunConfig, run
+    from edgecnn.pipeline import run
     from edgecnn.quantization.qat import train_quantized
     from edgecnn.quantization.schemes import SCHEMES
     from edgecnn.report import write as write_report
@@ -34,7 +35,7 @@ _PUBLIC = {
     "Candidate": "edgecnn.bench:Candidate",
     "DataSet": "edgecnn.data:DataSet",
     "EdgecnnError": "edgecnn.errors:EdgecnnError",
-    "RunConfig": "edgecnn.pipeline:RunConfig",
+    "RunConfig": "edgecnn.config:RunConfig",
     "Source": "edgecnn.formats.source:Source",
     "build_model": "edgecnn.models:build_model",
     "export": "edgecnn.formats:export",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgecnn import onnx_verifier
 from edgecnn.errors import ArtifactError, RecordError
-from edgecnn.files import read_bytes, sha256_file
+from edgecnn.files import need_model, read_bytes, sha256_file
 from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_metadata, read_record
 from edgecnn.runtimes import open_session
@@ -27,8 +27,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
         RecordError: the sidecar is damaged.
         SessionError: there is no sidecar and the runtime refuses the file.
     """
-    if not path.is_file():
-        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    need_model(path)
     beside = sidecar(path)
     if not beside.is_file():
         return describe(path, runtime=runtime, batch=batch)

@@ -9,12 +9,13 @@ import msgspec
 
 from edgecnn.emulation import build, missing_tools, sources_of
 from edgecnn.emulation.processors import version_of
-from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError, UnknownNameError
-from edgecnn.files import read_bytes, sha256_bytes
+from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError
+from edgecnn.files import need_model, read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99.lower import lower, problems
 from edgecnn.formats.c99.program import Program
 from edgecnn.records import CORES, SCHEMA_VERSION, TargetCheck
+from edgecnn.registry import Registry
 from edgecnn.runtimes.tflm import arena_bytes
 from edgecnn.tflite.graph import Graph, Operator, Tensor, read_graph
 from edgecnn.tflite.micro import OPERATORS
@@ -38,6 +39,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A target with its budgets in bytes, ``None`` where there is none."""
 
     name: str
+    check: Callable[..., None]
     flash: int | None
     ram: int | None
 
@@ -59,13 +61,12 @@ def check(path: Path, target: str) -> TargetCheck:
         raise ArtifactError(
             f"{path} is no .tflite, which is what is checked; make one with: edgecnn export --schemes int8"
         )
-    if not path.is_file():
-        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    need_model(path)
     model = read_bytes(path)
     found = _Found(reasons=[], notes=[])
     graph = read_graph(model, path.name)
     try:
-        _TARGETS[asked.name](graph, model, asked, found)
+        asked.check(graph, model, asked, found)
     except (IndexError, KeyError) as error:  # an operator without the inputs or options that are its own
         raise ArtifactError(f"{path.name} is damaged: {type(error).__name__} {error} in its operators") from error
     return TargetCheck(
@@ -83,8 +84,7 @@ def check(path: Path, target: str) -> TargetCheck:
 
 def _asked(target: str) -> _Asked:
     name, _, text = target.partition(":")
-    if name not in _TARGETS:
-        raise UnknownNameError("target", name, _TARGETS)
+    rules = _TARGETS[name]
     budgets: dict[str, int] = {}
     for part in text.split(",") if text else ():
         read = re.fullmatch(r"(flash|ram)=(\d+)([km]?)", part.lower())
@@ -95,7 +95,7 @@ def _asked(target: str) -> _Asked:
         budgets[read[1]] = int(read[2]) * _UNITS[read[3]]
     if budgets and name not in CORES:
         raise ConfigError(f"{name} takes no budgets; give those to a core, as in cortex-m4:flash=256k,ram=64k")
-    return _Asked(name=name, flash=budgets.get("flash"), ram=budgets.get("ram"))
+    return _Asked(name=name, check=rules, flash=budgets.get("flash"), ram=budgets.get("ram"))
 
 
 # TensorFlow Lite for Microcontrollers
@@ -292,9 +292,6 @@ def _against_edgetpu(graph: Graph, operator: Operator) -> Iterator[str]:
             yield "reduces the batch"
 
 
-_TARGETS: dict[str, Callable[[Graph, bytes, _Asked, _Found], None]] = {
-    "tflm": _tflm,
-    "c99": _c99,
-    "edgetpu": _edgetpu,
-    **dict.fromkeys(CORES, _cortex),
-}
+_TARGETS: Registry[str, Callable[[Graph, bytes, _Asked, _Found], None]] = Registry(
+    "target", {"tflm": _tflm, "c99": _c99, "edgetpu": _edgetpu, **dict.fromkeys(CORES, _cortex)}
+)

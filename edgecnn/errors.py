@@ -20,7 +20,12 @@ EdgecnnError                 exit status 1: one clear line, no traceback
 └── BenchError               a measurement that cannot be made
 """
 
+from typing import TYPE_CHECKING
+
 from edgecnn.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class EdgecnnError(Exception):
@@ -41,12 +46,18 @@ class ConfigError(EdgecnnError):
     exit_status = 2
 
 
-class UnknownNameError(ConfigError):
-    """A name that is in none of the registries; the message lists the choices, and may say why there are no others."""
+_OTHERS = {
+    "model": "or give a .keras file",
+    "processor": "QEMU has no AVX-512 and no VNNI, so no processor with them can be emulated",
+}
 
-    def __init__(self, kind: str, name: str, choices: object, others: str = "") -> None:
-        listed = ", ".join(sorted(str(choice) for choice in choices))  # type: ignore[attr-defined]
-        super().__init__(f"unknown {kind} {name!r}; choose from: {listed}" + (f"; {others}" if others else ""))
+
+class UnknownNameError(ConfigError):
+    """A name that is none of the choices; the message lists them, and says what else there is or why there is not."""
+
+    def __init__(self, kind: str, name: object, choices: "Iterable[str]") -> None:
+        others = f"; {_OTHERS[kind]}" if kind in _OTHERS else ""
+        super().__init__(f"unknown {kind} {name!r}; choose from: {', '.join(sorted(choices))}{others}")
 
 
 class MissingExtraError(EdgecnnError):

@@ -17,7 +17,7 @@ from typing import IO
 
 import platformdirs
 
-from edgecnn.errors import OutputError
+from edgecnn.errors import ArtifactError, EdgecnnError, OutputError
 
 _LARGEST = 2**31 - 1  # bytes; neither a .tflite nor an .onnx file can be larger
 LOCK = ".edgecnn.lock"
@@ -43,6 +43,17 @@ def open_file(path: Path) -> BufferedReader:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def need_model(path: Path, error: type[EdgecnnError] = ArtifactError) -> None:
+    """Check that there is a model file at ``path``.
+
+    Raises:
+        ArtifactError: there is none; or an ``error`` of another class.
+    """
+    if not path.is_file():
+        advice = "" if path.suffix == ".keras" else ", or export one with: edgecnn export"
+        raise error(f"no model file at {path}; check the path{advice}")
 
 
 def read_bytes(path: Path, most: int = _LARGEST) -> bytes:

@@ -12,9 +12,11 @@ from typing import Any
 
 from edgecnn.arrays import BAD_ZIP
 from edgecnn.data import DataSet
-from edgecnn.errors import ModelError, OutputError, UnknownNameError, one_line
-from edgecnn.files import open_file, write_atomic
+from edgecnn.errors import ModelError, OutputError, one_line
+from edgecnn.files import need_model, open_file, write_atomic
 from edgecnn.optional import require
+from edgecnn.records import ModelName
+from edgecnn.registry import Registry
 
 # What is in a .keras file, and how many times its size it may unpack to; Keras does not compress.
 _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
@@ -108,9 +110,16 @@ def mobilenet_v2(input_shape: tuple[int, int, int] = (224, 224, 3), classes: int
     )
 
 
-MODELS: dict[str, Callable[..., Any]] = {
-    builder.__name__: builder for builder in (mnist_cnn, resnet8, ds_cnn, mobilenet_v1_025, mobilenet_v2)
-}
+MODELS: Registry[ModelName, Callable[..., Any]] = Registry(
+    "model",
+    {
+        "mnist_cnn": mnist_cnn,
+        "resnet8": resnet8,
+        "ds_cnn": ds_cnn,
+        "mobilenet_v1_025": mobilenet_v1_025,
+        "mobilenet_v2": mobilenet_v2,
+    },
+)
 
 
 def build_model(name: str, data: DataSet, seed: int) -> Any:
@@ -120,14 +129,13 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
         UnknownNameError: there is none; the message lists the choices.
         ModelError: the images are too small for the model.
     """
-    if name not in MODELS:
-        raise UnknownNameError("model", name, [*MODELS, "a .keras file"])
+    build = MODELS[name]
     keras = require("keras")
     # Keras numbers unnamed layers on from every model built before in this process; the file would tell.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     try:
-        return MODELS[name](data.input_shape, len(data.class_names))
+        return build(data.input_shape, len(data.class_names))
     except ValueError as error:
         raise ModelError(f"model {name} cannot take images of {data.input_shape}: {error}") from error
 
@@ -156,8 +164,7 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
 def _check_file(path: Path) -> None:
     if path.suffix != ".keras":
         raise ModelError(f"{path} does not end in .keras; save the model with model.save('name.keras') in Keras 3")
-    if not path.is_file():
-        raise ModelError(f"no model file at {path}; check the path")
+    need_model(path, ModelError)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

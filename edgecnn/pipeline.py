@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,29 +19,27 @@ from edgecnn.arrays import read_npy
 from edgecnn.bench import Candidate, bench
 from edgecnn.bench.baseline import load_baseline, shipped_baselines
 from edgecnn.bench.comparison import answers_of, check_fits
+from edgecnn.config import EPOCHS, RunConfig
 from edgecnn.data import DataSet, load
 from edgecnn.diagnosis.layers import layers
 from edgecnn.emulation.answers import FORMATS as RUN_THERE
 from edgecnn.emulation.answers import IMAGES, ready, run_on
-from edgecnn.emulation.processors import processor_named
 from edgecnn.errors import (
-    ConfigError,
     DataError,
     EdgecnnError,
     MissingExtraError,
     RecordError,
-    UnknownNameError,
     UnsupportedError,
 )
-from edgecnn.files import locked, make_folder, read_bytes, remove_leftovers, sha256_bytes, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, format_named, pairs, provenance_of
+from edgecnn.files import locked, make_folder, remove_leftovers, sha256_bytes, sha256_file, write_atomic
+from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task, infer, task_of
 from edgecnn.models import MODELS, architecture, architecture_of, build_model, check_model, load_model, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress, working
 from edgecnn.quantization import qat
-from edgecnn.quantization.schemes import SCHEMES, is_static_int8, scheme_named
+from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import (
     SCHEMA_VERSION,
     Answers,
@@ -50,9 +48,7 @@ from edgecnn.records import (
     BenchResults,
     Failure,
     FileAnswers,
-    Io,
     LayerErrors,
-    OnnxCpu,
     Parity,
     ProcessorAnswers,
     Record,
@@ -68,7 +64,7 @@ from edgecnn.records import (
 from edgecnn.report import write
 from edgecnn.runtimes import Float
 from edgecnn.training import train
-from edgecnn.tuning import DEFAULT_SECONDS, tune
+from edgecnn.tuning import tune
 from edgecnn.verify import (
     FAKE_QUANTIZED,
     FLOAT,
@@ -84,145 +80,7 @@ from edgecnn.verify import (
 
 log = logging.getLogger("edgecnn")
 
-_MOST_CONFIG_BYTES = 64 * 1024
-_MOST_LINE_BYTES = 4096
-_LARGE = 2**31
 _TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
-
-
-class RunConfig(Record, frozen=True):
-    """What a run does; the fields are the keys of the TOML file and, with dashes, the options of ``edgecnn run``.
-
-    Attributes:
-        model: name of a built-in model, or path of a .keras file.
-        data: name of a built-in data set, or path of a .npz file or a folder of images.
-        input_range: what 0 and 255 of uint8 images become at the model's input.
-        epochs: of float training; by default 5 for a built-in model, 0 (taken as trained) for a .keras file.
-        seed: of weights, order of images, and order of measurements.
-        batch_size: images per training step.
-        validation_split: share of the training images held out, 0…1.
-        learning_rate: of Adam in float training.
-        qat_epochs: of quantisation-aware training.
-        qat_learning_rate: of Adam in quantisation-aware training.
-        schemes: quantisation schemes to export.
-        formats: file formats to export to.
-        io: type of input and output of int8 files.
-        batch: "1", or "dynamic" for a free batch dimension.
-        calibration_images: training images that post-training quantisation looks at.
-        onnx_cpu: processors on which int8 .onnx files are right: "any", or "vnni" for files without the test that they
-            make at load, which are wrong on x86 without VNNI.
-        tune: whether to measure which operators of an int8 .onnx are left in float; without, all are int8.
-        tune_seconds: how long that may take for each int8 .onnx.
-        threads: numbers of threads to measure with.
-        seconds: how long each candidate is measured.
-        cold: in how many fresh processes, one after the other, that is done: as many cold starts.
-        baselines: JSON files written by ``edgecnn baseline``, for the same layers and shapes; without any, those that
-            come with edgecnn; ("none",) for none of them.
-        on: emulated processors to run the .tflite and .onnx files on.
-    """
-
-    model: str = "mnist_cnn"
-    data: str = "mnist"
-    input_range: tuple[float, float] = (0.0, 1.0)
-    epochs: int | None = None
-    seed: int = 0
-    batch_size: int = 64
-    validation_split: float = 0.1
-    learning_rate: float = 1e-3
-    qat_epochs: int = 2
-    qat_learning_rate: float = 1e-4
-    schemes: tuple[str, ...] = tuple(SCHEMES)
-    formats: tuple[str, ...] = tuple(FORMATS)
-    io: Io = "int8"
-    batch: Literal["1", "dynamic"] = "1"
-    calibration_images: int = 500
-    onnx_cpu: OnnxCpu = "any"
-    tune: bool = True
-    tune_seconds: float = DEFAULT_SECONDS
-    threads: tuple[int, ...] = (1,)
-    seconds: float = 2.0
-    cold: int = 5
-    baselines: tuple[str, ...] = ()
-    on: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.model not in MODELS and not _is_path(self.model):
-            raise UnknownNameError("model", self.model, [*MODELS, "a .keras file"])
-        for name in self.schemes:
-            scheme_named(name)
-        for name in self.formats:
-            format_named(name)
-        for name in self.on:
-            processor_named(name)
-        for field in ("io", "batch", "onnx_cpu"):
-            choices = _choices(field)
-            if getattr(self, field) not in choices:
-                raise UnknownNameError(field, getattr(self, field), choices)
-        if len(self.input_range) != 2:
-            raise ConfigError(f"input_range takes two numbers such as 0 and 1, got {len(self.input_range)}")
-        if not 0 <= self.seed < _LARGE:
-            raise ConfigError(f"seed must be 0 or more and below 2³¹, got {self.seed}")
-        positive = (
-            "batch_size",
-            "qat_epochs",
-            "calibration_images",
-            "seconds",
-            "cold",
-            "tune_seconds",
-            "learning_rate",
-            "qat_learning_rate",
-        )
-        for field in positive:
-            if not 0 < getattr(self, field) < _LARGE:
-                raise ConfigError(f"{field} must be positive and below 2³¹, got {getattr(self, field)}")
-        if self.epochs is not None and not 0 <= self.epochs < _LARGE:
-            raise ConfigError(f"epochs must be 0 or more and below 2³¹, got {self.epochs}")
-        if not 0 <= self.validation_split < 1:
-            raise ConfigError(f"validation_split must be at least 0 and below 1, got {self.validation_split}")
-        if not self.threads or not all(0 < number < _LARGE for number in self.threads):
-            raise ConfigError(f"threads must be one or more positive numbers below 2³¹, got {self.threads}")
-        if "none" in self.baselines and len(self.baselines) > 1:
-            raise ConfigError("baselines are files, or none; give one or the other")
-        if not self.schemes or not self.formats:
-            raise ConfigError("give at least one scheme and one format")
-
-
-def read_config(path: Path) -> RunConfig:
-    """Read a TOML file of ``RunConfig`` fields.
-
-    Raises:
-        ConfigError: no such file, one that is too large, no TOML, an unknown key, or a value of the wrong type.
-    """
-    try:
-        content = read_bytes(path, _MOST_CONFIG_BYTES)
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    # the parser's time and memory grow with the square of a dotted key, its calls with the depth of arrays
-    if max(map(len, content.splitlines()), default=0) > _MOST_LINE_BYTES:
-        raise ConfigError(f"{path} is not a valid configuration: a line may have {_MOST_LINE_BYTES:,} bytes at most")
-    try:
-        return msgspec.toml.decode(content, type=RunConfig)
-    except RecursionError as error:
-        raise ConfigError(f"{path} is not a valid configuration: it is nested too deeply") from error
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ConfigError(f"{path} is not a valid configuration: {error}{_help_with(str(error))}") from error
-
-
-def _help_with(error: str) -> str:
-    """What would have been right, where msgspec's message does not list it."""
-    if "unknown field" in error:
-        return f"; the keys are: {', '.join(RunConfig.__struct_fields__)}"
-    field = re.search(r"Invalid enum value .* at `\$\.(\w+)`", error)
-    return f"; choose from: {', '.join(_choices(field[1]))}" if field else ""
-
-
-def _choices(field: str) -> tuple[str, ...]:
-    return get_args(get_type_hints(RunConfig)[field])
-
-
-def _is_path(model: str) -> bool:
-    """Whether a model's name means a file: it has an ending or a separator."""
-    return Path(model).suffix != "" or Path(model).name != model
 
 
 def run(config: RunConfig, out: Path) -> Report:
@@ -237,7 +95,7 @@ def run(config: RunConfig, out: Path) -> Report:
     """
     work = make_folder(make_folder(out) / "work")
     with locked(work, wait=False):
-        return _Run(config, out).report()
+        return _Flow(config, out).report()
 
 
 class Stamp(Record, frozen=True):
@@ -248,7 +106,7 @@ class Stamp(Record, frozen=True):
     seconds: Seconds
 
 
-class _Run:
+class _Flow:
     """One run: its folder, its stages, and what they share."""
 
     def __init__(self, config: RunConfig, out: Path) -> None:
@@ -396,12 +254,12 @@ class _Run:
     def epochs(self) -> int:
         """Of float training; a .keras file is taken as trained unless told otherwise."""
         if self.config.epochs is None:
-            return 5 if self.config.model in MODELS else 0
+            return EPOCHS if self.config.model in MODELS else 0
         return self.config.epochs
 
     @property
     def wants_qat(self) -> bool:
-        return any(scheme_named(name).method == "qat" for name in self.config.schemes)
+        return any(SCHEMES[name].method == "qat" for name in self.config.schemes)
 
     @cached_property
     def test_images(self) -> Float:
@@ -509,7 +367,7 @@ class _Run:
 
     def tune(self) -> None:
         """work/tuning-….json: which operators of the int8 .onnx files stay in float on this machine."""
-        for scheme in map(scheme_named, self.config.schemes if self.config.tune else ()):
+        for scheme in (SCHEMES[name] for name in (self.config.schemes if self.config.tune else ())):
             missing = scheme.method == "qat" and not self.qat_weights.is_file()
             if not is_static_int8(scheme) or "onnx" not in self.config.formats or missing:
                 continue
@@ -530,7 +388,7 @@ class _Run:
         """Every scheme in every format; one that is unsupported, or fails, becomes a Failure."""
         config = self.config
         model_sha256 = sha256_file(self.model)
-        wanted = pairs([*map(format_named, config.formats)], [*map(scheme_named, config.schemes)])
+        wanted = pairs([FORMATS[name] for name in config.formats], [SCHEMES[name] for name in config.schemes])
         with progress("export", len(wanted)) as advance:
             for format, scheme in wanted:
                 advance(note=f"{scheme.name}.{format.ending}")
@@ -564,7 +422,7 @@ class _Run:
         references[FLOAT] = self.reference(FLOAT)
         self.warn_if_guessing(references[FLOAT])
         self.answers[sha256_file(self.model)] = answers_of(references[FLOAT].argmax(axis=1), self.data.test)
-        if any(scheme_named(artifact.scheme).method == "qat" for artifact in exported):
+        if any(SCHEMES[artifact.scheme].method == "qat" for artifact in exported):
             references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
         outputs, micro = self.outputs(exported)
         parities: list[Parity] = []
@@ -675,7 +533,7 @@ class _Run:
                 write_atomic(path, to_json(FileAnswers(rows=tuple(found))))
 
             inputs = {
-                **self.export_inputs(scheme_named(artifact.scheme)),
+                **self.export_inputs(SCHEMES[artifact.scheme]),
                 "artifact": artifact.sha256,
                 "images": IMAGES,
                 "processors": [each.key for each in self.processors],
@@ -691,7 +549,7 @@ class _Run:
     def layers(self, exported: list[Artifact]) -> Iterator[LayerErrors]:
         """work/layers-….json: the error of every int8 tensor inside the int8 .tflite files."""
         for artifact in exported:
-            scheme = scheme_named(artifact.scheme)
+            scheme = SCHEMES[artifact.scheme]
             if artifact.format != "tflite" or not is_static_int8(scheme):
                 continue
             file, path = self.artifacts / artifact.file, self.work / f"layers-{artifact.file}.json"

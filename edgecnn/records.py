@@ -27,9 +27,6 @@ from edgecnn.files import read_bytes
 
 SCHEMA_VERSION = 1
 
-CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
-"""The Cortex-M cores that C code is made, compiled and emulated for, as the compiler calls them."""
-
 MOST_BYTES = 256 * 1024**2
 """The largest JSON file that is read."""
 
@@ -37,6 +34,20 @@ _MOST_VALUES = 2**27  # of one tensor: half a gigabyte of float32
 
 _NUMBERS = re.compile(rb"\[\n\s*([-+.\deE,\s]+)\n\s*\]")  # no string holds a line break that is not escaped
 
+# Names that are chosen from, each list once: registries, settings and options of commands take them from here.
+SchemeName = Literal["float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat"]
+FormatName = Literal["tflite", "onnx", "c99"]
+RuntimeName = Literal["litert", "tflm", "onnxruntime", "c99", "keras", "fake"]
+ModelName = Literal["mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2"]
+ProcessorName = Literal["nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max"]
+CoreName = Literal["cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
+BareTarget = Literal[CoreName, "riscv32"]
+KitTarget = Literal["c99", "tflm", "arduino", "linux", CoreName]
+CORES = get_args(CoreName)
+"""The Cortex-M cores that C code is made, compiled and emulated for, as the compiler calls them."""
+
+Backend = Literal["tensorflow", "jax", "torch"]
+Device = Literal["auto", "cpu", "gpu"]
 Io = Literal["float32", "int8", "uint8"]
 OnnxCpu = Literal["any", "vnni"]
 R = TypeVar("R", bound="Record")
@@ -227,7 +238,7 @@ class Preprocessing(Record, frozen=True):
 class Scheme(Record, frozen=True):
     """A way to store weights and activations, and how it was reached."""
 
-    name: Name
+    name: SchemeName
     weights: Literal["float32", "float16", "int8"]
     activations: Literal["float32", "int8", "int16"]
     method: Literal["none", "ptq", "qat"]

@@ -30,7 +30,6 @@ from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.tflite.graph import Graph, read_graph
 from edgecnn.verify import SAME_INTEGERS
 
-DEFAULT_SECONDS = 20.0
 _BLOCK_S = 0.004
 _SCREENING, _CONFIRMING, _FINAL = 5, 15, 31
 # A placement must gain this much to be worth more float operators.
@@ -54,8 +53,8 @@ def tune(source: Source, scheme: Scheme, seconds: float) -> Tuning:
     return search(graph, float_model, source.calibration, seconds, source.onnx_cpu)
 
 
-def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None) -> dict[str, Tuning]:
-    """The tuning of each int8 scheme among ``schemes``: measured, or that of the tuned .onnx ``taken_from``.
+def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None, seconds: float) -> dict[str, Tuning]:
+    """The tuning of each int8 scheme among ``schemes``: measured for ``seconds``, or that of the .onnx ``taken_from``.
 
     Raises:
         ArtifactError: there is no such file, or it has changed since it was exported.
@@ -63,7 +62,7 @@ def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None) 
     """
     possible = [s for s in schemes if is_static_int8(s) and (s.method != "qat" or source.quantized is not None)]
     if taken_from is None:
-        return {scheme.name: tune(source, scheme, DEFAULT_SECONDS) for scheme in possible}
+        return {scheme.name: tune(source, scheme, seconds) for scheme in possible}
     provenance = artifacts.load(taken_from).provenance
     if provenance is None or provenance.tuning is None:
         raise ConfigError(f"{taken_from} was not tuned, so there is no choice of operators to take over")
@@ -95,7 +94,7 @@ class _Search:
     def __init__(self, graph: Graph, float_model: bytes, images: NDArray[np.float32], cpu: OnnxCpu = "any") -> None:
         self.graph = graph
         self.cpu = cpu
-        self.float = _Run(float_model, frozenset())
+        self.float = _BoundModel(float_model, frozenset())
         self.unsigned = True
         self.untuned = self.best = self.run(frozenset())
         self.seen = {self.best.in_float}
@@ -106,10 +105,10 @@ class _Search:
         self.untuned_right = self.right(self.untuned)
         self.state = ""
 
-    def run(self, in_float: frozenset[int]) -> "_Run":
+    def run(self, in_float: frozenset[int]) -> "_BoundModel":
         """A session with the operators at the positions ``in_float`` in float."""
         model = to_onnx(self.graph, "candidate", in_float, self.unsigned, self.cpu)
-        return _Run(model.SerializeToString(), in_float)
+        return _BoundModel(model.SerializeToString(), in_float)
 
     def candidates(self) -> Iterator[frozenset[int]]:
         """Placements one change away from the best: all of a kind, and windows from both ends inwards; then anew."""
@@ -154,12 +153,12 @@ class _Search:
             for other in in_float - {position}
         )
 
-    def right(self, candidate: "_Run") -> NDArray[np.bool_]:
+    def right(self, candidate: "_BoundModel") -> NDArray[np.bool_]:
         """For each image, whether the top class is that of the same weights without any rounding."""
         right: NDArray[np.bool_] = candidate.outputs(self.images).argmax(1) == self.expected
         return right
 
-    def agrees(self, candidate: "_Run") -> bool:
+    def agrees(self, candidate: "_BoundModel") -> bool:
         """Whether the candidate is as near to the answers without rounding as the int8 graph, within tolerance.
 
         As in verification, what chance explains (95 %) does not count: only images that one of the two gets right.
@@ -198,7 +197,7 @@ class _Search:
         )
 
 
-class _Run:
+class _BoundModel:
     """A model in a session of one thread, its input and output bound."""
 
     def __init__(self, model: bytes, in_float: frozenset[int]) -> None:
@@ -235,7 +234,7 @@ class _Run:
         return np.concatenate([self._session.run(None, {name: image[np.newaxis]})[0] for image in images])
 
 
-def _ratios(candidate: _Run, reference: _Run, blocks: int) -> list[float]:
+def _ratios(candidate: _BoundModel, reference: _BoundModel, blocks: int) -> list[float]:
     """Time of ``candidate`` over time of ``reference``, block by block, the two taking turns."""
     ratios = []
     for number in range(blocks):

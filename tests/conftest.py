@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgecnn.config import RunConfig
 from edgecnn.data import DataSet, load
 from edgecnn.files import sha256_file
 from edgecnn.formats import FORMATS, export, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.models import build_model, save_model
-from edgecnn.pipeline import RunConfig, run
+from edgecnn.pipeline import run
 from edgecnn.quantization import qat
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Artifact

@@ -13,11 +13,11 @@ from emulated import need
 
 from benchmarks import against_others, int8_onnx, microcontroller, registry
 from benchmarks.suite import read_suite
+from edgecnn.config import read_config
 from edgecnn.errors import ConfigError, RecordError
-from edgecnn.formats import format_named, pairs
+from edgecnn.formats import FORMATS, pairs
 from edgecnn.models import MODELS
-from edgecnn.pipeline import read_config
-from edgecnn.quantization.schemes import scheme_named
+from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Failure, Measurement, Parity, Report, Result, from_json, to_json
 from edgecnn.report import read
 
@@ -93,7 +93,9 @@ def test_results_are_reports_of_their_suite(path: Path) -> None:
         if isinstance(row, Result)
     }
     for threads in suite.threads:
-        for format, scheme in pairs([*map(format_named, suite.formats)], [*map(scheme_named, suite.schemes)]):
+        for format, scheme in pairs(
+            [*map(FORMATS.__getitem__, suite.formats)], [*map(SCHEMES.__getitem__, suite.schemes)]
+        ):
             if (scheme.name, format.name) != ("int16x8", "onnx"):  # ONNX Runtime has no such kernels
                 assert (scheme.name, format.ending, threads) in measured
     assert all(parity.violations == () for parity in report.parities)

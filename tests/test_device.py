@@ -518,7 +518,6 @@ def test_senseless_command_lines(bundle: Path, tmp_path: Path) -> None:
         return done.stderr
 
     assert "two ways to a device; give one" in refused(bundle, "--ssh", "a", "--adb")
-    assert "--aa measures a file on this machine" in refused(bundle, "--ssh", "a", "--aa")
     assert "a bundle is measured alone" in refused(bundle, bundle)
     assert "a bundle is measured alone" in refused("model.tflite", bundle)
     assert "brings its own test images" in refused(bundle, "--data", "mnist")
@@ -548,7 +547,7 @@ def test_a_baseline_of_another_model_is_told_before_anything_travels(
 def test_options_of_measuring_go_along() -> None:
     def forwarded(*arguments: str) -> list[str]:
         with cli.cli.commands["bench"].make_context("bench", list(arguments)):
-            return cli._forwarded()
+            return cli.bench._forwarded()
 
     assert forwarded("b.zip", "--ssh", "pi", "--out", "r.json", "--json", "--baseline", "b.json") == []
     given = ["--threads", "1,2", "--batch", "1,8", "--runtimes", "litert,onnxruntime", "--seconds", "0.5"]
@@ -583,7 +582,7 @@ def test_our_wheel_is_the_package_and_its_metadata(tmp_path: Path) -> None:
             name, digest, size = line.rsplit(",", 2)
             assert digest == f"sha256={wheels._digest(archive.read(name))}"
             assert int(size) == archive.getinfo(name).file_size
-    package = Path(cli.__file__).parent
+    package = Path(device.__file__).parents[1]
     code = [f"edgecnn/{path.relative_to(package)}" for path in package.rglob("*") if path.suffix in (".py", ".typed")]
     assert set(code) <= set(names)
     assert {f"edgecnn-0.1.0.dist-info/{name}" for name in ("METADATA", "WHEEL", "entry_points.txt")} <= set(names)

@@ -118,7 +118,7 @@ def test_what_has_no_reference_kernel_is_named_and_stood_in_for(workspace: Works
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ([("tflite", "float32")], "of scheme float32; --stages takes files of int8 and int8-qat"),
+        ([("tflite", "float32")], "of scheme float32; diagnose stages takes files of int8 and int8-qat"),
         ([("tflite", "int16x8")], "of scheme int16x8"),
         ([("onnx", "int8")], "lead through its .tflite"),
         ([("onnx", "int8-qat"), ("tflite", "int8")], "int8-qat .onnx lead through its .tflite"),
@@ -360,11 +360,11 @@ def test_layers_fit_in_100_columns_and_mark_what_is_off(workspace: Workspace) ->
 
 
 @pytest.fixture
-def verify_command(
+def diagnose(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     def run(*arguments: object) -> tuple[int, str, str]:
-        given = ["edgecnn", "verify", *arguments, "--model", workspace.model_file, "--qat", workspace.qat_file]
+        given = ["edgecnn", "diagnose", *arguments, "--model", workspace.model_file, "--qat", workspace.qat_file]
         monkeypatch.setattr(sys, "argv", list(map(str, [*given, "--data", workspace.data_file])))
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
@@ -374,31 +374,28 @@ def verify_command(
     return run
 
 
-def test_the_command(workspace: Workspace, verify_command: Any, tmp_path: Path) -> None:
+def test_the_command(workspace: Workspace, diagnose: Any, tmp_path: Path) -> None:
     tflite, onnx = workspace.path("tflite", "int8"), workspace.path("onnx", "int8")
-    status, out, err = verify_command("--stages", tflite, onnx)
+    status, out, err = diagnose("stages", tflite, onnx)
     assert status == 0
-    assert re.fullmatch(r"verify --stages: done in \d+\.\d s\n", err)
+    assert re.fullmatch(r"diagnose stages: done in \d+\.\d s\n", err)
     assert all(name in out for name in (FLOAT, REFERENCE, XNNPACK, ORT, "altogether", "1,000 test images"))
-    status, out, err = verify_command("--layers", tflite)
+    status, out, err = diagnose("layers", tflite)
     assert status == 0
     assert re.fullmatch(rf"layers of {tflite.name}: done in \d+\.\d s\n", err)
     assert all(word in out for word in ("CONV_2D", "SOFTMAX", "exact", "200 training images of digits"))
-    status, out, err = verify_command("--layers", tflite, "--json")
+    status, out, err = diagnose("layers", tflite, "--json")
     (errors,) = msgspec.convert(json.loads(out), list[LayerErrors])
     assert (status, errors.artifact) == (0, tflite.name)
-    status, _, err = verify_command("--layers", "--stages", tflite)
-    assert status == 2
-    assert err.startswith("edgecnn: --stages, --layers and --on")
 
 
 def test_the_command_ends_with_1_where_a_file_is_out_of_tolerance(
-    workspace: Workspace, verify_command: Any, tmp_path: Path
+    workspace: Workspace, diagnose: Any, tmp_path: Path
 ) -> None:
     model = workspace.path("tflite", "int8").read_bytes()
     path = tmp_path / "wrong.tflite"
     path.write_bytes(planted(model, len(read_graph(model, "x").operators) - 2, 0.2))
-    status, out, err = verify_command("--stages", path, "--json")
+    status, out, err = diagnose("stages", path, "--json")
     (found,) = msgspec.convert(json.loads(out), list[AccuracyPath])
     assert status == 1
     assert err.count("edgecnn: wrong.tflite against float Keras model") == len(found.parities[0].violations) > 0

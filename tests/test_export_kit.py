@@ -15,9 +15,9 @@ import pytest
 from conftest import Workspace
 
 from edgecnn.files import sha256_file
-from edgecnn.formats import export, format_named, provenance_of
+from edgecnn.formats import FORMATS, export, provenance_of
 from edgecnn.formats.source import Source
-from edgecnn.quantization.schemes import scheme_named
+from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import (
     Artifact,
     Companion,
@@ -72,7 +72,7 @@ def models(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> di
         source = Source(workspace.model, workspace.quantized, data.inputs(data.train.images[:100]), io, 1)
         folder = tmp_path_factory.mktemp(io)
         for name in PACKAGES:
-            format, scheme = format_named(name), scheme_named("int8")
+            format, scheme = FORMATS[name], SCHEMES["int8"]
             artifact = export(source, format=format, scheme=scheme, provenance=provenance, folder=folder)
             found[name, "int8", io] = folder / artifact.file
     return found

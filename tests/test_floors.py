@@ -29,8 +29,9 @@ FLOORS = (
     "data",
     "tflite",
     "arrays environment onnx_verifier progress temporary worker",
+    "config",
     "records",
-    "files optional processor",
+    "files optional processor registry",
     "errors quiet",
     "text",
 )

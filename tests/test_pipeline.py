@@ -22,13 +22,14 @@ from rich.console import Console
 
 from edgecnn import pipeline, verify
 from edgecnn.bench import statistics
-from edgecnn.cli import _status
+from edgecnn.cli.output import status
+from edgecnn.config import RunConfig
 from edgecnn.data import load
 from edgecnn.data.dataset import DataSet
 from edgecnn.errors import ConfigError, DataError, MissingExtraError, ModelError, OutputError, RecordError
 from edgecnn.files import sha256_file
 from edgecnn.models import mnist_cnn
-from edgecnn.pipeline import RunConfig, run
+from edgecnn.pipeline import run
 from edgecnn.records import Failure, History, Report, Result, Tolerance, from_json, to_json
 from edgecnn.report import show
 
@@ -77,7 +78,7 @@ def finished(undisturbed: tuple[Path, Report], tmp_path: Path) -> Path:
 def status_of(report: Report) -> int:
     """The exit status that the command ends with, its reasons on stderr."""
     with pytest.raises(SystemExit) as end:
-        _status(report, as_json=True)
+        status(report, as_json=True)
     return int(str(end.value.code))
 
 
@@ -260,7 +261,7 @@ def test_state_that_cannot_be_read_is_made_again(
 def test_leftovers_that_are_folders_are_removed(tmp_path: Path) -> None:
     leftover = tmp_path / "work" / ".edgecnn-0123456789ab-0123456789ab.partial"
     (leftover / "below").mkdir(parents=True)
-    pipeline._Run(RunConfig(), tmp_path)
+    pipeline._Flow(RunConfig(), tmp_path)
     assert not leftover.exists()
 
 
@@ -316,7 +317,7 @@ def test_what_others_keep_in_the_folder_stays(tmp_path: Path) -> None:
     for path in (*theirs, *ours):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    pipeline._Run(RunConfig(), tmp_path)
+    pipeline._Flow(RunConfig(), tmp_path)
     assert all(path.is_file() for path in theirs)
     assert not any(path.exists() for path in ours)
 
@@ -602,9 +603,9 @@ def test_other_models_have_no_baseline(digits: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.keras"
     narrow = mnist_cnn(classes=9)
     narrow.save(own)
-    assert pipeline._Run(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines == ()
+    assert pipeline._Flow(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines == ()
     mnist_cnn().save(own)
-    found = pipeline._Run(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines
+    found = pipeline._Flow(RunConfig(model=str(own), data=str(digits)), tmp_path / "out").baselines
     assert [baseline.backend for baseline in found] == ["jax", "torch"]
 
 

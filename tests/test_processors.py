@@ -17,6 +17,7 @@ import tools
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn import artifacts, cli
+from edgecnn.config import RunConfig, read_config
 from edgecnn.data import load
 from edgecnn.emulation import answers, install, processors
 from edgecnn.emulation.answers import Ready, ready, run_on, verify_on
@@ -24,7 +25,7 @@ from edgecnn.emulation.processors import PROCESSORS
 from edgecnn.errors import EmulationError, UnknownNameError
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.models import save_model
-from edgecnn.pipeline import RunConfig, read_config, run
+from edgecnn.pipeline import run
 from edgecnn.records import (
     EmulatedPython,
     Failure,
@@ -422,7 +423,6 @@ def test_senseless_command_lines(said: Said, blur: tuple[Path, Path, Path]) -> N
     path, model, data = blur
     given = ["verify", path, "--model", model, "--data", data]
     for more, says in (
-        (["--on", "haswell", "--layers"], "answer different questions"),
         (["--images", "5"], "--images is for --on"),
         (["--on", "avx512"], "QEMU has no AVX-512"),
         (["--on", "haswell", "--images", "0"], "0 is not in the range"),

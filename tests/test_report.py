@@ -55,7 +55,7 @@ from edgecnn.records import (
     Tolerance,
     to_json,
 )
-from edgecnn.report import csvfile, format, html, markdown, merge, read, show, show_answers, write
+from edgecnn.report import csvfile, html, markdown, merge, read, show, show_answers, units, write
 from edgecnn.report.grid import Notes
 from edgecnn.report.page import Page, page
 from edgecnn.report.rows import Setting, findings, table
@@ -1009,8 +1009,8 @@ def test_times_of_one_file_stand_in_one_row() -> None:
     assert grid is not None
     rows = {row[0].text: [cell.text for cell in row[2:]] for row in grid.rows}
     assert rows["int8.tflite"][0].startswith("25.0")
-    assert rows["int8.tflite"][2] != format.ABSENT
-    assert rows["int8.onnx"][0] == rows["int8.onnx"][2] == format.ABSENT
+    assert rows["int8.tflite"][2] != units.ABSENT
+    assert rows["int8.onnx"][0] == rows["int8.onnx"][2] == units.ABSENT
 
 
 def test_two_files_of_one_machine_are_told_apart(tmp_path: Path) -> None:
@@ -1090,35 +1090,35 @@ def test_odd_numbers_are_shown_all_the_same(report: Report, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (format.time(41.23e-6, format.MICROSECONDS), "41.2"),
-        (format.time(12_345e-6, format.MICROSECONDS), "12,345"),
-        (format.duration(0.4), "400 ms"),
-        (format.duration(0), "0 s"),
-        (format.duration(125.2), "2 min 5 s"),
-        (format.kib(25_600), "25.0"),
-        (format.points(-0.001), "0.00"),
-        (format.points(0.25), "+0.25"),
-        (format.time_interval(41.23e-6, 40.97e-6, 41.52e-6, format.MICROSECONDS), "41.2 [40.9, 41.6]"),
-        (format.time_interval(25e-6, 25e-6, 25e-6, format.MICROSECONDS), "25.0 [25.0, 25.0]"),
-        (format.time_interval(1e-3, 0, math.inf, format.MICROSECONDS), "1,000 [not known]"),
-        (format.ratio(1.0), "1.000"),
-        (format.ratio(0.00134), "0.00134"),
-        (format.ratio_interval(0.312, 0.298, 0.33), "0.312 [0.298, 0.330]"),
-        (format.ratio_interval(0.39991, 0.39972, 0.40001), "0.400 [0.399, 0.401]"),
-        (format.ratio_interval(1.0152, 1.0141, 1.0159), "1.015 [1.014, 1.016]"),
-        (format.ratio_interval(1.002, 1.0002, 1.004), "1.002 [1.000, 1.004]"),
-        (format.ratio_interval(33.41, 33.28, 33.66), "33.4 [33.2, 33.7]"),
-        (format.ratio_interval(2.0, 2.0, 2.0), "2.000"),
-        (format.ratio_interval(2.0, 0.0, math.inf), "2.000 [not known]"),
-        (format.points_interval(-0.1, -0.2412, 0.0388), "−0.10 [−0.25, +0.04]"),
-        (format.points_interval(0.0, 0.0, 0.0), "0.00"),
-        (format.decibels(None), "exact"),
-        (format.decibels(-3.21), "−3.2"),
-        (format.gigahertz((800_000_000, 3_600_000_000)), "0.80 to 3.60 GHz"),
-        (format.rate(24_272), "24,300"),
-        (format.significant(1.25e-4), "0.000125"),
-        (format.significant(2.5e-9), "2.50e-09"),
-        (format.counted(1, "thread"), "1 thread"),
+        (units.time(41.23e-6, units.MICROSECONDS), "41.2"),
+        (units.time(12_345e-6, units.MICROSECONDS), "12,345"),
+        (units.duration(0.4), "400 ms"),
+        (units.duration(0), "0 s"),
+        (units.duration(125.2), "2 min 5 s"),
+        (units.kib(25_600), "25.0"),
+        (units.points(-0.001), "0.00"),
+        (units.points(0.25), "+0.25"),
+        (units.time_interval(41.23e-6, 40.97e-6, 41.52e-6, units.MICROSECONDS), "41.2 [40.9, 41.6]"),
+        (units.time_interval(25e-6, 25e-6, 25e-6, units.MICROSECONDS), "25.0 [25.0, 25.0]"),
+        (units.time_interval(1e-3, 0, math.inf, units.MICROSECONDS), "1,000 [not known]"),
+        (units.ratio(1.0), "1.000"),
+        (units.ratio(0.00134), "0.00134"),
+        (units.ratio_interval(0.312, 0.298, 0.33), "0.312 [0.298, 0.330]"),
+        (units.ratio_interval(0.39991, 0.39972, 0.40001), "0.400 [0.399, 0.401]"),
+        (units.ratio_interval(1.0152, 1.0141, 1.0159), "1.015 [1.014, 1.016]"),
+        (units.ratio_interval(1.002, 1.0002, 1.004), "1.002 [1.000, 1.004]"),
+        (units.ratio_interval(33.41, 33.28, 33.66), "33.4 [33.2, 33.7]"),
+        (units.ratio_interval(2.0, 2.0, 2.0), "2.000"),
+        (units.ratio_interval(2.0, 0.0, math.inf), "2.000 [not known]"),
+        (units.points_interval(-0.1, -0.2412, 0.0388), "−0.10 [−0.25, +0.04]"),
+        (units.points_interval(0.0, 0.0, 0.0), "0.00"),
+        (units.decibels(None), "exact"),
+        (units.decibels(-3.21), "−3.2"),
+        (units.gigahertz((800_000_000, 3_600_000_000)), "0.80 to 3.60 GHz"),
+        (units.rate(24_272), "24,300"),
+        (units.significant(1.25e-4), "0.000125"),
+        (units.significant(2.5e-9), "2.50e-09"),
+        (units.counted(1, "thread"), "1 thread"),
     ],
 )
 def test_formats(text: str, expected: str) -> None:
@@ -1126,9 +1126,9 @@ def test_formats(text: str, expected: str) -> None:
 
 
 def test_one_unit_for_a_column() -> None:
-    assert format.unit_for([2e-3, 40e-6]) == format.MICROSECONDS
-    assert format.unit_for([2e-3, 0.9]) == format.MILLISECONDS
-    assert format.unit_for([2.0]) == format.SECONDS
+    assert units.unit_for([2e-3, 40e-6]) == units.MICROSECONDS
+    assert units.unit_for([2e-3, 0.9]) == units.MILLISECONDS
+    assert units.unit_for([2.0]) == units.SECONDS
 
 
 # Hostile names
@@ -1608,7 +1608,7 @@ def test_pointing_at_a_mark_shows_its_numbers(rich_path: Path, tmp_path: Path) -
     texts = [text for text, *_ in told]
     (row,) = [row for row in table(a_rich_report()) if row.name == "int8.tflite" and row.setting == HEADLINE]
     assert row.timing is not None
-    median = format.time_interval(row.timing.median, row.timing.low, row.timing.high, format.MICROSECONDS)
+    median = units.time_interval(row.timing.median, row.timing.low, row.timing.high, units.MICROSECONDS)
     start = f"{row.number}: int8.tflite on litert [cpu, 1 thread, batch 1]: "
     assert f"{start}98.71 [98.47, 98.91] %, {median} µs, on the Pareto front" in texts
     for what in (

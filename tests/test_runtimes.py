@@ -14,7 +14,7 @@ from edgecnn.errors import ArtifactError, EdgecnnError, SessionError, UnknownNam
 from edgecnn.formats import FORMATS, pairs
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Quantization, TensorSpec, to_json
-from edgecnn.runtimes import RUNTIMES, open_session, predict, runtime_for, runtime_named
+from edgecnn.runtimes import RUNTIMES, open_session, predict, runtime_for
 from edgecnn.runtimes.fake import FakeModel
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
@@ -45,7 +45,7 @@ def file_for(runtime: str, workspace: Any, folder: Path) -> Path:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_runtime_is_found_by_name_and_by_ending(name: str) -> None:
     runtime = RUNTIMES[name]
-    assert runtime_named(name) is runtime
+    assert RUNTIMES[name] is runtime
     path = Path(f"x.{runtime.format}")
     assert runtime_for(path, name) is runtime
     assert runtime_for(path).name == {"tflm": "litert"}.get(name, name)
@@ -60,7 +60,7 @@ def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(
         UnknownNameError, match="unknown runtime 'tensorrt'; choose from: c99, fake, keras, litert, onnx"
     ):
-        runtime_named("tensorrt")
+        RUNTIMES["tensorrt"]
     with pytest.raises(ArtifactError, match=r"give a file ending in \.tflite, \.onnx, \.c, \.keras$"):
         runtime_for(Path("model.pt"))
 

@@ -12,7 +12,7 @@ import pytest
 from edgecnn import artifacts
 from edgecnn.data import Split
 from edgecnn.errors import ExportError, QuantizationError, UnknownNameError, UnsupportedError
-from edgecnn.formats import FORMATS, export, format_named, pairs, provenance_of, tflite
+from edgecnn.formats import FORMATS, export, pairs, provenance_of, tflite
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, needs_calibration
 from edgecnn.records import Provenance, from_json
@@ -177,7 +177,7 @@ def test_onnx_has_no_int16_and_says_why(workspace: Any, tmp_path: Path) -> None:
 
 def test_an_unknown_format_lists_the_known() -> None:
     with pytest.raises(UnknownNameError, match="unknown format 'pb'; choose from: c99, onnx, tflite"):
-        format_named("pb")
+        FORMATS["pb"]
 
 
 def test_calibration_images_are_drawn_from_all_and_always_the_same(workspace: Any, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgecnn.errors import ArtifactError, ConfigError, SessionError, UnknownNameError
-from edgecnn.runtimes import runtime_named
+from edgecnn.runtimes import runtime_for
 from edgecnn.worker import WorkerError, confine, in_worker, isolated, more_time
 
 
@@ -46,7 +46,7 @@ def test_errors_of_ours_arrive_as_they_are() -> None:
         with pytest.raises(type(error), match=f"^{error}$"):
             isolated(_raises, error, doing="reading")
     with pytest.raises(UnknownNameError, match="unknown runtime 'x'; choose from: c99"):
-        isolated(runtime_named, "x", doing="looking")
+        isolated(runtime_for, Path(), "x", doing="looking")
 
 
 def test_an_error_that_is_none_of_ours_stays_one() -> None:

@@ -40,7 +40,7 @@ from edgecnn.records import (
 from edgecnn.runtimes import Float
 from edgecnn.worker import Worker, WorkerError
 
-__all__ = ["Candidate", "Interrupted", "Run", "Timeouts", "bench", "settings_of"]
+__all__ = ["Candidate", "CandidateRun", "Interrupted", "Timeouts", "bench", "settings_of"]
 
 _WARM_UP_S = 2.0
 # More say little about a block, and every sample is stored.
@@ -116,7 +116,7 @@ def bench(
         raise ConfigError("the earlier results come from a call with other candidates or settings")
     timeouts = timeouts or Timeouts()
     runs = [
-        Run(candidate, image, seconds / blocks, timeouts, None if earlier is None else earlier.rows[index])
+        CandidateRun(candidate, image, seconds / blocks, timeouts, None if earlier is None else earlier.rows[index])
         for index, candidate in enumerate(candidates)
     ]
     done = max((len(run.blocks) for run in runs), default=0)
@@ -169,7 +169,7 @@ def settings_of(
     return hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()
 
 
-def _part(runs: "Sequence[Run]", order: Sequence[tuple[int, ...]], advance: Advance) -> None:
+def _part(runs: "Sequence[CandidateRun]", order: Sequence[tuple[int, ...]], advance: Advance) -> None:
     """Rounds in ``order``, in one fresh process for each of ``runs``."""
     with ExitStack() as stack:
         for run in runs:  # Python starts in all of them at once, which is not measured, and is done before anything is
@@ -189,7 +189,7 @@ def _part(runs: "Sequence[Run]", order: Sequence[tuple[int, ...]], advance: Adva
             run.attempt(run.leave)
 
 
-class Run:
+class CandidateRun:
     """A candidate on its way to a row, measured in one worker after the other.
 
     Each goes through ``launch``, ``launched``, ``start``, ``block`` …, ``finish`` and ``leave``.

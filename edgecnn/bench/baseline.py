@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench import Candidate, Run, Timeouts, statistics
+from edgecnn.bench import Candidate, CandidateRun, Timeouts, statistics
 from edgecnn.bench.comparison import answers_of, images_per_s
 from edgecnn.bench.workbench import Opened, Workbench
 from edgecnn.data import DataSet
@@ -30,8 +31,10 @@ from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,
     Artifact,
+    Backend,
     Baseline,
     ColdStart,
+    Device,
     Environment,
     Measurement,
     Record,
@@ -44,7 +47,7 @@ from edgecnn.runtimes import Float, predict
 from edgecnn.runtimes.keras import KerasSession
 from edgecnn.worker import Worker, WorkerError
 
-BACKENDS = ("tensorflow", "jax", "torch")
+BACKENDS = get_args(Backend)
 """In the order in which ``auto`` looks for a GPU."""
 
 BATCHES = tuple(8**power for power in range(1, 8))
@@ -116,8 +119,8 @@ def record_baseline(
         MissingExtraError: Keras or the back end is not installed; the message says what is.
         BenchError: the model cannot be opened or run there, or takes other images; the message has the reason.
     """
-    if device not in ("auto", "cpu", "gpu"):
-        raise ConfigError(f"unknown device {device!r}; choose from: auto, cpu, gpu")
+    if device not in get_args(Device):
+        raise UnknownNameError("device", device, get_args(Device))
     check_is_keras(path)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds must be positive, got {seconds:g}")
@@ -164,7 +167,7 @@ def _recorded(
             size_bytes=path.stat().st_size,
         )
         candidate = Candidate(path=path, artifact=artifact, threads=0, device=model.device)
-        run = Run(candidate, image, seconds / _BLOCKS, Timeouts(), None)
+        run = CandidateRun(candidate, image, seconds / _BLOCKS, Timeouts(), None)
         first_s = worker.call("running the model once", _OPEN_S, Workbench.use, image, 1)
         run.go_on(worker, Opened("keras", ColdStart(import_s=model.import_s, load_s=model.load_s, first_s=first_s)))
         _measure(run, first, f"one image, 1 of {_PROCESSES}")
@@ -203,7 +206,7 @@ def _recorded(
     )
 
 
-def _measure(run: Run, blocks: int, doing: str) -> None:
+def _measure(run: CandidateRun, blocks: int, doing: str) -> None:
     """Measure ``blocks`` of ``run`` in the process it has started in."""
     with progress(doing, blocks) as advance:
         for _ in range(blocks):
@@ -227,7 +230,8 @@ def _sweep(
                 size = f"its images take {batch * image.nbytes / 1e9:.1f} GB, over the limit of 1 GiB"
                 return tuple(found), f"batch {batch} was not tried: {size}", peak
             advance(note=f"batch {batch}")
-            run = Run(msgspec.structs.replace(candidate, batch=batch), image, seconds / _SWEEP_BLOCKS, Timeouts(), None)
+            changed = msgspec.structs.replace(candidate, batch=batch)
+            run = CandidateRun(changed, image, seconds / _SWEEP_BLOCKS, Timeouts(), None)
             try:
                 first_s = worker.call("compiling", _OPEN_S, Workbench.use, image, batch)
                 run.go_on(worker, Opened("keras", ColdStart(import_s=0.0, load_s=first_s, first_s=first_s)))

@@ -35,7 +35,7 @@ from edgecnn.records import (
     read_record,
     to_json,
 )
-from edgecnn.runtimes import RUNTIMES, Float, runtime_named
+from edgecnn.runtimes import RUNTIMES, Float
 from edgecnn.verify import accuracy_of, reference_of
 from edgecnn.worker import Worker, WorkerError
 
@@ -103,8 +103,6 @@ def bench_files(
     for name, numbers in (("threads", threads), ("batches", batches)):
         if not numbers or min(numbers) < 1:
             raise ConfigError(f"{name} must be one or more positive numbers, got {list(numbers)}")
-    for name in runtimes:
-        runtime_named(name)
     recorded = tuple(load_baseline(path) for path in baselines)
     images = None if data is None else data.inputs(data.test.images)
     candidates: list[Candidate] = []

@@ -70,7 +70,7 @@ def layers(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
     """
     for path in paths:
         if path.suffix != ".tflite":
-            raise ConfigError(f"--layers reads .tflite files; {path.name} is none")
+            raise ConfigError(f"diagnose layers reads .tflite files; {path.name} is none")
     found = [artifacts.load(path) for path in paths]
     images = data.calibration(IMAGES)
     references = {FLOAT: reference_of(model, images)}

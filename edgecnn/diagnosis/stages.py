@@ -55,7 +55,7 @@ def stages(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
     if FAKE_QUANTIZED in wanted and qat_weights is None:
         raise ConfigError("the steps of an int8-qat file lead through quantisation-aware training: --qat")
     converted = [(artifact, path) for artifact, path in zip(found, paths, strict=True) if artifact.format == "tflite"]
-    with progress("verify --stages", len(wanted) + len(found) + len(converted)) as advance:
+    with progress("diagnose stages", len(wanted) + len(found) + len(converted)) as advance:
         advance(0, FLOAT)
         references = {FLOAT: reference_of(model, images)}
         advance()
@@ -125,12 +125,12 @@ def _check(found: Sequence[Artifact]) -> None:
     for artifact in found:
         if artifact.scheme not in SCHEMES or not is_static_int8(SCHEMES[artifact.scheme]):
             raise ConfigError(
-                f"{artifact.file} is of scheme {artifact.scheme}; --stages takes files of int8 and int8-qat"
+                f"{artifact.file} is of scheme {artifact.scheme}; diagnose stages takes files of int8 and int8-qat"
             )
     schemes = {kind: [a.scheme for a in found if a.format == kind] for kind in ("tflite", "onnx")}
     for kind, listed in schemes.items():
         if len(set(listed)) != len(listed):
-            raise ConfigError(f"--stages takes one .{kind} file of each scheme; got {', '.join(listed)}")
+            raise ConfigError(f"diagnose stages takes one .{kind} file of each scheme; got {', '.join(listed)}")
     for scheme in schemes["onnx"]:
         if scheme not in schemes["tflite"]:
             raise ConfigError(f"the steps to the {scheme} .onnx lead through its .tflite; give that file too")

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecnn.records import AccuracyPath, LayerError, LayerErrors
-from edgecnn.report import format as fmt
+from edgecnn.report import units
 from edgecnn.report.terminal import console_or
 
 _NO_ERROR = "exact"
@@ -16,7 +16,7 @@ def show_path(path: AccuracyPath, console: Console | None = None) -> None:
     """Print accuracy step by step, to stdout unless ``console`` says otherwise."""
     console = console_or(console)
     first, last = path.steps[0].accuracy, path.steps[-1].accuracy
-    console.print(Text(f"{path.artifact}, {fmt.count(first.total)} test images", style="bold"))
+    console.print(Text(f"{path.artifact}, {units.count(first.total)} test images", style="bold"))
     table = _table("step", "right", "accuracy % [95 %]", "points", "gained", "lost", "same top class %")
     notes = []
     for step in path.steps:
@@ -27,16 +27,16 @@ def show_path(path: AccuracyPath, console: Console | None = None) -> None:
         start = step.agree is None
         table.add_row(
             Text(step.name + mark),
-            fmt.count(step.accuracy.correct),
-            str(fmt.accuracy(step.accuracy)),
-            "" if start else fmt.points(step.change),
-            "" if start else fmt.count(step.gained),
-            "" if start else fmt.count(step.lost),
-            "" if step.agreement is None else fmt.percent(step.agreement),
+            units.count(step.accuracy.correct),
+            str(units.accuracy(step.accuracy)),
+            "" if start else units.points(step.change),
+            "" if start else units.count(step.gained),
+            "" if start else units.count(step.lost),
+            "" if step.agreement is None else units.percent(step.agreement),
         )
     net = last.correct - first.correct
-    gained, lost = fmt.count(max(net, 0)), fmt.count(max(-net, 0))
-    table.add_row("altogether, net", "", "", fmt.points(100 * net / first.total), gained, lost, "")
+    gained, lost = units.count(max(net, 0)), units.count(max(-net, 0))
+    table.add_row("altogether, net", "", "", units.points(100 * net / first.total), gained, lost, "")
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(Text(f"({number}) {note}"))
@@ -51,26 +51,26 @@ def show_layers(errors: LayerErrors, console: Console | None = None) -> None:
             f"Compared: int8 values of {errors.runtime} with the same graph in float (same integer weights). own: "
             "the layer alone, in float on its actual int8 inputs; sum: all layers up to it. lost: own error above "
             "rounding to 255 steps over the layer's values, ! from "
-            f"{fmt.significant(LayerError.OFF_DB, 1)} dB: the scale is too wide or clips; these come first. "
+            f"{units.significant(LayerError.OFF_DB, 1)} dB: the scale is too wide or clips; these come first. "
             "low, high: values at the ends of the integers (a relu's zeros are its low end); cut: beyond them.",
             style="italic",
         )
     )
     table = _table("#", "operator", "own dB", "lost dB", "LSB", "sum dB", "LSB", "error", "low %", "high %", "cut %")
     for layer in errors.layers:
-        lost = "" if layer.lost_db is None else fmt.significant(layer.lost_db, 2)
+        lost = "" if layer.lost_db is None else units.significant(layer.lost_db, 2)
         table.add_row(
             "" if layer.position is None else str(layer.position),
             Text(layer.operator),
             _decibels(layer.own_snr_db),
             lost + "!" if layer.scale_is_off else lost,
-            fmt.significant(layer.own_max_lsb),
+            units.significant(layer.own_max_lsb),
             _decibels(layer.snr_db),
-            fmt.significant(layer.max_lsb),
-            fmt.significant(layer.max_abs),
-            fmt.percent(layer.at_low),
-            fmt.percent(layer.at_high),
-            fmt.percent(layer.clipped),
+            units.significant(layer.max_lsb),
+            units.significant(layer.max_abs),
+            units.percent(layer.at_low),
+            units.percent(layer.at_high),
+            units.percent(layer.clipped),
             style="bold red" if layer.scale_is_off else "",
         )
     console.print(table)
@@ -83,7 +83,7 @@ def show_layers(errors: LayerErrors, console: Console | None = None) -> None:
 
 
 def _decibels(value: float | None) -> str:
-    return _NO_ERROR if value is None else fmt.significant(value)
+    return _NO_ERROR if value is None else units.significant(value)
 
 
 def _table(*columns: str) -> Table:

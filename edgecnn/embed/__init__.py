@@ -9,9 +9,10 @@ import msgspec
 
 from edgecnn.embed import arduino, c99, cortex_m, linux, tflm
 from edgecnn.embed.content import Content
-from edgecnn.errors import ArtifactError, OutputError, RecordError, UnknownNameError
-from edgecnn.files import sha256_bytes, sha256_file, write_folder
-from edgecnn.records import CORES, SCHEMA_VERSION, Kit, read_record, to_json
+from edgecnn.errors import ArtifactError, OutputError, RecordError
+from edgecnn.files import need_model, sha256_bytes, sha256_file, write_folder
+from edgecnn.records import CORES, SCHEMA_VERSION, Kit, KitTarget, read_record, to_json
+from edgecnn.registry import Registry
 
 KIT_FILE = "kit.json"
 _BUILD = "build"
@@ -21,21 +22,20 @@ _TOOLS = ("edgecnn", "ai-edge-litert", "onnxruntime", "tflite-micro")
 class Target(msgspec.Struct, frozen=True):
     """A target: what files it takes, by ending, and what makes its content of a file and a data set (or None)."""
 
-    name: str
+    name: KitTarget
     formats: tuple[str, ...]
     make: Callable[[Path, str | None], Content]
 
 
-TARGETS: dict[str, Target] = {
-    target.name: target
-    for target in (
-        Target("c99", ("tflite",), c99.make),
-        Target("tflm", ("tflite",), tflm.make),
-        Target("arduino", ("tflite",), arduino.make),
-        Target("linux", ("tflite", "onnx"), linux.make),
-        *(Target(core, ("tflite",), partial(cortex_m.make, core)) for core in CORES),
-    )
-}
+_TARGETS = (
+    Target("c99", ("tflite",), c99.make),
+    Target("tflm", ("tflite",), tflm.make),
+    Target("arduino", ("tflite",), arduino.make),
+    Target("linux", ("tflite", "onnx"), linux.make),
+    *(Target(core, ("tflite",), partial(cortex_m.make, core)) for core in CORES),
+)
+
+TARGETS: Registry[KitTarget, Target] = Registry("target", {target.name: target for target in _TARGETS})
 
 
 def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
@@ -53,11 +53,8 @@ def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
         SessionError: a runtime refuses the model.
         OutputError: ``out`` holds something else than a former kit, or cannot be written.
     """
-    if target not in TARGETS:
-        raise UnknownNameError("target", target, TARGETS)
     chosen = TARGETS[target]
-    if not model.is_file():
-        raise ArtifactError(f"no model file at {model}; check the path, or export one with: edgecnn export")
+    need_model(model)
     if model.suffix[1:] not in chosen.formats:
         endings = " or ".join(f".{format}" for format in chosen.formats)
         raise ArtifactError(f"{model} is no exported model for {target}; give a file ending in {endings}")

@@ -16,7 +16,7 @@ from edgecnn import artifacts, verify
 from edgecnn.arrays import read_npy
 from edgecnn.data import DataSet
 from edgecnn.emulation.install import ENVIRONMENT, Interpreter, gist, interpreter_for, system_for, versions_here
-from edgecnn.emulation.processors import Emulator, Processor, emulator_for, processor_named
+from edgecnn.emulation.processors import PROCESSORS, Emulator, Processor, emulator_for
 from edgecnn.emulation.runner import EMPTY
 from edgecnn.environment import usable_cores
 from edgecnn.errors import EdgecnnError, EmulationError, UnsupportedError
@@ -63,7 +63,7 @@ def ready(names: Sequence[str]) -> list[Ready]:
         UnknownNameError: there is no such processor.
         EmulationError: QEMU or the Python for one of them is missing; says how to get it.
     """
-    processors = [processor_named(name) for name in dict.fromkeys(names)]
+    processors = [PROCESSORS[name] for name in dict.fromkeys(names)]
     return [Ready(each, emulator_for(each.machine), interpreter_for(each)) for each in processors]
 
 

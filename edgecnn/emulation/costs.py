@@ -10,7 +10,7 @@ import numpy as np
 from edgecnn import artifacts
 from edgecnn.emulation.machine import BARE, LEVELS, Sources, build, count, generate, tool_versions
 from edgecnn.errors import ArtifactError, EdgecnnError, EmulationError, UnknownNameError, UnsupportedError
-from edgecnn.files import read_bytes, sha256_file
+from edgecnn.files import need_model, read_bytes, sha256_file
 from edgecnn.formats.c99 import identifier
 from edgecnn.progress import progress
 from edgecnn.records import Emulated, Failure
@@ -80,8 +80,7 @@ def _sources(path: Path) -> tuple[Sources, int]:
     """
     if path.suffix not in (".tflite", ".c"):
         raise _NotInt8Error(f"{path.name} is not compiled; of .tflite and .c files, instructions are counted")
-    if not path.is_file():
-        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    need_model(path)
     if artifacts.sidecar(path).is_file():
         artifacts.load(path)  # checks the hashes
     return _own(path) if path.suffix == ".c" else _generated(path)

@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -21,12 +22,12 @@ from edgecnn.emulation.processors import version_of
 from edgecnn.errors import EmulationError, FitError, UnknownNameError
 from edgecnn.files import kits_folder
 from edgecnn.formats import c99
-from edgecnn.records import CORES
+from edgecnn.records import BareTarget
 from edgecnn.tflite.graph import Graph
 
 Int8 = NDArray[np.int8]
 
-BARE = (*CORES, "riscv32")
+BARE = get_args(BareTarget)
 """Bare machines, which instructions are counted on."""
 
 TARGETS = (*BARE, "aarch64", "armhf", "powerpc", "host")

@@ -6,9 +6,9 @@ import subprocess
 
 import msgspec
 
-from edgecnn.errors import EmulationError, UnknownNameError
-
-NOT_EMULATED = "QEMU has no AVX-512 and no VNNI, so no processor with them can be emulated"
+from edgecnn.errors import EmulationError
+from edgecnn.records import ProcessorName
+from edgecnn.registry import Registry
 
 _LIMIT_S = 60.0
 _QEMU = (7, 2)  # the first that has AVX2: one before it would run the SSE kernels as "haswell"
@@ -21,37 +21,38 @@ class Processor(msgspec.Struct, frozen=True, kw_only=True):
     processor identifies itself with: libraries read it from /proc/cpuinfo and choose kernels by it.
     """
 
-    name: str
+    name: ProcessorName
     stands_for: str
     machine: str
     cpu: str
     midr: int | None = None
 
 
-PROCESSORS: dict[str, Processor] = {
-    processor.name: processor
-    for processor in (
-        Processor(name="nehalem", stands_for="x86 with SSE4.2, from 2008", machine="x86_64", cpu="Nehalem"),
-        Processor(name="haswell", stands_for="x86 with AVX2, from 2013", machine="x86_64", cpu="Haswell"),
-        Processor(name="cortex-a53", stands_for="Raspberry Pi 3", machine="aarch64", cpu="cortex-a53", midr=0x410FD034),
-        Processor(name="cortex-a72", stands_for="Raspberry Pi 4", machine="aarch64", cpu="cortex-a72", midr=0x410FD083),
-        Processor(
-            name="cortex-a76",
-            stands_for="Raspberry Pi 5, with dot products",
-            machine="aarch64",
-            cpu="cortex-a76",
-            midr=0x414FD0B1,
-        ),
-        Processor(
-            name="arm-max",
-            stands_for="Arm with i8mm and all other extensions that QEMU has, but for SME",
-            machine="aarch64",
-            # with QEMU 7.2's SME the int8 convolutions of XNNPACK answer nonsense; without, they are right
-            cpu="max,sme=off",
-            midr=0x000F0510,
-        ),
-    )
-}
+_PROCESSORS = (
+    Processor(name="nehalem", stands_for="x86 with SSE4.2, from 2008", machine="x86_64", cpu="Nehalem"),
+    Processor(name="haswell", stands_for="x86 with AVX2, from 2013", machine="x86_64", cpu="Haswell"),
+    Processor(name="cortex-a53", stands_for="Raspberry Pi 3", machine="aarch64", cpu="cortex-a53", midr=0x410FD034),
+    Processor(name="cortex-a72", stands_for="Raspberry Pi 4", machine="aarch64", cpu="cortex-a72", midr=0x410FD083),
+    Processor(
+        name="cortex-a76",
+        stands_for="Raspberry Pi 5, with dot products",
+        machine="aarch64",
+        cpu="cortex-a76",
+        midr=0x414FD0B1,
+    ),
+    Processor(
+        name="arm-max",
+        stands_for="Arm with i8mm and all other extensions that QEMU has, but for SME",
+        machine="aarch64",
+        # with QEMU 7.2's SME the int8 convolutions of XNNPACK answer nonsense; without, they are right
+        cpu="max,sme=off",
+        midr=0x000F0510,
+    ),
+)
+
+PROCESSORS: Registry[ProcessorName, Processor] = Registry(
+    "processor", {processor.name: processor for processor in _PROCESSORS}
+)
 
 
 class Emulator(msgspec.Struct, frozen=True):
@@ -59,17 +60,6 @@ class Emulator(msgspec.Struct, frozen=True):
 
     program: str
     version: str
-
-
-def processor_named(name: str) -> Processor:
-    """The processor called ``name``.
-
-    Raises:
-        UnknownNameError: there is none; the message lists the choices, and says what cannot be emulated.
-    """
-    if name not in PROCESSORS:
-        raise UnknownNameError("processor", name, PROCESSORS, NOT_EMULATED)
-    return PROCESSORS[name]
 
 
 def emulator_for(machine: str) -> Emulator:

@@ -9,13 +9,13 @@ import msgspec
 
 from edgecnn import artifacts
 from edgecnn.data import DataSet
-from edgecnn.errors import UnknownNameError
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.formats import c99, onnx, tflite
 from edgecnn.formats.source import Source
 from edgecnn.models import architecture
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
-from edgecnn.records import Artifact, Provenance, Scheme, to_json
+from edgecnn.records import Artifact, FormatName, Provenance, Scheme, to_json
+from edgecnn.registry import Registry
 
 TOOLS = ("edgecnn", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx")
 """What a converted file depends on."""
@@ -28,7 +28,7 @@ class Format(msgspec.Struct, frozen=True):
     and nothing else.
     """
 
-    name: str
+    name: FormatName
     convert: Callable[[Source, Scheme], bytes]
     with_provenance: Callable[[bytes, Provenance], bytes]
     ending: str
@@ -36,25 +36,13 @@ class Format(msgspec.Struct, frozen=True):
     only_int8: bool = False
 
 
-FORMATS: dict[str, Format] = {
-    format.name: format
-    for format in (
-        Format("tflite", tflite.convert, tflite.with_provenance, "tflite"),
-        Format("onnx", onnx.convert, onnx.with_provenance, "onnx"),
-        Format("c99", c99.convert, c99.with_provenance, "c", {"h": c99.header}, only_int8=True),
-    )
-}
+_FORMATS = (
+    Format("tflite", tflite.convert, tflite.with_provenance, "tflite"),
+    Format("onnx", onnx.convert, onnx.with_provenance, "onnx"),
+    Format("c99", c99.convert, c99.with_provenance, "c", {"h": c99.header}, only_int8=True),
+)
 
-
-def format_named(name: str) -> Format:
-    """The format called ``name``.
-
-    Raises:
-        UnknownNameError: there is none; the message lists the choices.
-    """
-    if name not in FORMATS:
-        raise UnknownNameError("format", name, FORMATS)
-    return FORMATS[name]
+FORMATS: Registry[FormatName, Format] = Registry("format", {format.name: format for format in _FORMATS})
 
 
 def pairs(formats: Sequence[Format], schemes: Sequence[Scheme]) -> list[tuple[Format, Scheme]]:

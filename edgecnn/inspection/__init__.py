@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgecnn.environment import environment
 from edgecnn.errors import ArtifactError
-from edgecnn.files import sha256_file
+from edgecnn.files import need_model, sha256_file
 from edgecnn.inspection.common import shares
 from edgecnn.inspection.onnx_file import read as read_onnx
 from edgecnn.inspection.tflite_file import read as read_tflite
@@ -33,8 +33,7 @@ def inspect(path: Path, shape: tuple[int, ...] | None = None) -> Inspection:
     format = runtime_for(path).format
     if format not in _READERS:
         raise ArtifactError(f"{path} cannot be inspected; give a file ending in .onnx or .tflite")
-    if not path.is_file():
-        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    need_model(path)
     return isolated(_inspected, path, format, shape, doing=f"running {path.name}")
 
 

@@ -29,7 +29,7 @@ from edgecnn.inspection.portable import Wiring, saturating, without_constant_ifs
 from edgecnn.onnx_verifier import verify
 from edgecnn.optional import require
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
-from edgecnn.report import format as fmt
+from edgecnn.report import units
 from edgecnn.runtimes.ort import open_model
 from edgecnn.worker import confine
 
@@ -474,7 +474,7 @@ def _notes(nodes: tuple[InspectedNode, ...], run_seconds: tuple[float, ...], bra
     profiled = sum(node.seconds or 0.0 for node in nodes)
     return (
         *(f"{part[0].upper()}{part[1:]}." for part in gone),
-        f"A run takes {fmt.duration(median(run_seconds))}, and its nodes {fmt.duration(profiled)} in the profiler, "
+        f"A run takes {units.duration(median(run_seconds))}, and its nodes {units.duration(profiled)} in the profiler, "
         "which counts whole microseconds and adds some to each node: shares of small nodes are too high.",
         "Precision is that of the kernel's input as the profiler tells it.",
     )

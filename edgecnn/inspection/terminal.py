@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecnn.records import InspectedNode, InspectedTensor, Inspection
-from edgecnn.report import format as fmt
+from edgecnn.report import units
 from edgecnn.report.terminal import WIDTH, console_or
 
 _STYLES = {"int8": "green", "int16": "yellow", "hybrid": "yellow", "float": "bold red", "conversion": "italic"}
@@ -36,16 +36,16 @@ def show(inspection: Inspection, console: Console | None = None) -> None:
 def totals(inspection: Inspection) -> tuple[str, ...]:
     """Three lines: ``2,528,000 MACs: 100 % int8``, the parameters and sizes, the time of a run."""
     return (
-        f"{fmt.count(inspection.macs)} MACs{_shares(inspection.mac_shares)}",
-        f"{fmt.count(inspection.parameters)} parameters in {fmt.kib(inspection.weight_bytes)} KiB; "
-        f"the file has {fmt.kib(inspection.size_bytes)} KiB",
-        f"{fmt.duration(median(inspection.run_seconds))} a run{_shares(inspection.time_shares)}",
+        f"{units.count(inspection.macs)} MACs{_shares(inspection.mac_shares)}",
+        f"{units.count(inspection.parameters)} parameters in {units.kib(inspection.weight_bytes)} KiB; "
+        f"the file has {units.kib(inspection.size_bytes)} KiB",
+        f"{units.duration(median(inspection.run_seconds))} a run{_shares(inspection.time_shares)}",
     )
 
 
 def _shares(shares: dict[str, float]) -> str:
     ordered = sorted(shares.items(), key=lambda item: -item[1])
-    listed = ", ".join(f"{fmt.significant(share * 100)} % {precision}" for precision, share in ordered)
+    listed = ", ".join(f"{units.significant(share * 100)} % {precision}" for precision, share in ordered)
     return f": {listed}" if listed else ""
 
 
@@ -75,15 +75,15 @@ def _table(inspection: Inspection) -> Table:
             "" if output is None else _output(output),
             "" if output is None else _steps(output),
             _scales(node),
-            fmt.kib(node.weight_bytes) if node.weight_bytes else "",
-            fmt.count(node.macs) if node.macs else "",
+            units.kib(node.weight_bytes) if node.weight_bytes else "",
+            units.count(node.macs) if node.macs else "",
         ]
         row = [Text(cell) for cell in cells]
         row.append(Text(node.precision or "", style=_STYLES.get(node.precision or "", "")))
         if delegates:
             row.append(Text(node.kernel or ""))
         if timed:
-            row.append(Text("" if node.time_share is None else fmt.significant(node.time_share * 100)))
+            row.append(Text("" if node.time_share is None else units.significant(node.time_share * 100)))
         table.add_row(*row)
     return table
 
@@ -97,7 +97,7 @@ def _steps(tensor: InspectedTensor) -> str:
     if tensor.scale is None:
         return ""
     zero = tensor.zero_point[0] if tensor.zero_point else 0
-    return f"{fmt.significant(tensor.scale[0])}, {zero}".replace("-", "−")
+    return f"{units.significant(tensor.scale[0])}, {zero}".replace("-", "−")
 
 
 def _scales(node: InspectedNode) -> str:

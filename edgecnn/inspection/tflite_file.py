@@ -27,7 +27,7 @@ from edgecnn.inspection.common import Found, input_shape, made_up, precision_of,
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
-from edgecnn.report import format as fmt
+from edgecnn.report import units
 from edgecnn.tflite.graph import Graph, Operator, Tensor, macs, read_graph
 from edgecnn.worker import confine
 
@@ -178,8 +178,8 @@ def _notes(nodes: tuple[InspectedNode, ...], parts: int, run_seconds: tuple[floa
     inside = sum(node.fate == "delegated" for node in nodes)
     running = sum(node.fate != "folded" for node in nodes)
     outside = list(dict.fromkeys(node.kind or "" for node in nodes if node.fate == "runs"))
-    took = f"a run takes {fmt.duration(median(run_seconds))}"
-    where = f"{inside} of {fmt.counted(running, 'operator')} are in {fmt.counted(parts, 'XNNPACK partition')}"
+    took = f"a run takes {units.duration(median(run_seconds))}"
+    where = f"{inside} of {units.counted(running, 'operator')} are in {units.counted(parts, 'XNNPACK partition')}"
     if parts == 1 and not outside:
         time = f"{where}, which is the whole run: {took}"
     else:

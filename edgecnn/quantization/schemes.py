@@ -1,30 +1,18 @@
 """The one list of quantisation schemes."""
 
-from edgecnn.errors import UnknownNameError
-from edgecnn.records import Scheme
+from edgecnn.records import Scheme, SchemeName
+from edgecnn.registry import Registry
 
-SCHEMES: dict[str, Scheme] = {
-    scheme.name: scheme
-    for scheme in (
-        Scheme(name="float32", weights="float32", activations="float32", method="none"),
-        Scheme(name="float16", weights="float16", activations="float32", method="ptq"),
-        Scheme(name="dynamic-int8", weights="int8", activations="float32", method="ptq"),
-        Scheme(name="int8", weights="int8", activations="int8", method="ptq"),
-        Scheme(name="int16x8", weights="int8", activations="int16", method="ptq"),
-        Scheme(name="int8-qat", weights="int8", activations="int8", method="qat"),
-    )
-}
+_SCHEMES = (
+    Scheme(name="float32", weights="float32", activations="float32", method="none"),
+    Scheme(name="float16", weights="float16", activations="float32", method="ptq"),
+    Scheme(name="dynamic-int8", weights="int8", activations="float32", method="ptq"),
+    Scheme(name="int8", weights="int8", activations="int8", method="ptq"),
+    Scheme(name="int16x8", weights="int8", activations="int16", method="ptq"),
+    Scheme(name="int8-qat", weights="int8", activations="int8", method="qat"),
+)
 
-
-def scheme_named(name: str) -> Scheme:
-    """The scheme called ``name``.
-
-    Raises:
-        UnknownNameError: there is none; the message lists the choices.
-    """
-    if name not in SCHEMES:
-        raise UnknownNameError("scheme", name, SCHEMES)
-    return SCHEMES[name]
+SCHEMES: Registry[SchemeName, Scheme] = Registry("scheme", {scheme.name: scheme for scheme in _SCHEMES})
 
 
 def is_static_int8(scheme: Scheme) -> bool:

@@ -18,12 +18,12 @@ import numpy as np
 
 from edgecnn.optional import require
 from edgecnn.records import Emulated, Estimate, LayerErrors, Summary
-from edgecnn.report import format
-from edgecnn.report.format import Unit
+from edgecnn.report import units
 from edgecnn.report.grid import label, setting
 from edgecnn.report.page import Page, shared_model
 from edgecnn.report.rows import BaselineComparison, Row
 from edgecnn.report.tables import cold_total
+from edgecnn.report.units import Unit
 
 # Okabe and Ito's colours: they can be told apart with any colour vision, on white and on black.
 _COLOURS = {
@@ -212,7 +212,7 @@ def draw(page: Page) -> Figures:
             powered,
             [1000 * (row.joules or 0) for row in powered],
             "energy, mJ per inference",
-            lambda place: f"{format.millijoules(powered[place].joules or 0)}",
+            lambda place: f"{units.millijoules(powered[place].joules or 0)}",
         ),
     )
     for name, key, noun in (("threads", _by_threads, "threads"), ("batch", _by_batch, "batch")):
@@ -235,7 +235,7 @@ def draw(page: Page) -> Figures:
             files,
             [(row.size_bytes or 0) / 1024 for row in files],
             "size, KiB",
-            lambda place: format.kib(files[place].size_bytes or 0),
+            lambda place: units.kib(files[place].size_bytes or 0),
         ),
     )
     layers = tuple(
@@ -262,7 +262,7 @@ def draw(page: Page) -> Figures:
             Figure(title, caption, _svg(f"{page.letter}emulated", title, lambda c: _emulated(c, page), shared)),
         )
     shown = {row.number: row for row in (*files, *timed)}
-    keys = tuple(Key(format.count(number), _colour(shown[number]), label(shown[number])) for number in sorted(shown))
+    keys = tuple(Key(units.count(number), _colour(shown[number]), label(shown[number])) for number in sorted(shown))
     return Figures(tuple(figures), layers, emulated, keys)
 
 
@@ -279,7 +279,7 @@ def _listed_shapes(names: Iterable[str]) -> str:
 
 
 def _front(rows: Sequence[Row]) -> str:
-    names = _listed(f"{format.count(row.number)} ({label(row)})" for row in rows)
+    names = _listed(f"{units.count(row.number)} ({label(row)})" for row in rows)
     return f"The line is the Pareto front: {names}." if rows else ""
 
 
@@ -302,16 +302,16 @@ def _harmless(name: str) -> str:
 
 
 def _timing_tip(timing: Summary, unit: Unit) -> str:
-    return f"{format.time_interval(timing.median, timing.low, timing.high, unit)} {unit.name}"
+    return f"{units.time_interval(timing.median, timing.low, timing.high, unit)} {unit.name}"
 
 
 def _estimate_tip(estimate: Estimate) -> str:
-    return str(format.ratio_interval(estimate.value, estimate.low, estimate.high))
+    return str(units.ratio_interval(estimate.value, estimate.low, estimate.high))
 
 
 def _name_tip(row: Row) -> str:
     where = "" if row.setting is None else f" [{setting(row.setting)}]"
-    return f"{format.count(row.number)}: {label(row)}{where}"
+    return f"{units.count(row.number)}: {label(row)}{where}"
 
 
 def _scatter(canvas: _Canvas, rows: Sequence[Row], front: Sequence[Row], unit: Unit) -> None:
@@ -341,9 +341,9 @@ def _scatter(canvas: _Canvas, rows: Sequence[Row], front: Sequence[Row], unit: U
         on_front = ", on the Pareto front" if row in front else ""
         canvas.tell(
             points.lines[0],
-            f"{_name_tip(row)}: {format.accuracy(row.accuracy)} %, {_timing_tip(row.timing, unit)}{on_front}",
+            f"{_name_tip(row)}: {units.accuracy(row.accuracy)} %, {_timing_tip(row.timing, unit)}{on_front}",
         )
-        spots.append((time, 100 * share, format.count(row.number)))
+        spots.append((time, 100 * share, units.count(row.number)))
     if front:
         axes.plot(
             [row.timing.median * unit.per_second for row in front if row.timing is not None],
@@ -426,7 +426,7 @@ def _boxes(canvas: _Canvas, rows: Sequence[Row]) -> None:
             medianprops={"color": _TEXT, "linewidth": 1.6},
         )
         tip = ", ".join(
-            f"{name} {format.ratio(value)}" for name, value in (("p5", p5), ("p25", p25), ("p75", p75), ("p95", p95))
+            f"{name} {units.ratio(value)}" for name, value in (("p5", p5), ("p25", p25), ("p75", p75), ("p95", p95))
         )
         canvas.tell(drawn["boxes"][0], f"{_name_tip(row)}: {tip} times its median")
         blocks = [float(np.median(block)) / middle for block in row.measurement.blocks]
@@ -484,10 +484,10 @@ def _cold_starts(canvas: _Canvas, rows: Sequence[Row]) -> None:
             (bar,) = axes.barh(
                 place, 1000 * seconds, left=start, color=colour, height=0.62, label=what if not place else None
             )
-            canvas.tell(bar, f"{_name_tip(row)}: {what} {format.duration(seconds)}")
+            canvas.tell(bar, f"{_name_tip(row)}: {what} {units.duration(seconds)}")
             start += 1000 * seconds
         ends.append(start)
-        _annotate(axes, format.time(cold_total(cold), format.MILLISECONDS), start, place)
+        _annotate(axes, units.time(cold_total(cold), units.MILLISECONDS), start, place)
     _bar_axis(canvas, axes, rows, max(ends), "time, ms")
     _legend_above(axes, 3)
 
@@ -499,9 +499,9 @@ def _memory(canvas: _Canvas, rows: Sequence[Row]) -> None:
     for place, (row, bar) in enumerate(zip(rows, bars, strict=True)):
         memory = None if row.measurement is None else row.measurement.memory
         arena = None if memory is None else memory.arena_bytes
-        tip = f"{_name_tip(row)}: {format.mib(row.memory_bytes or 0)} MiB above the empty process"
-        canvas.tell(bar, tip if arena is None else f"{tip}, the runtime's arena {format.kib(arena)} KiB")
-        _annotate(axes, format.mib(row.memory_bytes or 0), sizes[place], place)
+        tip = f"{_name_tip(row)}: {units.mib(row.memory_bytes or 0)} MiB above the empty process"
+        canvas.tell(bar, tip if arena is None else f"{tip}, the runtime's arena {units.kib(arena)} KiB")
+        _annotate(axes, units.mib(row.memory_bytes or 0), sizes[place], place)
         if arena is not None:
             axes.plot([arena / 1024**2] * 2, [place - 0.31, place + 0.31], color=_TEXT, linewidth=2)
     _bar_axis(canvas, axes, rows, max(sizes), "memory above the empty process, MiB")
@@ -522,8 +522,8 @@ def _emulated(canvas: _Canvas, page: Page) -> None:
         height=0.62,
     )
     for place, (cost, bar) in enumerate(zip(costs, bars, strict=True)):
-        canvas.tell(bar, f"{cost.artifact} on {cost.target}: {format.count(cost.instructions)} instructions")
-        _annotate(axes, format.millions(cost.instructions), cost.instructions / 1e6, place)
+        canvas.tell(bar, f"{cost.artifact} on {cost.target}: {units.count(cost.instructions)} instructions")
+        _annotate(axes, units.millions(cost.instructions), cost.instructions / 1e6, place)
     _number_bars(axes, max(cost.instructions for cost in costs) / 1e6, "instructions, millions")
     _name_places(axes, [_harmless(_emulated_name(cost, canvas.shared)) for cost in costs])
 
@@ -588,7 +588,7 @@ def _curves(rows: Sequence[Row], key: Callable[[Row], tuple[object, int] | None]
 
 
 def _curve_name(line: _Curve) -> str:
-    numbers = ", ".join(format.count(row.number) for _, row in line)
+    numbers = ", ".join(units.count(row.number) for _, row in line)
     return f"{label(line[0][1])} (rows {numbers})"
 
 
@@ -618,9 +618,9 @@ def _sweep(canvas: _Canvas, curves: Sequence[_Curve], noun: str, unit: Unit) -> 
             (above,) = upper.plot(size, time, **look)
             (below,) = lower.plot(size, timing.throughput, **look)
             canvas.tell(above, f"{_name_tip(row)}: {_timing_tip(timing, unit)}")
-            canvas.tell(below, f"{_name_tip(row)}: {format.rate(timing.throughput)} images/s")
+            canvas.tell(below, f"{_name_tip(row)}: {units.rate(timing.throughput)} images/s")
         upper.annotate(
-            format.count(line[-1][1].number),
+            units.count(line[-1][1].number),
             (sizes[-1], timings[-1].median * unit.per_second),
             (7, -4),
             textcoords="offset points",
@@ -630,7 +630,7 @@ def _sweep(canvas: _Canvas, curves: Sequence[_Curve], noun: str, unit: Unit) -> 
     for axes, axis in ((upper, f"median latency, {unit.name}"), (lower, "images/s")):
         if noun == "batch":
             axes.set_xscale("log", base=2)
-        axes.set_xticks(places, [format.count(place) if place else "default" for place in places])
+        axes.set_xticks(places, [units.count(place) if place else "default" for place in places])
         axes.minorticks_off()
         axes.set_ylabel(axis)
         axes.set_yscale("log")
@@ -655,10 +655,10 @@ def _layers(canvas: _Canvas, errors: LayerErrors) -> None:
             (bar,) = axes.barh(
                 place + offset, value, color=colour, height=0.36, hatch="///" if colour == _BAD else None
             )
-            canvas.tell(bar, f"{what}: {whose} {format.decibels(value)} dB{off}")
+            canvas.tell(bar, f"{what}: {whose} {units.decibels(value)} dB{off}")
         ends = max(0.0, layer.own_snr_db or 0.0)
         mark = " !" if layer.scale_is_off else ""
-        text = format.decibels(layer.own_snr_db) + mark
+        text = units.decibels(layer.own_snr_db) + mark
         _annotate(axes, text, ends, place - 0.2)
     axes.set_xlim(right=longest * 1.2)
     _number_axis(axes.xaxis)
@@ -706,7 +706,7 @@ def _number_axis(axis: Any) -> None:
         axis.set_minor_locator(ticker.NullLocator())
     else:
         axis.set_major_locator(ticker.MaxNLocator(5))
-    axis.set_major_formatter(lambda value, _: format.tick(value))
+    axis.set_major_formatter(lambda value, _: units.tick(value))
 
 
 def _svg(name: str, title: str, drawing: Callable[[_Canvas], None], shared: str) -> str:

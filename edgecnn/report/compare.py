@@ -20,7 +20,7 @@ from edgecnn.bench.comparison import accuracy_difference, time_ratio
 from edgecnn.bench.statistics import summary
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.records import SCHEMA_VERSION, Estimate, Failure, FileRecord, Record, Report, Result
-from edgecnn.report import format
+from edgecnn.report import units
 from edgecnn.report.grid import setting
 from edgecnn.report.rows import Setting, same_machine
 
@@ -207,11 +207,11 @@ def _judged(row: RowChange) -> list[tuple[str, Verdict]]:
     told: list[tuple[str, Verdict]] = []
     if row.latency is not None:
         change = row.latency
-        times = f"{format.duration(change.old)} → {format.duration(change.new)}"
+        times = f"{units.duration(change.old)} → {units.duration(change.new)}"
         told.append((f"latency ratio {latency_text(change)} ({times}), {change.limit:g} allowed", change.verdict))
     if row.accuracy is not None:
         change = row.accuracy
-        shares = f"{format.percent(change.old)} % → {format.percent(change.new)} %"
+        shares = f"{units.percent(change.old)} % → {units.percent(change.new)} %"
         told.append(
             (f"accuracy drop {accuracy_text(change)} points ({shares}), {change.limit:g} allowed", change.verdict)
         )
@@ -221,14 +221,14 @@ def _judged(row: RowChange) -> list[tuple[str, Verdict]]:
 def latency_text(change: Change) -> str:
     """A ratio of times with its interval."""
     low, high = (0.0, math.inf) if change.low is None or change.high is None else (change.low, change.high)
-    return str(format.ratio_interval(change.change, low, high))
+    return str(units.ratio_interval(change.change, low, high))
 
 
 def accuracy_text(change: Change) -> str:
     """A loss of accuracy in points with its interval; a gain is negative."""
     assert change.low is not None  # counts always have an interval
     assert change.high is not None
-    return str(format.points_interval(change.change, change.low, change.high))
+    return str(units.points_interval(change.change, change.low, change.high))
 
 
 def _named(key: _Key) -> str:

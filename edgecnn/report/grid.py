@@ -8,7 +8,7 @@ import msgspec
 
 from edgecnn.processor import kind_of
 from edgecnn.records import Environment
-from edgecnn.report import format
+from edgecnn.report import units
 from edgecnn.report.rows import Row, Setting
 
 Tone = Literal["", "good", "bad", "aside"]
@@ -80,7 +80,7 @@ def laid_out(caption: str, columns: Sequence[Column], items: Sequence[Any]) -> G
     kept, left_out = [], []
     for column in columns:
         cells = [column.cell(item) for item in items]
-        if column.optional and all(cell.text == format.ABSENT for cell in cells):
+        if column.optional and all(cell.text == units.ABSENT for cell in cells):
             if why := dict.fromkeys(note for cell in cells for note in cell.notes):
                 left_out.append((column.title, "; ".join(why)))
         else:
@@ -174,8 +174,8 @@ def machine(environment: Environment) -> str:
 def setting(value: Setting) -> str:
     """A setting in words: ``cpu, 1 thread, batch 1``."""
     # 0 leaves the number to the back end
-    threads = format.counted(value.threads, "thread") if value.threads else "default threads"
-    return f"{value.device}, {threads}, batch {format.count(value.batch)}"
+    threads = units.counted(value.threads, "thread") if value.threads else "default threads"
+    return f"{value.device}, {threads}, batch {units.count(value.batch)}"
 
 
 def listed(texts: Iterable[str]) -> str:

@@ -6,8 +6,7 @@ import msgspec
 
 from edgecnn.bench.statistics import P99_SAMPLES, difference, inverse, machine_warnings
 from edgecnn.records import Emulated, Environment, LayerErrors, Report
-from edgecnn.report import format, tables
-from edgecnn.report.format import Unit
+from edgecnn.report import tables, units
 from edgecnn.report.grid import Cell, Column, Grid, Pairs, label, laid_out, letters, listed, machine, setting
 from edgecnn.report.rows import (
     BaselineComparison,
@@ -22,6 +21,7 @@ from edgecnn.report.rows import (
     versus,
 )
 from edgecnn.report.tables import estimate_text, median_text, points_text
+from edgecnn.report.units import Unit
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ def _page(report: Report, letter: str) -> Page:
     found = findings(report, rows)
     beside = versus(report, rows)
     reference = float_accuracy(report)
-    unit = format.unit_for(row.timing.median for row in rows if row.timing is not None)
+    unit = units.unit_for(row.timing.median for row in rows if row.timing is not None)
     return Page(
         title=report.title,
         letter=letter,
@@ -160,9 +160,9 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
         sentences.append(f"Not verified, so not considered above: {names}.")
     if found.failed:
         names = listed(f"{failure.subject} ({failure.stage})" for failure in found.failed)
-        sentences.append(f"{format.count(len(found.failed))} failed: {names}.")
+        sentences.append(f"{units.count(len(found.failed))} failed: {names}.")
     if found.unsupported:
-        number = format.counted(len(found.unsupported), "combination")
+        number = units.counted(len(found.unsupported), "combination")
         sentences.append(f"Not tried: {number} that cannot work, listed below with the reason.")
     return tuple(sentences)
 
@@ -171,17 +171,17 @@ def _smallest(rows: tuple[Row, ...], reference: FloatAccuracy | None) -> str:
     first = rows[0]
     names = listed(row.name for row in rows)
     assert first.size_bytes is not None
-    text = f"Smallest within tolerance: {names}, {format.kib(first.size_bytes)} KiB"
+    text = f"Smallest within tolerance: {names}, {units.kib(first.size_bytes)} KiB"
     if len(rows) > 1:
         text += " each"
     if first.size_ratio is not None and first.size_ratio != 1:
-        text += f", {format.ratio(first.size_ratio)} times the size of float32 in the same format"
+        text += f", {units.ratio(first.size_ratio)} times the size of float32 in the same format"
     return f"{text}. {_accuracy_sentence(first, reference)}"
 
 
 def _accuracy_sentence(row: Row, reference: FloatAccuracy | None) -> str:
     assert row.accuracy is not None  # within tolerance means verified, and verification counts right answers
-    text = f"Accuracy of {row.name}: {format.accuracy(row.accuracy)} %"
+    text = f"Accuracy of {row.name}: {units.accuracy(row.accuracy)} %"
     if reference is None or row.accuracy_points is None:
         return f"{text}."
     text += f", {points_text(row)} points to the float Keras model"
@@ -248,7 +248,7 @@ def _outside(row: Row) -> str:
 
 def side_by_side(parts: tuple[Page, ...]) -> Grid:
     """The medians of all reports, one column each: what has the same name and setting stands in one row."""
-    unit = format.unit_for(row.timing.median for part in parts for row in part.rows if row.timing is not None)
+    unit = units.unit_for(row.timing.median for part in parts for row in part.rows if row.timing is not None)
     found: dict[tuple[str, str, Setting], dict[str, Row]] = {}
     for part in parts:
         for row in part.rows:
@@ -263,7 +263,7 @@ def side_by_side(parts: tuple[Page, ...]) -> Grid:
     def median(part: Page) -> Column:
         def cell(rows: dict[str, Row]) -> Cell:
             row = rows.get(part.letter)
-            return Cell(format.ABSENT) if row is None or row.timing is None else tables.median_cell(row.timing, unit)
+            return Cell(units.ABSENT) if row is None or row.timing is None else tables.median_cell(row.timing, unit)
 
         return Column(f"{part.letter}, {unit.name} [95 %]", cell, numeric=True)
 
@@ -299,7 +299,7 @@ def _facts(report: Report) -> Pairs:
             "data",
             "none: only latency was measured"
             if report.data is None
-            else f"{report.data}, {format.counted(report.test_images, 'test image')}",
+            else f"{report.data}, {units.counted(report.test_images, 'test image')}",
         ),
         ("machine", machine(report.environment)),
         ("seed", str(report.seed)),
@@ -313,7 +313,7 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
     else:
         float_text = (
             "“Points” are percentage points to the float Keras model: "
-            f"{format.accuracy(reference.accuracy)} % ({reference.source})."
+            f"{units.accuracy(reference.accuracy)} % ({reference.source})."
         )
     samples = "No row was measured."
     if measured:
@@ -335,7 +335,7 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
             "Median and percentiles of the time of one call of the runtime with the input already in place; "
             "a call handles the whole batch. In brackets the 95 % interval, from drawing worker processes and whole "
             "blocks of them with replacement; its ends are rounded outwards. "
-            f"p99 needs {format.count(P99_SAMPLES)} samples. {samples}"
+            f"p99 needs {units.count(P99_SAMPLES)} samples. {samples}"
         ),
         "end to end": (
             "Median time of encode, invoke and decode together: from float images to float answers, measured in the "
@@ -393,7 +393,7 @@ def _allowed(rows: tuple[Row, ...]) -> str:
     return (
         "the verification allows"
         if allowed is None
-        else f"{format.percent(allowed / 100)} points, the most any tolerance allows"
+        else f"{units.percent(allowed / 100)} points, the most any tolerance allows"
     )
 
 
@@ -418,12 +418,12 @@ def _environment(environment: Environment) -> Pairs:
         ("processor features", ", ".join(environment.cpu_features) or unknown),
         ("cores", f"{environment.cores}, of which {environment.usable_cores} usable"),
         ("cores allowed", ", ".join(map(str, environment.affinity)) or unknown),
-        ("container's limit of cores", "none known" if quota is None else format.tick(quota)),
-        ("memory", unknown if memory is None else format.gib(memory)),
-        ("container's limit of memory", "none known" if limit is None else format.gib(limit)),
+        ("container's limit of cores", "none known" if quota is None else units.tick(quota)),
+        ("memory", unknown if memory is None else units.gib(memory)),
+        ("container's limit of memory", "none known" if limit is None else units.gib(limit)),
         ("graphics processor", environment.gpu or "none found"),
         ("frequency governor", environment.governor or unknown),
-        ("frequency range", unknown if frequency is None else format.gigahertz(frequency)),
+        ("frequency range", unknown if frequency is None else units.gigahertz(frequency)),
         ("load before measuring", unknown if load is None else f"{load:.2f} (1 minute)"),
         ("Python", environment.python),
         ("packages", versions or unknown),
@@ -445,4 +445,4 @@ def _reproduce(report: Report) -> tuple[str, ...]:
 
 def _span(numbers: Sequence[int], noun: str) -> str:
     low, high = min(numbers), max(numbers)
-    return format.counted(low, noun) if low == high else f"{format.count(low)} to {format.counted(high, noun)}"
+    return units.counted(low, noun) if low == high else f"{units.count(low)} to {units.counted(high, noun)}"

@@ -20,10 +20,10 @@ from edgecnn.records import (
     Summary,
     Tolerance,
 )
-from edgecnn.report import format
-from edgecnn.report.format import Unit
+from edgecnn.report import units
 from edgecnn.report.grid import Cell, Column, Grid, Tone, laid_out, machine, setting
 from edgecnn.report.rows import BaselineComparison, FloatBaseline, Row
+from edgecnn.report.units import Unit
 
 
 def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
@@ -34,7 +34,7 @@ def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
 
         def of(row: Row) -> Cell:
             reason = row.absent.get(field)
-            return cell(row) or Cell(format.ABSENT, notes=() if reason is None else (reason,))
+            return cell(row) or Cell(units.ABSENT, notes=() if reason is None else (reason,))
 
         return of
 
@@ -64,10 +64,10 @@ def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
         Column("artifact", _name, "artifact"),
         Column("scheme", text("scheme")),
         Column("runtime [setting]", runtime_cell, "runtime"),
-        Column("size, KiB", number("size_bytes", format.kib), "size", numeric=True),
+        Column("size, KiB", number("size_bytes", units.kib), "size", numeric=True),
         Column(
             "size ÷ float32 (same format)",
-            number("size_ratio", format.ratio),
+            number("size_ratio", units.ratio),
             "size_ratio",
             numeric=True,
             optional=True,
@@ -109,7 +109,7 @@ def _tone(row: Row) -> Tone:
 
 
 def _row_number(row: Row) -> Cell:
-    return Cell(format.count(row.number), tone=_tone(row), value=row.number)
+    return Cell(units.count(row.number), tone=_tone(row), value=row.number)
 
 
 def _name(row: Row) -> Cell:
@@ -121,11 +121,11 @@ def _name(row: Row) -> Cell:
 
 def runtime_cell(row: Row) -> Cell:
     """Where a row ran: its runtime, and the setting in brackets."""
-    return Cell(format.ABSENT) if row.setting is None else Cell(row.runtime or "", f"[{setting(row.setting)}]")
+    return Cell(units.ABSENT) if row.setting is None else Cell(row.runtime or "", f"[{setting(row.setting)}]")
 
 
 def _accuracy(row: Row) -> Cell | None:
-    return None if row.accuracy is None else _interval(format.accuracy(row.accuracy), row.accuracy.value)
+    return None if row.accuracy is None else _interval(units.accuracy(row.accuracy), row.accuracy.value)
 
 
 def _points(row: Row) -> Cell | None:
@@ -138,7 +138,7 @@ def _to_float32(row: Row) -> Cell | None:
 
 
 def _throughput(row: Row) -> Cell | None:
-    return None if row.timing is None else _number(row.timing.throughput, format.rate)
+    return None if row.timing is None else _number(row.timing.throughput, units.rate)
 
 
 def _to_baseline(row: Row) -> Cell | None:
@@ -163,14 +163,14 @@ def resources(rows: tuple[Row, ...]) -> Grid:
         return Column(title, cell, key, numeric=True, optional=True)
 
     columns = (
-        Column("#", lambda row: _number(row.number, format.count), "number", numeric=True),
+        Column("#", lambda row: _number(row.number, units.count), "number", numeric=True),
         Column("artifact", lambda row: Cell(row.name), "artifact"),
         Column("runtime [setting]", runtime_cell, "runtime"),
         optional("import, ms", cold(lambda start: start.import_s), "import"),
         optional("load, ms", _load, "load"),
         optional("first inference, ms", cold(lambda start: start.first_s), "first"),
         optional("to the first answer, ms", _first_answer, "cold"),
-        optional("memory, MiB", lambda row: _number(row.memory_bytes, format.mib), "memory"),
+        optional("memory, MiB", lambda row: _number(row.memory_bytes, units.mib), "memory"),
         optional("runtime's arena, KiB", _arena, "arena"),
         optional("energy, mJ per inference", _energy, "energy"),
     )
@@ -189,25 +189,25 @@ def _load(row: Row) -> Cell:
 
 def _first_answer(row: Row) -> Cell:
     if row.cold_start is None or row.measurement is None:
-        return Cell(format.ABSENT)
-    fresh = f"medians of {format.count(len(row.measurement.cold_starts))} fresh processes"
+        return Cell(units.ABSENT)
+    fresh = f"medians of {units.count(len(row.measurement.cold_starts))} fresh processes"
     return _number(cold_total(row.cold_start), _milliseconds).noted((fresh,))
 
 
 def _arena(row: Row) -> Cell:
     memory = None if row.measurement is None else row.measurement.memory
-    return _number(None if memory is None else memory.arena_bytes, format.kib)
+    return _number(None if memory is None else memory.arena_bytes, units.kib)
 
 
 def _energy(row: Row) -> Cell:
     energy = None if row.measurement is None else row.measurement.energy
     if energy is None:
-        return Cell(format.ABSENT)
+        return Cell(units.ABSENT)
     counter = (
         f"{energy.counter}, which covers all that runs on the package, over "
-        f"{format.counted(energy.inferences, 'inference')}"
+        f"{units.counted(energy.inferences, 'inference')}"
     )
-    return _number(row.joules, format.millijoules).noted((counter,), of=f"row {row.number}")
+    return _number(row.joules, units.millijoules).noted((counter,), of=f"row {row.number}")
 
 
 def cold_total(cold: ColdStart) -> float:
@@ -222,14 +222,14 @@ def emulated(costs: tuple[Emulated, ...]) -> Grid:
         return Cell(cost.target, notes=(f"{cost.compiler} {cost.opt}, {cost.emulator}",))
 
     def counted(title: str, number: Callable[[Emulated], int | None], key: str) -> Column:
-        return Column(title, lambda cost: _number(number(cost), format.count), key, numeric=True)
+        return Column(title, lambda cost: _number(number(cost), units.count), key, numeric=True)
 
     columns = (
         Column("artifact", lambda cost: Cell(cost.artifact), "artifact"),
         Column("processor", target),
         Column(
             "instructions, millions",
-            lambda cost: _number(cost.instructions, format.millions),
+            lambda cost: _number(cost.instructions, units.millions),
             "instructions",
             numeric=True,
         ),
@@ -253,7 +253,7 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
 
     def accuracy(one: ProcessorAnswers) -> Cell:
         found = one.against_here.accuracy
-        return _interval(format.accuracy(found), found.value)
+        return _interval(units.accuracy(found), found.value)
 
     def parity(one: ProcessorAnswers) -> Cell:
         return _parity(("; ".join(one.violations),) if one.violations else ())
@@ -266,7 +266,7 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
         *_differences("Keras", lambda one: one.against_reference.difference, ("", "", "")),
         Column(
             "instructions, millions",
-            lambda one: _number(one.instructions, format.millions),
+            lambda one: _number(one.instructions, units.millions),
             "instructions",
             numeric=True,
         ),
@@ -290,25 +290,25 @@ def _differences(
     return (
         Column(f"largest difference to {to}", lambda one: _largest(of(one)), keys[0], numeric=True),
         Column(f"mean difference to {to}", lambda one: _mean(of(one)), keys[1], numeric=True),
-        Column(same, lambda one: _number(of(one).agreement, format.percent), keys[2], numeric=True),
+        Column(same, lambda one: _number(of(one).agreement, units.percent), keys[2], numeric=True),
     )
 
 
 def _largest(difference: Difference) -> Cell:
     if difference.max_lsb is None:
-        return _number(difference.max_abs, format.significant)
-    return Cell(f"{format.count(difference.max_lsb)} LSB", value=difference.max_lsb)
+        return _number(difference.max_abs, units.significant)
+    return Cell(f"{units.count(difference.max_lsb)} LSB", value=difference.max_lsb)
 
 
 def _mean(difference: Difference) -> Cell:
     if difference.mean_lsb is None:
-        return _number(difference.mean_abs, format.significant)
-    return Cell(f"{format.significant(difference.mean_lsb)} LSB", value=difference.mean_lsb)
+        return _number(difference.mean_abs, units.significant)
+    return Cell(f"{units.significant(difference.mean_lsb)} LSB", value=difference.mean_lsb)
 
 
 def _emulated_by(answers: ProcessorAnswers) -> str:
     other = "" if answers.runtime == answers.runtime_here else f" (this machine has {answers.runtime_here})"
-    images = format.counted(answers.against_here.difference.images, "test image")
+    images = units.counted(answers.against_here.difference.images, "test image")
     return f"{answers.runtime}{other}, {answers.emulator}, {images}"
 
 
@@ -321,14 +321,14 @@ def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
 
     def copies(one: FloatBaseline) -> Cell:
         timing = end_to_end(one.record.measurement)
-        return Cell(format.ABSENT) if timing is None else median_cell(timing, unit)
+        return Cell(units.ABSENT) if timing is None else median_cell(timing, unit)
 
     def accuracy(one: FloatBaseline) -> Cell:
         found = one.record.accuracy
-        return Cell(format.ABSENT) if found is None else _interval(format.accuracy(found), found.value)
+        return Cell(units.ABSENT) if found is None else _interval(units.accuracy(found), found.value)
 
     def tensor_float_32(one: FloatBaseline) -> Cell:
-        return Cell({None: format.ABSENT, True: "allowed", False: "not allowed"}[one.record.tensor_float_32])
+        return Cell({None: units.ABSENT, True: "allowed", False: "not allowed"}[one.record.tensor_float_32])
 
     columns = (
         Column("baseline", lambda one: Cell(one.name), "artifact"),
@@ -341,19 +341,19 @@ def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
         Column(f"with copies from and to the host, {unit.name} [95 %]", copies, "copies", numeric=True, optional=True),
         Column(
             "most images/s",
-            lambda one: _number(summary(best_batch(one.record)).throughput, format.rate),
+            lambda one: _number(summary(best_batch(one.record)).throughput, units.rate),
             numeric=True,
         ),
-        Column("at batch", lambda one: _number(best_batch(one.record).batch, format.count), numeric=True),
+        Column("at batch", lambda one: _number(best_batch(one.record).batch, units.count), numeric=True),
         Column("accuracy, % [95 %]", accuracy, numeric=True),
         Column(
             "peak device memory, MiB",
-            lambda one: _number(one.record.peak_device_bytes, format.mib),
+            lambda one: _number(one.record.peak_device_bytes, units.mib),
             "device_memory",
             numeric=True,
             optional=True,
         ),
-        Column("compiled with", lambda one: Cell(one.record.compiled_with or format.ABSENT), "compiled", optional=True),
+        Column("compiled with", lambda one: Cell(one.record.compiled_with or units.ABSENT), "compiled", optional=True),
         Column("TensorFloat-32", tensor_float_32, "tf32", optional=True),
     )
     caption = "The float Keras model that the rows are compared with. These rows take part in no ranking."
@@ -366,22 +366,22 @@ def against(beside: tuple[BaselineComparison, ...]) -> Grid:
     def quotient(field: str) -> Callable[[BaselineComparison], Cell]:
         def of(one: BaselineComparison) -> Cell:
             estimate = getattr(one.found, field)
-            return Cell(format.ABSENT, notes=(one.found.absent[field],)) if estimate is None else _estimate(estimate)
+            return Cell(units.ABSENT, notes=(one.found.absent[field],)) if estimate is None else _estimate(estimate)
 
         return of
 
     def accuracy(one: BaselineComparison) -> Cell:
         change = one.found.accuracy
         if change is None:
-            return Cell(format.ABSENT, notes=(one.found.absent["accuracy"],))
-        text = format.points_interval(change.value, change.low, change.high)
+            return Cell(units.ABSENT, notes=(one.found.absent["accuracy"],))
+        text = units.points_interval(change.value, change.low, change.high)
         return _interval(text, change.value).noted(() if change.note is None else (change.note,))
 
     def baseline(one: BaselineComparison) -> Cell:
         return Cell(one.baseline.name, notes=() if one.found.here else (one.baseline.elsewhere,))
 
     columns = (
-        Column("#", lambda one: _number(one.row.number, format.count), "number", numeric=True),
+        Column("#", lambda one: _number(one.row.number, units.count), "number", numeric=True),
         Column("artifact", lambda one: Cell(one.row.name), "artifact"),
         Column("runtime [setting]", lambda one: runtime_cell(one.row), "runtime"),
         Column("baseline", baseline, "baseline"),
@@ -402,10 +402,10 @@ def against(beside: tuple[BaselineComparison, ...]) -> Grid:
             optional=True,
         ),
         Column("accuracy − baseline, points [95 %]", accuracy, numeric=True),
-        Column("images/s", lambda one: _number(one.found.images_per_s, format.rate), numeric=True),
+        Column("images/s", lambda one: _number(one.found.images_per_s, units.rate), numeric=True),
         Column(
             "images/s per core",
-            lambda one: _number(one.found.images_per_s_per_core, format.rate),
+            lambda one: _number(one.found.images_per_s_per_core, units.rate),
             numeric=True,
         ),
     )
@@ -423,7 +423,7 @@ def layers(errors: LayerErrors) -> Grid:
     def noise(title: str, of: Callable[[LayerError], float | None]) -> Column:
         def cell(layer: LayerError) -> Cell:
             value = of(layer)
-            return Cell(format.decibels(value), value=float("inf") if value is None else value)
+            return Cell(units.decibels(value), value=float("inf") if value is None else value)
 
         return Column(title, cell, numeric=True)
 
@@ -437,21 +437,21 @@ def layers(errors: LayerErrors) -> Grid:
         Column("#", lambda layer: _number(layer.position, str), "number", numeric=True),
         Column("operator", lambda layer: Cell(layer.operator), "artifact"),
         noise("own SNR, dB", lambda layer: layer.own_snr_db),
-        number("lost to its scale, dB", lambda layer: layer.lost_db, format.decibels),
-        number("own error, LSB", lambda layer: layer.own_max_lsb, format.significant),
+        number("lost to its scale, dB", lambda layer: layer.lost_db, units.decibels),
+        number("own error, LSB", lambda layer: layer.own_max_lsb, units.significant),
         noise("SNR up to here, dB", lambda layer: layer.snr_db),
-        number("error up to here, LSB", lambda layer: layer.max_lsb, format.significant),
-        number("at the low end, %", lambda layer: layer.at_low, format.percent),
-        number("at the high end, %", lambda layer: layer.at_high, format.percent),
-        number("clipped, %", lambda layer: layer.clipped, format.percent),
+        number("error up to here, LSB", lambda layer: layer.max_lsb, units.significant),
+        number("at the low end, %", lambda layer: layer.at_low, units.percent),
+        number("at the high end, %", lambda layer: layer.at_high, units.percent),
+        number("clipped, %", lambda layer: layer.clipped, units.percent),
         Column("scale", scale, "scale"),
     )
     return laid_out(
-        f"{errors.artifact} on {errors.runtime}, {format.counted(errors.images, 'image')} "
+        f"{errors.artifact} on {errors.runtime}, {units.counted(errors.images, 'image')} "
         f"({errors.images_from}), worst layer first. Own: the layer alone, computed in float on its actual int8 "
         "inputs. Up to here: all "
-        f"layers to this one. Output against the {errors.reference}: {format.decibels(errors.weights_snr_db)} dB "
-        f"in float with the file's weights, {format.decibels(errors.output_snr_db)} dB in int8.",
+        f"layers to this one. Output against the {errors.reference}: {units.decibels(errors.weights_snr_db)} dB "
+        f"in float with the file's weights, {units.decibels(errors.output_snr_db)} dB in int8.",
         columns,
         errors.layers,
     )
@@ -467,7 +467,7 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
         def cell(parity: Parity) -> Cell:
             value = of(parity.difference)
             if value is None:
-                return Cell(format.ABSENT, notes=("float output: no quantisation steps",))
+                return Cell(units.ABSENT, notes=("float output: no quantisation steps",))
             return _number(value, text)
 
         return Column(title, cell, numeric=True)
@@ -476,21 +476,21 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
         Column("artifact", lambda parity: Cell(parity.artifact)),
         Column("runtime", lambda parity: Cell(parity.runtime), "runtime"),
         Column("reference", lambda parity: Cell(parity.reference)),
-        number("images", lambda found: found.images, format.count),
-        number("max |difference|", lambda found: found.max_abs, format.significant),
-        number("mean |difference|", lambda found: found.mean_abs, format.significant),
-        steps("max LSB", lambda found: found.max_lsb, format.count),
-        steps("mean LSB", lambda found: found.mean_lsb, format.significant),
-        steps("within 1 LSB, %", lambda found: found.within_one_lsb, format.percent),
-        number("same top class, %", lambda found: found.agreement, format.percent),
+        number("images", lambda found: found.images, units.count),
+        number("max |difference|", lambda found: found.max_abs, units.significant),
+        number("mean |difference|", lambda found: found.mean_abs, units.significant),
+        steps("max LSB", lambda found: found.max_lsb, units.count),
+        steps("mean LSB", lambda found: found.mean_lsb, units.significant),
+        steps("within 1 LSB, %", lambda found: found.within_one_lsb, units.percent),
+        number("same top class, %", lambda found: found.agreement, units.percent),
         Column(
             "accuracy, % [95 %]",
-            lambda parity: _interval(format.accuracy(parity.accuracy), parity.accuracy.value),
+            lambda parity: _interval(units.accuracy(parity.accuracy), parity.accuracy.value),
             numeric=True,
         ),
         Column(
             "reference accuracy, % [95 %]",
-            lambda parity: _interval(format.accuracy(parity.reference_accuracy), parity.reference_accuracy.value),
+            lambda parity: _interval(units.accuracy(parity.reference_accuracy), parity.reference_accuracy.value),
             numeric=True,
         ),
         number("worst image, index", lambda found: found.worst_image, str),
@@ -504,14 +504,14 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
 def _tolerance(tolerance: Tolerance, span: float) -> str:
     span = span or 1.0  # as verification does where all reference outputs are equal
     parts = [
-        f"same top class ≥ {format.percent(tolerance.agreement)} %",
-        f"accuracy drop ≤ {format.percent(tolerance.accuracy_drop)} points",
-        f"mean ≤ {format.significant(tolerance.mean_abs * span)}",
+        f"same top class ≥ {units.percent(tolerance.agreement)} %",
+        f"accuracy drop ≤ {units.percent(tolerance.accuracy_drop)} points",
+        f"mean ≤ {units.significant(tolerance.mean_abs * span)}",
     ]
     if tolerance.max_abs is not None:
-        parts.append(f"max ≤ {format.significant(tolerance.max_abs * span)}")
+        parts.append(f"max ≤ {units.significant(tolerance.max_abs * span)}")
     if tolerance.mean_lsb is not None:
-        parts.append(f"mean ≤ {format.significant(tolerance.mean_lsb)} LSB")
+        parts.append(f"mean ≤ {units.significant(tolerance.mean_lsb)} LSB")
     return ", ".join(parts)
 
 
@@ -535,7 +535,7 @@ def stages(report: Report) -> Grid:
             kind = stage.name.partition("-")[0].replace("outputs", "verify")
             kinds[kind] = kinds.get(kind, 0.0) + stage.seconds
     longest = sorted(kinds, key=lambda kind: -kinds[kind])
-    taken = [f"{kind} {format.duration(kinds[kind])}" for kind in longest]
+    taken = [f"{kind} {units.duration(kinds[kind])}" for kind in longest]
     again = sum(stage.reused for stage in report.stages)
 
     def outputs(stage: StageTime) -> Cell:
@@ -543,7 +543,7 @@ def stages(report: Report) -> Grid:
 
     columns = (
         Column("stage", lambda stage: Cell(stage.name)),
-        Column("time", lambda stage: Cell(format.duration(stage.seconds), value=stage.seconds), numeric=True),
+        Column("time", lambda stage: Cell(units.duration(stage.seconds), value=stage.seconds), numeric=True),
         Column("outputs", outputs),
     )
     caption = "Stages of the run, longest first: " + ", ".join([*taken, *([f"{again} used again"] if again else [])])
@@ -558,7 +558,7 @@ def files(rows: tuple[Row, ...]) -> Grid:
             hashes.setdefault((row.name, row.sha256), row)
     columns = (
         Column("file", lambda row: Cell(row.name)),
-        Column("bytes", lambda row: _number(row.size_bytes, format.count), numeric=True),
+        Column("bytes", lambda row: _number(row.size_bytes, units.count), numeric=True),
         Column("SHA-256", lambda row: Cell(row.sha256)),
     )
     return laid_out("The files behind the rows", columns, [*hashes.values()])
@@ -570,15 +570,15 @@ def _parity(violations: tuple[str, ...]) -> Cell:
 
 def _number(value: float | None, text: Callable[[Any], str]) -> Cell:
     """A cell for a number, or for its absence."""
-    return Cell(format.ABSENT) if value is None else Cell(text(value), value=float(value))
+    return Cell(units.ABSENT) if value is None else Cell(text(value), value=float(value))
 
 
-def _interval(text: format.Interval, value: float | None) -> Cell:
+def _interval(text: units.Interval, value: float | None) -> Cell:
     return Cell(text.value, text.bracket, value=value)
 
 
 def _time(time: Estimate, unit: Unit) -> Cell:
-    return _interval(format.time_interval(time.value, time.low, time.high, unit), time.value)
+    return _interval(units.time_interval(time.value, time.low, time.high, unit), time.value)
 
 
 def median_cell(timing: Summary, unit: Unit) -> Cell:
@@ -590,23 +590,23 @@ def _estimate(estimate: Estimate) -> Cell:
     return _interval(estimate_text(estimate), estimate.value)
 
 
-def points_text(row: Row) -> format.Interval | None:
+def points_text(row: Row) -> units.Interval | None:
     """A row's accuracy minus that of float Keras, with its interval where the two are paired."""
     if row.accuracy_change is not None:
         change = row.accuracy_change
-        return format.points_interval(change.value, change.low, change.high)
-    return None if row.accuracy_points is None else format.Interval(format.points(row.accuracy_points))
+        return units.points_interval(change.value, change.low, change.high)
+    return None if row.accuracy_points is None else units.Interval(units.points(row.accuracy_points))
 
 
-def median_text(timing: Summary, unit: Unit) -> format.Interval:
+def median_text(timing: Summary, unit: Unit) -> units.Interval:
     """A median with its interval, without the unit."""
-    return format.time_interval(timing.median, timing.low, timing.high, unit)
+    return units.time_interval(timing.median, timing.low, timing.high, unit)
 
 
-def estimate_text(estimate: Estimate) -> format.Interval:
+def estimate_text(estimate: Estimate) -> units.Interval:
     """A ratio with its interval."""
-    return format.ratio_interval(estimate.value, estimate.low, estimate.high)
+    return units.ratio_interval(estimate.value, estimate.low, estimate.high)
 
 
 def _milliseconds(seconds: float) -> str:
-    return format.time(seconds, format.MILLISECONDS)
+    return units.time(seconds, units.MILLISECONDS)

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from edgecnn.records import Emulated, Failure, ProcessorAnswers, Report
 from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
-from edgecnn.report.format import ABSENT, count
 from edgecnn.report.grid import Cell, Grid, machine, marks_of, setting
 from edgecnn.report.page import Page, page, shared_model, titled
 from edgecnn.report.rows import Setting
 from edgecnn.report.tables import processors
+from edgecnn.report.units import ABSENT, count
 
 WIDTH = 100
 

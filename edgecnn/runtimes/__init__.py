@@ -8,9 +8,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import ArtifactError, UnknownNameError
+from edgecnn.errors import ArtifactError
+from edgecnn.files import need_model
 from edgecnn.optional import require
-from edgecnn.records import TensorSpec
+from edgecnn.records import RuntimeName, TensorSpec
+from edgecnn.registry import Registry
 from edgecnn.runtimes.quantized_io import Float as Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 from edgecnn.worker import confine
@@ -59,71 +61,59 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     The class takes the file, the number of threads, the batch and the device ("cpu" or "gpu").
     """
 
-    name: str
+    name: RuntimeName
     format: str
     package: str
     module: str
     session: str
 
 
-RUNTIMES: dict[str, Runtime] = {
-    runtime.name: runtime
-    for runtime in (
-        Runtime(
-            name="litert",
-            format="tflite",
-            package="ai_edge_litert.interpreter",
-            module="edgecnn.runtimes.litert",
-            session="LitertSession",
-        ),
-        Runtime(
-            name="tflm",
-            format="tflite",
-            package="tflite_micro",
-            module="edgecnn.runtimes.tflm",
-            session="TflmSession",
-        ),
-        Runtime(
-            name="onnxruntime",
-            format="onnx",
-            package="onnxruntime",
-            module="edgecnn.runtimes.ort",
-            session="OrtSession",
-        ),
-        Runtime(
-            name="c99",
-            format="c",
-            package="edgecnn",
-            module="edgecnn.runtimes.c99",
-            session="C99Session",
-        ),
-        Runtime(
-            name="keras",
-            format="keras",
-            package="keras",
-            module="edgecnn.runtimes.keras",
-            session="KerasSession",
-        ),
-        Runtime(
-            name="fake",
-            format="fake",
-            package="edgecnn",
-            module="edgecnn.runtimes.fake",
-            session="FakeSession",
-        ),
-    )
-}
+_RUNTIMES = (
+    Runtime(
+        name="litert",
+        format="tflite",
+        package="ai_edge_litert.interpreter",
+        module="edgecnn.runtimes.litert",
+        session="LitertSession",
+    ),
+    Runtime(
+        name="tflm",
+        format="tflite",
+        package="tflite_micro",
+        module="edgecnn.runtimes.tflm",
+        session="TflmSession",
+    ),
+    Runtime(
+        name="onnxruntime",
+        format="onnx",
+        package="onnxruntime",
+        module="edgecnn.runtimes.ort",
+        session="OrtSession",
+    ),
+    Runtime(
+        name="c99",
+        format="c",
+        package="edgecnn",
+        module="edgecnn.runtimes.c99",
+        session="C99Session",
+    ),
+    Runtime(
+        name="keras",
+        format="keras",
+        package="keras",
+        module="edgecnn.runtimes.keras",
+        session="KerasSession",
+    ),
+    Runtime(
+        name="fake",
+        format="fake",
+        package="edgecnn",
+        module="edgecnn.runtimes.fake",
+        session="FakeSession",
+    ),
+)
 
-
-def runtime_named(name: str) -> Runtime:
-    """The runtime called ``name``.
-
-    Raises:
-        UnknownNameError: there is none; the message lists the choices.
-    """
-    if name not in RUNTIMES:
-        raise UnknownNameError("runtime", name, RUNTIMES)
-    return RUNTIMES[name]
+RUNTIMES: Registry[RuntimeName, Runtime] = Registry("runtime", {runtime.name: runtime for runtime in _RUNTIMES})
 
 
 def runtime_for(path: Path, name: str | None = None) -> Runtime:
@@ -134,7 +124,7 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
         ArtifactError: no runtime takes such files, or the one called ``name`` does not; the message lists the endings.
     """
     if name is not None:
-        named = runtime_named(name)
+        named = RUNTIMES[name]
         if path.suffix != f".{named.format}":
             raise ArtifactError(f"{name} runs .{named.format} files, {path.name} is none")
         return named
@@ -161,8 +151,7 @@ def open_session(
         MissingExtraError: the runtime is not installed.
     """
     chosen = runtime_for(path, runtime)
-    if not path.is_file():
-        raise ArtifactError(f"no model file at {path}; check the path, or export one with: edgecnn export")
+    need_model(path)
     session_class = getattr(importlib.import_module(chosen.module), chosen.session)
     require(chosen.package)
     confine(path.stat().st_size)  # what is loaded until here is ours

@@ -15,8 +15,8 @@ from edgecnn import artifacts, bundle, embed
 from edgecnn.bench import files as bench_files
 from edgecnn.bench.baseline import load_baseline
 from edgecnn.bench.comparison import check_fits
+from edgecnn.config import read_config
 from edgecnn.files import sha256_bytes
-from edgecnn.pipeline import read_config
 from edgecnn.records import (
     SCHEMA_VERSION,
     Artifact,

@@ -1,0 +1,106 @@
+"""``edgecnn diagnose``: where accuracy went, and what chance alone does to a measurement."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from edgecnn.cli import options
+from edgecnn.cli.options import check_target, load_data, setting
+from edgecnn.cli.output import print_array, print_record, show_violations
+from edgecnn.records import RuntimeName
+
+
+@click.group()
+def diagnose() -> None:
+    """Find where accuracy went, or how far times differ by chance."""
+
+
+@diagnose.command()
+@click.argument("files", type=options.FILE, nargs=-1, required=True)
+@options.model
+@options.data
+@options.qat
+@options.json_array
+def stages(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
+    """Count accuracy step by step, from float to each runtime.
+
+    FILES are .tflite files of int8 and int8-qat, and .onnx files of the same schemes. On all test images; the steps
+    are quantisation-aware training, int8, and each runtime. The exit status is 1 if a file is out of tolerance.
+    """
+    from edgecnn.diagnosis.stages import stages as find_stages
+    from edgecnn.diagnosis.terminal import show_path
+
+    paths = find_stages(files, load_data(data, input_range), model=model, qat_weights=qat)
+    if as_json:
+        print_array(paths)
+    else:
+        for path in paths:
+            show_path(path)
+    show_violations([parity for path in paths for parity in path.parities])
+
+
+@diagnose.command()
+@click.argument("files", type=options.FILE, nargs=-1, required=True)
+@options.model
+@options.data
+@options.qat
+@options.json_array
+def layers(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
+    """Measure the error of every int8 tensor.
+
+    FILES are int8 .tflite files. Each tensor is compared with its value in float, on 200 training images; there is no
+    tolerance.
+    """
+    from edgecnn.diagnosis.layers import layers as find_layers
+    from edgecnn.diagnosis.terminal import show_layers
+
+    found = find_layers(files, load_data(data, input_range), model=model, qat_weights=qat)
+    if as_json:
+        print_array(found)
+    else:
+        for errors in found:
+            show_layers(errors)
+
+
+@diagnose.command()
+@click.argument("file", type=options.FILE)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Number of threads.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images in one inference.")
+@click.option("--runtime", type=click.Choice(get_args(RuntimeName)), help="By default the first that takes FILE.")
+@setting("seconds")
+@setting("cold")
+@setting("seed")
+@click.option("--out", type=options.FILE, help="JSON file to write, with every sample.")
+@options.json
+def noise(
+    file: Path,
+    threads: int,
+    batch: int,
+    runtime: str | None,
+    seconds: float,
+    cold: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure the latency of FILE against itself.
+
+    FILE is a model as for edgecnn bench, measured as two candidates. A difference between them is a false alarm: this
+    machine, or these settings, cannot tell so small a difference from chance.
+    """
+    from edgecnn.bench.files import bench_against_itself
+    from edgecnn.files import write_atomic
+    from edgecnn.records import to_json
+    from edgecnn.report.units import ratio_interval
+
+    if out is not None:
+        check_target(out, ".json")
+    found = bench_against_itself(
+        file, threads=threads, batch=batch, runtime=runtime, seconds=seconds, processes=cold, seed=seed
+    )
+    if out is not None:
+        write_atomic(out, to_json(found))
+    interval = ratio_interval(found.ratio.value, found.ratio.low, found.ratio.high)
+    difference = "no difference" if found.difference == "none" else f"{found.difference}, which is a false alarm"
+    print_record(found, as_json, f"{file.name} against itself: time ratio {interval}: {difference}")

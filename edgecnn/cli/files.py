@@ -1,0 +1,96 @@
+"""The commands that read a model file or reports: inspect, report, compare."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from edgecnn.cli import options
+from edgecnn.cli.output import end, print_record, say, show_report
+
+
+@click.command()
+@click.argument("file", type=options.FILE)
+@click.option("--shape", type=options.Numbers(int, "1,3,64,64"), help="Of the input, where FILE leaves it free.")
+@click.option(
+    "--assert",
+    "wanted",
+    type=click.Choice(["int8", "portable"]),
+    help="Fail if a node computes in something else, or can saturate on other processors.",
+)
+@options.json
+def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_json: bool) -> None:
+    """Show what runs in integers and what in float.
+
+    FILE is a .onnx or .tflite file that any tool made. Shown are its operators with types, quantisation, sizes and
+    multiply-accumulates, and what the runtime makes of them. With --assert int8 the exit status is 1 if a node
+    computes in float or with float activations; conversions of type and layout do not count. With --assert portable
+    it is 1 if sums of int8 products in a node of a .onnx file can saturate on x86 without VNNI.
+    """
+    from edgecnn.inspection import inspect as inspect_file
+    from edgecnn.inspection.terminal import show
+
+    found = inspect_file(file, shape)
+    if as_json:
+        print_record(found, True, "")
+    else:
+        show(found)
+    wrong = {"int8": found.not_int8, "portable": found.not_portable}.get(wanted or "", ())
+    for node in wrong:
+        kind = node.kernel if node.position is None else f"{node.kind} {node.position}"
+        fault = f"computes in {node.precision}" if wanted == "int8" else "can saturate on x86 without VNNI"
+        say(f"edgecnn: {file}: {kind} ({node.name}) {fault}", err=True)
+    if wanted == "portable" and wrong:
+        say(
+            "edgecnn: export the model with edgecnn export --onnx-cpu any, or store these weights as uint8, "
+            "or set the session option session.x64quantprecision to 1 in every program that loads the file",
+            err=True,
+        )
+    sys.exit(1 if wrong else 0)
+
+
+@click.command()
+@click.argument("files", type=options.FILE, nargs=-1, required=True)
+@click.option("--out", type=options.FILE, help="Folder to write report.md, .html, .csv and .json to.")
+@options.json
+def report(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Show the reports in FILES, and write them out as one.
+
+    FILES are report.json of runs, or what bench wrote with --out, on one machine or several. Each report keeps its own
+    verdict; nothing is ranked across them.
+    """
+    from edgecnn.report import merge, write
+
+    found = merge(files)
+    if out is not None:
+        write(found, out)
+    show_report(found, as_json)
+
+
+@click.command()
+@click.argument("old", type=options.FILE)
+@click.argument("new", type=options.FILE)
+@click.option("--max-accuracy-drop", type=float, default=0.1, show_default=True, help="In percentage points.")
+@click.option("--max-latency-ratio", type=float, default=1.1, show_default=True, help="New median ÷ old median.")
+@options.json
+def compare(old: Path, new: Path, max_accuracy_drop: float, max_latency_ratio: float, as_json: bool) -> None:
+    """Find what got worse from the report OLD to NEW.
+
+    Rows are matched by artifact name, runtime, device, threads and batch. The exit status is 1 if a limit is broken by
+    the whole 95 % interval, or if a row of OLD is missing in NEW; where the interval straddles a limit, it cannot be
+    told. Latency is compared on one machine alone, accuracy on the same test images alone.
+    """
+    from edgecnn.report import read, show_gate
+    from edgecnn.report.compare import compare as compare_reports
+
+    gate = compare_reports(
+        read(old).replace(title=str(old)),
+        read(new).replace(title=str(new)),
+        max_accuracy_drop=max_accuracy_drop,
+        max_latency_ratio=max_latency_ratio,
+    )
+    if as_json:
+        print_record(gate, True, "")
+    else:
+        show_gate(gate)
+    end(gate.regressions, "regression", as_json)

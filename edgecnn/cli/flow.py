@@ -1,0 +1,351 @@
+"""The commands that a run is made of, and the run itself."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+import click
+
+from edgecnn.cli import options
+from edgecnn.cli.options import check_target, load_data, setting
+from edgecnn.cli.output import (
+    end,
+    failed,
+    print_array,
+    print_record,
+    say,
+    show_report,
+    show_violations,
+    status,
+    wrong_on,
+)
+from edgecnn.config import EPOCHS, RunConfig, read_config
+from edgecnn.errors import BenchError, ConfigError, EdgecnnError
+from edgecnn.records import Backend, Device, ProcessorName
+
+if TYPE_CHECKING:
+    from edgecnn.data import DataSet
+    from edgecnn.records import Baseline, Record
+
+
+@click.command()
+@click.argument("config", type=options.FILE, required=False)
+@click.option("--out", type=options.FILE, help="Folder to write; default runs/<data>.")
+@options.options(*(setting(name, default=None) for name in RunConfig.__struct_fields__))
+@options.json
+def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
+    """Do everything, from the data to the report.
+
+    Train, quantise, export, verify, bench and report, each stage only if something it depends on has changed.
+
+    CONFIG is a TOML file with the options as keys (underscores for dashes, baselines for --baseline); options
+    given here come first. Interrupt it as you like: the same command goes on where it stopped.
+    """
+    from edgecnn.pipeline import run as run_pipeline
+
+    settings = read_config(config) if config else RunConfig()
+    changes = {key: value for key, value in given.items() if value not in (None, ())}
+    settings = settings.replace(**changes)
+    out = out or Path("runs") / Path(settings.data).stem
+    try:
+        report = run_pipeline(settings, out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on where this one stopped") from None
+    show_report(report, as_json)
+    if not as_json:
+        click.echo()
+        say(f"The whole report: {out / 'report.html'}")
+    status(report, as_json)
+
+
+@click.command()
+@setting("model")
+@options.data
+@click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Of training.")
+@setting("seed")
+@click.option("--out", type=options.FILE, required=True, help="The .keras file to write.")
+@options.json
+def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
+    """Train a float model."""
+    from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
+    from edgecnn.training import train as train_model
+
+    check_target(out, ".keras")
+    loaded = load_data(data, input_range)
+    untrained = build_model(model, loaded, seed) if model in MODELS else load_model(Path(model))
+    check_model(untrained, loaded)
+    trained, history = train_model(untrained, loaded, epochs=epochs, seed=seed)
+    save_model(trained, out)
+    print_record(history, as_json, f"wrote {out}: {_epoch(history)}")
+
+
+@click.command()
+@click.argument("model", type=options.FILE)
+@options.data
+@setting("qat_epochs", "--epochs")
+@setting("seed")
+@click.option("--out", type=options.FILE, required=True, help="The .npz file to write.")
+@options.json
+def quantize(model: Path, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
+    """Fine-tune MODEL with quantisation-aware training.
+
+    MODEL is a trained .keras file; the weights written to --out serve export and verify as --qat.
+    """
+    from edgecnn.models import check_model, load_model
+    from edgecnn.quantization import qat
+
+    check_target(out, ".npz")
+    loaded, trained = load_data(data, input_range), load_model(model)
+    check_model(trained, loaded)
+    quantized, history = qat.train_quantized(trained, loaded, epochs=epochs, seed=seed)
+    qat.save_weights(quantized, out)
+    print_record(history, as_json, f"wrote {out}: {_epoch(history)}")
+
+
+def _epoch(history: Any) -> str:
+    last = history.epochs[-1]
+    held_out = "" if last.val_accuracy is None else f", held-out accuracy {last.val_accuracy:.2%}"
+    return f"{len(history.epochs)} epochs, loss {last.loss:.4f}, accuracy {last.accuracy:.2%}{held_out}"
+
+
+@click.command()
+@click.argument("model", type=options.FILE)
+@options.data
+@options.options(*map(setting, ("schemes", "formats", "io", "batch", "calibration_images", "onnx_cpu")))
+@options.qat
+@click.option("--tune", is_flag=True, help="Measure which operators of int8 .onnx are faster in float.")
+@click.option("--tuning", type=options.FILE, help="A tuned .onnx whose choice of operators is taken over unmeasured.")
+@click.option("--out", type=options.FILE, required=True, help="The folder to write to.")
+@options.json_array
+def export(
+    model: Path,
+    data: str,
+    input_range: Any,
+    schemes: tuple[str, ...],
+    formats: tuple[str, ...],
+    io: Any,
+    batch: str,
+    calibration_images: int,
+    onnx_cpu: Any,
+    qat: Path | None,
+    tune: bool,
+    tuning: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Export MODEL in every scheme and format asked for.
+
+    MODEL is a trained .keras file. A scheme that makes no sense in a format is named with the reason, and is
+    no error.
+    """
+    from edgecnn.files import make_folder, sha256_file
+    from edgecnn.formats import FORMATS, pairs, provenance_of
+    from edgecnn.formats import export as export_artifact
+    from edgecnn.formats.source import Source
+    from edgecnn.quantization.schemes import SCHEMES
+
+    make_folder(out)
+    loaded = load_data(data, input_range)
+    source = Source.load(
+        model,
+        loaded,
+        qat_weights=qat,
+        io=io,
+        batch=1 if batch == "1" else None,
+        calibration_images=calibration_images,
+        onnx_cpu=onnx_cpu,
+    )
+    if tune or tuning is not None:
+        from edgecnn.tuning import tunings
+
+        source.tunings = tunings(source, [SCHEMES[name] for name in schemes], tuning, RunConfig().tune_seconds)
+    provenance = provenance_of(model.stem, sha256_file(model), loaded)
+    written: list[Record] = []
+    failed = False
+    for format, scheme in pairs([FORMATS[name] for name in formats], [SCHEMES[name] for name in schemes]):
+        try:
+            artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
+        except EdgecnnError as error:
+            failed = failed or not _is_expected(error)
+            say(f"edgecnn: {scheme.name} .{format.ending}: {error}", err=True)
+        else:
+            written.append(artifact)
+            if not as_json:
+                say(f"{out / artifact.file}  {artifact.size_bytes} bytes")
+    if as_json:
+        print_array(written)
+    sys.exit(1 if failed else 0)
+
+
+def _is_expected(error: EdgecnnError) -> bool:
+    from edgecnn.errors import UnsupportedError
+
+    return isinstance(error, UnsupportedError)
+
+
+@click.command()
+@click.argument("files", type=options.FILE, nargs=-1, required=True)
+@options.model
+@options.data
+@options.qat
+@setting("on", help=f"Run files on emulated processors instead, comma-separated: {','.join(get_args(ProcessorName))}.")
+@click.option("--images", type=click.IntRange(1), help="Test images to take there.  [default: 100]")
+@options.json_array
+def verify(
+    files: tuple[Path, ...],
+    model: Path,
+    data: str,
+    input_range: Any,
+    qat: Path | None,
+    on: tuple[str, ...],
+    images: int | None,
+    as_json: bool,
+) -> None:
+    """Compare exported FILES with the model they came from.
+
+    On all test images; the exit status is 1 if a file is out of tolerance; edgecnn diagnose finds out why. --on runs
+    .tflite and .onnx FILES on processors that QEMU emulates here instead, and compares their answers with the model's
+    and with this machine's; see edgecnn emulate.
+    """
+    from edgecnn.verify import verify as verify_files
+
+    if images is not None and not on:
+        raise ConfigError("--images is for --on; without it, files are compared on all test images")
+    if on:
+        _show_on(files, on, model, load_data(data, input_range), qat, images, as_json)
+    parities = verify_files(files, load_data(data, input_range), model=model, qat_weights=qat)
+    if as_json:
+        print_array(parities)
+    else:
+        for parity in parities:
+            say(
+                f"{parity.artifact} against {parity.reference}: accuracy {parity.accuracy.value:.2%}, top class agrees "
+                f"on {parity.difference.agreement:.2%}, largest difference {parity.difference.max_abs:.3g}"
+            )
+    show_violations(parities)
+
+
+def _show_on(
+    files: Sequence[Path],
+    on: Sequence[str],
+    model: Path,
+    data: "DataSet",
+    qat: Path | None,
+    images: int | None,
+    as_json: bool,
+) -> NoReturn:
+    """Run files on emulated processors and end with the exit status that their answers ask for."""
+    from edgecnn.emulation.answers import IMAGES, verify_on
+    from edgecnn.records import ProcessorAnswers
+    from edgecnn.report import show_answers
+
+    rows = verify_on(files, on, data, model=model, qat_weights=qat, images=images or IMAGES)
+    if as_json:
+        print_array(rows)
+    else:
+        show_answers(rows)
+    broken = [line for row in rows if isinstance(row, ProcessorAnswers) for line in wrong_on(row)]
+    end([*broken, *failed(rows)], "problem", as_json)
+
+
+@click.command()
+@click.argument("models", type=options.FILE, nargs=-1, required=True)
+@click.option(
+    "--data",
+    default="mnist",
+    show_default=True,
+    help="mnist, fashion-mnist, a .npz file, a folder of images, or none: times alone.",
+)
+@setting("input_range")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", *get_args(Backend)]),
+    default="auto",
+    show_default=True,
+    help="Of Keras; auto takes $KERAS_BACKEND, else one that sees a GPU, else one that is installed.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(get_args(Device)),
+    default="auto",
+    show_default=True,
+    help="Where to run the model; auto takes the GPU if there is one.",
+)
+@setting("seconds")
+@click.option("--out", type=options.FILE, required=True, help="JSON file to write, or folder for one per model.")
+@options.json_array
+def baseline(
+    models: tuple[Path, ...],
+    data: str,
+    input_range: Any,
+    backend: str,
+    device: str,
+    seconds: float,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Measure the float MODELS on this machine, best on a GPU.
+
+    MODELS are .keras files; the records serve run and bench as --baseline, there or elsewhere. Measured are the latency
+    of one image and the throughput of rising batches, on the device and with the copies to and from it, and the
+    accuracy on all test images. Each record is written as soon as it is made; a model that cannot be measured is named
+    with the reason, and the exit status is 1. Needs Keras and one back end, nothing else.
+    """
+    from edgecnn.bench.baseline import check_is_keras, choose_backend, record_baseline
+    from edgecnn.files import write_atomic
+    from edgecnn.records import Failure, to_json
+
+    targets = _baseline_files(models, out)
+    for model in models:
+        check_is_keras(model)
+    loaded = None if data == "none" else load_data(data, input_range)
+    backend = choose_backend(backend, device)
+    found: list[Record] = []
+    for model, target in targets.items():
+        try:
+            record = record_baseline(model, loaded, device, backend=backend, seconds=seconds)
+        except BenchError as error:
+            found.append(Failure(subject=model.name, stage="baseline", error="BenchError", reason=str(error)))
+            say(f"edgecnn: {error}", err=True)
+            continue
+        write_atomic(target, to_json(record))
+        found.append(record)
+        if not as_json:
+            say(f"wrote {target}: {_recorded(record)}")
+    if as_json:
+        print_array(found)
+    sys.exit(1 if any(isinstance(one, Failure) for one in found) else 0)
+
+
+def _baseline_files(models: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The file to write for each of ``models``: ``out``, or one in it named after the model."""
+    from edgecnn.files import make_folder
+
+    if out.suffix == ".json":
+        if len(models) > 1:
+            raise ConfigError(f"--out {out} is one file for {len(models)} models; give a folder")
+        make_folder(out.parent)
+        return {models[0]: out}
+    targets = {model: out / f"{model.stem}.json" for model in models}
+    if len(set(targets.values())) < len(models):
+        raise ConfigError("two models of one name would be written to one file; give each of them a name of its own")
+    make_folder(out)
+    return targets
+
+
+def _recorded(baseline: "Baseline") -> str:
+    """The figures of a baseline in one line."""
+    from statistics import median
+
+    from edgecnn.bench.comparison import best_batch, images_per_s
+    from edgecnn.report import units
+
+    measured, best = baseline.measurement, best_batch(baseline)
+    with_copies = median(sample for block in measured.end_to_end for sample in block)
+    accuracy = "" if baseline.accuracy is None else f", accuracy {units.percent(baseline.accuracy.value)}%"
+    return (
+        f"{baseline.backend} on {baseline.device}, compiled with {baseline.compiled_with}; one image "
+        f"{units.duration(median(measured.samples))}, {units.duration(with_copies)} with copies; at best "
+        f"{units.rate(images_per_s(best))} images/s, in batches of {best.batch}{accuracy}"
+    )

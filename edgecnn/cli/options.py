@@ -1,0 +1,131 @@
+"""The options that several commands have, and the types of their values."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+import click
+
+from edgecnn import config
+from edgecnn.errors import ConfigError, UnknownNameError
+
+if TYPE_CHECKING:
+    from edgecnn.data import DataSet
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+class Numbers(click.ParamType[Any]):
+    """Comma-separated numbers, such as 1,2."""
+
+    def __init__(self, kind: type, name: str) -> None:
+        self.kind = kind
+        self.name = name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """A tuple of numbers."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as {self.name}", param, ctx)
+
+
+class Names(click.ParamType[Any]):
+    """Comma-separated names of a ``kind``, out of ``choices``."""
+
+    name = "a,b"
+
+    def __init__(self, kind: str, choices: Sequence[str]) -> None:
+        self.kind = kind
+        self.choices = choices
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """A tuple of names.
+
+        Raises:
+            UnknownNameError: one is none of the choices.
+        """
+        names = tuple(value.split(",")) if isinstance(value, str) else value
+        for name in names:
+            if name not in self.choices:
+                raise UnknownNameError(self.kind, name, self.choices)
+        return names
+
+
+def setting(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F]:
+    """The option for a field of ``RunConfig``: its type, range, choices, default and help are the field's.
+
+    ``declarations`` are the names of the option where it is not called like the field, ``attributes`` what is different
+    from the field.
+    """
+    kind, choices, default = config.type_of(name), config.choices_of(name), getattr(config.RunConfig(), name)
+    option = f"--{name.replace('_', '-')}"
+    attributes = {
+        "default": default,
+        "help": config.description_of(name) + _default(option, default),
+        "callback": lambda context, option, value: value if value is None else config.checked(name, value),
+        **attributes,
+    }
+    if kind is bool:
+        option = f"{option}/--no-{option[2:]}"
+    elif get_origin(kind) is not tuple:
+        attributes["type"] = click.Choice(choices) if choices else kind
+    elif choices:
+        attributes["type"] = Names(config.kind_of(name), choices)
+    elif str in get_args(kind):  # free texts may hold commas
+        return click.option(option.removesuffix("s"), name, multiple=True, **attributes)
+    else:
+        attributes["type"] = Numbers(int, "1,2") if int in get_args(kind) else Numbers(float, "0,1")
+    return click.option(*(declarations or [option]), **attributes)
+
+
+def _default(option: str, default: Any) -> str:
+    if default in (None, ()):  # the description tells
+        return ""
+    if isinstance(default, bool):
+        return f"  [default: {'' if default else 'no-'}{option[2:]}]"
+    parts = default if isinstance(default, tuple) else [default]
+    return f"  [default: {','.join(f'{part:g}' if isinstance(part, float) else str(part) for part in parts)}]"
+
+
+def options(*those: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(those):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+json_array = click.option("--json", "as_json", is_flag=True, help="Print the records, one per file, as a JSON array.")
+model = click.option("--model", type=FILE, required=True, help="The .keras model the files came from.")
+qat = click.option("--qat", type=FILE, help="Weights that edgecnn quantize wrote; int8-qat needs them.")
+data = options(setting("data"), setting("input_range"))
+
+
+def load_data(data: str, input_range: tuple[float, float]) -> "DataSet":
+    """The data set that ``--data`` and ``--input-range`` name."""
+    from edgecnn.data import load
+
+    return load(data, input_range)
+
+
+def is_given(parameter: str) -> bool:
+    """Whether the option stands on the command line."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def check_target(path: Path, suffix: str) -> None:
+    """Fail before the long work, not after it."""
+    from edgecnn.files import make_folder
+
+    if path.suffix != suffix:
+        raise ConfigError(f"--out {path} must end in {suffix}")
+    make_folder(path.parent)

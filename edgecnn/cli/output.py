@@ -1,0 +1,82 @@
+"""What commands print, and the exit status that they end with."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from edgecnn.text import shown
+
+if TYPE_CHECKING:
+    from edgecnn.records import Parity, ProcessorAnswers, Record, Report
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line, whatever the names are that it tells."""
+    click.echo(shown(text), err=err)
+
+
+def print_record(record: "Record", as_json: bool, text: str) -> None:
+    """Print a record as JSON, or else the line that stands for it."""
+    from edgecnn.records import to_json
+
+    click.echo(to_json(record), nl=False) if as_json else say(text)
+
+
+def print_array(records: "Sequence[Record]") -> None:
+    """Print records as a JSON array."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(records), indent=1))
+
+
+def show_report(report: "Report", as_json: bool) -> None:
+    """Print a report as tables, or as JSON."""
+    from edgecnn.records import to_json
+    from edgecnn.report import show
+
+    if as_json:
+        click.echo(to_json(report), nl=False)
+    else:
+        show(report)
+
+
+def status(report: "Report", as_json: bool) -> NoReturn:
+    """End with 1 if an artifact is out of tolerance or a row failed that should not have."""
+    broken = [f"{p.artifact} against {p.reference}: {line}" for p in report.parities for line in p.violations]
+    broken += [line for answers in report.processors for line in wrong_on(answers)]
+    end([*broken, *failed(report.rows)], "problem", as_json)
+
+
+def end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:
+    """End with 1 if there are reasons to. Where stdout has told them already, stderr tells their number alone."""
+    if as_json:
+        for reason in reasons:
+            say(f"edgecnn: {reason}", err=True)
+    elif reasons:
+        number = f"1 {noun}" if len(reasons) == 1 else f"{len(reasons)} {noun}s"
+        say(f"edgecnn: {number}, told above", err=True)
+    sys.exit(1 if reasons else 0)
+
+
+def failed(rows: Iterable[object]) -> list[str]:
+    """The rows that failed and should not have."""
+    from edgecnn.records import Failure
+
+    return [
+        f"{row.subject} ({row.stage}): {row.reason}" for row in rows if isinstance(row, Failure) and not row.expected
+    ]
+
+
+def wrong_on(answers: "ProcessorAnswers") -> list[str]:
+    """What is out of tolerance on an emulated processor."""
+    return [f"{answers.artifact} on {answers.processor} {violation}" for violation in answers.violations]
+
+
+def show_violations(parities: "Sequence[Parity]") -> NoReturn:
+    """Say what is out of tolerance on stderr, and end with the exit status that it asks for."""
+    for parity in parities:
+        for line in parity.violations:
+            say(f"edgecnn: {parity.artifact} against {parity.reference}: {line}", err=True)
+    sys.exit(1 if any(parity.violations for parity in parities) else 0)
