@@ -375,6 +375,8 @@ class _Reader:
         return Mean(operator=operator, inputs=(source,), output=self.output(operator, made), axes=axes, keep=keep)
 
     def binary(self, operator: Operator) -> Binary:
+        if len(operator.inputs) != 2:
+            raise ArtifactError(f"{operator} has {len(operator.inputs)} inputs, it takes 2")
         first, second = self.input(operator), self.input(operator, 1)
         try:
             made = np.broadcast_shapes(first.shape, second.shape)
