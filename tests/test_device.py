@@ -584,7 +584,7 @@ def test_our_wheel_is_the_package_and_its_metadata(tmp_path: Path) -> None:
             assert int(size) == archive.getinfo(name).file_size
     package = Path(device.__file__).parents[1]
     code = [f"edgecnn/{path.relative_to(package)}" for path in package.rglob("*") if path.suffix in (".py", ".typed")]
-    assert set(code) <= set(names)
+    assert {*code, "edgecnn/kits/cortex_m/Makefile", "edgecnn/kits/linux/run.py"} <= set(names)
     assert {f"edgecnn-0.1.0.dist-info/{name}" for name in ("METADATA", "WHEEL", "entry_points.txt")} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith("direct_url.json")]
 

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 FILES = ROOT / "tests" / "files"
 MODEL = FILES / "tiny-int8.tflite"
 C_FLAGS = "-O1 -Wconversion -Wshadow -Werror"
+KINDS = [target for target in TARGETS if target not in CORES[1:]]  # the kits of the cores differ in one line
 
 
 def run(*command: object, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -101,7 +102,7 @@ def test_kits_say_what_they_hold(target: str, kits: dict[str, Path], workspace: 
             assert name in text, f"{name} is not in the README"
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", KINDS)
 def test_equal_models_give_equal_kits(target: str, kits: dict[str, Path], own: dict[str, Path], workspace: Any) -> None:
     embed(workspace.path("tflite", "int8"), target, own[target], str(workspace.data_file))
     for path in kits[target].rglob("*"):
@@ -451,7 +452,7 @@ def test_models_of_other_kinds_are_refused(workspace: Any, tmp_path: Path) -> No
 # The folder
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", KINDS)
 @pytest.mark.parametrize(
     "change",
     [

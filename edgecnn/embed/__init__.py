@@ -1,4 +1,4 @@
-"""``edgecnn embed``: a model as a folder that is ready to copy to where it runs, one module for each target."""
+"""``edgecnn embed``: a model as a folder that is ready to copy to where it runs, one module for each kind."""
 
 from collections.abc import Callable
 from functools import partial
