@@ -1,4 +1,4 @@
-"""The one list of schemes."""
+"""Registries: what they hold, and what the schemes say."""
 
 from typing import Any, get_args
 

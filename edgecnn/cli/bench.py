@@ -83,7 +83,7 @@ def bench(
 
     With --target, .c and int8 .tflite FILES are also built as C for processors that QEMU emulates here: cortex-m0, -m3,
     -m4, -m7, -m33, -m55 and riscv32. The instructions of one inference are counted, and flash, RAM and stack measured.
-    Instructions are no times.
+    Instruction counts are not timings.
     """
     from edgecnn.bench.files import bench_files
     from edgecnn.files import write_atomic

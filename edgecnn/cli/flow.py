@@ -40,7 +40,7 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
     Train, quantise, export, verify, bench and report, each stage only if something it depends on has changed.
 
     CONFIG is a TOML file with the options as keys (underscores for dashes, baselines for --baseline); options
-    given here come first. Interrupt it as you like: the same command goes on where it stopped.
+    given here come first. Safe to interrupt: run the same command again to resume.
     """
     from edgecnn.pipeline import run as run_pipeline
 
