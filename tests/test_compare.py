@@ -286,7 +286,7 @@ def test_exit_status_and_what_is_said(ended: Callable[..., tuple[int, str, str]]
     assert max(map(len, out.splitlines())) <= 100
 
     status, out, err = ended("compare", files["old"], files["slow"])
-    assert (status, err) == (1, "edgecnn: 1 regression, told above\n")
+    assert (status, err) == (1, "edgecnn: 1 regression, see above\n")
     assert "✗ int8.tflite on litert [cpu, 1 thread, batch 1]: latency ratio 1.5" in out
     assert "no regression" not in out
     assert ended("compare", files["old"], files["slow"], "--max-latency-ratio", 2)[0] == 0
@@ -322,7 +322,7 @@ def test_a_failed_row_is_told_once(ended: Callable[..., tuple[int, str, str]], t
     status, out, err = ended("bench", damaged, "--seconds", "0.05")
     assert status == 1
     assert out.count("✗ damaged.tflite") == 1
-    assert err.splitlines()[-1] == "edgecnn: 1 problem, told above"
+    assert err.splitlines()[-1] == "edgecnn: 1 problem, see above"
     assert "damaged.tflite (bench)" not in err
     status, out, err = ended("bench", damaged, "--seconds", "0.05", "--json")
     assert status == 1

@@ -47,7 +47,7 @@ def refused(done: "subprocess.CompletedProcess[str]", message: str, status: int 
     assert done.returncode == status, done.stderr
     *_, last = done.stderr.splitlines()
     assert last.startswith("edgecnn: ")
-    told = done.stdout if last == "edgecnn: 1 problem, told above" else last  # of files that are measured, a table
+    told = done.stdout if last == "edgecnn: 1 problem, see above" else last  # of files that are measured, a table
     assert message in " ".join(told.split())
     assert "Traceback" not in done.stderr
 

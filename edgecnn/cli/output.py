@@ -56,7 +56,7 @@ def end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:
             say(f"edgecnn: {reason}", err=True)
     elif reasons:
         number = f"1 {noun}" if len(reasons) == 1 else f"{len(reasons)} {noun}s"
-        say(f"edgecnn: {number}, told above", err=True)
+        say(f"edgecnn: {number}, see above", err=True)
     sys.exit(1 if reasons else 0)
 
 

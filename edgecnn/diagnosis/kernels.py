@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,8 @@ from edgecnn.errors import SessionError, one_line
 from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Artifact
-from edgecnn.runtimes.litert import LitertSession
+from edgecnn.runtimes.litert import Kernels, LitertSession, open_interpreter
 from edgecnn.worker import confine
-
-Kernels = Literal["reference", "built-in"]
-_RESOLVERS = {"reference": "BUILTIN_REF", "built-in": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
 
 
 class KernelSession(LitertSession):
@@ -29,17 +26,12 @@ class KernelSession(LitertSession):
     """
 
     def __init__(self, path: Path, artifact: Artifact, kernels: Kernels, *, keep: bool = False) -> None:
-        module = require("ai_edge_litert.interpreter")
+        require("ai_edge_litert.interpreter")  # what it takes does not count
         confine(path.stat().st_size)
         try:
             with quiet_stderr(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that keeping tensors takes memory
-                self._interpreter = module.Interpreter(
-                    model_path=str(path),
-                    num_threads=1,
-                    experimental_op_resolver_type=getattr(module.OpResolverType, _RESOLVERS[kernels]),
-                    experimental_preserve_all_tensors=keep,
-                )
+                self._interpreter = open_interpreter(path, kernels=kernels, keep=keep)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise SessionError(

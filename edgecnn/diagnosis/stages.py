@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgecnn import artifacts
 from edgecnn.data import DataSet
-from edgecnn.diagnosis.kernels import Kernels, KernelSession
+from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.errors import ConfigError, EdgecnnError, SessionError
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task, infer, outputs_of, task_of
@@ -24,6 +24,7 @@ from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import AccuracyPath, AccuracyStep, Artifact
 from edgecnn.runtimes import Float
+from edgecnn.runtimes.litert import Kernels
 from edgecnn.verify import (
     FAKE_QUANTIZED,
     FLOAT,

@@ -28,6 +28,7 @@ from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import units
+from edgecnn.runtimes.litert import Kernels, open_interpreter
 from edgecnn.tflite.graph import Graph, Operator, Tensor, macs, read_graph
 from edgecnn.worker import confine
 
@@ -53,14 +54,14 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
         SessionError: LiteRT refuses the file.
     """
     graph = read_graph(read_bytes(path), path.name)
-    module = require("ai_edge_litert.interpreter")
+    require("ai_edge_litert.interpreter")  # what it takes does not count
     confine(path.stat().st_size)
     try:
         # Shapes come from the runtime without delegates: tensors inside a delegate keep the shapes of the file.
-        plain = _interpreter(module, path, graph, shape, module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+        plain = _interpreter(path, graph, shape, "built-in")
         shapes = {t["index"]: tuple(int(size) for size in t["shape"]) for t in plain.get_tensor_details()}
         del plain
-        interpreter = _interpreter(module, path, graph, shape, module.OpResolverType.AUTO)
+        interpreter = _interpreter(path, graph, shape, "xnnpack")
         parts = _delegated(interpreter, graph)
         with quiet_stderr():
             run_seconds = timed(interpreter.invoke)
@@ -71,10 +72,10 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
     return Found(f"litert {version('ai-edge-litert')}", nodes, run_seconds, _notes(nodes, len(parts), run_seconds))
 
 
-def _interpreter(module: Any, path: Path, graph: Graph, shape: tuple[int, ...] | None, resolver: Any) -> Any:
+def _interpreter(path: Path, graph: Graph, shape: tuple[int, ...] | None, kernels: Kernels) -> Any:
     """An interpreter on one thread, its inputs filled."""
     with quiet_stderr():
-        interpreter = module.Interpreter(model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver)
+        interpreter = open_interpreter(path, kernels=kernels)
         for details in interpreter.get_input_details():
             stored = [None if size < 0 else int(size) for size in details["shape_signature"]]
             wanted = input_shape(details["name"], stored, shape, len(graph.inputs))

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,27 @@ from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 from edgecnn.tflite.graph import read_graph
 
+Kernels = Literal["xnnpack", "built-in", "reference"]
+_RESOLVERS = {"xnnpack": "AUTO", "built-in": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
+
+
+def open_interpreter(path: Path, threads: int = 1, kernels: Kernels = "xnnpack", *, keep: bool = False) -> Any:
+    """LiteRT's interpreter of the .tflite file at ``path``; tensors are not allocated yet.
+
+    ``threads`` 0 leaves their number to LiteRT. ``kernels`` "xnnpack" is LiteRT's default, "built-in" its optimised
+    kernels without that delegate, "reference" the plain ones. ``keep`` makes the tensors between operators readable.
+
+    Raises:
+        ValueError, RuntimeError: LiteRT refuses the file.
+    """
+    module = require("ai_edge_litert.interpreter")
+    return module.Interpreter(
+        model_path=os.fsencode(path),
+        num_threads=threads or None,
+        experimental_op_resolver_type=getattr(module.OpResolverType, _RESOLVERS[kernels]),
+        experimental_preserve_all_tensors=keep,
+    )
+
 
 class LitertSession:
     """A .tflite file in the LiteRT interpreter."""
@@ -23,12 +44,9 @@ class LitertSession:
     def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
         if device != "cpu":
             raise SessionError(f"litert runs {path.name} on cpu only here, not on {device!r}")
-        interpreter_module = require("ai_edge_litert.interpreter")
         try:
             with quiet_stderr():
-                self._interpreter = interpreter_module.Interpreter(
-                    model_path=os.fsencode(path), num_threads=threads or None
-                )
+                self._interpreter = open_interpreter(path, threads)
                 _resize(self._interpreter, path, batch)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
