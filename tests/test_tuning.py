@@ -51,7 +51,7 @@ def test_wrong_weights_do_not_agree(kind: str, graph: Graph, found: module._Sear
     assert found.agrees(found.untuned)
     position = next(operator.position for operator in graph.operators if operator.kind == kind)
     damaged = qdq.to_onnx(negated(graph, position), "damaged").SerializeToString()
-    assert not found.agrees(module._Run(damaged, frozenset()))
+    assert not found.agrees(module._BoundModel(damaged, frozenset()))
 
 
 def test_a_slower_placement_is_not_taken(found: module._Search, monkeypatch: pytest.MonkeyPatch) -> None:
