@@ -4,6 +4,7 @@ from pathlib import Path
 
 from benchmarks.markdown import grid, measured_on
 from edgecnn import pipeline
+from edgecnn.config import read_config
 from edgecnn.errors import RecordError
 from edgecnn.records import Report
 from edgecnn.report import rows, units
@@ -14,7 +15,7 @@ from edgecnn.report.tables import estimate_text
 
 def run(path: Path, out: Path) -> Report:
     """Run the settings at ``path``, which are those of ``edgecnn run``, in the folder ``out``."""
-    return pipeline.run(pipeline.read_config(path), out)
+    return pipeline.run(read_config(path), out)
 
 
 def table(report: Report, source: str) -> str:

@@ -310,8 +310,10 @@ def test_a_small_int8_suite_runs(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     report = int8_onnx.run(suite, tmp_path / "out")
+    refused = [row.subject for row in report.rows if isinstance(row, Failure)]
+    assert set(refused) <= {f"ds_cnn{int8_onnx.TF2ONNX}"}  # on x86 without VNNI ONNX Runtime refuses this file
     assert [row.artifact.file for row in report.rows if isinstance(row, Result)] == [
-        f"ds_cnn{ending}" for ending in int8_onnx.COLUMNS
+        f"ds_cnn{ending}" for ending in int8_onnx.COLUMNS if f"ds_cnn{ending}" not in refused
     ]
     assert int8_onnx.table(report, "x").count("\n| ds_cnn |") == 4
 
