@@ -245,11 +245,16 @@ def test_failed_rows_are_results(measured: Measured, bundle: Path, tmp_path: Pat
     assert len(from_json(done.stdout.encode(), Report, "stdout").rows) == 4
 
 
-def test_wrong_options_are_told_by_the_device(measured: Measured, machine: Machine, bundle: Path) -> None:
-    done = command(bundle, "--ssh", "device", "--threads", "0")
-    assert done.returncode == 1
-    assert "threads" in done.stderr
-    assert "edgecnn bench ended on device with exit status 2; see above" in done.stderr
+def test_wrong_options_are_told_before_anything_travels(measured: Measured, machine: Machine, bundle: Path) -> None:
+    done = command(bundle, "--ssh", "device", "--seconds", "-1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("edgecnn: seconds must be positive")
+    assert machine.runs() == []
+
+
+def test_what_the_device_refuses_is_told(measured: Measured, machine: Machine, bundle: Path) -> None:
+    with pytest.raises(DeviceError, match="edgecnn bench ended on device with exit status 2; see above"):
+        bench_on(Ssh("device"), bundle, ["--seconds", "-1"])
     assert machine.runs() == []
 
 
