@@ -134,7 +134,7 @@ def checked(name: str, value: Any) -> Any:
 
 def type_of(name: str) -> Any:
     """The type of a setting without its range, and without None where that stands for a default."""
-    kind = get_type_hints(RunConfig)[name]
+    kind = _plain_kinds()[name]
     return get_args(kind)[0] if type(None) in get_args(kind) else kind
 
 
@@ -155,9 +155,15 @@ def description_of(name: str) -> str:
     return _meta(_kinds()[name], "description") or ""
 
 
+# every option of every command is made from these when the command line starts
 @cache
 def _kinds() -> dict[str, Any]:
     return get_type_hints(RunConfig, include_extras=True)
+
+
+@cache
+def _plain_kinds() -> dict[str, Any]:
+    return get_type_hints(RunConfig)
 
 
 def _meta(kind: Any, key: str) -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("files", type=options.FILE, nargs=-1, required=True)
+@options.files
 @click.option("--data", help="Count accuracy on these test images too (as for edgecnn run).")
 @setting("input_range")
 @setting("threads")

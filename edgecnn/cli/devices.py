@@ -8,7 +8,7 @@ import click
 
 from edgecnn.cli import options
 from edgecnn.cli.options import check_target
-from edgecnn.cli.output import print_array, print_record, say
+from edgecnn.cli.output import print_array, print_json, print_record, say
 from edgecnn.records import KitTarget
 
 
@@ -28,7 +28,7 @@ def check(model: Path, target: str, as_json: bool) -> None:
 
     found = check_file(model, target)
     if as_json:
-        print_record(found, True, "")
+        print_json(found)
     else:
         say(f"{found.file} on {found.target}: {'fits' if found.fits else 'does not fit'}")
         for kind, size in (("arena", found.arena_bytes), ("flash", found.flash_bytes), ("RAM", found.ram_bytes)):

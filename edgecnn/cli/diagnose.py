@@ -17,10 +17,7 @@ def diagnose() -> None:
 
 
 @diagnose.command()
-@click.argument("files", type=options.FILE, nargs=-1, required=True)
-@options.model
-@options.data
-@options.qat
+@options.exported
 @options.json_array
 def stages(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
     """Count accuracy step by step, from float to each runtime.
@@ -41,10 +38,7 @@ def stages(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qa
 
 
 @diagnose.command()
-@click.argument("files", type=options.FILE, nargs=-1, required=True)
-@options.model
-@options.data
-@options.qat
+@options.exported
 @options.json_array
 def layers(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
     """Measure the error of every int8 tensor.

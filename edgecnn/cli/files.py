@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from edgecnn.cli import options
-from edgecnn.cli.output import end, print_record, say, show_report
+from edgecnn.cli.output import end, print_json, say, show_report
 
 
 @click.command()
@@ -32,7 +32,7 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
 
     found = inspect_file(file, shape)
     if as_json:
-        print_record(found, True, "")
+        print_json(found)
     else:
         show(found)
     wrong = {"int8": found.not_int8, "portable": found.not_portable}.get(wanted or "", ())
@@ -50,7 +50,7 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
 
 
 @click.command()
-@click.argument("files", type=options.FILE, nargs=-1, required=True)
+@options.files
 @click.option("--out", type=options.FILE, help="Folder to write report.md, .html, .csv and .json to.")
 @options.json
 def report(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
@@ -90,7 +90,7 @@ def compare(old: Path, new: Path, max_accuracy_drop: float, max_latency_ratio: f
         max_latency_ratio=max_latency_ratio,
     )
     if as_json:
-        print_record(gate, True, "")
+        print_json(gate)
     else:
         show_gate(gate)
     end(gate.regressions, "regression", as_json)

@@ -185,10 +185,7 @@ def _is_expected(error: EdgecnnError) -> bool:
 
 
 @click.command()
-@click.argument("files", type=options.FILE, nargs=-1, required=True)
-@options.model
-@options.data
-@options.qat
+@options.exported
 @setting("on", help=f"Run files on emulated processors instead, comma-separated: {','.join(get_args(ProcessorName))}.")
 @click.option("--images", type=click.IntRange(1), help="Test images to take there.  [default: 100]")
 @options.json_array

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
+_DEFAULTS = config.RunConfig()
 
 
 class Numbers(click.ParamType[Any]):
@@ -61,7 +62,7 @@ def setting(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F
     ``declarations`` are the names of the option where it is not called like the field, ``attributes`` what is different
     from the field.
     """
-    kind, choices, default = config.type_of(name), config.choices_of(name), getattr(config.RunConfig(), name)
+    kind, choices, default = config.type_of(name), config.choices_of(name), getattr(_DEFAULTS, name)
     option = f"--{name.replace('_', '-')}"
     attributes = {
         "default": default,
@@ -107,6 +108,8 @@ json_array = click.option("--json", "as_json", is_flag=True, help="Print the rec
 model = click.option("--model", type=FILE, required=True, help="The .keras model the files came from.")
 qat = click.option("--qat", type=FILE, help="Weights that edgecnn quantize wrote; int8-qat needs them.")
 data = options(setting("data"), setting("input_range"))
+files = click.argument("files", type=FILE, nargs=-1, required=True)
+exported = options(files, model, data, qat)  # files, and the model that they came from
 
 
 def load_data(data: str, input_range: tuple[float, float]) -> "DataSet":

@@ -17,11 +17,16 @@ def say(text: str, err: bool = False) -> None:
     click.echo(shown(text), err=err)
 
 
-def print_record(record: "Record", as_json: bool, text: str) -> None:
-    """Print a record as JSON, or else the line that stands for it."""
+def print_json(record: "Record") -> None:
+    """Print a record as JSON."""
     from edgecnn.records import to_json
 
-    click.echo(to_json(record), nl=False) if as_json else say(text)
+    click.echo(to_json(record), nl=False)
+
+
+def print_record(record: "Record", as_json: bool, text: str) -> None:
+    """Print a record as JSON, or else the line that stands for it."""
+    print_json(record) if as_json else say(text)
 
 
 def print_array(records: "Sequence[Record]") -> None:
@@ -33,18 +38,17 @@ def print_array(records: "Sequence[Record]") -> None:
 
 def show_report(report: "Report", as_json: bool) -> None:
     """Print a report as tables, or as JSON."""
-    from edgecnn.records import to_json
     from edgecnn.report import show
 
     if as_json:
-        click.echo(to_json(report), nl=False)
+        print_json(report)
     else:
         show(report)
 
 
 def status(report: "Report", as_json: bool) -> NoReturn:
     """End with 1 if an artifact is out of tolerance or a row failed that should not have."""
-    broken = [f"{p.artifact} against {p.reference}: {line}" for p in report.parities for line in p.violations]
+    broken = out_of_tolerance(report.parities)
     broken += [line for answers in report.processors for line in wrong_on(answers)]
     end([*broken, *failed(report.rows)], "problem", as_json)
 
@@ -69,6 +73,11 @@ def failed(rows: Iterable[object]) -> list[str]:
     ]
 
 
+def out_of_tolerance(parities: "Iterable[Parity]") -> list[str]:
+    """What broke a tolerance, with the files it is about."""
+    return [f"{one.artifact} against {one.reference}: {line}" for one in parities for line in one.violations]
+
+
 def wrong_on(answers: "ProcessorAnswers") -> list[str]:
     """What is out of tolerance on an emulated processor."""
     return [f"{answers.artifact} on {answers.processor} {violation}" for violation in answers.violations]
@@ -76,7 +85,7 @@ def wrong_on(answers: "ProcessorAnswers") -> list[str]:
 
 def show_violations(parities: "Sequence[Parity]") -> NoReturn:
     """Say what is out of tolerance on stderr, and end with the exit status that it asks for."""
-    for parity in parities:
-        for line in parity.violations:
-            say(f"edgecnn: {parity.artifact} against {parity.reference}: {line}", err=True)
-    sys.exit(1 if any(parity.violations for parity in parities) else 0)
+    broken = out_of_tolerance(parities)
+    for line in broken:
+        say(f"edgecnn: {line}", err=True)
+    sys.exit(1 if broken else 0)
