@@ -24,7 +24,7 @@ def table(report: Report, source: str) -> str:
     ``source`` names the file the report is from.
     """
     shown = rows.table(report)
-    headline = rows.headline_setting(tuple(row for row in shown if row.kind == "result"))
+    headline = _headline(shown)
     shown = tuple(row for row in shown if row.kind != "result" or row.setting == headline)
     unit = units.unit_for(row.timing.median for row in shown if row.timing is not None)
     results = laid_out("", _columns(unit), shown)
@@ -46,7 +46,7 @@ def short_table(report: Report, source: str) -> str:
         RecordError: ``report``, which is from ``source``, has no such files or no baseline beside it.
     """
     found = rows.table(report)
-    headline = rows.headline_setting(tuple(row for row in found if row.kind == "result"))
+    headline = _headline(found)
     shown = [row for row in found if row.setting == headline and row.scheme in ("float32", "int8-qat")]
     shown = [row for row in shown if row.format != "keras" and row.timing is not None and row.baseline is not None]
     baseline = next((row for row in found if row.kind == "baseline" and row.timing is not None), None)
@@ -69,6 +69,10 @@ def short_table(report: Report, source: str) -> str:
         f"{grid(titles, cells, words=2)}\n\n{units.counted(report.test_images, 'test image')}, one thread on "
         f"{machine(report.environment)}; the GPU was measured elsewhere, one image at a time, without copies to it."
     )
+
+
+def _headline(found: tuple[Row, ...]) -> rows.Setting | None:
+    return rows.headline_setting(tuple(row for row in found if row.kind == "result"))
 
 
 def _columns(unit: units.Unit) -> tuple[Column, ...]:

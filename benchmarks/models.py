@@ -34,7 +34,7 @@ def trained(name: str, seed: int, train_images: int, epochs: int, test_images: i
         _let_the_first_class_win(model)
     else:
         model, _ = train(model, data, epochs=1 if name == REFERENCE else epochs, seed=seed)
-    _settle(model, data.calibration(_SETTLING))
+    settle(model, data.calibration(_SETTLING))
     return model, data
 
 
@@ -53,7 +53,7 @@ def _resized(data: DataSet, model: Any, train_images: int, test_images: int) -> 
     return make_dataset(f"mnist for {model.name}", "mnist", *parts, names, (0.0, 1.0))
 
 
-def _settle(model: Any, images: Any) -> None:
+def settle(model: Any, images: Any) -> None:
     """Give batch normalisation the statistics of ``images``: without momentum, one step of training takes them over.
 
     At first it divides by one instead, and a short training does not bring its running averages to where they belong.

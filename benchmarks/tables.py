@@ -6,7 +6,6 @@
 """
 
 import re
-from functools import cache
 from pathlib import Path
 
 from benchmarks.registry import TABLES
@@ -43,7 +42,6 @@ def up_to_date(text: str, where: object) -> str:
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_table(block[2], where)}\n\n{block[3]}", text)
 
 
-@cache  # two pages have the same tables, and intervals take seconds to compute
 def _table(name: str, where: object) -> str:
     found = TABLES.get(name)
     if found is None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.models import settle
 from edgecnn.formats import tflite
 from edgecnn.formats.source import Source
 from edgecnn.models import MODELS
@@ -23,13 +24,7 @@ def source_of(name: str, *, settled: bool = True, io: Any = "int8") -> Source:
     model = MODELS[name](**SMALLER.get(name, {}))
     images = np.random.default_rng(0).random((8, *model.input_shape[1:]), np.float32)
     if settled:
-        layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
-        before = [layer.momentum for layer in layers]
-        for layer in layers:
-            layer.momentum = 0.0
-        model(images, training=True)
-        for layer, momentum in zip(layers, before, strict=True):
-            layer.momentum = momentum
+        settle(model, images)
     return Source(model, None, images, io, 1)
 
 

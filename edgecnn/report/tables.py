@@ -6,6 +6,7 @@ from typing import Any
 from edgecnn.bench.comparison import best_batch
 from edgecnn.bench.statistics import end_to_end, summary
 from edgecnn.records import (
+    Accuracy,
     ColdStart,
     Difference,
     Emulated,
@@ -72,7 +73,13 @@ def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
             numeric=True,
             optional=True,
         ),
-        Column("accuracy, % [95 %]", shown("accuracy", _accuracy), "accuracy", numeric=True, optional=True),
+        Column(
+            "accuracy, % [95 %]",
+            shown("accuracy", lambda row: None if row.accuracy is None else _accuracy(row.accuracy)),
+            "accuracy",
+            numeric=True,
+            optional=True,
+        ),
         Column("points to float Keras", shown("accuracy_points", _points), "points", numeric=True, optional=True),
         Column(f"p50, {unit.name} [95 %]", shown("p50", p50), "p50", numeric=True),
         Column(
@@ -122,10 +129,6 @@ def _name(row: Row) -> Cell:
 def runtime_cell(row: Row) -> Cell:
     """Where a row ran: its runtime, and the setting in brackets."""
     return Cell(units.ABSENT) if row.setting is None else Cell(row.runtime or "", f"[{setting(row.setting)}]")
-
-
-def _accuracy(row: Row) -> Cell | None:
-    return None if row.accuracy is None else _interval(units.accuracy(row.accuracy), row.accuracy.value)
 
 
 def _points(row: Row) -> Cell | None:
@@ -251,17 +254,13 @@ def emulated(costs: tuple[Emulated, ...]) -> Grid:
 def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
     """What model files answer on emulated processors."""
 
-    def accuracy(one: ProcessorAnswers) -> Cell:
-        found = one.against_here.accuracy
-        return _interval(units.accuracy(found), found.value)
-
     def parity(one: ProcessorAnswers) -> Cell:
         return _parity(("; ".join(one.violations),) if one.violations else ())
 
     columns = (
         Column("artifact", lambda one: Cell(one.artifact), "artifact"),
         Column("processor", lambda one: Cell(one.processor, notes=(_emulated_by(one),)), "processor"),
-        Column("accuracy, % [95 %]", accuracy, "accuracy", numeric=True),
+        Column("accuracy, % [95 %]", lambda one: _accuracy(one.against_here.accuracy), "accuracy", numeric=True),
         *_differences("here", lambda one: one.against_here.difference, ("largest", "mean", "agreement")),
         *_differences("Keras", lambda one: one.against_reference.difference, ("", "", "")),
         Column(
@@ -323,10 +322,6 @@ def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
         timing = end_to_end(one.record.measurement)
         return Cell(units.ABSENT) if timing is None else median_cell(timing, unit)
 
-    def accuracy(one: FloatBaseline) -> Cell:
-        found = one.record.accuracy
-        return Cell(units.ABSENT) if found is None else _interval(units.accuracy(found), found.value)
-
     def tensor_float_32(one: FloatBaseline) -> Cell:
         return Cell({None: units.ABSENT, True: "allowed", False: "not allowed"}[one.record.tensor_float_32])
 
@@ -345,7 +340,7 @@ def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
             numeric=True,
         ),
         Column("at batch", lambda one: _number(best_batch(one.record).batch, units.count), numeric=True),
-        Column("accuracy, % [95 %]", accuracy, numeric=True),
+        Column("accuracy, % [95 %]", lambda one: _accuracy(one.record.accuracy), numeric=True),
         Column(
             "peak device memory, MiB",
             lambda one: _number(one.record.peak_device_bytes, units.mib),
@@ -483,16 +478,8 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
         steps("mean LSB", lambda found: found.mean_lsb, units.significant),
         steps("within 1 LSB, %", lambda found: found.within_one_lsb, units.percent),
         number("same top class, %", lambda found: found.agreement, units.percent),
-        Column(
-            "accuracy, % [95 %]",
-            lambda parity: _interval(units.accuracy(parity.accuracy), parity.accuracy.value),
-            numeric=True,
-        ),
-        Column(
-            "reference accuracy, % [95 %]",
-            lambda parity: _interval(units.accuracy(parity.reference_accuracy), parity.reference_accuracy.value),
-            numeric=True,
-        ),
+        Column("accuracy, % [95 %]", lambda parity: _accuracy(parity.accuracy), numeric=True),
+        Column("reference accuracy, % [95 %]", lambda parity: _accuracy(parity.reference_accuracy), numeric=True),
         number("worst image, index", lambda found: found.worst_image, str),
         Column("allowed", lambda parity: Cell(_tolerance(parity.tolerance, parity.difference.span)), "allowed"),
         Column("parity", lambda parity: _parity(parity.violations)),
@@ -575,6 +562,10 @@ def _number(value: float | None, text: Callable[[Any], str]) -> Cell:
 
 def _interval(text: units.Interval, value: float | None) -> Cell:
     return Cell(text.value, text.bracket, value=value)
+
+
+def _accuracy(accuracy: Accuracy | None) -> Cell:
+    return Cell(units.ABSENT) if accuracy is None else _interval(units.accuracy(accuracy), accuracy.value)
 
 
 def _time(time: Estimate, unit: Unit) -> Cell:

@@ -200,7 +200,7 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
             if not any(isinstance(one, UnsupportedError) for one in found):
                 raise
         for index in operator.outputs:
-            reader.shapes[index] = _for_one_image(graph.tensors[index].shape)
+            reader.shapes[index] = for_one_image(graph.tensors[index].shape)
     return tuple(found)
 
 
@@ -243,7 +243,7 @@ class _Reader:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         source = graph.tensors[graph.inputs[0]]
-        self.shapes: dict[int, Shape] = {source.index: _for_one_image(source.shape)}
+        self.shapes: dict[int, Shape] = {source.index: for_one_image(source.shape)}
 
     def read(self, operator: Operator) -> Operation:
         reader = _READERS.get(operator.kind)
@@ -524,7 +524,8 @@ def _shape_computations(graph: Graph) -> set[int]:
     return found
 
 
-def _for_one_image(shape: Shape) -> Shape:
+def for_one_image(shape: Shape) -> Shape:
+    """``shape`` with 1 for a free size, which is the batch."""
     return tuple(max(size, 1) for size in shape)
 
 

@@ -68,7 +68,7 @@ class _Lowering:
                     f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
                     "holds int8 only, convert the model with full int8 quantisation"
                 )
-        self.shapes[source.index] = tuple(max(size, 1) for size in source.shape)
+        self.shapes[source.index] = ops.for_one_image(source.shape)
         for operation in operations:
             if isinstance(operation, UnsupportedError):
                 self.problems.append(str(operation))
