@@ -1,26 +1,42 @@
 # make run    sets up .venv, then the main job on MNIST into runs/mnist/
 # make test   sets up .venv, then lint, types and the whole test suite
+# make quick  the same without the tests that train, build, emulate or open a browser
 # make lock   renews requirements.lock (needs uv)
+# make coverage  the whole test suite, slower, and the lines it does not reach
 
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 
-.PHONY: run test lock clean
+# Where this is set, every process that a test starts compiles edgecnn anew.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: run lint test quick coverage lock clean
 
 run: .venv/ready
 	$(BIN)/edgecnn run --out runs/mnist
 
-test: .venv/ready
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered
 
+test: lint
+	$(PYTEST)
+
+quick: lint
+	$(PYTEST) -m "not slow"
+
+coverage: .venv/ready
+	$(PYTEST) --cov --cov-report=term:skip-covered
+
+# Compiled on every core, where pip takes one; a package may hold files that are not Python.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"edgecnn needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.lock
+	-$(BIN)/python -m compileall -qq -j 0 .venv/lib
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -1,1 +1,1 @@
-"""Suites, their recorded results and the tables made from them; run it with ``python -m benchmarks``."""
+"""Suites, their recorded results and the tables generated from them. Run with ``python -m benchmarks``."""

@@ -1,11 +1,11 @@
-"""``python -m benchmarks``: run a suite, and make the tables from the results. Run it from a checkout."""
+"""``python -m benchmarks``: run a suite, and generate the tables from the results. Requires a checkout."""
 
 import sys
 from pathlib import Path
 
 import click
 
-from benchmarks import figure, tables
+from benchmarks import figure, shipped, tables
 from benchmarks.registry import SUITES
 from edgecnn.errors import EdgecnnError, UnknownNameError
 from edgecnn.files import make_folder, write_atomic
@@ -20,14 +20,14 @@ _PAGES = (_ROOT / "README.md", _ROOT / "SECURITY.md", _HERE / "README.md")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Run the suites, and make the tables from their results."""
+    """Run the suites, and generate the tables from their results."""
 
 
 @cli.command()
 @click.argument("suite")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/SUITE.")
 def run(suite: str, out: Path | None) -> None:
-    """Run SUITE and keep its result, with every sample, as benchmarks/results/SUITE.json."""
+    """Run SUITE and write its result, with every sample, to benchmarks/results/SUITE.json."""
     runs = {name: one.run for name, one in SUITES.items() if one.run is not None}
     if suite not in runs:
         raise UnknownNameError("suite", suite, runs)
@@ -42,7 +42,7 @@ def run(suite: str, out: Path | None) -> None:
 @cli.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit status 1 if a table is out of date.")
 def table(check: bool) -> None:
-    """Make the tables in the documents, and the picture in README.md, anew from the results."""
+    """Regenerate the tables in the documents, and the picture in README.md, from the results."""
     stale = False
     if not check:
         write_atomic(_PICTURE, figure.latency(read(SUITES["mnist"].file)))
@@ -59,11 +59,11 @@ def table(check: bool) -> None:
 
 @cli.command()
 def baselines() -> None:
-    """Make the baselines that come with edgecnn, in edgecnn/baselines/, anew from those in benchmarks/baselines/."""
-    for path in sorted(tables.BASELINES.glob("*.json")):
-        shipped = make_folder(_ROOT / "edgecnn" / "baselines") / path.name
-        write_atomic(shipped, tables.shipped_form(path))
-        click.echo(f"wrote {shipped}")
+    """Regenerate edgecnn/baselines/, which comes with edgecnn, from benchmarks/baselines/."""
+    for path in sorted(shipped.RECORDED.glob("*.json")):
+        target = make_folder(_ROOT / "edgecnn" / "baselines") / path.name
+        write_atomic(target, shipped.shipped_form(path))
+        click.echo(f"wrote {target}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """The suite ``against-others``: does edgecnn measure what the runtimes' own tools measure?
 
-The same file, one thread, batch 1, each way in a fresh process of its own, in random order, round after round:
+The same file, one thread, batch 1. Each method runs in a fresh process, in random order in every round:
 
-- a .tflite by edgecnn, by ``ai_edge_litert.tools.benchmark_litert_model``, and by edgecnn's loop around the interface
-  that this tool uses, CompiledModel, while edgecnn runs Interpreter: what the two interfaces differ by is not timing;
-- an .onnx by edgecnn and by a bare loop in C over ONNX Runtime's C API (``ort_loop.c``), for its wheel brings no
-  timing tool that knows a median; and so a model that only copies one number: what that takes longer from Python than
-  from C is the call, not timing;
-- nothing at all, by edgecnn: what its loop costs.
+- a .tflite by edgecnn, by ``ai_edge_litert.tools.benchmark_litert_model``, and by edgecnn's loop around CompiledModel,
+  the interface of that tool. edgecnn itself uses Interpreter; this separates the interface from the timing method;
+- an .onnx by edgecnn and by a plain C loop over ONNX Runtime's C API (``ort_loop.c``), because the wheel has no timing
+  tool that reports a median. Also a model that copies one number: its difference between Python and C is the overhead
+  of the call from Python;
+- an empty call, by edgecnn: the overhead of its loop.
 """
 
 import json
@@ -52,18 +52,18 @@ C_LOOP = "C API"
 IDENTITY = "identity.onnx"
 EMPTY, EMPTY_LOOP = "empty runtime, sample", "empty runtime, whole loop"
 
-BAR = 0.03
-"""What our median, compared like for like, may differ by from the other's."""
+LIMIT = 0.03
+"""Allowed relative difference between edgecnn's median and the other tool's, adjusted for the interface."""
 
-OVERHEAD_BAR_S = 1e-6
-"""What our loop may cost for each sample."""
+OVERHEAD_LIMIT_S = 1e-6
+"""Allowed overhead of edgecnn's loop per sample, in seconds."""
 
 _SCHEMES = ("float32", "int8")
 _LIMIT_S = 600.0
 _SOURCE = Path(__file__).with_name("ort_loop.c")
 _FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-D_POSIX_C_SOURCE=200809L")
 _ONNX_TYPES = {"float32": 1, "uint8": 2, "int8": 3}
-# The tool rounds its median to 10 µs, which is a large part of what a small model takes; this stops that.
+# The tool rounds its median to 10 µs, too coarse for a small model; this disables the rounding.
 _RUN_TOOL = f"""
 from ai_edge_litert.tools import {TOOL} as tool
 tool.round = lambda value, digits: value
@@ -72,7 +72,7 @@ tool.run_benchmark(tool.parse_args())
 
 
 class Settings(ModelSuite, frozen=True):
-    """What to measure: see the file."""
+    """Settings of the suite; see the TOML file."""
 
     rounds: int
     warmup: int
@@ -80,10 +80,10 @@ class Settings(ModelSuite, frozen=True):
 
 
 def run(path: Path, out: Path) -> Report:
-    """Make the files of the suite at ``path`` in the folder ``out`` and measure each in every way, in turns.
+    """Write the files of the suite at ``path`` into the folder ``out`` and measure each with every method, interleaved.
 
     Raises:
-        BenchError: there is no C compiler, or a way to measure a file fails.
+        BenchError: there is no C compiler, or a measurement fails.
     """
     suite = read_suite(path, Settings)
     make_folder(out)
@@ -96,7 +96,7 @@ def run(path: Path, out: Path) -> Report:
             image = np.random.default_rng(suite.seed).random(MODELS[name]().input_shape[1:], np.float32)
             for artifact in _made(name, suite, out):
                 ways += _ways(Candidate(path=out / artifact.file, artifact=artifact), image, suite, program)
-        blocks: list[list[tuple[float, ...]]] = [[] for _ in ways]
+        blocks: list[list[tuple[int, ...]]] = [[] for _ in ways]
         with progress("measuring", suite.rounds * len(ways)) as advance:
             for order in rounds(len(ways), suite.rounds, suite.seed):
                 for index in order:
@@ -154,14 +154,14 @@ def _identity(out: Path) -> Candidate:
 
 
 class Way(msgspec.Struct, frozen=True):
-    """A way to measure a file: its name, and a function that gives the samples of a fresh process, in seconds."""
+    """A method to measure a file: its name, and a function that returns samples of a fresh process, in nanoseconds."""
 
     name: str
     artifact: Artifact
-    measure: Callable[[], Sequence[float]]
+    measure: Callable[[], Sequence[int]]
 
-    def row(self, blocks: Sequence[tuple[float, ...]]) -> Result:
-        """Its row, each block from a process of its own."""
+    def row(self, blocks: Sequence[tuple[int, ...]]) -> Result:
+        """The report row; each block comes from its own process."""
         measurement = Measurement(
             artifact=self.artifact.name,
             artifact_sha256=self.artifact.sha256,
@@ -170,9 +170,9 @@ class Way(msgspec.Struct, frozen=True):
             threads=1,
             batch=1,
             load_s=0.0,
-            warmup=(),
-            blocks=tuple(blocks),
-            processes=(1,) * len(blocks),
+            warmup_ns=(),
+            blocks_ns=tuple(blocks),
+            blocks_per_process=(1,) * len(blocks),
         )
         return Result(artifact=self.artifact, measurement=measurement)
 
@@ -201,33 +201,33 @@ def _empty(suite: Settings) -> list[Way]:
     ]
 
 
-def _by_edgecnn(candidate: Candidate, image: Float, suite: Settings) -> list[float]:
+def _by_edgecnn(candidate: Candidate, image: Float, suite: Settings) -> list[int]:
     with Worker(Workbench) as worker:
         worker.call("opening the file", _LIMIT_S, Workbench.open, candidate, image)
-        return worker.call("running", _LIMIT_S, Workbench.block, suite.warmup, suite.runs, 0).samples
+        return worker.call("running", _LIMIT_S, Workbench.block, suite.warmup, suite.runs, 0).samples_ns
 
 
-def _in_worker(step: Callable[[Workbench, Path, Settings], list[float]], path: Path, suite: Settings) -> list[float]:
+def _in_worker(step: Callable[[Workbench, Path, Settings], list[int]], path: Path, suite: Settings) -> list[int]:
     with Worker(Workbench) as worker:
         return worker.call("running", _LIMIT_S, step, path, suite)
 
 
-def _by_tool(path: Path, suite: Settings) -> list[float]:
-    """The tool's median, which is all it tells."""
+def _by_tool(path: Path, suite: Settings) -> list[int]:
+    """The tool's median, its only result, as one sample in nanoseconds."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         options = {"model": path, "num_threads": 1, "warmup_runs": suite.warmup, "num_runs": suite.runs}
         options["result_json"] = result
         arguments = [f"--{name}={value}" for name, value in options.items()]
         _checked([sys.executable, "-P", "-c", _RUN_TOOL, *arguments], b"")
-        return [json.loads(result.read_bytes())["latency"]["median_ms"] / 1e3]
+        return [round(json.loads(result.read_bytes())["latency"]["median_ms"] * 1e6)]
 
 
-def _by_c_loop(candidate: Candidate, image: Float, suite: Settings, program: Path) -> list[float]:
-    """The bare loop's samples.
+def _by_c_loop(candidate: Candidate, image: Float, suite: Settings, program: Path) -> list[int]:
+    """The C loop's samples in nanoseconds.
 
     Raises:
-        BenchError: the output is not that of edgecnn's session: the program does not use the API as it should.
+        BenchError: the output differs from that of edgecnn's session, so the program uses the API wrongly.
     """
     library = next(Path(require("onnxruntime").__file__).parent.glob("capi/libonnxruntime.so.*"))
     source, target = candidate.artifact.input, candidate.artifact.output
@@ -242,15 +242,15 @@ def _by_c_loop(candidate: Candidate, image: Float, suite: Settings, program: Pat
     wanted = require("onnxruntime").InferenceSession(str(candidate.path)).run(None, {source.name: images})[0]
     got = np.frombuffer(output, target.dtype).reshape(wanted.shape)
     if version.decode() != require("onnxruntime").__version__ or not np.allclose(got, wanted, atol=1e-5):
-        raise BenchError(f"{_SOURCE.name} gives another output for {candidate.path.name} than ONNX Runtime in Python")
-    return [int(time) / 1e9 for time in times.split()]
+        raise BenchError(f"{_SOURCE.name} returns other outputs for {candidate.path.name} than ONNX Runtime in Python")
+    return [int(time) for time in times.split()]
 
 
 def _compiled(folder: Path) -> Path:
-    """``ort_loop.c`` as a program in ``folder``."""
+    """Compile ``ort_loop.c`` into ``folder``."""
     compiler = shutil.which("cc")
     if compiler is None:
-        raise BenchError("the suite compares with a loop in C and needs a C compiler; install gcc or clang")
+        raise BenchError("this suite compares with a C loop and needs a C compiler; install gcc or clang")
     program = folder / "ort_loop"
     _checked([compiler, *_FLAGS, str(_SOURCE), "-o", str(program), "-ldl"], b"")
     return program
@@ -259,7 +259,7 @@ def _compiled(folder: Path) -> Path:
 def _checked(command: Sequence[str], stdin: bytes) -> bytes:
     ended = subprocess.run(command, input=stdin, capture_output=True, timeout=_LIMIT_S, check=False)
     if ended.returncode:
-        last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise BenchError(f"{Path(command[0]).name} ended with exit status {ended.returncode}: {last}")
     return ended.stdout
 
@@ -267,8 +267,8 @@ def _checked(command: Sequence[str], stdin: bytes) -> bytes:
 # In the worker
 
 
-def _time_compiled_model(workbench: Workbench, path: Path, suite: Settings) -> list[float]:
-    """The interface that the tool times, and as it sets it up, in our loop."""
+def _time_compiled_model(workbench: Workbench, path: Path, suite: Settings) -> list[int]:
+    """Time CompiledModel, set up as the tool does, in edgecnn's loop."""
     compiled_model = require("ai_edge_litert.compiled_model").CompiledModel
     accelerators = require("ai_edge_litert.hardware_accelerator").HardwareAccelerator
     options = require("ai_edge_litert.options")
@@ -291,32 +291,32 @@ def _time_compiled_model(workbench: Workbench, path: Path, suite: Settings) -> l
 
 
 class _Empty:
-    """A session without a runtime."""
+    """A session that does nothing."""
 
     def invoke(self) -> None:
         """Do nothing."""
 
 
-def _time_nothing(workbench: Workbench, path: Path, suite: Settings) -> list[float]:
+def _time_nothing(workbench: Workbench, path: Path, suite: Settings) -> list[int]:
     time_calls(_Empty().invoke, suite.warmup)
     return time_calls(_Empty().invoke, suite.runs)
 
 
-def _time_loop_over_nothing(workbench: Workbench, path: Path, suite: Settings) -> list[float]:
-    """What a turn of the loop takes, whatever the samples say: one number."""
+def _time_loop_over_nothing(workbench: Workbench, path: Path, suite: Settings) -> list[int]:
+    """The time of one loop iteration, measured around the whole loop: one sample."""
     invoke = _Empty().invoke
     time_calls(invoke, suite.warmup)
-    return [whole / suite.runs for whole in time_calls(partial(time_calls, invoke, suite.runs), 1)]
+    return [round(whole / suite.runs) for whole in time_calls(partial(time_calls, invoke, suite.runs), 1)]
 
 
 # The table
 
 
 class Agreement(Record, frozen=True):
-    """Our time of a file over another's, median over median, and the same like for like.
+    """Ratio of edgecnn's median time of a file to the other tool's, and the same ratio with the same interface.
 
-    ``like`` is our loop around the interface that the tool uses (.tflite), or our time without what the call from
-    Python costs (.onnx), over the other's.
+    ``like`` uses edgecnn's loop around the tool's interface (.tflite), or edgecnn's time without the overhead of the
+    call from Python (.onnx).
     """
 
     file: str
@@ -328,12 +328,12 @@ class Agreement(Record, frozen=True):
 
     @property
     def agrees(self) -> bool:
-        """Whether our median or, where the interfaces differ, that compared like for like is within the bar."""
-        return min(abs(self.ratio.value - 1), abs(self.like.value - 1)) <= BAR
+        """Whether either ratio is within the limit."""
+        return min(abs(self.ratio.value - 1), abs(self.like.value - 1)) <= LIMIT
 
 
 def measurement_of(report: Report, file: str, way: str) -> Measurement:
-    """The measurement of ``file`` in one way.
+    """The measurement of ``file`` with the method ``way``.
 
     Raises:
         RecordError: ``report`` has none.
@@ -345,7 +345,7 @@ def measurement_of(report: Report, file: str, way: str) -> Measurement:
 
 
 def agreements(report: Report) -> tuple[Agreement, ...]:
-    """Every file: ours against the other's."""
+    """The comparison of every file."""
     files = dict.fromkeys(row.artifact.file for row in report.rows if isinstance(row, Result))
     found = []
     for file in files:
@@ -354,8 +354,9 @@ def agreements(report: Report) -> tuple[Agreement, ...]:
             alike = measurement_of(report, file, COMPILED)
         elif file.endswith(".onnx") and file != IDENTITY:
             ours, theirs = measurement_of(report, file, OURS[1]), measurement_of(report, file, C_LOOP)
-            cost = call_s(report)
-            alike = ours.replace(blocks=tuple(tuple(sample - cost for sample in block) for block in ours.blocks))
+            cost_ns = round(1e9 * call_s(report))
+            blocks_ns = tuple(tuple(sample - cost_ns for sample in block) for block in ours.blocks_ns)
+            alike = ours.replace(blocks_ns=blocks_ns)
         else:
             continue
         ratio, like = statistics.ratio(ours, theirs), statistics.ratio(alike, theirs)
@@ -365,56 +366,58 @@ def agreements(report: Report) -> tuple[Agreement, ...]:
 
 
 def call_s(report: Report) -> float:
-    """What a call of ONNX Runtime takes longer from Python than from C, in seconds: median less median."""
+    """Overhead of calling ONNX Runtime from Python instead of C, in seconds: difference of medians."""
     ours, theirs = (measurement_of(report, IDENTITY, way) for way in (OURS[1], C_LOOP))
-    return float(np.median(ours.samples) - np.median(theirs.samples))
+    return float(np.median(ours.samples_s) - np.median(theirs.samples_s))
 
 
 def overhead_s(report: Report) -> tuple[float, float]:
-    """Median cost of our loop in seconds: what each sample has too much, and a whole turn of the loop."""
+    """Median overhead of edgecnn's loop in seconds: per sample, and of a whole iteration."""
     per_sample, per_turn = (measurement_of(report, "nothing", way) for way in (EMPTY, EMPTY_LOOP))
-    return float(np.median(per_sample.samples)), float(np.median(per_turn.samples))
+    return float(np.median(per_sample.samples_s)), float(np.median(per_turn.samples_s))
 
 
 def missed(report: Report) -> tuple[str, ...]:
-    """What is beyond its bar, and unexplained."""
+    """A message for each missed limit."""
     found = [
-        f"{one.file}: our median is {units.ratio(one.ratio.value)} of {one.other}'s"
+        f"{one.file}: edgecnn's median is {units.ratio(one.ratio.value)} of {one.other}'s"
         for one in agreements(report)
         if not one.agrees
     ]
-    for what, cost in zip(("a sample", "a turn of the loop"), overhead_s(report), strict=True):
-        if cost > OVERHEAD_BAR_S:
-            found.append(f"{what} costs {units.duration(cost)}")
+    for what, cost in zip(("a sample", "a loop iteration"), overhead_s(report), strict=True):
+        if cost > OVERHEAD_LIMIT_S:
+            found.append(f"overhead of {what} is {units.duration(cost)}")
     return tuple(found)
 
 
 def table(report: Report, source: str) -> str:
-    """The result as Markdown; ``source`` names the file it is from."""
+    """The result as Markdown; ``source`` names its file."""
     found = agreements(report)
-    unit = units.unit_for(float(np.median(one.ours.samples)) for one in found)
+    unit = units.unit_for(float(np.median(one.ours.samples_s)) for one in found)
     rows = []
     for one in found:
-        times = (units.time(float(np.median(way.samples)), unit) for way in (one.ours, one.theirs))
+        times = (units.time(float(np.median(way.samples_s)), unit) for way in (one.ours, one.theirs))
         rows.append((one.file, one.other, *times, _text(one.ratio), _text(one.like)))
     titles = (
         "file", "compared with", f"edgecnn, {unit.name}", f"the other, {unit.name}", "edgecnn ÷ the other [95 %]",
         "like for like [95 %]",
     )  # fmt: skip
     per_sample, per_turn = overhead_s(report)
-    bars = missed(report)
-    verdict = f"Missed: {'; '.join(bars)}." if bars else "All are met."
+    limits = missed(report)
+    verdict = f"Missed: {'; '.join(limits)}." if limits else "All are met."
     measured = next(one.ours for one in found)
-    how = f"{one_thread(report.environment)}, {len(measured.blocks)} rounds of {len(measured.blocks[0])} inferences"
+    how = (
+        f"{one_thread(report.environment)}, {len(measured.blocks_ns)} rounds of {len(measured.blocks_ns[0])} inferences"
+    )
     notes = (
-        f"Like for like: edgecnn runs a .tflite in LiteRT's Interpreter, {TOOL} in CompiledModel, which is not the "
-        "same to a small model; here edgecnn's loop is around CompiledModel, too. A call of ONNX Runtime takes "
+        f"Like for like: edgecnn runs a .tflite in LiteRT's Interpreter, {TOOL} in CompiledModel, which matters for a "
+        "small model; this column uses edgecnn's loop around CompiledModel. A call of ONNX Runtime takes "
         f"{units.duration(call_s(report))} longer from Python than from C, measured with a model that copies one "
-        "number; here that is taken off.",
-        f"With a runtime that does nothing, a sample is {units.duration(per_sample)} and a turn of the loop takes "
+        "number; this column subtracts it.",
+        f"With a runtime that does nothing, a sample is {units.duration(per_sample)} and a loop iteration takes "
         f"{units.duration(per_turn)}.",
-        f"Bars: our median, as it is or like for like, within {BAR:.0%} of the other's; a sample and a turn of the "
-        f"loop at most {units.duration(OVERHEAD_BAR_S)}. {verdict}",
+        f"Limits: edgecnn's median, in either column, within {LIMIT:.0%} of the other's; a sample and a loop iteration "
+        f"at most {units.duration(OVERHEAD_LIMIT_S)}. {verdict}",
         f"Measured on {measured_on(report.environment, how)}. Every sample is in `{source}`.",
     )
     return "\n\n".join((grid(titles, rows, words=2), *notes))

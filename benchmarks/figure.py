@@ -4,24 +4,22 @@ import io
 
 from edgecnn.optional import require
 from edgecnn.records import Report
-from edgecnn.report import rows, units
-
-_COLOURS = {"litert": "#009e73", "onnxruntime": "#0072b2", "keras": "#8a8f98"}
+from edgecnn.report import charts, rows, units
 
 
 def latency(report: Report) -> bytes:
-    """Dots on a logarithmic axis, one line for each file, as an SVG that reads on white and on black."""
+    """An SVG of dots on a logarithmic axis, one line per file."""
     matplotlib = require("matplotlib")
     matplotlib.use("Agg")
     plt = require("matplotlib.pyplot")
-    measured = [row for row in rows.table(report) if row.kind == "result" and row.timing is not None]
+    measured = [row for row in rows.table(report) if isinstance(row, rows.ResultRow)]
     unit = units.unit_for(row.timing.median for row in measured)
     style = {"svg.hashsalt": "edgecnn", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
     with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=(9, 0.36 * len(measured) + 1.1), layout="constrained")
         for place, row in enumerate(measured):
             value = row.timing.median * unit.per_second
-            axes.plot(value, place, "o", markersize=9, color=_COLOURS.get(row.runtime, "#8a8f98"))
+            axes.plot(value, place, "o", markersize=9, color=charts.colour_of(row))
             ratio = "" if row.time_to_float32 is None else f", ÷ float32 {row.time_to_float32.value:.2f}"
             accuracy = "" if row.accuracy is None else f", {100 * row.accuracy.value:.2f} %"
             axes.text(

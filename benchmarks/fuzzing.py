@@ -1,4 +1,4 @@
-"""The result of the long fuzzing run, ``tests/fuzz.py``, and the table of it."""
+"""The result of the long fuzzing run, ``tests/fuzz.py``, and its table."""
 
 from benchmarks.markdown import grid, measured_on
 from edgecnn.records import Environment, Record
@@ -6,10 +6,10 @@ from edgecnn.report import units
 
 
 class Fault(Record, frozen=True):
-    """What an example did that it may not.
+    """A fault of one example.
 
-    ``kind``: traceback (an exception that is not ours), message (an error of ours that is long or not printable),
-    crash, hang, memory, file (left over), process (left over).
+    ``kind``: traceback (an exception other than ``EdgecnnError``), message (an ``EdgecnnError`` too long or not
+    printable), crash, hang, memory, file (left over), process (left over).
     """
 
     number: int
@@ -18,10 +18,9 @@ class Fault(Record, frozen=True):
 
 
 class Outcome(Record, frozen=True):
-    """What became of a number of examples: how many were ``read``, how many ``refused`` with an error of ours.
+    """The outcome of a number of examples: how many were ``read``, and how many ``refused`` with an ``EdgecnnError``.
 
-    ``slowest_s`` is the longest that one took in seconds, ``most_bytes`` the most memory that one took beyond what the
-    process had before it.
+    ``slowest_s`` is the longest time of one example in seconds, ``most_bytes`` the most additional memory of one.
     """
 
     examples: int = 0
@@ -43,14 +42,14 @@ class Outcome(Record, frozen=True):
 
 
 class Fuzzed(Record, frozen=True):
-    """What became of every reader's examples, and where."""
+    """The outcome of every reader, and the machine."""
 
     environment: Environment
     readers: dict[str, Outcome]
 
 
 def table(fuzzed: Fuzzed, source: str) -> str:
-    """One line a reader as a Markdown table; ``source`` names the file of ``fuzzed``."""
+    """A Markdown table with one row per reader; ``source`` names the file of ``fuzzed``."""
     rows = []
     for name, outcome in fuzzed.readers.items():
         counts = (outcome.examples, outcome.read, outcome.refused, len(outcome.faults))

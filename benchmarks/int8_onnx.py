@@ -1,7 +1,7 @@
-"""The suite ``int8-onnx``: is an int8 .onnx file worth it, and how do other ways to one compare?
+"""The suite ``int8-onnx``: is an int8 .onnx file faster, and how do other tools compare?
 
-For latency the weights hardly matter, for the answers they do, so the models are trained (``models.py``). MobileNetV2
-would take hours and stays untrained; its answers are not compared.
+Latency hardly depends on the weights, but outputs do, so the models are trained (``models.py``). Training MobileNetV2
+would take hours; it stays untrained, and its outputs are not compared.
 """
 
 import logging
@@ -23,7 +23,7 @@ from edgecnn.bench.statistics import Estimate
 from edgecnn.data import DataSet
 from edgecnn.errors import RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, provenance_of
+from edgecnn.formats import FORMATS, onnx, provenance_of
 from edgecnn.formats.onnx.values import spec_of
 from edgecnn.formats.source import Source
 from edgecnn.inference import outputs_of, task_of
@@ -31,7 +31,7 @@ from edgecnn.inspection.portable import without_vnni
 from edgecnn.models import MODELS, save_model
 from edgecnn.optional import require
 from edgecnn.processor import has_vnni
-from edgecnn.quantization import qat
+from edgecnn.quantization import tfmot
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import (
@@ -68,27 +68,27 @@ COLUMNS = {
     TF2ONNX: "ORT: tf2onnx",
     STATIC: "ORT: quantize_static",
 }
-"""What is measured of each model: the end of the file's name, and the column it stands in."""
+"""Measured files of each model: end of the file name, and column title."""
 
-WORST_BAR = 1.0
-"""At most so much of the float file's time for each tuned file."""
+WORST_LIMIT = 1.0
+"""Largest allowed time of each tuned file ÷ time of the float file."""
 
-BARS_WITH_VNNI, BARS_WITHOUT = (0.62, 0.72), (WORST_BAR, 0.9)
-"""The same for the reference CNN and for the geometric mean. Without VNNI, sums that cannot saturate take longer."""
+LIMITS_WITH_VNNI, LIMITS_WITHOUT = (0.62, 0.72), (WORST_LIMIT, 0.9)
+"""The same for the reference CNN and for the geometric mean. Without VNNI, sums without saturation take longer."""
 
-UNTUNED_SIZE_BAR, TUNED_SIZE_BAR = 1.08, 0.5
-"""At most so much of the .tflite file's size for an untuned file, of the float .onnx file's for a tuned one."""
+UNTUNED_SIZE_LIMIT, TUNED_SIZE_LIMIT = 1.08, 0.5
+"""Largest allowed size: untuned file ÷ .tflite file, tuned file ÷ float .onnx file."""
 
-AGREEMENT_BAR, ONE_LSB_BAR, ACCURACY_BAR = 0.999, 0.999, 0.0005
-"""Of the reference CNN's .onnx against its .tflite, shares: equal top classes at least, and outputs within one step at
-least, both without tuning; difference in accuracy at most, with it."""
+AGREEMENT_LIMIT, ONE_LSB_LIMIT, ACCURACY_LIMIT = 0.999, 0.999, 0.0005
+"""The reference CNN's .onnx against its .tflite, as fractions: smallest allowed share of equal top classes and of
+outputs within one step, both without tuning; largest allowed difference in accuracy with tuning."""
 
 
 class Settings(ModelSuite, frozen=True):
-    """What to measure; times in seconds. ``images`` calibrate the ranges.
+    """Settings of the suite; times in seconds. ``images`` calibrate the ranges.
 
-    The reference CNN has all of MNIST, for one epoch; of the others, ``train_images`` train each for ``epochs``, and
-    their answers are compared on ``test_images``.
+    The reference CNN trains on all of MNIST for one epoch, the others on ``train_images`` for ``epochs``. The outputs
+    of the others are compared on ``test_images``.
     """
 
     train_images: int
@@ -100,7 +100,7 @@ class Settings(ModelSuite, frozen=True):
 
 
 def run(path: Path, out: Path) -> Report:
-    """Make every file of the suite at ``path`` in the folder ``out`` and measure them: those of a model in turns."""
+    """Write every file of the suite at ``path`` into the folder ``out`` and measure them, interleaved per model."""
     suite = read_suite(path, Settings)
     make_folder(out)
     made, parities = {}, []
@@ -124,7 +124,7 @@ def run(path: Path, out: Path) -> Report:
 
 
 def _measured(name: str, files: list[Artifact | Failure], suite: Settings, out: Path) -> BenchResults:
-    """The files of a model, a row for each; what could not be made is a row already."""
+    """Measure the files of a model: one row per file. Files that could not be made are rows already."""
     candidates = [Candidate(path=out / made.file, artifact=made) for made in files if isinstance(made, Artifact)]
     _, height, width, channels = MODELS[name]().input_shape
     image = np.random.default_rng(suite.seed).random((height, width, channels), np.float32)
@@ -137,20 +137,20 @@ def _measured(name: str, files: list[Artifact | Failure], suite: Settings, out: 
 
 
 def _prepared(name: str, source: Source, data: DataSet, suite: Settings, out: Path) -> list[Artifact | Failure]:
-    """Every file of the model called ``name``, written into ``out``, or the reason why there is none."""
+    """Write every file of the model ``name`` into ``out``; a Failure gives the reason if one could not be made."""
     model_file = out / f"{name}.keras"
     save_model(source.model, model_file)
     provenance = provenance_of(name, sha256_file(model_file), data)
 
     def ours(file_format: str, scheme: str) -> bytes:
-        chosen, tuning = FORMATS[file_format], source.tunings.get(scheme)
-        content = chosen.convert(source, SCHEMES[scheme])
-        return chosen.with_provenance(content, provenance.replace(scheme=scheme, tuning=tuning))
+        chosen = FORMATS[file_format]
+        return chosen.with_provenance(chosen.convert(source, SCHEMES[scheme]), provenance.replace(scheme=scheme))
 
     def tuned() -> bytes:
         scheme = SCHEMES["int8-qat"]
-        source.tunings[scheme.name] = tune(source, scheme, suite.tune_seconds)
-        return ours("onnx", scheme.name)
+        tuning = tune(source, scheme, suite.tune_seconds)
+        content = onnx.convert(source, scheme, tuning)
+        return onnx.with_provenance(content, provenance.replace(scheme=scheme.name, tuning=tuning))
 
     makers: dict[str, Callable[[], bytes]] = {
         "-float32.tflite": lambda: ours("tflite", "float32"),
@@ -169,21 +169,21 @@ def _made(path: Path, maker: Callable[[], bytes]) -> Artifact | Failure:
     try:
         write_atomic(path, maker())
         return artifacts.describe(path)
-    except Exception as error:  # noqa: BLE001 - that a tool cannot make its file, for whatever reason, is its result
-        reason = " ".join(str(error).split())[:300] or "it gave no reason"
+    except Exception as error:  # noqa: BLE001 - any failure of a tool is a result
+        reason = " ".join(str(error).split())[:300] or "no reason given"
         return Failure(subject=path.name, stage="convert", error=type(error).__name__, reason=reason)
 
 
 def _compared(name: str, data: DataSet, out: Path) -> list[Parity]:
-    """The int8-qat .onnx files of the model called ``name`` against their .tflite, on the test images."""
-    images, labels = data.inputs(data.test.images), data.test.labels
+    """Compare the int8-qat .onnx files of the model ``name`` with their .tflite on the test images."""
+    images, scoring = data.test_inputs(), data.scoring()
     expected = outputs_of(task_of(out / f"{name}{TFLITE}"), images)
     return [
         compare(
             artifacts.describe(path),
             outputs_of(task_of(path), images),
             expected,
-            labels,
+            scoring,
             against=f"{name}{TFLITE}",
             tolerance=SAME_WEIGHTS if ending == TUNED else SAME_INTEGERS,
         )
@@ -193,25 +193,25 @@ def _compared(name: str, data: DataSet, out: Path) -> list[Parity]:
 
 
 def _source(name: str, suite: Settings) -> tuple[Source, DataSet]:
-    """The model, its fake-quantised twin and its data."""
+    """The model, its fake-quantised copy and its data."""
     model, data = trained(name, suite.seed, suite.train_images, suite.epochs, suite.test_images)
     images = data.calibration(suite.images)
     if name == UNTRAINED:
-        quantized = qat.fake_quantized(model, data)
-        quantized(images[:1], training=True)  # sets the ranges of weights, as a step of training does
-        qat.calibrate_ranges(quantized, images)
+        quantized = tfmot.fake_quantized(model, data)
+        quantized(images[:1], training=True)  # sets the ranges of weights, as a training step does
+        tfmot.calibrate_ranges(quantized, images)
     else:
-        quantized, _ = qat.train_quantized(model, data, epochs=1, seed=suite.seed)
+        quantized, _ = tfmot.train_quantized(model, data, epochs=1, seed=suite.seed)
     return Source(model, quantized, images, "int8", 1), data
 
 
 def _as_without_vnni(path: Path) -> bytes:
-    """The .onnx file as a processor without VNNI takes it, whose sums of int8 products would saturate."""
+    """The .onnx file with the weights it uses on a processor without VNNI, where sums of int8 products saturate."""
     return bytes(without_vnni(require("onnx").load(path)).SerializeToString(deterministic=True))
 
 
 def _by_tf2onnx(path: Path) -> bytes:
-    """The int8 .tflite file converted by tf2onnx, its input channels-first like that of every .onnx file here."""
+    """The int8 .tflite file converted by tf2onnx, with channels-first input like the other .onnx files."""
     tf2onnx = require("tf2onnx")
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     graph = read_graph(path.read_bytes(), path.name)
@@ -219,14 +219,14 @@ def _by_tf2onnx(path: Path) -> bytes:
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model, _ = tf2onnx.convert.from_tflite(str(path), opset=17, inputs_as_nchw=[source.name])
-    # the scale of an integer input is nowhere in an .onnx file; a session needs it to encode an image
+    # an .onnx file does not contain the scale of an integer input, which a session needs to encode an image
     spec = spec_of(source, model.graph.input[0].name)
     model.metadata_props.add(key="edgecnn.input", value=to_json(spec).decode())
     return bytes(model.SerializeToString(deterministic=True))
 
 
 def _by_quantize_static(path: Path, source: Source) -> bytes:
-    """The float .onnx file quantised by ONNX Runtime's own tool as its documentation advises for x86: QDQ, U8S8."""
+    """The float .onnx file quantised by ONNX Runtime's own tool, as its documentation recommends for x86: QDQ, U8S8."""
     quantization = require("onnxruntime.quantization")
 
     class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -239,7 +239,7 @@ def _by_quantize_static(path: Path, source: Source) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder, quiet_stderr():
         prepared, target = Path(folder) / "prepared.onnx", Path(folder) / "target.onnx"
-        # its symbolic shapes are for free dimensions, and there are none
+        # symbolic shapes are for dynamic dimensions, and there are none
         quantization.shape_inference.quant_pre_process(path, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
             prepared,
@@ -257,7 +257,7 @@ def _by_quantize_static(path: Path, source: Source) -> bytes:
 
 
 def models_of(report: Report) -> tuple[str, ...]:
-    """The models of ``report``, in its order."""
+    """The models of ``report``, in order."""
     names = (_file(row) for row in report.rows)
     return tuple(name.removesuffix(FLOAT) for name in names if name.endswith(FLOAT))
 
@@ -279,10 +279,10 @@ def _file(row: Result | Failure) -> str:
 
 
 def measurement_of(report: Report, model: str, ending: str) -> Measurement:
-    """The measurement of a file that this project makes, which must be there.
+    """The measurement of a file that edgecnn makes.
 
     Raises:
-        RecordError: it could not be made or measured, or ``report`` does not have it.
+        RecordError: the file could not be made or measured, or ``report`` does not have it.
     """
     row = row_of(report, model, ending)
     if isinstance(row, Failure):
@@ -291,18 +291,18 @@ def measurement_of(report: Report, model: str, ending: str) -> Measurement:
 
 
 def to_float(report: Report, model: str, ending: str) -> Estimate:
-    """Time of a file over that of the float .onnx file of the same model."""
+    """Time of a file ÷ time of the float .onnx file of the same model."""
     return statistics.ratio(measurement_of(report, model, ending), measurement_of(report, model, FLOAT))
 
 
 def geometric_mean(report: Report) -> float:
-    """Of tuned ÷ float over all models."""
+    """Geometric mean of tuned ÷ float over all models."""
     models = models_of(report)
     return math.exp(sum(math.log(to_float(report, model, TUNED).value) for model in models) / len(models))
 
 
 def to_size(report: Report, model: str, ending: str, reference: str) -> float:
-    """Size of a file over that of another of the same model."""
+    """Size of a file ÷ size of another file of the same model."""
     sizes = []
     for one in (ending, reference):
         row = row_of(report, model, one)
@@ -312,35 +312,35 @@ def to_size(report: Report, model: str, ending: str, reference: str) -> float:
     return sizes[0] / sizes[1]
 
 
-def time_bars(report: Report) -> tuple[float, float]:
-    """The bars of the reference CNN and of the geometric mean on the processor of ``report``."""
-    return BARS_WITH_VNNI if has_vnni(report.environment.cpu_features) else BARS_WITHOUT
+def time_limits(report: Report) -> tuple[float, float]:
+    """The limits of the reference CNN and of the geometric mean on the processor of ``report``."""
+    return LIMITS_WITH_VNNI if has_vnni(report.environment.cpu_features) else LIMITS_WITHOUT
 
 
 def missed(report: Report) -> tuple[str, ...]:
-    """A sentence for each bar that ``report`` does not meet."""
+    """A message for each limit that ``report`` misses."""
     found = []
 
-    def check(what: str, value: float, bar: float) -> None:
-        if value > bar:
-            found.append(f"{what} is {units.ratio(value)}, at most {bar:g} is wanted")
+    def check(what: str, value: float, limit: float) -> None:
+        if value > limit:
+            found.append(f"{what} is {units.ratio(value)}, limit {limit:g}")
 
-    reference_bar, mean_bar = time_bars(report)
+    reference_limit, mean_limit = time_limits(report)
     for model in models_of(report):
-        bar = reference_bar if model == REFERENCE else WORST_BAR
-        check(f"{model}: time of tuned ÷ float32", to_float(report, model, TUNED).value, bar)
-        check(f"{model}: size of untuned ÷ .tflite", to_size(report, model, UNTUNED, TFLITE), UNTUNED_SIZE_BAR)
-        check(f"{model}: size of tuned ÷ float32", to_size(report, model, TUNED, FLOAT), TUNED_SIZE_BAR)
-    check("geometric mean of the time of tuned ÷ float32", geometric_mean(report), mean_bar)
+        limit = reference_limit if model == REFERENCE else WORST_LIMIT
+        check(f"{model}: time of tuned ÷ float32", to_float(report, model, TUNED).value, limit)
+        check(f"{model}: size of untuned ÷ .tflite", to_size(report, model, UNTUNED, TFLITE), UNTUNED_SIZE_LIMIT)
+        check(f"{model}: size of tuned ÷ float32", to_size(report, model, TUNED, FLOAT), TUNED_SIZE_LIMIT)
+    check("geometric mean of the time of tuned ÷ float32", geometric_mean(report), mean_limit)
     for parity in report.parities:
-        apart = parity.difference
+        difference = parity.difference
         if parity.artifact == f"{REFERENCE}{UNTUNED}":
-            assert apart.within_one_lsb is not None
-            check("untuned: share of images with another top class", 1 - apart.agreement, 1 - AGREEMENT_BAR)
-            check("untuned: share of outputs further than 1 LSB", 1 - apart.within_one_lsb, 1 - ONE_LSB_BAR)
+            assert difference.within_one_lsb is not None
+            check("untuned: share of images with another top class", 1 - difference.agreement, 1 - AGREEMENT_LIMIT)
+            check("untuned: share of outputs further than 1 LSB", 1 - difference.within_one_lsb, 1 - ONE_LSB_LIMIT)
         elif parity.artifact == f"{REFERENCE}{TUNED}":
-            apart_by = abs(parity.accuracy.value - parity.reference_accuracy.value)
-            check("tuned: difference in accuracy", apart_by, ACCURACY_BAR)
+            accuracy_change = abs(parity.accuracy.value - parity.reference_accuracy.value)
+            check("tuned: difference in accuracy", accuracy_change, ACCURACY_LIMIT)
     return tuple(found)
 
 
@@ -381,9 +381,9 @@ def table(report: Report, source: str) -> str:
                 for model in models
             ],
         ),
-        "Answers against those of its own int8-qat .tflite, on the same test images:",
+        "Outputs compared with those of its own int8-qat .tflite, on the same test images:",
         _answers(report),
-        _bars(report),
+        _limits(report),
         "\n".join(f"- ({mark}) {text}" for mark, text in notes.all()),
         f"Measured on {measured_on(report.environment, how)}. Every sample is in `{source}`.",
     ]
@@ -400,7 +400,7 @@ def _ratios(report: Report) -> tuple[str, ...]:
         return str(units.ratio_interval(estimate.value, estimate.low, estimate.high))
 
     return (
-        "Time ÷ that of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
+        "Time ÷ time of the float32 file in ONNX Runtime, block by block [95 %]; below 1 is faster:",
         _by_file(models, ratio),
         f"Geometric mean of tuned ÷ float32 in ONNX Runtime over {units.counted(len(models), 'model')}: "
         f"**{units.ratio(geometric_mean(report))}**.",
@@ -410,15 +410,15 @@ def _ratios(report: Report) -> tuple[str, ...]:
 def _answers(report: Report) -> str:
     rows = []
     for parity in report.parities:
-        apart = parity.difference
-        assert apart.within_one_lsb is not None
-        assert apart.max_lsb is not None
+        difference = parity.difference
+        assert difference.within_one_lsb is not None
+        assert difference.max_lsb is not None
         cells = (
             parity.artifact,
-            units.count(apart.images),
-            units.percent(apart.agreement),
-            units.percent(apart.within_one_lsb),
-            units.count(apart.max_lsb),
+            units.count(difference.images),
+            units.percent(difference.agreement),
+            units.percent(difference.within_one_lsb),
+            units.count(difference.max_lsb),
             units.percent(parity.accuracy.value),
             units.percent(parity.reference_accuracy.value),
         )
@@ -427,17 +427,17 @@ def _answers(report: Report) -> str:
     return grid(titles, rows)
 
 
-def _bars(report: Report) -> str:
-    reference_bar, mean_bar = time_bars(report)
-    bars = (
-        f"Bars: time of tuned ÷ float32 at most {reference_bar:g} for {REFERENCE}, {mean_bar:g} in the geometric mean, "
-        f"{WORST_BAR:g} for every model; size of int8-qat .onnx at most {UNTUNED_SIZE_BAR:g} of the .tflite file's, "
-        f"of the tuned one at most {TUNED_SIZE_BAR:g} of the float32 .onnx file's; for {REFERENCE} without tuning, "
-        f"the same top class on at least {units.percent(AGREEMENT_BAR)} % of the images and at least "
-        f"{units.percent(ONE_LSB_BAR)} % of the outputs within 1 LSB, with tuning an accuracy that differs by at most "
-        f"{units.percent(ACCURACY_BAR)} points. "
+def _limits(report: Report) -> str:
+    reference_limit, mean_limit = time_limits(report)
+    limits = (
+        f"Limits: time of tuned ÷ float32 at most {reference_limit:g} for {REFERENCE}, {mean_limit:g} in the geometric "
+        f"mean, {WORST_LIMIT:g} for every model; size of int8-qat .onnx at most {UNTUNED_SIZE_LIMIT:g} of the .tflite "
+        f"file's, of the tuned one at most {TUNED_SIZE_LIMIT:g} of the float32 .onnx file's; for {REFERENCE} without "
+        f"tuning, the same top class on at least {units.percent(AGREEMENT_LIMIT)} % of the images and at least "
+        f"{units.percent(ONE_LSB_LIMIT)} % of the outputs within 1 LSB; with tuning, an accuracy that differs by at "
+        f"most {units.percent(ACCURACY_LIMIT)} points. "
     )
-    return bars + ("Missed: " + "; ".join(found) + "." if (found := missed(report)) else "All are met.")
+    return limits + ("Missed: " + "; ".join(found) + "." if (found := missed(report)) else "All are met.")
 
 
 def _by_file(models: tuple[str, ...], cell: Callable[[str, str], str]) -> str:

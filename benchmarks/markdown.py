@@ -1,4 +1,4 @@
-"""What the tables in the documents are made of: lines of Markdown, and where a result was measured."""
+"""Markdown tables, and descriptions of where a result was measured."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from edgecnn.report.grid import machine
 
 
 def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table; the first columns, so many as ``words``, hold words, the others numbers."""
+    """A Markdown table; the first ``words`` columns hold text, the others numbers."""
     rule = ["---"] * words + ["---:"] * (len(titles) - words)
     lines = [f"| {' | '.join(titles)} |", f"|{'|'.join(rule)}|"]
     for row in rows:
@@ -18,7 +18,7 @@ def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -
 
 
 def measured_on(environment: Environment, how: str = "") -> str:
-    """The machine with its number of cores, ``how`` it was used, in brackets, and the versions of all tools."""
+    """The machine, its number of cores, ``how`` it was used, in brackets, and the versions of all tools."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
     cores = units.counted(environment.usable_cores, "core")
     used = f" ({how})" if how else ""
@@ -26,6 +26,6 @@ def measured_on(environment: Environment, how: str = "") -> str:
 
 
 def one_thread(environment: Environment) -> str:
-    """How suites measure that take files in turns, and what else the machine did before."""
+    """How interleaved suites measure, and the load of the machine before."""
     load = "" if environment.load_1min is None else f", load average {environment.load_1min:.1f} before"
     return f"cpu, 1 thread, batch 1{load}"

@@ -1,8 +1,7 @@
-"""The suite ``microcontroller``: what does the generated C cost on a Cortex-M, and does it answer as TFLite Micro does?
+"""The suite ``microcontroller``: what does the generated C cost on a Cortex-M, and does it match TFLite Micro?
 
-Executed instructions are counted in QEMU, where they are the same each time. They are not timings: QEMU models neither
-pipelines nor memories. What TFLite Micro needs is not measured here; the figures beside are references (see
-``REFERENCE``).
+Executed instructions are counted in QEMU and are deterministic. They are not timings: QEMU models neither pipelines nor
+memories. TFLite Micro is not measured here; its figures are references (see ``REFERENCE``).
 """
 
 from pathlib import Path
@@ -32,9 +31,9 @@ M4, M55, LEVEL = "cortex-m4", "cortex-m55", "-O2"
 
 
 class Figures(Record, frozen=True):
-    """For one model: instructions of an inference on Cortex-M4F and M55, bytes of code without weights, of the arena.
+    """For one model: instructions per inference on Cortex-M4F and M55, bytes of code without weights, bytes of arena.
 
-    ``None`` is not known, or not asked for.
+    ``None`` means unknown or no limit.
     """
 
     m4: float | None = None
@@ -43,13 +42,13 @@ class Figures(Record, frozen=True):
     arena: int | None = None
 
 
-BARS = {
+LIMITS = {
     "mnist_cnn": Figures(m4=4.6e6, m55=1.26e6, code=6 * 1024, arena=27_100),
     "ds_cnn": Figures(m4=7.0e6, m55=1.81e6, code=8 * 1024, arena=16_300),
     "resnet8": Figures(m4=22e6, code=8 * 1024, arena=49_800),
     "mobilenet_v1_025": Figures(m4=22e6, code=8 * 1024, arena=64_600),
 }
-"""At most so much with -O2."""
+"""Limits with -O2."""
 
 REFERENCE = {
     "mnist_cnn": Figures(m4=6.31e6, m55=1.26e6, arena=30_084),
@@ -57,11 +56,11 @@ REFERENCE = {
     "resnet8": Figures(m4=29.9e6, arena=54_996),
     "mobilenet_v1_025": Figures(m4=24.1e6, arena=100_708),
 }
-"""TFLite Micro with CMSIS-NN: figures that the bars were set by. They were counted elsewhere, not by this suite."""
+"""TFLite Micro with CMSIS-NN: the source of the limits. Counted elsewhere, not by this suite."""
 
 
 class Settings(ModelSuite, frozen=True):
-    """What to count. ``images`` calibrate the ranges; the models are trained as those of ``int8-onnx``."""
+    """Settings of the suite. ``images`` calibrate the ranges; the models are trained as in ``int8-onnx``."""
 
     targets: tuple[str, ...]
     levels: tuple[str, ...]
@@ -71,10 +70,10 @@ class Settings(ModelSuite, frozen=True):
 
 
 class Row(Record, frozen=True):
-    """One model on one target with one level of optimisation; bytes as in ``edgecnn.emulation.Firmware``.
+    """One model on one target with one optimisation level; sizes in bytes as in ``edgecnn.emulation.Firmware``.
 
-    ``input`` and ``output`` are the bytes of the caller's two arrays, which are not in the arena.
-    ``wrong_bytes`` of the outputs for ``images`` images are not TFLite Micro's.
+    ``input`` and ``output`` are the sizes of the caller's two arrays, which are not in the arena. ``wrong_bytes`` is
+    the number of output bytes for ``images`` images that differ from TFLite Micro's.
     """
 
     model: str
@@ -94,7 +93,7 @@ class Row(Record, frozen=True):
 
 
 class Counts(Record, frozen=True):
-    """The result of the suite. ``tools`` says which compiler and emulator."""
+    """The result of the suite. ``tools`` holds the versions of compiler and emulator."""
 
     schema_version: int
     seed: int
@@ -109,8 +108,8 @@ SCHEMA_VERSION = 1
 def run(path: Path, out: Path) -> Counts:
     """Train and convert the models of the suite at ``path``, keep the .tflite files in ``out``, and count."""
     suite = read_suite(path, Settings)
-    check_names(path, "targets", suite.targets, emulation.TARGETS)
-    check_names(path, "levels", suite.levels, emulation.LEVELS)
+    check_names(path, "target", suite.targets, emulation.TARGETS)
+    check_names(path, "level", suite.levels, emulation.LEVELS)
     make_folder(out)
     rows: list[Row] = []
     for name in suite.models:
@@ -162,7 +161,7 @@ def _counted(name: str, model: bytes, images: Images, suite: Settings) -> list[R
 
 
 def _by_tflite_micro(model: bytes, images: Images) -> tuple[Int8, Int8]:
-    """``images`` ``(n, height, width, channels)`` as the model takes them, and TFLite Micro's answers, row by row."""
+    """The quantised ``images`` ``(n, height, width, channels)`` and TFLite Micro's outputs, one int8 row per image."""
     interpreter = require("tflite_micro").runtime.Interpreter.from_bytes(model, arena_size=1_000_000)
     details = interpreter.get_input_details(0)["quantization_parameters"]
     steps = np.round(images / details["scales"][0]) + details["zero_points"][0]
@@ -193,28 +192,28 @@ def row_of(counts: Counts, model: str, target: str, level: str = LEVEL) -> Row:
 
 
 def models_of(counts: Counts) -> tuple[str, ...]:
-    """The models of ``counts``, in its order."""
+    """The models of ``counts``, in order."""
     return tuple(dict.fromkeys(row.model for row in counts.rows))
 
 
 def missed(counts: Counts) -> tuple[str, ...]:
-    """A sentence for each bar that ``counts`` does not meet."""
+    """A message for each limit that ``counts`` misses."""
     found = []
     for model in models_of(counts):
-        bar, m4, m55 = BARS[model], row_of(counts, model, M4), row_of(counts, model, M55)
+        limits, m4, m55 = LIMITS[model], row_of(counts, model, M4), row_of(counts, model, M55)
         for what, value, limit in (
-            (f"instructions on {M4}", m4.instructions, bar.m4),
-            (f"instructions on {M55}", m55.instructions, bar.m55),
-            (f"bytes of code on {M4}", m4.code, bar.code),
-            ("bytes of arena", m4.arena, bar.arena),
+            (f"instructions on {M4}", m4.instructions, limits.m4),
+            (f"instructions on {M55}", m55.instructions, limits.m55),
+            (f"bytes of code on {M4}", m4.code, limits.code),
+            ("bytes of arena", m4.arena, limits.arena),
         ):
             if limit is not None and value > limit:
-                found.append(f"{model}: {units.count(value)} {what}, at most {units.count(int(limit))} are wanted")
+                found.append(f"{model}: {units.count(value)} {what}, limit {units.count(int(limit))}")
     for row in counts.rows:
         if row.wrong_bytes:
             found.append(
-                f"{row.model} on {row.target} with {row.level}: {units.count(row.wrong_bytes)} bytes of the outputs "
-                "are not TFLite Micro's, none is allowed"
+                f"{row.model} on {row.target} with {row.level}: {units.count(row.wrong_bytes)} output bytes "
+                "differ from TFLite Micro's, limit 0"
             )
     return tuple(found)
 
@@ -224,11 +223,11 @@ def table(counts: Counts, source: str) -> str:
     return "\n\n".join(
         [
             *_at_default_level(counts),
-            "By level of optimisation: instructions, M / code without weights, B / stack, B:",
+            "By optimisation level: instructions, M / code without weights, B / stack, B:",
             _by_level(counts),
             _verdict(counts),
             f"Counted with {'; '.join(counts.tools.values())} on {measured_on(counts.environment)}. Instruction counts "
-            f"are the same on every machine, and are not timings. By function they are in `{source}`.",
+            f"are the same on every machine, and are not timings. Counts by function are in `{source}`.",
         ]
     )
 
@@ -240,38 +239,38 @@ def _at_default_level(counts: Counts) -> tuple[str, ...]:
         (
             model,
             _millions(row_of(counts, model, M55).instructions),
-            _millions(BARS[model].m55),
+            _millions(LIMITS[model].m55),
             _millions(REFERENCE[model].m55),
         )
         for model in models
     ]
     return (
-        f"Cortex-M4F, {LEVEL}. Behind a figure stands its bar, the most it may be. TFLM is TFLite Micro with "
-        "CMSIS-NN: reference figures, counted elsewhere and not by this suite; its arena holds input and output, "
-        "which are the caller's here.",
+        f"Cortex-M4F, {LEVEL}. Each figure is followed by its limit. TFLM is TFLite Micro with CMSIS-NN: reference "
+        "figures, counted elsewhere and not by this suite; its arena includes input and output, which the caller "
+        "allocates here.",
         grid(_M4_HEAD, without_helium),
         f"Cortex-M55 with Helium, {LEVEL}:",
-        grid(("model", "instructions, M", "bar", "TFLM"), helium),
+        grid(("model", "instructions, M", "limit", "TFLM"), helium),
     )
 
 
 _M4_HEAD = (
-    "model", "instructions, M", "bar", "TFLM", "code without weights, B", "bar", "arena, B", "bar",
+    "model", "instructions, M", "limit", "TFLM", "code without weights, B", "limit", "arena, B", "limit",
     "with input and output, B", "TFLM",
 )  # fmt: skip
 
 
 def _m4_cells(counts: Counts, model: str) -> tuple[str, ...]:
-    row, bar, reference = row_of(counts, model, M4), BARS[model], REFERENCE[model]
+    row, limits, reference = row_of(counts, model, M4), LIMITS[model], REFERENCE[model]
     return (
         model,
         _millions(row.instructions),
-        _millions(bar.m4),
+        _millions(limits.m4),
         _millions(reference.m4),
         units.count(row.code),
-        _bytes(bar.code),
+        _bytes(limits.code),
         units.count(row.arena),
-        _bytes(bar.arena),
+        _bytes(limits.arena),
         units.count(row.arena + row.input + row.output),
         _bytes(reference.arena),
     )
@@ -290,10 +289,10 @@ def _by_level(counts: Counts) -> str:
 
 def _verdict(counts: Counts) -> str:
     images = min(row.images for row in counts.rows)
-    same = f"Every output byte is TFLite Micro's, on {images} images for each target and level. "
+    same = f"Every output byte equals TFLite Micro's, on {images} images for each target and level. "
     found = missed(counts)
     return ("" if any(row.wrong_bytes for row in counts.rows) else same) + (
-        f"Missed: {'; '.join(found)}." if found else "All bars are met."
+        f"Missed: {'; '.join(found)}." if found else "All limits are met."
     )
 
 

@@ -1,4 +1,4 @@
-"""The models that suites measure, trained: answers of an untrained model hang on a hair, which any rounding turns."""
+"""Trained models for the suites. The top class of an untrained model is ambiguous and changes with any rounding."""
 
 from typing import Any
 
@@ -12,23 +12,23 @@ from edgecnn.training import train
 
 REFERENCE = "mnist_cnn"
 UNTRAINED = "mobilenet_v2"
-# logits by which the first class of an untrained model is ahead
+# margin of the first class of an untrained model, in logits
 _CLEAR = 10.0
-# images that the statistics of batch normalisation are taken from
+# images for the statistics of batch normalisation
 _SETTLING = 100
 
 
 def trained(name: str, seed: int, train_images: int, epochs: int, test_images: int) -> tuple[Any, DataSet]:
-    """The model called ``name``, trained and its data: MNIST, its images brought to the model's size.
+    """The trained model ``name`` and its data: MNIST, resized to the model's input.
 
-    The reference CNN has all of MNIST, for one epoch; of the others, ``train_images`` train each for ``epochs``. Batch
-    normalisation is given its statistics afterwards. MobileNetV2 stays untrained, with a bias that makes one class win.
+    The reference CNN trains on all of MNIST for one epoch, the others on ``train_images`` for ``epochs``. Then the
+    statistics of batch normalisation are set. MobileNetV2 stays untrained, with a bias that selects one class.
     """
     data = load("mnist")
     if name == UNTRAINED:  # images of its size are 600 KB each
-        data = _resized(data, MODELS[name](), _SETTLING, _SETTLING)
+        data = resized(data, MODELS[name](), _SETTLING, _SETTLING)
     elif name != REFERENCE:
-        data = _resized(data, MODELS[name](), train_images, test_images)
+        data = resized(data, MODELS[name](), train_images, test_images)
     model = build_model(name, data, seed)
     if name == UNTRAINED:
         _let_the_first_class_win(model)
@@ -38,8 +38,8 @@ def trained(name: str, seed: int, train_images: int, epochs: int, test_images: i
     return model, data
 
 
-def _resized(data: DataSet, model: Any, train_images: int, test_images: int) -> DataSet:
-    """The first images of ``data`` at the size of ``model``; more digits than it has classes are folded onto them."""
+def resized(data: DataSet, model: Any, train_images: int, test_images: int) -> DataSet:
+    """The first images of ``data``, resized for ``model``; labels are taken modulo its number of classes."""
     height, width, channels = model.input_shape[1:]
     classes = min(len(data.class_names), model.output_shape[-1])
 
@@ -54,9 +54,9 @@ def _resized(data: DataSet, model: Any, train_images: int, test_images: int) -> 
 
 
 def settle(model: Any, images: Any) -> None:
-    """Give batch normalisation the statistics of ``images``: without momentum, one step of training takes them over.
+    """Set the statistics of batch normalisation from ``images``: without momentum, one training step adopts them.
 
-    At first it divides by one instead, and a short training does not bring its running averages to where they belong.
+    The running averages start at mean 0 and variance 1, and a short training does not bring them to the true values.
     """
     layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
     before = [layer.momentum for layer in layers]

@@ -1,4 +1,4 @@
-"""Every suite: how it is run, what its result is, and the tables made of that."""
+"""Every suite: how it runs, the type of its result, and the tables generated from it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import against_others, fuzzing, int8_onnx, microcontroller, mnist
+from benchmarks import against_others, fuzzing, int8_onnx, microcontroller, mnist, qat_engines
 from edgecnn.records import Record, Report
 
 _HERE = Path(__file__).parent
@@ -15,8 +15,8 @@ _HERE = Path(__file__).parent
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
     """A suite.
 
-    ``run`` takes the file of its settings and a folder to work in, and gives a ``result``; None if a script of its own
-    makes the result. Each of ``tables`` makes Markdown of the result and the name of its file; a page asks for it by
+    ``run`` accepts the settings file and a work folder, and returns a ``result``; None if a separate script makes the
+    result. Each function in ``tables`` converts the result and the name of its file to Markdown; pages refer to it by
     its key.
     """
 
@@ -27,7 +27,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def settings(self) -> Path:
-        """The TOML file that says what is measured."""
+        """The TOML file with the settings."""
         return _HERE / "suites" / f"{self.name}.toml"
 
     @property
@@ -37,12 +37,12 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def source(self) -> str:
-        """That file, as the documents name it."""
+        """The path of the result as shown in the documents."""
         return f"benchmarks/results/{self.file.name}"
 
     @property
     def command(self) -> str:
-        """What makes the result."""
+        """The command that makes the result."""
         return f"python -m benchmarks run {self.name}" if self.run else f"python tests/fuzz.py run --out {self.source}"
 
 
@@ -76,8 +76,14 @@ SUITES = {
             run=mnist.run,
             tables={"mnist": mnist.table, "mnist-short": mnist.short_table},
         ),
+        Suite(
+            name="qat-engines",
+            run=qat_engines.run,
+            result=qat_engines.Engines,
+            tables={"qat-engines": qat_engines.table},
+        ),
     )
 }
 
 TABLES = {name: (suite, render) for suite in SUITES.values() for name, render in suite.tables.items()}
-"""The suite that each table is of, and what makes it."""
+"""The suite of each table, and the function that renders it."""

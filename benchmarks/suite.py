@@ -1,4 +1,4 @@
-"""What all suites with a file format of their own share: models to measure, read from TOML."""
+"""Common settings of the suites with their own file format, read from TOML."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import TypeVar
 
 import msgspec
 
-from edgecnn.errors import ConfigError
+from edgecnn.errors import ConfigError, UnknownNameError
 from edgecnn.models import MODELS
 from edgecnn.records import Record
 
 
 class ModelSuite(Record, frozen=True):
-    """A suite that measures built-in models, their ranges calibrated with ``images`` training images."""
+    """A suite that measures built-in models, with ranges calibrated on ``images`` training images."""
 
     models: tuple[str, ...]
     seed: int
@@ -23,10 +23,10 @@ S = TypeVar("S", bound=ModelSuite)
 
 
 def read_suite(path: Path, kind: type[S]) -> S:
-    """The suite in the TOML file at ``path``.
+    """Read the suite in the TOML file at ``path``.
 
     Raises:
-        ConfigError: no TOML, an unknown or missing key, a value of the wrong type, or an unknown model.
+        ConfigError: invalid TOML, an unknown or missing key, a value of the wrong type, or an unknown model.
     """
     try:
         suite = msgspec.toml.decode(path.read_bytes(), type=kind)
@@ -34,15 +34,16 @@ def read_suite(path: Path, kind: type[S]) -> S:
         raise ConfigError(
             f"{path} is not a valid suite: {error}; the keys are: {', '.join(kind.__struct_fields__)}"
         ) from error
-    check_names(path, "models", suite.models, MODELS)
+    check_names(path, "built-in model", suite.models, MODELS)
     return suite
 
 
 def check_names(path: Path, kind: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Check that all ``names`` are among those ``known``.
+    """Check that all ``names`` are in ``known``.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: a name is unknown.
     """
-    if unknown := sorted(set(names) - set(known)):
-        raise ConfigError(f"{path} names unknown {kind} {', '.join(unknown)}; known are: {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{path}: {UnknownNameError(kind, name, known)}")

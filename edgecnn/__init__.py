@@ -1,8 +1,7 @@
 """One trained CNN, every edge runtime, one verdict.
 
-The public names below load lazily, because their modules import numpy and more: ``import edgecnn`` stays quick,
-and a device without TensorFlow can use what it has. Two functions share the name of their module and are found
-there: ``edgecnn.bench.bench`` and ``edgecnn.verify.verify``.
+The public names are imported lazily, so that ``import edgecnn`` is fast and works on devices without TensorFlow. Two
+functions have the name of their module and are not listed here: ``edgecnn.bench.bench`` and ``edgecnn.verify.verify``.
 """
 
 import importlib
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from edgecnn.runtimes import RUNTIMES, open_session, predict
     from edgecnn.training import train
 
-# public name -> where it is defined; the imports above tell type checkers the same
+# public name -> module and attribute; type checkers use the imports above
 _PUBLIC = {
     "FORMATS": "edgecnn.formats:FORMATS",
     "MODELS": "edgecnn.models:MODELS",

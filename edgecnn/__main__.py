@@ -1,4 +1,4 @@
-"""``python -m edgecnn`` is the command ``edgecnn``."""
+"""``python -m edgecnn`` runs the command ``edgecnn``."""
 
 from edgecnn.cli import main
 

@@ -1,4 +1,4 @@
-"""Arrays out of .npz and .npy files that others wrote: no Python objects, and no more memory than the file is worth."""
+"""Safe reading of untrusted .npz and .npy files: no Python objects, and memory in proportion to the file size."""
 
 import math
 import os
@@ -19,31 +19,30 @@ from edgecnn.files import open_file
 Array = npt.NDArray[Any]
 
 _MOST_MEMBERS = 10_000
-_MOST_HEADER = 10_000  # bytes of text that describe an array; numpy writes about a hundred
-_MOST_GAIN = 200  # a compressed member may unpack to so many times its size, or to this many bytes:
+_MOST_HEADER = 10_000  # bytes of an array's header; numpy writes about a hundred
+_MOST_GAIN = 200  # a compressed member may unpack to 200 times its size, or to _SMALL bytes
 _SMALL = 1 << 26
 _PIECE = 1 << 20
 _LARGEST_CHARACTER = 0x10FFFF
 _ADVICE = "save or copy it again"
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-# What zipfile raises for a damaged archive. numpy's header is Python text, and its errors are those of a tokenizer, a
-# parser and whatever the values are given to.
+# Exceptions of zipfile for a damaged archive, and of numpy for a damaged header, which is parsed as Python text.
 BAD_ZIP = (OSError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, RuntimeError)
 _BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError)
 
 
 def read_npz(path: Path, keys: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, Array]:
-    """The arrays called ``keys``, and those of ``optional`` that are there, of the .npz file at ``path``.
+    """The arrays ``keys``, and the existing ones of ``optional``, from the .npz file at ``path``.
 
-    Without ``keys`` all of them, in the order of their names. They are numbers or text.
+    Without ``keys``, all arrays, sorted by name. Arrays are of numbers or text.
 
     Raises:
-        DataError: the file cannot be read, is damaged, holds anything else, lacks a key, or would unpack to more memory
-            than this machine has or than its size explains.
+        DataError: the file cannot be read, is damaged, contains other data, lacks a key, or would unpack to more memory
+            than this machine has or than is plausible for its size.
     """
     try:
         with open_file(path) as file:
-            if file.read(2) != b"PK":  # or else an array with a zip behind it would do
+            if file.read(2) != b"PK":  # zipfile accepts any prefix, such as an array
                 raise zipfile.BadZipFile
             return _arrays(path, file, keys, optional)
     except OSError as error:
@@ -60,7 +59,7 @@ def read_npy(path: Path) -> Array:
     """The array in the .npy file at ``path``: numbers or text.
 
     Raises:
-        DataError: the file cannot be read, is damaged, or holds anything else.
+        DataError: the file cannot be read, is damaged, or contains other data.
     """
     try:
         with open_file(path) as file:
@@ -74,7 +73,7 @@ def _arrays(path: Path, file: IO[bytes], keys: Sequence[str] | None, optional: S
         listed = archive.infolist()
         if len(listed) > _MOST_MEMBERS:
             raise DataError(
-                f"{path} holds {len(listed):,} arrays, more than {_MOST_MEMBERS:,}; save only those that are needed"
+                f"{path} contains {len(listed):,} arrays, more than {_MOST_MEMBERS:,}; save only the needed ones"
             )
         members = {member.filename.removesuffix(".npy"): member for member in listed}
         if missing := [key for key in keys or () if key not in members]:
@@ -84,13 +83,13 @@ def _arrays(path: Path, file: IO[bytes], keys: Sequence[str] | None, optional: S
                 f"save the arrays as {', '.join(keys or ())}"
             )
         if len(members) < len(listed):
-            raise DataError(f"{path} holds {len(listed)} arrays under {len(members)} names; {_ADVICE}")
+            raise DataError(f"{path} contains {len(listed)} arrays with only {len(members)} names; {_ADVICE}")
         wanted = sorted(members) if keys is None else [key for key in (*keys, *optional) if key in members]
         chosen = {key: members[key] for key in wanted}
         for key, member in chosen.items():
             _check(f"{path}: {key[:40]}", member)
         if sum(member.compress_size for member in chosen.values()) > os.fstat(file.fileno()).st_size:
-            raise DataError(f"{path} is smaller than the arrays that it says are in it; {_ADVICE}")
+            raise DataError(f"{path} is smaller than the arrays listed in it; {_ADVICE}")
         check_memory(path, sum(member.file_size for member in chosen.values()))
         found = {}
         for key, member in chosen.items():
@@ -100,11 +99,11 @@ def _arrays(path: Path, file: IO[bytes], keys: Sequence[str] | None, optional: S
 
 
 def _check(where: str, member: zipfile.ZipInfo) -> None:
-    """Refuse a member that cannot be read without surprises."""
+    """Refuse a member that is encrypted, unusually compressed, or implausibly large."""
     if member.flag_bits & 1:
         raise DataError(f"{where} is encrypted; {_ADVICE}")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{where} is compressed in a way that numpy does not write; {_ADVICE}")
+        raise DataError(f"{where} uses a compression method that numpy does not write; {_ADVICE}")
     packed = member.compress_size
     allowed = packed if member.compress_type == zipfile.ZIP_STORED else max(_MOST_GAIN * packed, _SMALL)
     if member.file_size > allowed:
@@ -115,18 +114,20 @@ def _check(where: str, member: zipfile.ZipInfo) -> None:
 
 
 def check_memory(where: Path, needed: int) -> None:
-    """Refuse arrays of ``needed`` bytes out of ``where`` if this machine has less memory.
+    """Check that arrays of ``needed`` bytes from ``where`` fit into the memory of this machine.
 
     Raises:
-        DataError: it has.
+        DataError: they do not.
     """
-    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > here:
-        raise DataError(f"the arrays of {where} take {needed:,} bytes, this machine has {here:,} of memory; take fewer")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise DataError(
+            f"the arrays of {where} need {needed:,} bytes of memory, this machine has {memory:,}; use smaller arrays"
+        )
 
 
 def _array(where: str, stream: IO[bytes], size: int) -> Array:
-    """The array that ``stream`` gives, an .npy file of ``size`` bytes."""
+    """The array in ``stream``, an .npy file of ``size`` bytes."""
     try:
         version = np.lib.format.read_magic(stream)
     except ValueError as error:
@@ -138,30 +139,30 @@ def _array(where: str, stream: IO[bytes], size: int) -> Array:
     except _BAD_HEADER as error:
         raise DataError(f"{where} has a header that cannot be read{_why(error)}; {_ADVICE}") from error
     if dtype.hasobject:
-        raise DataError(f"{where} holds Python objects (pickle), which are never loaded; save plain arrays")
+        raise DataError(f"{where} contains Python objects (pickle), which are never loaded; save plain arrays")
     if dtype.kind == "V" or not dtype.itemsize:
-        raise DataError(f"{where} holds {str(dtype)[:60]}; save plain numbers or text")
+        raise DataError(f"{where} contains {str(dtype)[:60]}; save plain numbers or text")
     count = math.prod(shape)
     declared, there = count * dtype.itemsize, size - stream.tell()
     if min(shape, default=0) < 0 or declared != there:
         shown = str(shape) if len(shape) <= 4 else f"{len(shape)} dimensions"
-        raise DataError(f"{where} says that it is {dtype} {shown[:60]}, and has {there:,} bytes")
+        raise DataError(f"{where} is declared as {dtype} {shown[:60]}, but has {there:,} bytes; {_ADVICE}")
     content = np.empty(declared, np.uint8)
     place = memoryview(content.data)
     while len(place):
         piece = stream.read(min(len(place), _PIECE))
         if not piece:
-            raise DataError(f"{where} is cut short")
+            raise DataError(f"{where} is cut short; {_ADVICE}")
         place[: len(piece)] = piece
         place = place[len(piece) :]
-    stream.read(1)  # of a member of a zip, this is when its checksum is compared
+    stream.read(1)  # reading past the end makes zipfile compare the checksum
     if dtype.kind == "U" and content.view(f"{dtype.str[0]}u4").max(initial=0) > _LARGEST_CHARACTER:
-        raise DataError(f"{where} holds text with characters that there are not")
+        raise DataError(f"{where} contains text with invalid Unicode characters; {_ADVICE}")
     try:
         array = content.view(dtype)
         return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
-    except ValueError as error:  # more dimensions than numpy has, or a size beyond what it counts to
-        raise DataError(f"{where} has a shape of {len(shape)} dimensions that numpy does not take") from error
+    except ValueError as error:  # more dimensions or a larger size than numpy supports
+        raise DataError(f"{where} has a shape of {len(shape)} dimensions that numpy does not support") from error
 
 
 def _why(error: BaseException) -> str:

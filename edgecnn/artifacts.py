@@ -1,4 +1,4 @@
-"""Model files on disk and what is known of them: ``<file>`` and its sidecar ``<file>.json``."""
+"""Model files on disk and their metadata: ``<file>`` and its sidecar ``<file>.json``."""
 
 import contextlib
 from pathlib import Path
@@ -15,15 +15,15 @@ from edgecnn.worker import isolated
 
 
 def sidecar(path: Path) -> Path:
-    """Where the record of the model file at ``path`` stands."""
+    """The path of the sidecar, the metadata of the model file at ``path``."""
     return path.with_name(f"{path.name}.json")
 
 
 def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
-    """What is known of the model file at ``path``: its sidecar, or the file itself where there is none (``describe``).
+    """The metadata of the model file at ``path``: from its sidecar, else from the file itself (``describe``).
 
     Raises:
-        ArtifactError: no such file, or its hash, or that of a companion, is not the one in its sidecar.
+        ArtifactError: the file or a companion is missing, or its hash is not the one in the sidecar.
         RecordError: the sidecar is damaged.
         SessionError: there is no sidecar and the runtime refuses the file.
     """
@@ -38,28 +38,31 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     _check_hash(path, artifact.sha256, beside)
     for companion in artifact.companions:
         if Path(companion.file).name != companion.file:
-            raise ArtifactError(f"{beside} names {companion.file!r}, which is not beside it")
+            raise ArtifactError(
+                f"{beside} names the companion {companion.file!r}, which must be a file name without a folder; "
+                f"export {path.name} again"
+            )
         _check_hash(path.with_name(companion.file), companion.sha256, beside)
-    check_sound(path)  # whoever made the file may have made its sidecar too
+    check_sound(path)  # the hash proves nothing: an attacker can write the sidecar too
     return artifact
 
 
 def _check_hash(path: Path, wanted: str, beside: Path) -> None:
     if not path.is_file():
-        raise ArtifactError(f"{path} is missing, which its sidecar {beside.name} names; export it again")
+        raise ArtifactError(f"{path} is missing, but listed in the sidecar {beside.name}; export it again")
     found = sha256_file(path)
     if found != wanted:
         raise ArtifactError(
-            f"{path} has changed since it was exported: its SHA-256 is {found[:12]}…, its sidecar {beside.name} says "
-            f"{wanted[:12]}…; export it again, or remove the sidecar to take the file as it is"
+            f"{path} has changed since it was exported: its SHA-256 is {found[:12]}…, its sidecar {beside.name} has "
+            f"{wanted[:12]}…; export it again, or remove the sidecar to use the file as it is"
         )
 
 
 def check_sound(path: Path) -> None:
-    """Check, before a runtime opens the file at ``path``, what can be told without one.
+    """Check the structure of the file at ``path`` before a runtime opens it.
 
     Raises:
-        ArtifactError: a .tflite that ``read_graph`` refuses, or an .onnx that ``onnx_verifier`` does.
+        ArtifactError: ``read_graph`` refuses the .tflite file, or ``onnx_verifier`` the .onnx file.
     """
     if path.suffix == ".tflite" and path.is_file():
         read_graph(read_bytes(path), path.name)
@@ -67,44 +70,47 @@ def check_sound(path: Path) -> None:
         onnx_verifier.verify(read_bytes(path), path.name)
 
 
-def check_said(path: Path, artifact: Artifact) -> None:
-    """Check that the model at ``path`` takes and gives what its record says, which anyone can edit.
+def check_metadata(path: Path, artifact: Artifact) -> None:
+    """Check that input and output of the model at ``path`` match its record, since a sidecar can be edited.
 
     Raises:
-        ArtifactError: it does not.
+        ArtifactError: they do not.
         SessionError: as ``describe``.
     """
     own = describe(path)
-    for kind, said, found in (("input", artifact.input, own.input), ("output", artifact.output, own.output)):
-        if (said.shape[1:], said.dtype, said.quantization) != (found.shape[1:], found.dtype, found.quantization):
+    for kind, expected, actual in (("input", artifact.input, own.input), ("output", artifact.output, own.output)):
+        if (expected.shape[1:], expected.dtype, expected.quantization) != (
+            actual.shape[1:],
+            actual.dtype,
+            actual.quantization,
+        ):
             raise ArtifactError(
-                f"{path} has an {kind} {found.dtype} {found.shape}, its sidecar {sidecar(path).name} says {said.dtype} "
-                f"{said.shape}, or other scales; export it again, or remove the sidecar to take the file as it is"
+                f"{path} has an {kind} {actual.dtype} {actual.shape}, its sidecar {sidecar(path).name} has "
+                f"{expected.dtype} {expected.shape}, or the scales differ; export it again, or remove the sidecar to "
+                "use the file as it is"
             )
 
 
 def describe(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
-    """The record of a model file, read from the file itself through its runtime, or the one called ``runtime``.
+    """The record of a model file, read from the file itself by its default runtime or the one called ``runtime``.
 
-    Anybody may have made the file: it is opened in a process of its own.
+    The file may be untrusted, so it is opened in a separate process.
 
     Raises:
-        ArtifactError: no such file, or of no known format.
+        ArtifactError: the file is missing, or its format is unknown.
         SessionError: the runtime refuses the file, crashes, or takes too long or too much memory.
     """
     return isolated(describe_here, path, runtime, batch, doing=f"opening {path.name}")
 
 
 def describe_here(path: Path, runtime: str | None = None, batch: int = 1) -> Artifact:
-    """As ``describe``, in this process: for files that were made in it, which saves the start of another.
+    """As ``describe``, in this process: faster, for files that this process has written.
 
     Raises:
         ArtifactError, SessionError: as ``describe``.
     """
     check_sound(path)
-    with contextlib.closing(
-        open_session(path, runtime=runtime, threads=0, batch=batch)
-    ) as session:  # as the runtime likes
+    with contextlib.closing(open_session(path, runtime=runtime, threads=0, batch=batch)) as session:
         stored = session.provenance()
         where = f"metadata 'edgecnn' in {path.name}"
         provenance = None if stored is None else from_metadata(stored, Provenance, where)

@@ -1,9 +1,9 @@
-"""Bundles: the artifacts of a run and some of its test images in one file, to be measured on a device.
+"""Bundles: the artifacts of a run and some of its test images in one file, for measuring on a device.
 
-A bundle is a zip of stored (not compressed) members: ``manifest.json``, a :class:`~edgecnn.records.Bundle` that names
+A bundle is a zip of stored (not compressed) members: ``manifest.json``, a :class:`~edgecnn.records.Bundle` that lists
 all others with their SHA-256; ``artifacts/``, the model files with their sidecars; and ``test.npz``, with ``images``
-``(n, h, w, c)`` as the data set has them and ``labels`` ``(n,)``. Since nothing is compressed, nothing can unpack to
-more than the file's own size.
+``(n, h, w, c)`` as in the data set and ``labels`` ``(n,)``. Without compression, a bundle cannot unpack to more than
+its own size.
 """
 
 import io
@@ -20,7 +20,7 @@ import numpy as np
 
 from edgecnn import artifacts
 from edgecnn.arrays import BAD_ZIP, read_npz
-from edgecnn.data import DATASETS, DataSet, Split, load
+from edgecnn.data import BUILT_IN, DataSet, Split, load
 from edgecnn.data.dataset import make_test_set
 from edgecnn.errors import ArtifactError, BundleError, ConfigError, DataError, RecordError, one_line
 from edgecnn.files import make_folder, open_file, read_bytes, sha256_bytes, write_atomic
@@ -41,25 +41,25 @@ DEFAULT_IMAGES = 1000
 _MANIFEST = "manifest.json"
 _TEST = "test.npz"
 _MODELS = (".tflite", ".onnx")
-# What a bundle may hold beside its manifest: no name here leads out of a folder, whatever unpacks it.
+# Names allowed beside the manifest: none of them can point outside the folder that a bundle is unpacked to.
 _NAME = re.compile(r"test\.npz|artifacts/[A-Za-z0-9_][A-Za-z0-9_.-]*\.(?:tflite|onnx)(?:\.json)?")
-_DATE = (1980, 1, 1, 0, 0, 0)  # the first a zip can hold: the same content gives the same bytes
-# What damaged input raises; an OSError has its own message.
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip; a fixed date makes the bytes reproducible
+# Exceptions for damaged input; an OSError has its own message.
 _DAMAGED = (*(one for one in BAD_ZIP if one is not OSError), MemoryError)
 
 
 def make_bundle(run: Path, out: Path, *, data: str | None = None, images: int = DEFAULT_IMAGES) -> Bundle:
     """Write the artifacts of the finished run in the folder ``run`` and ``images`` of its test images to ``out``.
 
-    The same run gives the same bytes. The images are drawn at random, always the same; all are taken if there are no
-    more. ``data`` is where the run's data come from (see ``edgecnn.data.load``), needed if they are not built in.
+    The same run gives the same bytes. The images are a random sample with a fixed seed, at most all test images.
+    ``data`` is the source of the run's data set (see ``edgecnn.data.load``); it is needed unless the set is built in.
 
     Raises:
-        ConfigError: ``images`` is not positive, or ``data`` is needed.
-        RecordError: ``run`` has no report, or a damaged one.
-        BundleError: the run has nothing to measure, or ``data`` are not its data.
+        ConfigError: ``images`` is not positive, or ``data`` is missing.
+        RecordError: the report of ``run`` is missing or damaged.
+        BundleError: the run has nothing to measure, or ``data`` is another data set.
         ArtifactError: an artifact is missing, or has changed since the run.
-        DataError: the data cannot be had.
+        DataError: the data set cannot be loaded.
         OutputError: ``out`` cannot be written.
     """
     if images < 1:
@@ -73,10 +73,12 @@ def make_bundle(run: Path, out: Path, *, data: str | None = None, images: int = 
         if path.suffix not in _MODELS:
             continue
         if not _NAME.fullmatch(name):
-            raise BundleError(f"{run / 'report.json'} names a file that no run makes: {parity.artifact!r}")
+            raise BundleError(
+                f"{run / 'report.json'} has an invalid artifact name: {parity.artifact!r}; repeat the run"
+            )
         artifact = artifacts.load(path)
         if artifact.sha256 != parity.artifact_sha256:
-            raise ArtifactError(f"{path} is not the file that the report of the run is about; run it again")
+            raise ArtifactError(f"{path} has changed since the run: its SHA-256 is not that in the report; run again")
         found.append(artifact)
         content[name] = read_bytes(path)
         content[artifacts.sidecar(Path(name)).as_posix()] = to_json(artifact)
@@ -102,14 +104,14 @@ def make_bundle(run: Path, out: Path, *, data: str | None = None, images: int = 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[tuple[Path, ...], DataSet]]:
-    """The model files of the bundle at ``path`` and its test images, while the block runs.
+    """Unpack the bundle at ``path`` while the block runs; yields its model files and its test images.
 
     The files are in a temporary folder, with their sidecars. The data set has no training images, and its SHA-256 is
     that of these test images.
 
     Raises:
-        BundleError: the file is missing, or not a sound bundle; nothing of it is left on disk then.
-        OutputError: there is no room for it.
+        BundleError: the file is missing, or not a valid bundle; nothing of it is left on disk.
+        OutputError: the disk is full.
     """
     with TemporaryDirectory(prefix="edgecnn-bundle-") as folder:
         bundle = _unpack(path, Path(folder))
@@ -119,19 +121,20 @@ def opened(path: Path) -> Iterator[tuple[tuple[Path, ...], DataSet]]:
 
 def _data_of(run: Path, report: Report, artifact: Artifact, source: str | None) -> DataSet:
     if artifact.provenance is None or report.data is None:
-        raise BundleError(f"{run} is not the folder of a run: its artifacts do not say which data they were made from")
-    if source is None and report.data not in DATASETS:
-        raise ConfigError(f"the run was made from data of your own, {report.data}; say where they are with --data")
-    loaded = load(source or report.data, artifact.provenance.preprocessing.input_range)
+        raise BundleError(f"{run} is not the folder of a run: its artifacts have no record of their data set")
+    if source is None and report.data not in BUILT_IN:
+        raise ConfigError(f"the run used your own data set, {report.data}; give its path with --data")
+    loaded = load(source or report.data, artifact.provenance.preprocessing.input_range, report.task)
     if loaded.sha256 != report.data_sha256:
         raise BundleError(
-            f"the run was made from {report.data}, which is not the data at {source or report.data}; check --data"
+            f"the run used {report.data}, but {source or report.data} is another data set (its SHA-256 differs); "
+            "check --data"
         )
     return loaded
 
 
 def _draw(data: DataSet, count: int) -> tuple[BundledImages, bytes]:
-    """Test images drawn at random, because folders of images come sorted by class, as a ``.npz`` file."""
+    """A random sample of test images as a ``.npz`` file; random because image folders are sorted by class."""
     test = data.test
     drawn = np.sort(np.random.default_rng(0).permutation(len(test.labels))[:count])
     split = Split(test.images[drawn], test.labels[drawn])
@@ -146,6 +149,7 @@ def _draw(data: DataSet, count: int) -> tuple[BundledImages, bytes]:
         dtype="uint8" if split.images.dtype == np.uint8 else "float32",
         class_names=data.class_names,
         preprocessing=data.preprocessing,
+        task=data.task,
     )
     return described, buffer.getvalue()
 
@@ -155,14 +159,14 @@ def _zipped(content: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in content.items():
             member = zipfile.ZipInfo(name, _DATE)
-            member.create_system = 3  # Unix, wherever it is made
+            member.create_system = 3  # always Unix, for reproducible bytes
             member.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(member, data)
     return buffer.getvalue()
 
 
 def _unpack(path: Path, folder: Path) -> Bundle:
-    """Unpack into the empty ``folder``, after every check that can be made before."""
+    """Check the bundle at ``path`` and unpack it into the empty ``folder``."""
     try:
         with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
             members = _checked(archive.infolist(), os.fstat(stream.fileno()).st_size)
@@ -175,41 +179,41 @@ def _unpack(path: Path, folder: Path) -> Bundle:
                 _extract(archive, members[file.name], file, folder)
         return bundle
     except (BundleError, RecordError, *_DAMAGED) as error:
-        raise BundleError(f"{path} is not a sound bundle: {one_line(error)}; make it with: edgecnn bundle") from error
+        raise BundleError(f"{path} is not a valid bundle: {one_line(error)}; make it with: edgecnn bundle") from error
     except OSError as error:
         raise BundleError(f"cannot read the bundle {path}: {error.strerror or error}") from error
 
 
 def _checked(members: Sequence[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
-    """The members by name, if each is a plain, stored file of a permitted name that is there once."""
+    """The members by name; each must be a regular, stored file with an allowed and unique name."""
     found: dict[str, zipfile.ZipInfo] = {}
     for member in members:
         name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
         shown = ascii(member.orig_filename)
         if member.orig_filename != name or not (name == _MANIFEST or _NAME.fullmatch(name)):
-            raise BundleError(f"the name {shown} has no place in a bundle")
+            raise BundleError(f"the name {shown} is not allowed in a bundle")
         if name.lower() in (other.lower() for other in found):
             raise BundleError(f"{shown} is in it more than once")
         if kind not in (0, stat.S_IFREG):
-            raise BundleError(f"{shown} is a link or something else that is no file")
+            raise BundleError(f"{shown} is a link or another special file")
         if member.flag_bits & 1:
             raise BundleError(f"{shown} is encrypted")
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise BundleError(f"{shown} is compressed, which bundles never are")
+            raise BundleError(f"{shown} is compressed; members of a bundle never are")
         found[name] = member
     total = sum(member.file_size for member in members)
     if total > size:
-        raise BundleError(f"its files claim {total} bytes, it has {size}")
+        raise BundleError(f"its members claim {total} bytes, the file has {size}")
     return found
 
 
 def _compare(bundle: Bundle, members: dict[str, zipfile.ZipInfo]) -> None:
-    """Check the manifest against the members beside it."""
+    """Check the manifest against the members."""
     names = [file.name for file in bundle.files]
     if len(set(names)) != len(names):
-        raise BundleError("its manifest names a file more than once")
+        raise BundleError("its manifest lists a file more than once")
     if _TEST not in names:
-        raise BundleError(f"its manifest does not name {_TEST}")
+        raise BundleError(f"its manifest does not list {_TEST}")
     for name in sorted(set(names) ^ set(members)):
         raise BundleError(f"{name!a} is {'not in its manifest' if name in members else 'missing'}")
     for file in bundle.files:
@@ -233,13 +237,15 @@ def _test_set(path: Path, file: Path, described: BundledImages) -> DataSet:
         size = file.stat().st_size
         with zipfile.ZipFile(file) as archive:
             if any(member.compress_type or member.file_size > size for member in archive.infolist()):
-                raise DataError(f"{_TEST} is compressed, which those of bundles never are")
+                raise DataError(f"{_TEST} is compressed; that of a bundle never is")
         arrays = read_npz(file, ("images", "labels"))
         images, labels = arrays["images"], arrays["labels"]
         wanted = (described.images, *described.shape), described.dtype
         if (images.shape, images.dtype.name) != wanted:
-            raise DataError(f"the images are {images.dtype} {images.shape}, its manifest says {wanted[1]} {wanted[0]}")
-        return make_test_set(_TEST, described.data, (images, labels), described.class_names, described.preprocessing)
+            raise DataError(f"the images are {images.dtype} {images.shape}, in its manifest {wanted[1]} {wanted[0]}")
+        return make_test_set(
+            _TEST, described.data, (images, labels), described.class_names, described.preprocessing, described.task
+        )
     except (DataError, *_DAMAGED) as error:
         reason = one_line(error).replace(str(file), _TEST)
-        raise BundleError(f"{path} is not a sound bundle: {reason}; make it with: edgecnn bundle") from error
+        raise BundleError(f"{path} is not a valid bundle: {reason}; make it with: edgecnn bundle") from error

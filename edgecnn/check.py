@@ -1,4 +1,4 @@
-"""Will a .tflite fit and run? Rules of a target with their sources, and the target's own tools where they are here."""
+"""Check whether a .tflite fits and runs on a target: rules with their sources, and the target's tools if installed."""
 
 import re
 import tempfile
@@ -26,7 +26,7 @@ _WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4,
 
 
 class _Found(msgspec.Struct, kw_only=True):
-    """What a target's rules say, as far as they have come."""
+    """The results collected so far."""
 
     reasons: list[str]
     notes: list[str]
@@ -36,7 +36,7 @@ class _Found(msgspec.Struct, kw_only=True):
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A target with its budgets in bytes, ``None`` where there is none."""
+    """A target with its budgets in bytes; ``None`` means no budget."""
 
     name: str
     check: Callable[..., None]
@@ -45,29 +45,27 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(path: Path, target: str) -> TargetCheck:
-    """Whether the .tflite at ``path`` fits and runs on ``target``, with every reason why not.
+    """Check whether the .tflite at ``path`` fits and runs on ``target``, with every reason if not.
 
-    ``target`` is "tflm", "c99", "edgetpu", or a core such as "cortex-m4", which may carry budgets:
+    ``target`` is "tflm", "c99", "edgetpu", or a core such as "cortex-m4", optionally with budgets:
     "cortex-m4:flash=256k,ram=64k" (k is 1,024 bytes).
 
     Raises:
-        UnknownNameError: there is no such target; the message lists the choices.
-        ConfigError: the budgets cannot be read, or the target takes none.
-        ArtifactError: the file is missing, damaged, or no .tflite.
+        UnknownNameError: unknown target; the message lists the choices.
+        ConfigError: the budgets are invalid, or the target has none.
+        ArtifactError: the file is missing, damaged, or not a .tflite.
         EmulationError: the compiler fails.
     """
     asked = _asked(target)
     if path.suffix != ".tflite":
-        raise ArtifactError(
-            f"{path} is no .tflite, which is what is checked; make one with: edgecnn export --schemes int8"
-        )
+        raise ArtifactError(f"{path} is not a .tflite file; make one with: edgecnn export --schemes int8")
     need_model(path)
     model = read_bytes(path)
     found = _Found(reasons=[], notes=[])
     graph = read_graph(model, path.name)
     try:
         asked.check(graph, model, asked, found)
-    except (IndexError, KeyError) as error:  # an operator without the inputs or options that are its own
+    except (IndexError, KeyError) as error:  # an operator without its required inputs or options
         raise ArtifactError(f"{path.name} is damaged: {type(error).__name__} {error} in its operators") from error
     return TargetCheck(
         schema_version=SCHEMA_VERSION,
@@ -90,11 +88,11 @@ def _asked(target: str) -> _Asked:
         read = re.fullmatch(r"(flash|ram)=(\d+)([km]?)", part.lower())
         if read is None or read[1] in budgets:
             raise ConfigError(
-                f"{part!r} is no budget; give flash and ram once each, as in cortex-m4:flash=256k,ram=64k"
+                f"{part!r} is not a budget; give flash and ram once each, as in cortex-m4:flash=256k,ram=64k"
             )
         budgets[read[1]] = int(read[2]) * _UNITS[read[3]]
     if budgets and name not in CORES:
-        raise ConfigError(f"{name} takes no budgets; give those to a core, as in cortex-m4:flash=256k,ram=64k")
+        raise ConfigError(f"{name} has no budgets; use them with a core, as in cortex-m4:flash=256k,ram=64k")
     return _Asked(name=name, check=rules, flash=budgets.get("flash"), ram=budgets.get("ram"))
 
 
@@ -111,7 +109,7 @@ _SOFTMAX_INTEGER_BITS = 5
 
 
 def _tflm(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
-    """Operators, types and scales that TFLM's kernels take, and then TFLM itself.
+    """Check operators, types and scales against TFLM's kernels, then run TFLM.
 
     Sources, below tensorflow/lite/micro: micro_mutable_op_resolver.h (operators); kernels/conv_common.cc and
     fully_connected.cc ("Hybrid models are not supported"); the type switches of the kernels, which lost uint8 when TFLM
@@ -123,42 +121,46 @@ def _tflm(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
             continue
         activation = _activation(graph, operator)
         if operator.kind in _WEIGHTED and activation.dtype == "float32" and _weights(graph, operator).dtype == "int8":
-            found.reasons.append(f"{operator} has int8 weights and float32 activations, which TFLM does not mix")
+            found.reasons.append(
+                f"{operator} has int8 weights and float32 activations, which TFLM does not support together"
+            )
         if operator.kind in _NO_UINT8 and activation.dtype == "uint8":
-            found.reasons.append(f"{operator} computes in uint8, which TFLM's kernels no longer do; convert to int8")
+            found.reasons.append(
+                f"{operator} computes in uint8, which TFLM's kernels no longer support; convert to int8"
+            )
         if operator.kind == "SOFTMAX" and activation.dtype == "int8":
             scaled = (
                 float(activation.scale[0]) * operator.options.get("beta", 1.0) * 2.0 ** (31 - _SOFTMAX_INTEGER_BITS)
             )
             if scaled <= 1:
                 found.reasons.append(
-                    f"{operator} has an input scale of {activation.scale[0]:.3g}, which ends TFLM at a failed check: "
-                    "are the activations before it all about zero?"
+                    f"{operator} has an input scale of {activation.scale[0]:.3g}, at which a check in TFLM aborts: "
+                    "are all activations before it close to zero?"
                 )
     if _per_channel_dense(graph):
         found.notes.append(
-            "dense layers have a scale per channel: TFLM computes them since autumn 2024, from May 2024 on it "
-            "refused them, older versions give wrong results (tflite-micro pull requests 2673 and 2602)"
+            "dense layers have a scale per channel: TFLM supports them since autumn 2024; it refused them from May "
+            "2024, and older versions give wrong results (tflite-micro pull requests 2673 and 2602)"
         )
     try:
         found.arena_bytes = arena_bytes(model)
     except MissingExtraError as error:
-        found.notes.append(f"rules only, TFLM itself was not asked: {error}")
+        found.notes.append(f"rules only, TFLM was not run: {error}")
     except SessionError as error:
         if found.reasons:
-            found.notes.append(f"TFLM says: {error}")
+            found.notes.append(f"TFLM reports: {error}")
         else:
             found.reasons.append(f"TFLM cannot run it: {error}")
     else:
         found.notes.append(
-            "TFLM ran it once on this machine; the arena is what it took here, on a device it may be more"
+            "TFLM ran it once on this machine; the arena was measured here and may be larger on a device"
         )
-        found.notes += [f"TFLM ran it all the same: {reason}" for reason in found.reasons]
-        found.reasons.clear()  # it knows better than our rules
+        found.notes += [f"TFLM ran it anyway: {reason}" for reason in found.reasons]
+        found.reasons.clear()  # TFLM overrules the rules above
 
 
 def _activation(graph: Graph, operator: Operator) -> Tensor:
-    """The first input that is computed; the last where none is."""
+    """The first computed input, or the last input if none is computed."""
     tensors = [graph.tensors[index] for index in operator.inputs if index >= 0]
     return next((tensor for tensor in tensors if tensor.data is None and tensor.dtype != "int32"), tensors[-1])
 
@@ -179,15 +181,15 @@ def _per_channel_dense(graph: Graph) -> list[Operator]:
 
 
 def _c99(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
-    """Whether edgecnn writes the graph as C (see ``edgecnn.formats.c99``), and its arena."""
+    """Check whether the graph can be generated as C (see ``edgecnn.formats.c99``), and its arena."""
     found.reasons += problems(graph)
     if not found.reasons:
         found.arena_bytes = to_c(graph, "model").plan.arena_bytes
-        found.notes.append("the generator took it; it was not compiled")
+        found.notes.append("the generator supports it; it was not compiled")
 
 
 def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
-    """As c99, and what the code takes of flash and RAM, by the compiler where there is one, against the budgets."""
+    """As c99, plus flash and RAM against the budgets, measured with the compiler if it is installed."""
     found.reasons += problems(graph)
     if found.reasons:
         return
@@ -198,8 +200,8 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     if missing := missing_tools(asked.name, "build-tools"):
         found.flash_bytes, found.ram_bytes = _constant_bytes(lower(graph)), found.arena_bytes + ends
         found.notes.append(
-            f"flash counts the weights alone and RAM the plan of the arena, because {missing[0]} is not here: code, "
-            "start-up code, stack and the rest of your program come on top"
+            f"flash counts only the weights and RAM only the arena plan, because {missing[0]} is not installed; code, "
+            "start-up code, stack and the rest of your program are not included"
         )
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -207,13 +209,13 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
         found.flash_bytes, found.ram_bytes = firmware.flash, firmware.ram + ends
         found.notes.append(
             f"flash and RAM of the model as compiled by {version_of(COMPILER)}, -O2; start-up code, stack and the rest "
-            "of your program come on top"
+            "of your program are not included"
         )
-    found.notes.append(f"RAM holds {ends:,} bytes of input and output, and an arena of {found.arena_bytes:,}")
+    found.notes.append(f"RAM includes {ends:,} bytes of input and output, and an arena of {found.arena_bytes:,}")
     for kind, taken, allowed in (("flash", found.flash_bytes, asked.flash), ("RAM", found.ram_bytes, asked.ram)):
         if allowed is not None and taken > allowed:
             found.reasons.append(
-                f"it takes {taken:,} bytes of {kind}, {allowed:,} are there: {taken - allowed:,} too many"
+                f"it needs {taken:,} bytes of {kind}, {allowed:,} are available: {taken - allowed:,} too many"
             )
 
 
@@ -239,22 +241,19 @@ _DIMENSIONS = 3
 
 
 def _edgetpu(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
-    """The published requirements of the Edge TPU, of compiler 16.0, the last one.
+    """Check the published requirements of the Edge TPU for compiler 16.0, the last version.
 
     Source: "TensorFlow models on the Edge TPU", sections "Model requirements" and "Supported operations" of Coral's
     documentation (docs/edgetpu/models-intro).
     """
-    found.notes.append(
-        "published rules only: the Edge TPU's compiler is not here and was not asked; it also limits sizes in ways "
-        "that are not published"
-    )
+    found.notes.append("published rules only: the Edge TPU's compiler was not run; it also has unpublished size limits")
     first: Operator | None = None
     for operator in graph.operators:
         against = list(_against_edgetpu(graph, operator))
         found.reasons += [f"{operator} {reason}" for reason in against]
         first = first or (operator if against else None)
     if first is not None:
-        found.notes.append(f"the compiler would leave {first} and everything behind it to the CPU")
+        found.notes.append(f"the compiler would leave {first} and everything after it to the CPU")
 
 
 def _against_edgetpu(graph: Graph, operator: Operator) -> Iterator[str]:
@@ -263,28 +262,28 @@ def _against_edgetpu(graph: Graph, operator: Operator) -> Iterator[str]:
         yield "is not in the table of supported operations"
     wrong = {tensor.dtype for tensor in tensors if tensor.data is None} - {"int8", "uint8"}
     if wrong and operator.kind != "QUANTIZE":
-        yield f"computes in {', '.join(sorted(wrong))}; only int8 and uint8 run there"
+        yield f"computes in {', '.join(sorted(wrong))}; only int8 and uint8 are supported"
     for tensor in tensors:
         if -1 in tensor.shape:
-            yield f"has a free dimension: {tensor.name} of shape {tensor.shape}; export with a fixed batch"
+            yield f"has a dynamic dimension: {tensor.name} of shape {tensor.shape}; export with a fixed batch"
         elif any(size > 1 for size in tensor.shape[:-_DIMENSIONS]) and tensor.data is None:
             yield f"has more than three dimensions above 1: {tensor.name} of shape {tensor.shape}"
     options = operator.options
     if operator.kind in _NO_FUSED_ACTIVATION and options.get("fusedActivationFunction"):
-        yield "has a fused activation, which this operation must not have"
+        yield "has a fused activation, which is not allowed for this operation"
     if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and options["dilationWFactor"] != options["dilationHFactor"]:
-        yield "dilates differently in x and y"
+        yield "has different dilations in x and y"
     if operator.kind == "FULLY_CONNECTED" and len(_weights(graph, operator).scale) > 1:
         yield (
-            "has a scale per channel, which dense layers got after the Edge TPU's last compiler; convert with "
+            "has a scale per channel, unsupported for dense layers by the Edge TPU's last compiler; convert with "
             "converter._experimental_disable_per_channel_quantization_for_dense_layers = True"
         )
     if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED") and _weights(graph, operator).data is None:
-        yield "computes its weights, which must be constant"
+        yield "has computed weights; they must be constant"
     if operator.kind == "SOFTMAX":
         shape = _activation(graph, operator).shape
         if any(size > 1 for size in shape[:-1]) or shape[-1] > _LARGEST_SOFTMAX:
-            yield f"takes {shape}; one dimension of at most {_LARGEST_SOFTMAX:,} runs there"
+            yield f"has input shape {shape}; supported is one dimension of at most {_LARGEST_SOFTMAX:,}"
     if operator.kind == "MEAN" and len(operator.inputs) > 1:
         axes = graph.tensors[operator.inputs[1]].data
         rank = len(graph.tensors[operator.inputs[0]].shape)

@@ -12,7 +12,18 @@ from msgspec import Meta
 
 from edgecnn.errors import ConfigError, UnknownNameError
 from edgecnn.files import read_bytes
-from edgecnn.records import FormatName, Io, ModelName, OnnxCpu, ProcessorName, Record, SchemeName
+from edgecnn.records import (
+    BareTarget,
+    FormatName,
+    Io,
+    ModelName,
+    OnnxCpu,
+    ProcessorName,
+    QatEngine,
+    Record,
+    SchemeName,
+    TaskName,
+)
 
 EPOCHS = 5
 """Of training, for a built-in model."""
@@ -38,16 +49,26 @@ class RunConfig(Record, frozen=True):
     model: Annotated[
         str, Meta(description=f"{', '.join(get_args(ModelName))}, or your own Keras 3 model as a .keras file.")
     ] = "mnist_cnn"
-    data: Annotated[str, Meta(description="mnist, fashion-mnist, a .npz file, or a folder of images.")] = "mnist"
+    data: Annotated[
+        str,
+        Meta(description="mnist, fashion-mnist, a .npz file, a folder of images, or demo: generated for the model."),
+    ] = "mnist"
     input_range: Annotated[
         tuple[float, float],
         Meta(
             title="two numbers such as 0,1", description="What 0 and 255 of 8-bit images become at the model's input."
         ),
     ] = (0.0, 1.0)
+    task: Annotated[
+        Literal["auto", TaskName],
+        Meta(description="What the labels mean; auto guesses it from them."),
+    ] = "auto"
     epochs: Annotated[
-        _Whole | None, Meta(description=f"Of training; default {EPOCHS}, and 0 for a .keras file (taken as trained).")
+        _Whole | None, Meta(description=f"Of training; default {EPOCHS}, and 0 for a .keras file (no training).")
     ] = None
+    qat_engine: Annotated[
+        QatEngine, Meta(description="keras trains the Keras 3 model itself, tfmot rebuilds it in legacy Keras.")
+    ] = "keras"
     qat_epochs: Annotated[_Positive, Meta(description="Of quantisation-aware training.")] = 2
     seed: Annotated[_Whole, Meta(description="Seed of weights, order of images, and order of measurements.")] = 0
     batch_size: Annotated[_Positive, Meta(description="Images per training step.")] = 64
@@ -95,6 +116,13 @@ class RunConfig(Record, frozen=True):
             "[default: what comes with edgecnn]"
         ),
     ] = ()
+    target: Annotated[
+        tuple[BareTarget, ...],
+        Meta(
+            description="Count instructions, flash and RAM of C on emulated microcontrollers, such as "
+            "cortex-m4,cortex-m55."
+        ),
+    ] = ()
     on: Annotated[
         tuple[ProcessorName, ...],
         Meta(
@@ -105,6 +133,8 @@ class RunConfig(Record, frozen=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             msgspec.structs.force_setattr(self, name, checked(name, getattr(self, name)))
+        if self.data == "demo":
+            msgspec.structs.force_setattr(self, "data", f"demo-{self.model}")
         if "none" in self.baselines and len(self.baselines) > 1:
             raise ConfigError("baselines are files, or none; give one or the other")
 

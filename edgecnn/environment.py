@@ -1,4 +1,4 @@
-"""The machine a number was measured on, without anything that names its owner."""
+"""The measuring machine, without anything that identifies its owner."""
 
 import hashlib
 import os
@@ -15,9 +15,9 @@ from statistics import median
 from edgecnn.processor import this_processor
 from edgecnn.records import Environment
 
-# Version 1 says "no limit" with the largest multiple of a page that fits in 63 bits.
+# cgroup version 1 represents "no limit" by the largest multiple of the page size below 2**63.
 _NO_LIMIT = 2**62
-_READINGS = 1001  # of the clock
+_READINGS = 1001  # clock readings
 
 _PACKAGES = (
     "edgecnn",
@@ -25,7 +25,6 @@ _PACKAGES = (
     "ai-edge-litert",
     "tflite-micro",
     "onnxruntime",
-    "tflite-micro",
     "keras",
     "tensorflow",
     "jax",
@@ -38,16 +37,16 @@ _PACKAGES = (
 
 
 def environment() -> Environment:
-    """This machine and the software on it, as they are now. Nothing heavy is imported to find out.
+    """The current state of this machine and its software. No large package is imported.
 
-    ``machine`` is a hash that stays the same on one machine and tells neither its name nor its user. Unknown
-    values are ``None``. ``usable_cores`` heeds the affinity of this process and a container's CPU quota.
+    ``machine`` is a hash that is stable on one machine and reveals neither its name nor its user. Unknown values are
+    ``None``. ``usable_cores`` respects the affinity of this process and the container's CPU quota.
     """
     cpu, features = this_processor()
     cpu = cpu or platform.processor() or None
     cores = os.cpu_count() or 1
     return Environment(
-        machine=_fingerprint(cpu, cores),
+        machine=_fingerprint(cpu, cores, features),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=cpu,
         cpu_features=features,
@@ -68,35 +67,36 @@ def environment() -> Environment:
 
 
 def read(path: Path) -> str | None:
-    """The text at ``path``, stripped, or ``None`` where there is none or it may not be read."""
+    """The text at ``path``, stripped, or ``None`` if it is missing or unreadable."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:  # not this system, or not allowed: unknown
+    except OSError:  # another system, or no permission: unknown
         return None
 
 
-def _fingerprint(cpu: str | None, cores: int) -> str:
+def _fingerprint(cpu: str | None, cores: int, features: tuple[str, ...]) -> str:
+    """A hash of the machine and of what its processor can do: images of one system run on different processors."""
     identity = read(Path("/etc/machine-id")) or read(Path("/var/lib/dbus/machine-id"))
     if not identity:
         address = uuid.getnode()
-        # uuid makes up an address with the multicast bit set, another each time, where it finds no real one
+        # without a real address, uuid returns a random one with the multicast bit set
         identity = "" if address >> 40 & 1 else f"{address:012x}"
-    return hashlib.sha256(f"edgecnn|{identity}|{cpu}|{cores}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"edgecnn|{identity}|{cpu}|{cores}|{features}".encode()).hexdigest()[:12]
 
 
 def affinity() -> tuple[int, ...]:
-    """The cores that this process may use, none where the system does not tell."""
+    """The cores that this process may use; empty if unknown."""
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
 def usable_cores() -> int:
-    """How many cores this process may use at once, by its affinity and a container's CPU quota."""
+    """How many cores this process may use at once, by its affinity and the container's CPU quota."""
     allowed, quota = len(affinity()) or os.cpu_count() or 1, cpu_quota()
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Cores' worth of time that this process's control groups (version 2 or 1) may take, ``None`` without a limit."""
+    """The CPU quota of this process's control groups (version 2 or 1) in cores; ``None`` without a limit."""
     quotas = []
     for group in _groups(root, "cpu"):
         limit = (read(group / "cpu.max") or "").split()  # version 2: "quota period"
@@ -107,7 +107,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Bytes of memory that this process's control groups (version 2 or 1) may take, ``None`` without a limit."""
+    """The memory limit of this process's control groups (version 2 or 1) in bytes; ``None`` without a limit."""
     limits = []
     for group in _groups(root, "memory"):
         limit = read(group / "memory.max") or read(group / "memory.limit_in_bytes") or ""
@@ -117,7 +117,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
 
 def _groups(root: Path, controller: str) -> list[Path]:
-    """Folders of the control groups this process is in, from its own up to the top: each may have a limit."""
+    """Folders of this process's control group and all its parents; each may have a limit."""
     found = []
     for line in (read(root / "proc/self/cgroup") or "").split("\n"):
         _, _, rest = line.partition(":")
@@ -132,13 +132,13 @@ def _groups(root: Path, controller: str) -> list[Path]:
 
 
 def _governor() -> str | None:
-    """The frequency governor, or all of them where cores differ."""
+    """The frequency governor; all of them if cores differ."""
     paths = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
     return ", ".join(sorted({name for path in paths if (name := read(path))})) or None
 
 
 def frequency_hz(cpus: Path = Path("/sys/devices/system/cpu")) -> tuple[int, int] | None:
-    """The lowest and highest frequency that a governor may choose for any core."""
+    """The lowest and highest frequency in Hz that the governor may choose for any core; ``None`` if unknown."""
     lowest, highest = (
         [int(text) * 1000 for path in cpus.glob(f"cpu[0-9]*/cpufreq/scaling_{end}_freq") if (text := read(path))]
         for end in ("min", "max")
@@ -147,10 +147,10 @@ def frequency_hz(cpus: Path = Path("/sys/devices/system/cpu")) -> tuple[int, int
 
 
 def timer_s() -> float:
-    """The shortest time in seconds that the clock tells from nothing.
+    """The shortest measurable time in seconds.
 
-    That is its resolution, the smallest step it was seen to make, or the median of two readings with nothing between
-    them, whichever is more.
+    This is the smallest observed step of the clock, or the median time between two consecutive readings, whichever is
+    larger.
     """
     clock = time.perf_counter_ns
     readings = [clock() for _ in range(_READINGS)]
@@ -170,14 +170,14 @@ def _versions() -> dict[str, str]:
 
 
 def nvidia(query: str) -> list[str]:
-    """What nvidia-smi answers to ``query``, such as "name", for each GPU; nothing where it does not tell."""
+    """The answers of nvidia-smi to ``query``, such as "name", one per GPU; empty if it fails or is missing."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
     command = [tool, f"--query-gpu={query}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):  # the tool is there and the driver is not
+    except (OSError, subprocess.SubprocessError):  # the tool without a working driver
         return []
     return answer.stdout.split("\n")
 

@@ -1,19 +1,20 @@
-"""Every error edgecnn raises on purpose.
+"""All errors that edgecnn raises deliberately.
 
-EdgecnnError                 exit status 1: one clear line, no traceback
+EdgecnnError                 exit status 1: one line, no traceback
 ├── ConfigError              a configuration or argument that cannot be used        (exit status 2)
-│   └── UnknownNameError     a scheme, format, runtime or data set that is not one  (exit status 2)
+│   └── UnknownNameError     an unknown scheme, format, runtime or data set         (exit status 2)
 ├── MissingExtraError        a package of an extra that is not installed
 ├── OutputError              an output folder or file that cannot be written
-├── RecordError              a JSON file that is not the record it should be, or values that make no record
+├── RecordError              a JSON file that is not a valid record, or inconsistent values
 ├── DataError                a data set that is missing, damaged or not usable
 ├── ModelError               a Keras model that cannot be loaded, trained or rebuilt
 ├── QuantizationError        a model or layer that cannot be quantised
-├── ExportError              a conversion that failed or gave something else than asked for
+├── AccuracyLossError        quantisation-aware training that lost too much accuracy
+├── ExportError              a conversion that failed or has a wrong result
 │   └── UnsupportedError     an unsupported combination, with the reason
-├── ArtifactError            an exported file that is missing, damaged or not what its sidecar says
-├── BundleError              a bundle that cannot be made, or that is damaged or not what its manifest says
-├── DeviceError              a device that cannot be reached, or cannot do what was asked of it
+├── ArtifactError            an exported file that is missing, damaged or does not match its sidecar
+├── BundleError              a bundle that cannot be made, is damaged or does not match its manifest
+├── DeviceError              a device that cannot be reached, or cannot do what is requested
 ├── SessionError             a runtime that cannot load or run an artifact
 ├── EmulationError           code or a model that cannot be built for, or run on, an emulated machine
 │   └── FitError             a board with too little flash or RAM
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class EdgecnnError(Exception):
     """Base class. The message is one line: what was wanted, what was got, what to do next.
 
-    It may quote names and messages of others: here they become one line that prints, of at most 1,000 characters.
+    Quoted names and messages are escaped, and the message is limited to 1,000 characters.
     """
 
     exit_status = 1
@@ -53,7 +54,7 @@ _OTHERS = {
 
 
 class UnknownNameError(ConfigError):
-    """A name that is none of the choices; the message lists them, and says what else there is or why there is not."""
+    """A name that is none of the choices; the message lists them, with a hint for some kinds."""
 
     def __init__(self, kind: str, name: object, choices: "Iterable[str]") -> None:
         others = f"; {_OTHERS[kind]}" if kind in _OTHERS else ""
@@ -69,9 +70,9 @@ class OutputError(EdgecnnError):
 
 
 class RecordError(EdgecnnError, ValueError):
-    """A JSON file that is not the record it should be, or values that make no record.
+    """A JSON file that is not a valid record, or inconsistent values.
 
-    A ``ValueError`` as well, to which msgspec adds the field's path when it decodes.
+    It is a ``ValueError`` too, so that msgspec adds the field's path when it decodes.
     """
 
 
@@ -87,8 +88,12 @@ class QuantizationError(EdgecnnError):
     """A model or layer that cannot be quantised; names the layer."""
 
 
+class AccuracyLossError(EdgecnnError):
+    """Quantisation-aware training that lost more accuracy than is allowed; names the layer that costs the most."""
+
+
 class ExportError(EdgecnnError):
-    """A conversion that failed or gave something else than was asked for."""
+    """A conversion that failed or has a wrong result."""
 
 
 class UnsupportedError(ExportError):
@@ -96,15 +101,15 @@ class UnsupportedError(ExportError):
 
 
 class ArtifactError(EdgecnnError):
-    """An exported file that is missing, damaged or not what its sidecar says."""
+    """An exported file that is missing, damaged or does not match its sidecar."""
 
 
 class BundleError(EdgecnnError):
-    """A bundle that cannot be made, or one that is damaged or not what its manifest says."""
+    """A bundle that cannot be made, is damaged or does not match its manifest."""
 
 
 class DeviceError(EdgecnnError):
-    """A device that cannot be reached, or cannot do what was asked of it."""
+    """A device that cannot be reached, or cannot do what is requested."""
 
 
 class SessionError(EdgecnnError):
@@ -116,7 +121,7 @@ class EmulationError(EdgecnnError):
 
 
 class FitError(EmulationError):
-    """A board with too little flash or RAM for the program; says by how much."""
+    """A board with too little flash or RAM for the program; the message has the missing bytes."""
 
 
 class BenchError(EdgecnnError):
@@ -126,6 +131,6 @@ class BenchError(EdgecnnError):
 _LONGEST = 500
 
 
-def one_line(said: object) -> str:
-    """What another library says, fit to stand in an error of ours: one printable line of at most 500 characters."""
-    return shown(" ".join(str(said).split()) or type(said).__name__, _LONGEST)
+def one_line(error: object) -> str:
+    """The message of another library's error as one printable line of at most 500 characters."""
+    return shown(" ".join(str(error).split()) or type(error).__name__, _LONGEST)

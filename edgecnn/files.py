@@ -1,4 +1,4 @@
-"""Files are read if they are files, written whole or not at all, and known by their SHA-256."""
+"""File access: only regular files are read, writes are atomic, files are identified by their SHA-256."""
 
 import contextlib
 import errno
@@ -21,20 +21,20 @@ from edgecnn.errors import ArtifactError, EdgecnnError, OutputError
 
 _LARGEST = 2**31 - 1  # bytes; neither a .tflite nor an .onnx file can be larger
 LOCK = ".edgecnn.lock"
-"""The file in a folder that says who works there."""
+"""The lock file of a folder; it contains the id of the process that works there."""
 
-# Half-written files and folders: the name they are to have, hashed so that it is short, and a random part.
+# Names of partial files and folders: a short hash of the final name, and a random part.
 _PARTIAL = re.compile(r"\.edgecnn-([0-9a-f]{12})-[0-9a-f]{12}\.partial")
 
 
 def open_file(path: Path) -> BufferedReader:
-    """The regular file at ``path``, open for reading. Pipes and devices, which may never end, are refused.
+    """Open the regular file at ``path`` for reading. Pipes and devices, which may be endless, are refused.
 
     Raises:
-        OSError: there is none, it is something else, or it cannot be read.
+        OSError: the file is missing, not a regular file, or not readable.
     """
     if "\0" in str(path):
-        raise OSError(errno.EINVAL, "no file has a zero byte in its name", str(path))
+        raise OSError(errno.EINVAL, "a file name cannot contain a zero byte", str(path))
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -49,7 +49,7 @@ def need_model(path: Path, error: type[EdgecnnError] = ArtifactError) -> None:
     """Check that there is a model file at ``path``.
 
     Raises:
-        ArtifactError: there is none; or an ``error`` of another class.
+        ArtifactError: there is none; ``error`` is raised instead if given.
     """
     if not path.is_file():
         advice = "" if path.suffix == ".keras" else ", or export one with: edgecnn export"
@@ -57,10 +57,10 @@ def need_model(path: Path, error: type[EdgecnnError] = ArtifactError) -> None:
 
 
 def read_bytes(path: Path, most: int = _LARGEST) -> bytes:
-    """The content of the regular file at ``path``, of at most ``most`` bytes.
+    """The content of the regular file at ``path``.
 
     Raises:
-        OSError: as ``open_file``, or it is larger.
+        OSError: as ``open_file``, or the file has more than ``most`` bytes.
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -75,7 +75,7 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of the file at ``path``; errors as those of ``open_file``."""
+    """Hexadecimal SHA-256 of the file at ``path``; raises as ``open_file``."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -88,45 +88,47 @@ def kits_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where downloaded files are kept: ``$EDGECNN_CACHE``, else the user's cache folder."""
+    """The folder for downloaded files: ``$EDGECNN_CACHE``, else the user's cache folder."""
     return Path(os.environ.get("EDGECNN_CACHE") or platformdirs.user_cache_dir("edgecnn")).absolute()
 
 
 def make_cache_folder(path: Path) -> Path:
-    """``make_folder`` for one below ``cache_folder()``; its errors say how to have another."""
+    """``make_folder`` for a folder below ``cache_folder()``; its errors tell how to choose another cache folder."""
     try:
         return make_folder(path)
     except OutputError as error:
-        raise OutputError(f"{error}; it is in the cache, for which EDGECNN_CACHE names another folder") from error
+        raise OutputError(
+            f"{error}; it is in the cache folder, set EDGECNN_CACHE to use another folder for the cache"
+        ) from error
 
 
 def make_folder(path: Path) -> Path:
-    """Create ``path`` and its parents, and check that it can be written to.
+    """Create ``path`` and its parents, and check that it is writable; return it.
 
     Raises:
-        OutputError: it is a file, or the place does not allow writing.
+        OutputError: it is a file, or cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise OutputError(f"output folder {path} is a file; name a folder, or remove the file") from error
+        raise OutputError(f"output folder {path} is a file; choose a folder, or remove the file") from error
     except NotADirectoryError as error:
-        raise OutputError(f"output folder {path} lies below a file; name another folder") from error
+        raise OutputError(f"a parent of output folder {path} is a file; choose another folder") from error
     except OSError as error:
         raise OutputError(f"cannot create output folder {path}: {error.strerror}") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise OutputError(f"output folder {path} is not writable; change its permissions or name another")
+        raise OutputError(f"output folder {path} is not writable; change its permissions or choose another")
     return path
 
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Let no other process that asks for the same into ``folder`` at the same time.
+    """Lock ``folder`` against other processes that call this function.
 
-    The system frees the lock of a process that ends, however it ends.
+    The system releases the lock of a process that ends for any reason.
 
     Raises:
-        OutputError: the folder cannot be written to; or another process is in it, and this one is not to ``wait``.
+        OutputError: the folder is not writable; or another process holds the lock and ``wait`` is false.
     """
     path = folder / LOCK
     try:
@@ -150,7 +152,8 @@ def _locked_file(path: Path, wait: bool) -> IO[str]:
             except BlockingIOError as error:
                 process = lock.read(20).strip() or "unknown"
                 raise OutputError(
-                    f"another edgecnn process ({process}) works in {path.parent}; wait for it to end, or name another"
+                    f"another edgecnn process ({process}) works in {path.parent}; wait for it to end, or choose "
+                    "another folder"
                 ) from error
             if _is_at(path, lock):
                 lock.truncate(0)
@@ -158,7 +161,7 @@ def _locked_file(path: Path, wait: bool) -> IO[str]:
                 lock.flush()
                 stack.pop_all()
                 return lock
-            # who had the lock has ended and removed the file: there is none, or another one
+            # the previous holder removed the file: try again with a new one
 
 
 def _is_at(path: Path, file: IO[str]) -> bool:
@@ -169,23 +172,23 @@ def _is_at(path: Path, file: IO[str]) -> bool:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
+    """Write ``data`` to ``path`` atomically: a reader sees the old file or the new one, never a part.
 
-    What a killed process left of an earlier write of the same file is removed.
+    Partial files of killed processes for the same path are removed.
 
     Raises:
-        OutputError: the disk is full, the place does not allow writing, or something is there that is no file.
+        OutputError: the disk is full, the folder is not writable, or ``path`` exists and is not a file.
     """
     try:
         if path.exists() and not path.is_file():
-            raise OutputError(f"cannot write {path}: what is there is no file; name another")
+            raise OutputError(f"cannot write {path}: it exists and is not a file; choose another name")
         _remove_dead(path)
         while True:
             partial = _partial(path)
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             with os.fdopen(descriptor, "wb") as file:
                 _claim(descriptor)
-                if os.fstat(descriptor).st_nlink == 0:  # taken for dead before it was claimed
+                if os.fstat(descriptor).st_nlink == 0:  # removed as a leftover before it was locked
                     continue
                 try:
                     file.write(data)
@@ -201,14 +204,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files``, by their place below ``path``, as the whole content of the folder ``path``.
+    """Replace the folder ``path`` by one with ``files``: relative path to content.
 
-    They are written beside it and take its place when all are there. What was in ``path`` before is gone then: the
-    caller has looked whether it may go. A process killed in between leaves the old folder or the new one; where the
-    moment was the worst, the old one is taken back by the next call.
+    The files are written to a temporary folder beside ``path``, which then replaces it. The old content is deleted; the
+    caller must check that this is allowed. If the process is killed, the old or the new folder remains; if it is killed
+    between the two renames, the next call restores the old folder.
 
     Raises:
-        OutputError: the disk is full, or the place does not allow writing.
+        OutputError: the disk is full, or the folder is not writable.
     """
     path = path.resolve()
     make_folder(path.parent)
@@ -231,7 +234,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 path.rename(old)
             new.rename(path)
         finally:
-            _take_back(partial, path)
+            _restore(partial, path)
             shutil.rmtree(partial, ignore_errors=True)
             os.close(descriptor)
     except OSError as error:
@@ -239,14 +242,14 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove all that killed processes left half-written in ``folder`` and below; what is being written stays."""
+    """Remove the partial files of killed processes in ``folder`` and below; files being written are kept."""
     for path in folder.rglob(".edgecnn-*.partial"):
         if _PARTIAL.fullmatch(path.name):
             _remove_if_dead(path)
 
 
 def _partial(path: Path) -> Path:
-    """A new name beside ``path`` for what is to be there."""
+    """A new partial name beside ``path``."""
     return path.with_name(f".edgecnn-{_hashed(path)}-{secrets.token_hex(6)}.partial")
 
 
@@ -255,20 +258,20 @@ def _hashed(path: Path) -> str:
 
 
 def _claim(descriptor: int) -> None:
-    """Show that whoever writes this lives, for as long as ``descriptor`` is open."""
-    with contextlib.suppress(OSError):  # where files cannot be locked, nothing is taken for dead either
+    """Lock ``descriptor``, to mark the partial file as being written while it is open."""
+    with contextlib.suppress(OSError):  # without file locks, leftovers are never removed
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _remove_dead(path: Path) -> None:
-    """Remove what killed processes left of ``path``, and take back the folder that one had moved aside."""
+    """Remove partial files of killed processes for ``path``, and restore a folder that one had moved aside."""
     for beside in path.parent.iterdir():
         if (found := _PARTIAL.fullmatch(beside.name)) and found[1] == _hashed(path):
             _remove_if_dead(beside, path)
 
 
 def _remove_if_dead(partial: Path, path: Path | None = None) -> None:
-    with contextlib.suppress(OSError):  # being written, finished meanwhile, or another user's: it is in nobody's way
+    with contextlib.suppress(OSError):  # being written, already finished, or another user's: keep it
         descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -276,13 +279,13 @@ def _remove_if_dead(partial: Path, path: Path | None = None) -> None:
                 partial.unlink()
                 return
             if path is not None:
-                _take_back(partial, path)
+                _restore(partial, path)
             shutil.rmtree(partial)
         finally:
             os.close(descriptor)
 
 
-def _take_back(partial: Path, path: Path) -> None:
-    """The folder that was at ``path`` is there again, if it was moved aside and nothing took its place."""
+def _restore(partial: Path, path: Path) -> None:
+    """Move the old folder back to ``path``, if it was moved aside and not replaced."""
     if (partial / "old").exists() and not path.exists():
         (partial / "old").rename(path)

@@ -1,7 +1,7 @@
-"""Model files run over many images, in as many worker processes as there are usable cores.
+"""Run model files on many images, with one worker process per usable core.
 
-A worker carries on with the file it has open. One that has none takes a file that nobody has begun, and where there is
-none either, it helps with the file that has most images left: all cores are busy until the end, whichever file is slow.
+A worker continues with its open file while that has images left. Then it takes a file that is not started yet, or else
+helps with the file with the most images left. So all cores are busy until the end, whichever file is slow.
 """
 
 import time
@@ -21,28 +21,28 @@ from edgecnn.progress import Advance
 from edgecnn.runtimes import Float, Session, open_session, predict
 from edgecnn.worker import Worker, WorkerError
 
-# The images of a file go to workers in this many shares, of at least so many images.
+# Number of shares that the images of a file are split into, and the minimum images per share.
 _SHARES, _LEAST = 32, 64
-# Seconds that a share may take.
+# Time limit of a share in seconds.
 _LIMIT_S = 600.0
 
 
 class Task(NamedTuple):
-    """A file to run: what errors call it, how a worker opens it, and how many of the images it is given (all)."""
+    """A file to run: its name in errors, the function that opens it, and the number of images (None: all)."""
 
     name: str
     open: Callable[[], Session]
     images: int | None = None
 
     def count(self, images: Float) -> int:
-        """How many of ``images`` it is given."""
+        """The number of ``images`` it runs on."""
         return len(images[: self.images])
 
 
 class Outcome(NamedTuple):
-    """What became of a task: outputs float32 ``(n, classes)``, or why there are none.
+    """The result of a task: outputs float32 ``(n, values)``, or an error.
 
-    ``seconds`` are its share of the time that has passed: what workers spent on it, divided by their number.
+    ``seconds`` is the time that workers spent on it, divided by the number of workers.
     """
 
     task: Task
@@ -51,21 +51,20 @@ class Outcome(NamedTuple):
 
 
 def task_of(path: Path, runtime: str | None = None, *, batch: int = 1, images: int | None = None) -> Task:
-    """The task to run the model file at ``path`` on one thread, in ``runtime`` or in the first that takes it."""
+    """The task to run the model file at ``path`` on one thread, in ``runtime`` or in the first that supports it."""
     name = path.name if runtime is None else f"{path.name} in {runtime}"
     return Task(name, partial(open_session, path, runtime=runtime, batch=batch), images)
 
 
 def infer(tasks: Sequence[Task], images: Float, advance: Advance | None = None) -> Generator[Outcome, None, None]:
-    """Run every task over ``images`` ``(n, height, width, channels)``; each outcome comes as soon as it is there.
+    """Run every task on ``images`` ``(n, …)``, channels last,; yield each outcome as soon as it is complete.
 
-    What a task's ``open`` raises (it is pickled), a crash, and 10 minutes without an answer fail that task alone.
-    A process that other tasks may have damaged gives no verdict: the images are tried again in a fresh one.
-    ``advance`` is told how many images are done. Whoever stops before the last outcome closes the generator, which ends
-    the processes.
+    An exception from a task's ``open`` (which is pickled), a crash, or 10 minutes without a result fails only that
+    task. If a process that ran other tasks before dies, the images are tried again in a fresh process. ``advance`` is
+    called with the number of finished images. To stop early, close the generator, which ends the processes.
 
     Raises:
-        SessionError: the system starts no processes.
+        SessionError: the system cannot start processes.
     """
     jobs = [_Job(number, task, images) for number, task in enumerate(tasks)]
     waiting, begun = deque(jobs), list[_Job]()
@@ -91,10 +90,10 @@ def infer(tasks: Sequence[Task], images: Float, advance: Advance | None = None) 
 
 
 def outputs_of(task: Task, images: Float) -> Float:
-    """Outputs float32 ``(n, classes)`` of a single task, as from ``infer``.
+    """Outputs float32 ``(n, values)`` of a single task, as from ``infer``.
 
     Raises:
-        EdgecnnError: what the task failed with.
+        EdgecnnError: the task failed.
     """
     (outcome,) = infer([task], images)
     if isinstance(outcome.outputs, EdgecnnError):
@@ -103,7 +102,7 @@ def outputs_of(task: Task, images: Float) -> Float:
 
 
 class _Job:
-    """A task, the shares of its images that nobody has taken, how many have no answer yet, and the answers."""
+    """A task, the open shares of its images, the number of images without outputs, and the outputs."""
 
     def __init__(self, number: int, task: Task, images: Float) -> None:
         self.number = number
@@ -116,7 +115,7 @@ class _Job:
         self.seconds = 0.0
 
     def keep(self, share: slice, outputs: Float, seconds: float) -> int:
-        """Keep the outputs of a share, unless the task has failed in the meantime; how many were kept."""
+        """Store the outputs of a share, unless the task has failed; return the number of images stored."""
         self.seconds += seconds
         if isinstance(self.outputs, EdgecnnError):
             return 0
@@ -127,7 +126,7 @@ class _Job:
         return len(outputs)
 
     def fail(self, error: WorkerError) -> int:
-        """Give up on the task; how many images are done with that."""
+        """Fail the task; return the number of images given up."""
         self.outputs = error.translated()
         self.todo.clear()
         given_up, self.left = self.left, 0
@@ -135,7 +134,7 @@ class _Job:
 
 
 class _Hand:
-    """A worker process, ended by ``stack``, and what it is doing."""
+    """A worker process, ended by ``stack``, and its current job."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -151,14 +150,14 @@ class _Hand:
         self._met: list[_Job] = []
 
     def begin(self, job: _Job) -> None:
-        """Hand the next share of a job to the worker."""
+        """Give the next share of a job to the worker."""
         self.job, self.share = job, job.todo.popleft()
         if job not in self._met:
             self._met.append(job)
         self.worker.ask(_answer, job.number, job.task.open, job.images[self.share])
 
     def finish(self) -> tuple[_Job, int]:
-        """The job worked on, and how many of its images are done with the answer; a dead process is replaced."""
+        """Receive the result; return the job and the number of its images that are done. Replace a dead process."""
         job, share, self.share = self.job, self.share, None
         assert job is not None
         assert share is not None
@@ -175,7 +174,7 @@ class _Hand:
 
 
 def _next(hand: _Hand, waiting: deque[_Job], begun: list[_Job]) -> _Job | None:
-    """The job that an idle hand shall work on, ``None`` where there is nothing left to begin."""
+    """The next job of an idle hand; ``None`` if there is nothing left to start."""
     if hand.job is not None and hand.job.todo:
         return hand.job
     if waiting:
@@ -185,14 +184,14 @@ def _next(hand: _Hand, waiting: deque[_Job], begun: list[_Job]) -> _Job | None:
 
 
 class _Open:
-    """The file that a worker has open: its session, and the number of the job that it is of (``None`` at first)."""
+    """The open file of a worker: its session and job number (``None`` at first)."""
 
     session: Session
     job: int | None = None
 
 
 def _answer(file: _Open, number: int, opened: Callable[[], Session], images: Float) -> tuple[Float, float]:
-    """In the worker: outputs for a share of the images of job ``number``, and what that took in seconds."""
+    """In the worker: outputs for a share of the images of job ``number``, and the time in seconds."""
     start = time.perf_counter()
     if file.job != number:
         if file.job is not None:

@@ -1,24 +1,34 @@
 """Keras 3 models: the ones that come with edgecnn, and a user's own from a .keras file."""
 
 import hashlib
+import inspect
 import io
+import itertools
 import json
+import logging
+import math
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgecnn.arrays import BAD_ZIP
 from edgecnn.data import DataSet
-from edgecnn.errors import ModelError, OutputError, one_line
+from edgecnn.errors import DataError, ModelError, OutputError, one_line
 from edgecnn.files import need_model, open_file, write_atomic
 from edgecnn.optional import require
-from edgecnn.records import ModelName
+from edgecnn.records import ModelName, TaskName
 from edgecnn.registry import Registry
 
-# What is in a .keras file, and how many times its size it may unpack to; Keras does not compress.
+log = logging.getLogger("edgecnn")
+T = TypeVar("T")
+
+# What TensorFlow accepts as the name of a scope; each layer is one.
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
+_NOT_IN_SCOPE = re.compile(r"[^A-Za-z0-9_.-]")
+# What is in a .keras file, and how many times its size it, or its weights, may unpack to; Keras does not compress.
 _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _MOST_UNPACKED = 20
 
@@ -92,15 +102,20 @@ def mobilenet_v1_025(input_shape: tuple[int, int, int] = (96, 96, 3), classes: i
     keras = require("keras")
     layers = keras.layers
     inputs = keras.Input(input_shape)
-    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
     blocks = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1))
+    x = _depthwise_separable(layers, inputs, blocks)
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax")(x), name="mobilenet_v1_025")
+
+
+def _depthwise_separable(layers: Any, x: Any, blocks: Sequence[tuple[int, int]]) -> Any:
+    """A convolution of 8 channels, depthwise separable ``blocks`` of (channels, strides), and the global average."""
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
     for filters, strides in blocks:
         x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
         x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 1, use_bias=False)(x)))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(classes, activation="softmax")(x), name="mobilenet_v1_025")
+    return layers.GlobalAveragePooling2D()(x)
 
 
 def mobilenet_v2(input_shape: tuple[int, int, int] = (224, 224, 3), classes: int = 1000) -> Any:
@@ -108,6 +123,82 @@ def mobilenet_v2(input_shape: tuple[int, int, int] = (224, 224, 3), classes: int
     return require("keras").applications.MobileNetV2(
         input_shape=input_shape, classes=classes, alpha=1.0, weights=None, name="mobilenet_v2"
     )
+
+
+def unet(input_shape: tuple[int, int, int] = (64, 64, 1), classes: int = 3) -> Any:
+    """A small U-Net (Ronneberger et al., MICCAI 2015) for segmentation, untrained; height and width divide by 4.
+
+    Two levels of 8 and 16 channels around 32; about 30,000 parameters. Output class probabilities of each pixel.
+    """
+    keras = require("keras")
+    layers = keras.layers
+
+    def convolved(x: Any, filters: int) -> Any:
+        for _ in range(2):
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        return x
+
+    inputs = keras.Input(input_shape)
+    x, kept = inputs, []
+    for filters in (8, 16):
+        kept.append(convolved(x, filters))
+        x = layers.MaxPooling2D()(kept[-1])
+    x = convolved(x, 32)
+    for filters in (16, 8):
+        x = layers.Conv2DTranspose(filters, 2, strides=2)(x)
+        x = convolved(layers.Concatenate()([x, kept.pop()]), filters)
+    return keras.Model(inputs, layers.Conv2D(classes, 1, activation="softmax")(x), name="unet")
+
+
+def autoencoder(input_shape: tuple[int, ...] = (640,), classes: int = 0) -> Any:
+    """The anomaly detection model of MLPerf Tiny (Banbury et al., NeurIPS 2021), untrained; it has no classes.
+
+    Dense layers of 128 around 8; about 270,000 parameters for 640 inputs. Output ``input_shape``.
+    """
+    keras = require("keras")
+    layers = keras.layers
+    (size,) = input_shape
+    x = inputs = keras.Input(input_shape)
+    for units in (128, 128, 128, 128, 8, 128, 128, 128, 128):
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Dense(units)(x)))
+    return keras.Model(inputs, layers.Dense(size)(x), name="autoencoder")
+
+
+def motion_cnn(input_shape: tuple[int, int] = (128, 6), classes: int = 6) -> Any:
+    """A 1-D CNN for windows of sensor values ``(time, channels)``, such as activity recognition, untrained.
+
+    Two blocks of Conv1D and MaxPooling1D, a third Conv1D, Dense ``classes`` softmax; about 7,000 parameters.
+    """
+    keras = require("keras")
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            layers.Conv1D(16, 5, activation="relu"),
+            layers.MaxPooling1D(2),
+            layers.Conv1D(32, 5, activation="relu"),
+            layers.MaxPooling1D(2),
+            layers.Conv1D(32, 3, activation="relu"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(classes, activation="softmax"),
+        ],
+        name="motion_cnn",
+    )
+
+
+def person_cnn(input_shape: tuple[int, int, int] = (96, 96, 1), classes: int = 2) -> Any:
+    """A small depthwise separable CNN with one sigmoid output, the probability of the second of two classes, untrained.
+
+    For detectors such as "is a person in the image"; about 10,000 parameters.
+    """
+    keras = require("keras")
+    layers = keras.layers
+    if classes != 2:
+        raise ValueError(f"it decides between 2 classes, the data have {classes}")
+    inputs = keras.Input(input_shape)
+    x = _depthwise_separable(layers, inputs, ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1)))
+    return keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x), name="person_cnn")
 
 
 MODELS: Registry[ModelName, Callable[..., Any]] = Registry(
@@ -118,6 +209,10 @@ MODELS: Registry[ModelName, Callable[..., Any]] = Registry(
         "ds_cnn": ds_cnn,
         "mobilenet_v1_025": mobilenet_v1_025,
         "mobilenet_v2": mobilenet_v2,
+        "unet": unet,
+        "autoencoder": autoencoder,
+        "motion_cnn": motion_cnn,
+        "person_cnn": person_cnn,
     },
 )
 
@@ -130,35 +225,90 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
         ModelError: the images are too small for the model.
     """
     build = MODELS[name]
+    wanted = inspect.signature(build).parameters["input_shape"].default
+    shape = data.input_shape[: len(wanted)] if data.input_shape[len(wanted) :] == (1,) else data.input_shape
+    if len(shape) != len(wanted):
+        raise ModelError(f"model {name} takes samples such as {wanted}, those of {data.name} are {data.input_shape}")
     keras = require("keras")
     # Keras numbers unnamed layers on from every model built before in this process; the file would tell.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     try:
-        return build(data.input_shape, len(data.class_names))
+        return build(shape, len(data.class_names))
     except ValueError as error:
-        raise ModelError(f"model {name} cannot take images of {data.input_shape}: {error}") from error
+        raise ModelError(f"model {name} cannot take images of {data.input_shape}: {one_line(error)}") from error
 
 
 def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
     """Load a Keras 3 model, by default without its optimizer. Keras' safe mode stays on: no code in the file is run.
 
     Raises:
-        ModelError: the file is missing, damaged, no .keras file, or holds a Lambda layer with code.
+        ModelError: the file is missing, damaged, no .keras file, or contains a Lambda layer with code.
     """
     keras = require("keras")
     _check_file(path)
     try:
-        return keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
+        _check_weights(path)
+        model = keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except Exception as error:
         text, whole = one_line(error), str(error).lower()
         if "unsafe" in whole or "safe_mode" in whole or "lambda" in whole:  # how to allow it is no advice
             what = "a Lambda layer with Python code" if "lambda" in whole else "a layer that brings code or reads files"
             raise ModelError(
-                f"{path} holds {what}, which is not run for safety; "
+                f"{path} contains {what}, which is not run for safety; "
                 "replace it with a built-in Keras layer and save again"
             ) from error
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text}") from error
+    _rename_layers(model)
+    return plain(model)
+
+
+def plain(model: Any) -> Any:
+    """A Sequential or functional ``model`` as exporters and training expect it; another as it is.
+
+    Layers compute in float32, a single input has a dynamic batch, and a single output is not in a dictionary or list.
+    """
+    keras = require("keras")
+    functional = hasattr(model, "_run_through_graph")
+    if not (functional or isinstance(model, keras.Sequential)) or len(model.inputs) != 1 or not model.built:
+        return model
+    (given,) = model.inputs
+    half = {layer.compute_dtype for layer in model._flatten_layers()} & {"float16", "bfloat16", "float64"}
+    nested = functional and (model.output is not model.outputs[0] or model.input is not given)
+    if half:
+        log.warning("model %s computes in %s; edgecnn uses float32 instead", model.name, " and ".join(sorted(half)))
+    elif given.shape[0] is None and not (nested and len(model.outputs) == 1):
+        return model
+
+    def as_float(layer: Any) -> Any:
+        config = layer.get_config()
+        if layer.compute_dtype in half:
+            config["dtype"] = "float32"
+        return type(layer).from_config(config)
+
+    inputs = keras.Input(given.shape[1:], dtype="float32" if given.dtype in half else given.dtype, name=given.name)
+    cloned = keras.models.clone_model(
+        keras.Model(given, model.outputs, name=model.name), inputs, clone_function=as_float, recursive=True
+    )
+    outputs = cloned.outputs if len(cloned.outputs) > 1 else cloned.outputs[0]
+    plain = keras.Model(cloned.inputs[0], outputs, name=model.name)
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def _rename_layers(model: Any) -> None:
+    """Rename a model and layers whose names TensorFlow refuses as scopes, such as those with spaces or umlauts."""
+    if not _SCOPE.fullmatch(model.name):
+        model.name = f"model{_NOT_IN_SCOPE.sub('_', model.name)}"
+    taken = {layer.name for layer in model.layers}
+    for layer in model.layers:
+        if not _SCOPE.fullmatch(layer.name):
+            plain = _NOT_IN_SCOPE.sub("_", layer.name)
+            names = (f"layer{plain}{number or ''}" for number in itertools.count())
+            layer.name = next(name for name in names if name not in taken)
+            taken.add(layer.name)
+        if hasattr(layer, "layers"):
+            _rename_layers(layer)
 
 
 def _check_file(path: Path) -> None:
@@ -172,10 +322,30 @@ def _check_file(path: Path) -> None:
         raise _unreadable(path, error) from error
     for member in members:
         if member.filename not in _MEMBERS:
-            raise ModelError(f"{path} holds {member.filename[:100]!a}, which no model of images needs; save it again")
+            raise ModelError(f"{path} contains {member.filename[:100]!a}, which no image model needs; save it again")
     unpacked, size = sum(member.file_size for member in members), path.stat().st_size
     if unpacked > _MOST_UNPACKED * size:
         raise ModelError(f"{path} has {size:,} bytes and unpacks to {unpacked:,}, which no weights do; save it again")
+
+
+def _check_weights(path: Path) -> None:
+    """Refuse arrays of which next to nothing is stored: HDF5 makes up the rest, in memory.
+
+    Raises:
+        ValueError: they are larger than weights in such a file can be.
+        OSError, RuntimeError, KeyError: h5py cannot read the weights.
+    """
+    h5py = require("h5py")
+    sizes: list[int] = []
+
+    def count(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            sizes.append(math.prod(item.shape) * item.dtype.itemsize)
+
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+        weights.visititems(count)
+    if sum(sizes) > _MOST_UNPACKED * path.stat().st_size:
+        raise ValueError(f"its weights would take {sum(sizes):,} bytes, the file has {path.stat().st_size:,}")
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
@@ -185,7 +355,7 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
 def save_model(model: Any, path: Path, *, with_optimizer: bool = False) -> None:
     """Write ``model`` to ``path`` (ending in .keras), whole or not at all; equal models give equal bytes.
 
-    The optimizer's state, twice the size of the weights, is left out unless training is to go on from the file.
+    The optimizer's state, twice the size of the weights, is left out unless training will resume from the file.
 
     Raises:
         OutputError: the disk is full, or the place does not allow writing.
@@ -241,7 +411,7 @@ def architecture(model: Any) -> str:
     Weights, names of layers, and what only training uses take no part, so models with equal hashes compute the same
     operations on the same shapes.
     """
-    return _architecture(model.to_json())
+    return _architecture(json.loads(model.to_json()))
 
 
 def architecture_of(path: Path) -> str:
@@ -250,16 +420,37 @@ def architecture_of(path: Path) -> str:
     Raises:
         ModelError: the file is missing, damaged, or no .keras file.
     """
+    return _read_config(path, _architecture)
+
+
+def input_shape_of(path: Path) -> tuple[int | None, ...]:
+    """The shape of one sample at the input of the .keras file at ``path``, read without Keras.
+
+    Raises:
+        ModelError: the file is missing, damaged, no .keras file, or its first input has no shape.
+    """
+    return _read_config(path, _input_shape)
+
+
+def _read_config(path: Path, read: Callable[[Any], T]) -> T:
+    """What ``read`` finds in the config of the .keras file at ``path``."""
     _check_file(path)
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            return _architecture(archive.read("config.json"))
+            return read(json.loads(archive.read("config.json")))
     except (*BAD_ZIP, LookupError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 
-def _architecture(config: str | bytes) -> str:
-    canonical = json.dumps(_canonical(json.loads(config), {}), sort_keys=True)
+def _input_shape(config: Any) -> tuple[int | None, ...]:
+    layers = config["config"].get("layers", ())
+    shapes = [layer["config"]["batch_shape"] for layer in layers if layer["class_name"] == "InputLayer"]
+    shape = shapes[0] if shapes else config["build_config"]["input_shape"]
+    return tuple(None if size is None else int(size) for size in shape[1:])
+
+
+def _architecture(config: Any) -> str:
+    canonical = json.dumps(_canonical(config, {}), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -291,36 +482,78 @@ def _placed(reference: Any, places: dict[str, int]) -> Any:
     return places.get(reference, reference)
 
 
-def check_model(model: Any, data: DataSet) -> None:
-    """Check that ``model`` classifies the images of ``data``.
+def data_for(model: Any, data: DataSet) -> DataSet:
+    """``data`` with samples in the input shape of ``model``, whose outputs fit the task of ``data``.
 
     Raises:
-        ModelError: not one input and one output, another input shape, or another number of classes.
+        ModelError: not one input and one output, or other shapes than the samples or the labels have.
     """
-    wanted_input, wanted_output = (None, *data.input_shape), (None, len(data.class_names))
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
             f"model {model.name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; "
-            "edgecnn takes classifiers with one of each"
+            "edgecnn takes models with one of each"
         )
-    shape = tuple(model.input_shape)
-    fits = len(shape) == 4 and all(got in (want, None) for got, want in zip(shape[1:], wanted_input[1:], strict=True))
-    if not fits:
+    try:
+        data = data.shaped(model.input_shape[1:])
+    except DataError as error:
         raise ModelError(
-            f"model {model.name} takes input {shape}, the images of {data.name} give {wanted_input}; "
-            "use images of the model's size, or a model of the images' size"
-        )
-    if tuple(model.output_shape) != wanted_output:
+            f"model {model.name} takes input {tuple(model.input_shape)}, the images of {data.name} give "
+            f"{(None, *data.input_shape)}; use images of the model's size, or a model of the images' size"
+        ) from error
+    problem = output_problem(tuple(model.output_shape), data)
+    if problem is not None:
+        raise ModelError(f"model {model.name} {problem}")
+    return data
+
+
+def output_problem(shape: tuple[int | None, ...], data: DataSet) -> str | None:
+    """Why outputs of ``shape``, with the batch, do not fit the task of ``data``; ``None`` if they do."""
+    classes = len(data.class_names)
+    one = (1,) if classes == 2 else ()
+    fitting = {
+        "classification": [(classes,), *([one] if one else [])],
+        "segmentation": [(*data.input_shape[:2], size) for size in (classes, *one)],
+        "reconstruction": [data.input_shape],
+    }.get(data.task, [data.test.labels.shape[1:]])
+    if any(len(shape) == len(each) + 1 and all(got in (want, None) for got, want in zip(shape[1:], each, strict=True))
+           for each in fitting):  # fmt: skip
+        return None
+    has = f"{classes} classes" if data.task in ("classification", "segmentation") else f"labels for {data.task}"
+    needs = " or ".join(str((None, *each)) for each in fitting)
+    return f"gives output {shape}, {data.name} has {has} and needs {needs}; check the data, or choose --task"
+
+
+def loss_for(model: Any, task: TaskName, library: Any) -> Any:
+    """The loss of a task for the outputs of a Keras 3 ``model``, from ``library``, which is keras or tf_keras.
+
+    Cross-entropy for classes, binary cross-entropy for single outputs and sigmoids, mean squared error for values.
+
+    Raises:
+        ModelError: the model ends in a softmax, but each output stands for itself.
+    """
+    if task in ("regression", "reconstruction"):
+        return library.losses.MeanSquaredError()
+    last = _last_activation(model)
+    binary = task == "multilabel" or last == "sigmoid" or model.output_shape[-1] == 1
+    if binary and last == "softmax":
         raise ModelError(
-            f"model {model.name} gives output {tuple(model.output_shape)}, {data.name} has "
-            f"{len(data.class_names)} classes and needs {wanted_output}"
+            f"model {model.name} ends in a softmax, whose outputs sum to 1, but each output stands for itself; use a "
+            "sigmoid"
         )
+    kind = library.losses.BinaryCrossentropy if binary else library.losses.CategoricalCrossentropy
+    return kind(from_logits=not gives_probabilities(model))
 
 
 def gives_probabilities(model: Any) -> bool:
-    """Whether the model ends in a softmax; if not, its outputs are taken as logits."""
-    keras = require("keras")
+    """Whether the model ends in a softmax or a sigmoid; if not, outputs for classes are taken as logits."""
+    return _last_activation(model) in ("softmax", "sigmoid")
+
+
+def _last_activation(model: Any) -> str:
+    """The name of the activation of the last layer, if it has one."""
     last = model.layers[-1]
-    if isinstance(last, keras.layers.Softmax):
-        return True
-    return getattr(getattr(last, "activation", None), "__name__", "") == "softmax"
+    if isinstance(last, require("keras").layers.Softmax):
+        return "softmax"
+    if hasattr(last, "layers"):
+        return _last_activation(last)
+    return str(getattr(getattr(last, "activation", None), "__name__", ""))

@@ -1,15 +1,16 @@
-"""Verifies, before a runtime opens it, that an .onnx file is whole and refers to no other file.
+"""Verifies that an .onnx file is complete and refers to no other file, before a runtime opens it.
 
-Both onnx and ONNX Runtime read values from files that a model names. A model of others could name any file, so none
-that does is opened. Only the messages that can lead to a tensor are walked, by the field numbers of onnx.proto and the
-encoding in https://protobuf.dev/programming-guides/encoding; all else is skipped by its length. No package is needed.
+Both onnx and ONNX Runtime read external data files named in a model. An untrusted model could name any file, so models
+with external data are refused. Only the messages that can contain a tensor are parsed, by the field numbers of
+onnx.proto and the encoding in https://protobuf.dev/programming-guides/encoding; all others are skipped by length. No
+package is needed.
 """
 
 from collections.abc import Iterator
 
 from edgecnn.errors import ArtifactError
 
-# message -> number of a field -> the message in it
+# message -> field number -> nested message
 _MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -22,7 +23,7 @@ _MESSAGES: dict[str, dict[int, str]] = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _FIXED = {1: 8, 5: 4}  # wire type -> bytes
-# A graph in a graph, as in the branches of an If; runtimes and readers walk them recursively.
+# Nesting of graphs, as in the branches of an If; runtimes and readers walk them recursively.
 _DEEPEST = 16
 
 
@@ -30,7 +31,7 @@ def verify(model: bytes, where: object) -> None:
     """Check the .onnx file ``model``; ``where`` names it in errors.
 
     Raises:
-        ArtifactError: it is no complete protobuf, nests graphs too deeply, or keeps values in other files.
+        ArtifactError: it is no complete protobuf, nests graphs too deeply, or has external data.
     """
     if not model:
         raise ArtifactError(f"{where} is empty; export it again")
@@ -43,23 +44,25 @@ class _Walk:
         self.where = where
 
     def message(self, kind: str, start: int, end: int, depth: int) -> None:
-        """Check what is between two bytes; ``depth`` counts the graphs around it."""
+        """Check the message in bytes ``start`` to ``end``; ``depth`` counts the enclosing graphs."""
         depth += kind == "graph"
         if depth > _DEEPEST:
-            raise ArtifactError(f"{self.where} has graphs within graphs, more than {_DEEPEST}; that is no CNN's")
+            raise ArtifactError(
+                f"{self.where} nests graphs more than {_DEEPEST} levels deep; models with so deep nesting are refused"
+            )
         inner = _MESSAGES[kind]
         for number, value, begin in self.fields(start, end):
             external = number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value)
             if kind == "tensor" and external:
                 raise ArtifactError(
-                    f"{self.where} keeps values in other files, which are not read for safety; store the model in one "
-                    "file, as with onnx.save(onnx.load(...), ...)"
+                    f"{self.where} has external data (values in other files), which is not read for safety; store the "
+                    "model in one file, as with onnx.save(onnx.load(...), ...)"
                 )
             if number in inner and begin is not None:
                 self.message(inner[number], begin, begin + value, depth)
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int | None]]:
-        """The number of each field, its value, or its length and where its content begins."""
+        """For each field: its number, its value or length, and the start of its content (``None`` for a value)."""
         place = start
         while place < end:
             key, place = self.varint(place, end)
@@ -79,7 +82,7 @@ class _Walk:
             yield number, value, begin
 
     def varint(self, place: int, end: int) -> tuple[int, int]:
-        """A number of variable length, and the byte behind it."""
+        """A variable-length integer, and the position after it."""
         value = 0
         for shift in range(0, 70, 7):
             if place >= end:
@@ -92,4 +95,4 @@ class _Walk:
         raise self.damaged(place)
 
     def damaged(self, place: int) -> ArtifactError:
-        return ArtifactError(f"{self.where} is damaged or no ONNX file: its protobuf breaks off at byte {place}")
+        return ArtifactError(f"{self.where} is damaged or not an ONNX file: its protobuf is invalid at byte {place}")

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and named with their extra when absent."""
+"""Optional packages: imported where they are used; the error for a missing one names its extra."""
 
 import importlib
 import os
@@ -27,12 +27,12 @@ def require(module: str) -> Any:
     """Import ``module`` (dotted names allowed) and return it.
 
     Raises:
-        MissingExtraError: the package is not installed; the message says which extra brings it. Or ``KERAS_BACKEND``
-            names what Keras cannot import.
+        MissingExtraError: the package is not installed; the message names its extra. Or ``KERAS_BACKEND`` names a back
+            end that Keras cannot import.
     """
     top = module.partition(".")[0]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is first imported
-    # ONNX Runtime from 1.32 on would report how it is used, and leave a file ".ses" among the temporary ones
+    # ONNX Runtime 1.32 and later sends telemetry, and leaves a temporary file ".ses"
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         with quiet_stderr():
@@ -45,7 +45,7 @@ def require(module: str) -> Any:
                 "one that is installed: tensorflow, jax or torch"
             ) from error
         if not isinstance(error, ModuleNotFoundError) or error.name is None or error.name.partition(".")[0] != top:
-            raise  # something inside an installed package is broken: not ours to explain
+            raise  # an installed package is broken; show its own traceback
         wanted = f"'edgecnn[{_EXTRAS[top]}]'" if top in _EXTRAS else top
         raise MissingExtraError(
             f"this needs the package {top!r}, which is not installed; run: pip install {wanted}"

@@ -1,12 +1,11 @@
-"""The whole flow, in stages that are written whole or not at all and redone only when their inputs change."""
+"""The whole flow, from the data to the report: ``run`` has its stages in their order."""
 
 import io
 import logging
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,34 @@ from edgecnn.bench.comparison import answers_of, check_fits
 from edgecnn.config import EPOCHS, RunConfig
 from edgecnn.data import DataSet, load
 from edgecnn.diagnosis.layers import layers
+from edgecnn.emulation import costs
 from edgecnn.emulation.answers import FORMATS as RUN_THERE
 from edgecnn.emulation.answers import IMAGES, ready, run_on
 from edgecnn.errors import (
     DataError,
     EdgecnnError,
     MissingExtraError,
+    QuantizationError,
     RecordError,
     UnsupportedError,
 )
 from edgecnn.files import locked, make_folder, remove_leftovers, sha256_bytes, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, TOOLS, Format, export, file_name, pairs, provenance_of
+from edgecnn.formats import FORMATS, TOOLS, Format, converter, export, file_name, pairs, provenance_of
 from edgecnn.formats.source import Source
-from edgecnn.inference import Task, infer, task_of
-from edgecnn.models import MODELS, architecture, architecture_of, build_model, check_model, load_model, save_model
+from edgecnn.inference import Task
+from edgecnn.models import (
+    MODELS,
+    architecture,
+    architecture_of,
+    build_model,
+    data_for,
+    input_shape_of,
+    load_model,
+    save_model,
+)
 from edgecnn.optional import require
-from edgecnn.progress import progress, working
-from edgecnn.quantization import qat
+from edgecnn.progress import progress
+from edgecnn.quantization.engines import ENDINGS, check_accuracy, engine
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import (
     SCHEMA_VERSION,
@@ -46,16 +56,17 @@ from edgecnn.records import (
     Artifact,
     Baseline,
     BenchResults,
+    Emulated,
     Failure,
     FileAnswers,
+    FileCosts,
+    History,
     LayerErrors,
     Parity,
     ProcessorAnswers,
-    Record,
     Report,
     Result,
     Scheme,
-    Seconds,
     StageTime,
     Tuning,
     read_record,
@@ -63,31 +74,33 @@ from edgecnn.records import (
 )
 from edgecnn.report import write
 from edgecnn.runtimes import Float
+from edgecnn.stamps import Stage, Stages
+from edgecnn.tasks import Scoring
 from edgecnn.training import train
 from edgecnn.tuning import tune
 from edgecnn.verify import (
     FAKE_QUANTIZED,
     FLOAT,
-    accuracy_of,
-    fake_quantized_outputs,
+    References,
+    answers,
     in_tflm,
+    is_from_qat,
     judge,
     reference_for,
-    reference_of,
-    runs_in_tflm,
-    tflm_task,
+    runs_of,
 )
 
 log = logging.getLogger("edgecnn")
 
+_TRIED = 8  # training images that calibrate an untrained model
 _TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
 
 
 def run(config: RunConfig, out: Path) -> Report:
     """Data, training, quantisation, export, verification, benchmark and report, into the folder ``out``.
 
-    Safe to interrupt: a second call with the same arguments goes on where the first one stopped, and redoes
-    only what depends on something that changed.
+    Safe to interrupt: a second call with the same arguments resumes, and repeats only what depends on something that
+    changed.
 
     Raises:
         EdgecnnError: something that every row depends on failed (data, training, the output folder), or another run
@@ -95,143 +108,77 @@ def run(config: RunConfig, out: Path) -> Report:
     """
     work = make_folder(make_folder(out) / "work")
     with locked(work, wait=False):
-        return _Flow(config, out).report()
-
-
-class Stamp(Record, frozen=True):
-    """What a finished stage was made from (a hash), its outputs' hashes, and how long it took."""
-
-    key: str
-    outputs: dict[str, str]
-    seconds: Seconds
+        flow = _Flow(config, out)  # loads the data
+        flow.train()
+        qat_weights = flow.quantize()
+        source = cache(partial(flow.source, qat_weights))  # loaded by the first stage that needs it
+        wanted = flow.wanted(qat_weights)
+        tunings = flow.tune(wanted, source)
+        exported = flow.export(wanted, source, tunings)
+        converter.stop()
+        references = flow.references(exported, source)
+        outputs, in_micro = flow.outputs(exported)
+        parities, right = flow.verify(exported, references, outputs, in_micro)
+        processors = flow.emulate(exported, references, outputs)
+        emulated = flow.costs(exported)
+        layers = flow.layers(exported)
+        measured = flow.bench(exported)
+        report = Report(
+            schema_version=SCHEMA_VERSION,
+            title=f"{flow.name} on {flow.data.name}",
+            data=flow.data.name,
+            data_sha256=flow.data.sha256,
+            test_images=len(flow.data.test.labels),
+            environment=measured.environment,
+            seed=config.seed,
+            rows=(*_with_accuracy(measured.rows, parities, right), *flow.failures),
+            parities=tuple(parities),
+            baselines=flow.baselines,
+            stages=tuple(flow.stages.times),
+            layers=tuple(layers),
+            emulated=tuple(emulated),
+            processors=tuple(processors),
+            guessing=flow.scoring.guessing(),
+            task=flow.data.task,
+        )
+        write(report, out)
+        return report
 
 
 class _Flow:
-    """One run: its folder, its stages, and what they share."""
+    """The stages of one run. Each takes the results of earlier ones; an error of a single artifact is kept as a row.
+
+    Attributes:
+        failures: the rows of what failed.
+    """
 
     def __init__(self, config: RunConfig, out: Path) -> None:
         self.config = config
         self.out = out
         self.work = out / "work"
         self.artifacts = make_folder(out / "artifacts")
-        self.times: list[StageTime] = []
+        self.model = out / "model.keras"
+        self.qat_weights = out / f"qat{ENDINGS[config.qat_engine]}"
+        self.name = re.sub(r"[^A-Za-z0-9_-]", "_", Path(config.model).stem)  # fit for a file name
+        # a .keras file is not trained again unless asked
+        self.epochs = config.epochs if config.epochs is not None else EPOCHS if config.model in MODELS else 0
         self.failures: list[Failure] = []
-        self.tunings: dict[str, Tuning] = {}
-        self.answers: dict[str, Answers] = {}  # by the file's hash
-        self.found: dict[str, Float] = {}  # outputs, by the file's hash
-        self.references: dict[str, Float] = {}  # outputs, by the name of the model
-        # all that is in these two is a run's; the rest of the folder may be anyone's
+        # only a run writes to these two folders; the user may keep other files in the rest
         for own in (self.work, self.artifacts):
             remove_leftovers(own)  # of a run that was killed, maybe with other settings
-        self.tools = {tool: _version(tool) for tool in _TOOLS}
-        self.processors = ready(config.on)  # what is missing is told before the long work
-        self.model = self.out / "model.keras"
-        self.qat_weights = self.out / "qat.npz"
-
-    def stamp(self, name: str) -> Path:
-        """The file that says that a stage is finished."""
-        return self.work / f"{name}.stage.json"
-
-    def stage(
-        self,
-        name: str,
-        inputs: dict[str, object],
-        outputs: list[Path],
-        make: Callable[[], None],
-        read: Callable[[], Any] = lambda: True,
-    ) -> Any:
-        """What ``read`` gives, after ``make`` has written ``outputs``, unless they are there from the same ``inputs``.
-
-        What is there and cannot be read is made again.
-        """
-        kept = self.reuse(name, inputs, outputs, read)
-        if kept is not None:
-            return kept
+        # report missing packages and unusable settings before the long work
+        self.stages = Stages(out, {tool: _version(tool) for tool in _TOOLS})
+        self.processors = ready(config.on)
         start = time.perf_counter()
-        with working(name):
-            make()
-        self.finish(name, inputs, outputs, time.perf_counter() - start)
-        return read()
+        self.data = load(config.data, config.input_range, config.task)
+        self.stages.times.append(StageTime(name="data", seconds=time.perf_counter() - start, reused=False))
+        self.data_inputs = {
+            "data": self.data.sha256,
+            "preprocessing": to_json(self.data.preprocessing).decode(),
+        }
+        self.baselines = self.chosen_baselines()
 
-    def reuse(self, name: str, inputs: dict[str, object], outputs: list[Path], read: Callable[[], Any]) -> Any:
-        """What ``read`` gives of a stage that is done already; after None, it is to end in ``finish``."""
-        stamp = self.read_stamp(name)
-        if stamp is not None and stamp.key == self.key(inputs) and stamp.outputs == _hashes(outputs, self.out):
-            try:
-                kept = read()
-            except RecordError as error:
-                log.warning("%s is done again: %s", name, error)
-            else:
-                self.times.append(StageTime(name=name, seconds=stamp.seconds, reused=True))
-                return kept
-        for path in (self.stamp(name), *(path for path in outputs if path.is_dir())):
-            if path.is_relative_to(self.work) or path.is_relative_to(self.artifacts):
-                _discard(path)
-        return None
-
-    def read_stamp(self, name: str) -> Stamp | None:
-        """What a stage has kept of itself when it ended, if it did."""
-        path = self.stamp(name)
-        if not path.exists():
-            return None
-        try:
-            return read_record(path, Stamp)
-        except RecordError as error:
-            log.warning("%s is done again: %s", name, error)
-            return None
-
-    def finish(self, name: str, inputs: dict[str, object], outputs: list[Path], seconds: float) -> None:
-        """Keep that ``outputs`` were made from ``inputs`` in so many seconds."""
-        stamp = Stamp(key=self.key(inputs), outputs=_hashes(outputs, self.out), seconds=seconds)
-        write_atomic(self.stamp(name), to_json(stamp))
-        self.times.append(StageTime(name=name, seconds=seconds, reused=False))
-
-    def key(self, inputs: dict[str, object]) -> str:
-        """A hash of what a stage is made from."""
-        return sha256_bytes(msgspec.json.encode([inputs, self.tools], order="sorted"))
-
-    def report(self) -> Report:
-        """Run all stages in order."""
-        self.data  # noqa: B018 - nothing works without data, so it fails first
-        self.baselines  # noqa: B018 - one that is of no use is told before the long work
-        self.train()
-        if self.wants_qat:
-            self.quantize()
-        self.tune()
-        exported = list(self.export())
-        parities = self.verify(exported)
-        answers = self.emulate(exported)
-        layers = tuple(self.layers(exported))
-        measured = self.bench(exported)
-        report = Report(
-            schema_version=SCHEMA_VERSION,
-            title=f"{self.name} on {self.data.name}",
-            data=self.data.name,
-            data_sha256=self.data.sha256,
-            test_images=len(self.data.test.labels),
-            environment=measured.environment,
-            seed=self.config.seed,
-            rows=(*_with_accuracy(measured.rows, parities, self.answers), *self.failures),
-            parities=tuple(parities),
-            baselines=self.baselines,
-            stages=tuple(self.times),
-            layers=layers,
-            processors=answers,
-        )
-        write(report, self.out)
-        return report
-
-    # What stages share, loaded when the first one needs it
-
-    @cached_property
-    def data(self) -> DataSet:
-        start = time.perf_counter()
-        data = load(self.config.data, self.config.input_range)
-        self.times.append(StageTime(name="data", seconds=time.perf_counter() - start, reused=False))
-        return data
-
-    @cached_property
-    def baselines(self) -> tuple[Baseline, ...]:
+    def chosen_baselines(self) -> tuple[Baseline, ...]:
         """The float baselines of the model: those given, or else those that come with edgecnn."""
         config = self.config
         if config.baselines == ("none",):
@@ -246,112 +193,106 @@ class _Flow:
         return tuple(baseline for _, baseline in files) or shipped_baselines(shape)
 
     @cached_property
-    def name(self) -> str:
-        """The model's name, fit for a file name."""
-        return re.sub(r"[^A-Za-z0-9_-]", "_", Path(self.config.model).stem)
-
-    @property
-    def epochs(self) -> int:
-        """Of float training; a .keras file is taken as trained unless told otherwise."""
-        if self.config.epochs is None:
-            return EPOCHS if self.config.model in MODELS else 0
-        return self.config.epochs
-
-    @property
-    def wants_qat(self) -> bool:
-        return any(SCHEMES[name].method == "qat" for name in self.config.schemes)
+    def scoring(self) -> Scoring:
+        """How outputs for the test images are scored."""
+        return self.data.scoring()
 
     @cached_property
     def test_images(self) -> Float:
-        return self.data.inputs(self.data.test.images)
+        """All test images in the model's input range."""
+        return self.data.test_inputs()
 
-    @cached_property
-    def source(self) -> Source:
+    def fitting(self, epochs: int, learning_rate: float) -> dict[str, Any]:
+        """The settings of a training."""
+        config = self.config
+        return {
+            "epochs": epochs,
+            "seed": config.seed,
+            "batch_size": config.batch_size,
+            "validation_split": config.validation_split,
+            "learning_rate": learning_rate,
+        }
+
+    def train(self) -> None:
+        """model.keras: the built-in model trained, or the user's as it is or trained further."""
+        config = self.config
+        own = Path(config.model) if config.model not in MODELS else None
+        settings = self.fitting(self.epochs, config.learning_rate)
+        inputs = {**self.data_inputs, "model": config.model if own is None else _hash_or_name(own), **settings}
+        history = self.out / "history.json"
+        reads = partial(read_record, history, History)
+        with Stage(self.stages, "train", inputs, [self.model, history], reads) as stage:
+            if stage.due:
+                model = load_model(own) if own else build_model(config.model, self.data, config.seed)
+                data = data_for(model, self.data)
+                if own and self.epochs:
+                    self.foresee(model, data)
+                # Checkpoints of other settings must not be taken up, so their folder is named after the settings.
+                checkpoints = self.work / f"epochs-{sha256_bytes(msgspec.json.encode(inputs, order='sorted'))[:12]}"
+                trained, epochs = train(model, data, **settings, checkpoints=make_folder(checkpoints))
+                write_atomic(history, to_json(epochs))
+                save_model(trained, self.model)
+        self.data = self.data.shaped(input_shape_of(self.model))
+
+    def foresee(self, model: Any, data: DataSet) -> None:
+        """Warn of each file that cannot be made of a user's model, before it is trained."""
+        trial = Source(model, None, data.calibration(_TRIED), self.config.io, 1, self.config.onnx_cpu)
+        provenance = provenance_of(self.name, "", data)
+        wanted = [(format, scheme) for format, scheme in self.wanted(None) if scheme.activations != "int16"]
+        with progress("try the exports", len(wanted) + 1) as advance:
+            for format, scheme in wanted:
+                try:
+                    format.with_provenance(format.convert(trial, scheme), provenance.replace(scheme=scheme.name))
+                except EdgecnnError as error:
+                    log.warning("%s cannot be made: %s", file_name(self.name, scheme, format), error)
+                advance()
+            if any(SCHEMES[name].method == "qat" for name in self.config.schemes):
+                try:
+                    engine(self.config.qat_engine).fake_quantized(model, data)
+                except EdgecnnError as error:
+                    log.warning("int8-qat cannot be trained: %s", error)
+        converter.stop()
+
+    def quantize(self) -> Path | None:
+        """qat.keras or qat.npz: the model after quantisation-aware training, which may end in a Failure."""
+        if not any(SCHEMES[name].method == "qat" for name in self.config.schemes):
+            return None  # a file that is there may be of a model before
+        settings = self.fitting(self.config.qat_epochs, self.config.qat_learning_rate)
+        inputs = {**self.data_inputs, "model": sha256_file(self.model), **settings}
+        history = self.out / "qat-history.json"
+        reads = partial(read_record, history, History)
+        try:
+            with Stage(self.stages, "quantize", inputs, [self.qat_weights, history], reads) as stage:
+                if stage.due:
+                    self.qat_weights.unlink(missing_ok=True)
+                    trainer, model = engine(self.config.qat_engine), load_model(self.model)
+                    quantized, epochs = trainer.train_quantized(model, self.data, **settings)
+                    check_accuracy(model, quantized, self.data)
+                    write_atomic(history, to_json(epochs))
+                    trainer.save(quantized, self.qat_weights)
+        except EdgecnnError as error:
+            # a layer that cannot be trained quantised is a property of the model, as in the converters
+            self.fail("quantize", "int8-qat", error, expected=isinstance(error, QuantizationError))
+            return None
+        return self.qat_weights
+
+    def source(self, qat_weights: Path | None) -> Source:
+        """The trained model, to convert."""
         config = self.config
         return Source.load(
             self.model,
             self.data,
-            # Where qat is not asked for, the file may be of a model before.
-            qat_weights=self.qat_weights if self.wants_qat and self.qat_weights.is_file() else None,
+            qat_weights=qat_weights,
             io=config.io,
             batch=1 if config.batch == "1" else None,
             calibration_images=config.calibration_images,
             onnx_cpu=config.onnx_cpu,
         )
 
-    @cached_property
-    def data_inputs(self) -> dict[str, object]:
-        return {"data": self.data.sha256, "preprocessing": to_json(self.data.preprocessing).decode()}
-
-    # Stages
-
-    def train(self) -> None:
-        """model.keras: the built-in model trained, or the user's as it is or trained further."""
-        config, epochs = self.config, self.epochs
-        own = Path(config.model) if config.model not in MODELS else None
-        inputs = {
-            **self.data_inputs,
-            "model": config.model if own is None else _hash_or_name(own),
-            "epochs": epochs,
-            "seed": config.seed,
-            "batch_size": config.batch_size,
-            "validation_split": config.validation_split,
-            "learning_rate": config.learning_rate,
-        }
-        # Checkpoints of other settings must not be taken up, so their folder is named after the settings.
-        checkpoints = self.work / f"epochs-{sha256_bytes(msgspec.json.encode(inputs, order='sorted'))[:12]}"
-        history = self.out / "history.json"
-
-        def make() -> None:
-            model = load_model(own) if own else build_model(config.model, self.data, config.seed)
-            check_model(model, self.data)
-            trained, epochs_done = train(
-                model,
-                self.data,
-                epochs=epochs,
-                seed=config.seed,
-                batch_size=config.batch_size,
-                validation_split=config.validation_split,
-                learning_rate=config.learning_rate,
-                checkpoints=make_folder(checkpoints),
-            )
-            write_atomic(history, to_json(epochs_done))
-            save_model(trained, self.model)
-
-        self.stage("train", inputs, [self.model, history], make)
-
-    def quantize(self) -> None:
-        """qat.npz: weights and ranges after quantisation-aware training; a model that cannot be is a Failure."""
-        config = self.config
-        inputs = {
-            **self.data_inputs,
-            "model": sha256_file(self.model),
-            "epochs": config.qat_epochs,
-            "seed": config.seed,
-            "batch_size": config.batch_size,
-            "validation_split": config.validation_split,
-            "learning_rate": config.qat_learning_rate,
-        }
-        history = self.out / "qat-history.json"
-
-        def make() -> None:
-            self.qat_weights.unlink(missing_ok=True)
-            quantized, epochs_done = qat.train_quantized(
-                load_model(self.model),
-                self.data,
-                epochs=config.qat_epochs,
-                seed=config.seed,
-                batch_size=config.batch_size,
-                validation_split=config.validation_split,
-                learning_rate=config.qat_learning_rate,
-            )
-            write_atomic(history, to_json(epochs_done))
-            qat.save_weights(quantized, self.qat_weights)
-
-        try:
-            self.stage("quantize", inputs, [self.qat_weights, history], make)
-        except EdgecnnError as error:
-            self.fail("quantize", "int8-qat", error)
+    def wanted(self, qat_weights: Path | None) -> list[tuple[Format, Scheme]]:
+        """Every scheme in every format, those of quantisation-aware training only if it gave weights."""
+        every = pairs([FORMATS[name] for name in self.config.formats], [SCHEMES[name] for name in self.config.schemes])
+        return [(format, scheme) for format, scheme in every if scheme.method != "qat" or qat_weights is not None]
 
     def export_inputs(self, scheme: Scheme) -> dict[str, object]:
         """What the exports of a scheme depend on."""
@@ -365,220 +306,221 @@ class _Flow:
             "onnx_cpu": self.config.onnx_cpu,
         }
 
-    def tune(self) -> None:
-        """work/tuning-….json: which operators of the int8 .onnx files stay in float on this machine."""
-        for scheme in (SCHEMES[name] for name in (self.config.schemes if self.config.tune else ())):
-            missing = scheme.method == "qat" and not self.qat_weights.is_file()
-            if not is_static_int8(scheme) or "onnx" not in self.config.formats or missing:
+    def tune(self, wanted: list[tuple[Format, Scheme]], source: Callable[[], Source]) -> dict[str, Tuning]:
+        """work/tuning-….json, by scheme: which operators of the int8 .onnx files stay in float on this machine."""
+        tunings: dict[str, Tuning] = {}
+        for format, scheme in wanted if self.config.tune else ():
+            if format.name != "onnx" or not is_static_int8(scheme):
                 continue
             path = self.work / f"tuning-{scheme.name}.json"
-
-            def make(scheme: Scheme = scheme, path: Path = path) -> None:
-                write_atomic(path, to_json(tune(self.source, scheme, self.config.tune_seconds)))
-
             inputs = {**self.export_inputs(scheme), "seconds": self.config.tune_seconds}
+            reads = partial(read_record, path, Tuning)
             try:
-                self.tunings[scheme.name] = self.stage(
-                    f"tune-{scheme.name}", inputs, [path], make, partial(read_record, path, Tuning)
-                )
+                with Stage(self.stages, f"tune-{scheme.name}", inputs, [path], reads) as stage:
+                    if stage.due:
+                        write_atomic(path, to_json(tune(source(), scheme, self.config.tune_seconds)))
+                tunings[scheme.name] = stage.result()
             except EdgecnnError as error:
                 log.info("no tuning of %s.onnx: %s", scheme.name, error)  # export gives the reason as a row
+        return tunings
 
-    def export(self) -> Iterator[Artifact]:
-        """Every scheme in every format; one that is unsupported, or fails, becomes a Failure."""
-        config = self.config
-        model_sha256 = sha256_file(self.model)
-        wanted = pairs([FORMATS[name] for name in config.formats], [SCHEMES[name] for name in config.schemes])
+    def export(
+        self, wanted: list[tuple[Format, Scheme]], source: Callable[[], Source], tunings: Mapping[str, Tuning]
+    ) -> list[Artifact]:
+        """Every file that is wanted; one that is unsupported, or fails, becomes a Failure."""
+        exported: list[Artifact] = []
+        provenance = provenance_of(self.name, sha256_file(self.model), self.data)
         with progress("export", len(wanted)) as advance:
             for format, scheme in wanted:
                 advance(note=f"{scheme.name}.{format.ending}")
-                if scheme.method == "qat" and not self.qat_weights.is_file():
-                    continue  # its failure is a row already
                 path = self.artifacts / file_name(self.name, scheme, format)
+                outputs = [path, artifacts.sidecar(path), *(path.with_suffix(f".{end}") for end in format.companions)]
                 inputs = self.export_inputs(scheme)
-                if format.name == "onnx" and scheme.name in self.tunings:
-                    inputs["tuning"] = to_json(self.tunings[scheme.name]).decode()
-
-                def make(format: Format = format, scheme: Scheme = scheme) -> None:
-                    self.source.tunings = self.tunings
-                    export(
-                        self.source,
-                        format=format,
-                        scheme=scheme,
-                        provenance=provenance_of(self.name, model_sha256, self.data),
-                        folder=self.artifacts,
-                    )
-
+                tuning = tunings.get(scheme.name) if format.name == "onnx" else None
+                if tuning is not None:
+                    inputs["tuning"] = to_json(tuning).decode()
                 try:
-                    outputs = [path.with_suffix(f".{ending}") for ending in format.companions]
-                    self.stage(f"export-{path.name}", inputs, [path, artifacts.sidecar(path), *outputs], make)
-                    yield artifacts.load(path)
+                    reads = partial(artifacts.load, path)
+                    with Stage(self.stages, f"export-{path.name}", inputs, outputs, reads) as stage:
+                        if stage.due:
+                            export(
+                                source(),
+                                format=format,
+                                scheme=scheme,
+                                tuning=tuning,
+                                provenance=provenance,
+                                folder=self.artifacts,
+                            )
+                    exported.append(stage.result())
                 except EdgecnnError as error:
                     self.fail("export", path.name, error)
+        return exported
 
-    def verify(self, exported: list[Artifact]) -> list[Parity]:
-        """Every artifact against the model it came from, and int8 .onnx against its .tflite."""
-        references = self.references
-        references[FLOAT] = self.reference(FLOAT)
+    def outputs_stage(self, name: str, inputs: dict[str, object]) -> Stage[Float]:
+        """The stage of what the model called ``name`` gives for the test images."""
+        path = self.work / f"outputs-{name.replace(' ', '-')}.npy"
+        return Stage(self.stages, path.stem, {**self.data_inputs, **inputs}, [path], partial(_load_outputs, path))
+
+    def references(self, exported: list[Artifact], source: Callable[[], Source]) -> References:
+        """Outputs of the Keras model, and of the fake-quantised one for what comes from it, for all test images."""
+        references = References(self.model, self.test_images, source)
+        depends: dict[str, dict[str, object]] = {FLOAT: {"model": sha256_file(self.model)}}
+        if any(map(is_from_qat, exported)):
+            depends[FAKE_QUANTIZED] = {**depends[FLOAT], "qat": sha256_file(self.qat_weights)}
+        for name, inputs in depends.items():
+            with self.outputs_stage(name, inputs) as stage:
+                if stage.due:
+                    _save(stage.outputs[0], references[name])
+            references[name] = stage.result()
         self.warn_if_guessing(references[FLOAT])
-        self.answers[sha256_file(self.model)] = answers_of(references[FLOAT].argmax(axis=1), self.data.test)
-        if any(SCHEMES[artifact.scheme].method == "qat" for artifact in exported):
-            references[FAKE_QUANTIZED] = self.reference(FAKE_QUANTIZED)
-        outputs, micro = self.outputs(exported)
-        parities: list[Parity] = []
-        self.found = outputs
-        for artifact in exported:
-            if artifact.sha256 in outputs:
-                try:
-                    parities += judge(artifact, exported, outputs, references, self.data.test.labels, micro)
-                    self.answers[artifact.sha256] = answers_of(outputs[artifact.sha256].argmax(axis=1), self.data.test)
-                except EdgecnnError as error:
-                    self.fail("verify", artifact.file, error)
-        return parities
+        return references
 
     def warn_if_guessing(self, outputs: Float) -> None:
-        """Say so if the float model is no better than naming the most frequent class every time."""
-        accuracy = accuracy_of(outputs, self.data.test.labels)
-        guessing = float(np.bincount(self.data.test.labels).max()) / accuracy.total
+        """Say so if the float model is no better than the best constant outputs."""
+        accuracy, guessing = self.scoring.score(outputs), self.scoring.guessing()
         if accuracy.interval[0] <= guessing:
             log.warning(
-                "the float model is right on %.1f %% of the test images, no better than guessing (%.1f %%); %s",
+                "the %s of the float model is %.1f %%, no better than guessing (%.1f %%); %s",
+                accuracy.metric,
                 100 * accuracy.value,
                 100 * guessing,
-                "train it longer, with more epochs" if self.epochs else "it was taken as trained: pass --epochs",
+                "train it longer, with more epochs" if self.epochs else "it was not trained in this run: pass --epochs",
             )
-
-    def reference(self, kind: str) -> Float:
-        """Outputs of the Keras model, or of the fake-quantised one, for all test images."""
-        inputs = {**self.data_inputs, "model": sha256_file(self.model)}
-        if kind == FAKE_QUANTIZED:
-            inputs["qat"] = sha256_file(self.qat_weights)
-
-        def make() -> None:
-            if kind == FAKE_QUANTIZED:
-                _save(self.kept(kind), fake_quantized_outputs(self.source, self.test_images))
-            else:
-                _save(self.kept(kind), reference_of(self.model, self.test_images))
-
-        outputs: Float = self.stage(f"outputs-{_dashed(kind)}", inputs, [self.kept(kind)], make, self.reads(kind))
-        return outputs
 
     def outputs(self, exported: list[Artifact]) -> tuple[dict[str, Float], dict[str, Float]]:
         """Outputs of the artifacts for all test images, and those in TFLM for the first of them, by the file's hash.
 
-        What is not kept from before is computed in one go. A file that cannot be run is a Failure, and one that TFLM
-        does not run a warning.
+        What is not kept from before is computed in one go. A file that cannot be run is a Failure.
         """
         outputs: dict[str, Float] = {}
-        micro: dict[str, Float] = {}
-        asked: dict[Task, tuple[Artifact, dict[str, Float], str, dict[str, object]]] = {}
-        for artifact in exported:
-            path = self.artifacts / artifact.file
-            inputs = {**self.data_inputs, "artifact": artifact.sha256}
-            asked[task_of(path)] = artifact, outputs, artifact.file, inputs
-            if runs_in_tflm(artifact):
-                try:
-                    version = require("tflite_micro").__version__
-                    asked[tflm_task(path)] = artifact, micro, in_tflm(artifact), {**inputs, "tflm": version}
-                except EdgecnnError as error:
-                    _warn_without_tflm(artifact, error)
-        missing = []
-        for task, (artifact, known, name, inputs) in asked.items():
-            before = self.reuse(f"outputs-{_dashed(name)}", inputs, [self.kept(name)], self.reads(name))
-            if before is None:
-                missing.append(task)
+        in_micro: dict[str, Float] = {}
+        due: dict[Task, Stage[Float]] = {}
+        runs = runs_of((artifact, self.artifacts / artifact.file) for artifact in exported)
+        for run in runs:
+            inputs: dict[str, object] = {"artifact": run.artifact.sha256}
+            if run.in_tflm:
+                inputs["tflm"] = require("tflite_micro").__version__
+            stage = self.outputs_stage(in_tflm(run.artifact) if run.in_tflm else run.artifact.file, inputs)
+            if stage.due:
+                due[run.task] = stage
             else:
-                known[artifact.sha256] = before
-        with progress("verify", sum(task.count(self.test_images) for task in missing)) as advance:
-            for task, answer, seconds in infer(missing, self.test_images, advance):
-                artifact, known, name, inputs = asked[task]
-                if not isinstance(answer, EdgecnnError):
-                    known[artifact.sha256] = answer
-                    _save(self.kept(name), answer)
-                    self.finish(f"outputs-{_dashed(name)}", inputs, [self.kept(name)], seconds)
-                elif known is outputs:
-                    self.fail("verify", artifact.file, answer)
-                else:
-                    _warn_without_tflm(artifact, answer)
-        return outputs, micro
+                (in_micro if run.in_tflm else outputs)[run.artifact.sha256] = stage.result()
+        for run, answer, seconds in answers([run for run in runs if run.task in due], self.test_images):
+            if isinstance(answer, EdgecnnError):
+                self.fail("verify", run.artifact.file, answer)
+            else:
+                (in_micro if run.in_tflm else outputs)[run.artifact.sha256] = answer
+                _save(due[run.task].outputs[0], answer)
+                due[run.task].finish(seconds)
+        return outputs, in_micro
 
-    def kept(self, name: str) -> Path:
-        """Where outputs ``(images, classes)`` are kept."""
-        return self.work / f"outputs-{_dashed(name)}.npy"
+    def verify(
+        self,
+        exported: list[Artifact],
+        references: References,
+        outputs: Mapping[str, Float],
+        in_micro: Mapping[str, Float],
+    ) -> tuple[list[Parity], dict[str, Answers]]:
+        """Every artifact against the model it came from and against its twins; and which images they get right.
 
-    def reads(self, name: str) -> Callable[[], Float]:
-        """Reads the outputs that are kept."""
-        return lambda: _load_outputs(self.kept(name))
+        The second is by the file's hash, and for the Keras model too.
+        """
+        right = {sha256_file(self.model): answers_of(references[FLOAT], self.data)}
+        parities: list[Parity] = []
+        for artifact in exported:
+            if artifact.sha256 in outputs:
+                try:
+                    parities += judge(artifact, exported, outputs, references, self.scoring, in_micro)
+                    right[artifact.sha256] = answers_of(outputs[artifact.sha256], self.data)
+                except EdgecnnError as error:
+                    self.fail("verify", artifact.file, error)
+        return parities, right
 
-    def emulate(self, exported: list[Artifact]) -> tuple[ProcessorAnswers, ...]:
+    def emulate(
+        self, exported: list[Artifact], references: References, outputs: Mapping[str, Float]
+    ) -> list[ProcessorAnswers]:
         """work/answers-….json: what every .tflite and .onnx answers on emulated processors; what failed is a row."""
-        answers: list[ProcessorAnswers] = []
+        rows: list[ProcessorAnswers] = []
+        first = slice(IMAGES)
         for artifact in exported if self.processors else ():
-            if artifact.format not in RUN_THERE or artifact.sha256 not in self.found:
+            if artifact.format not in RUN_THERE or artifact.sha256 not in outputs:
                 continue
-            name = f"answers-{artifact.file}"
-            path = self.work / f"{name}.json"
-
-            def make(artifact: Artifact = artifact, path: Path = path) -> None:
-                first = slice(IMAGES)
-                found = run_on(
-                    self.artifacts / artifact.file,
-                    artifact,
-                    self.processors,
-                    self.test_images[first],
-                    self.data.test.labels[first],
-                    self.references[reference_for(artifact)][first],
-                    self.found[artifact.sha256][first],
-                )
-                write_atomic(path, to_json(FileAnswers(rows=tuple(found))))
-
+            path = self.work / f"answers-{artifact.file}.json"
             inputs = {
                 **self.export_inputs(SCHEMES[artifact.scheme]),
                 "artifact": artifact.sha256,
                 "images": IMAGES,
                 "processors": [each.key for each in self.processors],
             }
-            for row in self.stage(name, inputs, [path], make, partial(read_record, path, FileAnswers)).rows:
+            with Stage(self.stages, path.stem, inputs, [path], partial(read_record, path, FileAnswers)) as stage:
+                if stage.due:
+                    found = run_on(
+                        self.artifacts / artifact.file,
+                        artifact,
+                        self.processors,
+                        self.test_images[first],
+                        self.scoring.first(IMAGES),
+                        references[reference_for(artifact)][first],
+                        outputs[artifact.sha256][first],
+                    )
+                    write_atomic(path, to_json(FileAnswers(rows=tuple(found))))
+            for row in stage.result().rows:
                 if isinstance(row, ProcessorAnswers):
-                    answers.append(row)
+                    rows.append(row)
                 else:
                     self.failures.append(row)
-                    self.stamp(name).unlink(missing_ok=True)  # tried again next time
-        return tuple(answers)
+                    stage.forget()  # tried again next time
+        return rows
 
-    def layers(self, exported: list[Artifact]) -> Iterator[LayerErrors]:
+    def costs(self, exported: list[Artifact]) -> list[Emulated]:
+        """work/costs-….json: instructions, flash and RAM of the C files; what failed is a row."""
+        found: list[Emulated] = []
+        for artifact in exported if self.config.target else ():
+            if artifact.format != "c":
+                continue
+            file, path = self.artifacts / artifact.file, self.work / f"costs-{artifact.file}.json"
+            inputs = {"artifact": artifact.sha256, "targets": self.config.target}
+            with Stage(self.stages, path.stem, inputs, [path], partial(read_record, path, FileCosts)) as stage:
+                if stage.due:
+                    emulated, failures = costs([file], self.config.target)
+                    write_atomic(path, to_json(FileCosts(emulated=emulated, failures=failures)))
+            counted = stage.result()
+            found += counted.emulated
+            self.failures += counted.failures
+            if counted.failures:
+                stage.forget()  # tried again next time
+        return found
+
+    def layers(self, exported: list[Artifact]) -> list[LayerErrors]:
         """work/layers-….json: the error of every int8 tensor inside the int8 .tflite files."""
+        found: list[LayerErrors] = []
         for artifact in exported:
             scheme = SCHEMES[artifact.scheme]
             if artifact.format != "tflite" or not is_static_int8(scheme):
                 continue
             file, path = self.artifacts / artifact.file, self.work / f"layers-{artifact.file}.json"
-            weights = self.qat_weights if scheme.method == "qat" else None
-
-            def make(file: Path = file, path: Path = path, weights: Path | None = weights) -> None:
-                (errors,) = layers([file], self.data, model=self.model, qat_weights=weights)
-                write_atomic(path, to_json(errors))
-
             inputs = {**self.export_inputs(scheme), "artifact": artifact.sha256}
             try:
-                yield self.stage(
-                    f"layers-{artifact.file}", inputs, [path], make, partial(read_record, path, LayerErrors)
-                )
+                with Stage(self.stages, path.stem, inputs, [path], partial(read_record, path, LayerErrors)) as stage:
+                    if stage.due:
+                        weights = self.qat_weights if is_from_qat(artifact) else None
+                        (errors,) = layers([file], self.data, model=self.model, qat_weights=weights)
+                        write_atomic(path, to_json(errors))
+                found.append(stage.result())
             except EdgecnnError as error:
                 self.fail("layers", artifact.file, error)
+        return found
 
     def bench(self, exported: list[Artifact]) -> BenchResults:
         """bench.json: the Keras model and every artifact, interleaved."""
         config = self.config
         keras = artifacts.describe_here(self.model)
         devices = ["cpu", *(["gpu"] if require("tensorflow").config.list_physical_devices("GPU") else [])]
+        files = [(self.model, keras, device) for device in devices]
+        files += [(self.artifacts / artifact.file, artifact, "cpu") for artifact in exported]
         candidates = [
-            Candidate(path=self.model, artifact=keras, threads=threads, device=device)
-            for device in devices
-            for threads in config.threads
-        ] + [
-            Candidate(path=self.artifacts / artifact.file, artifact=artifact, threads=threads)
-            for artifact in exported
+            Candidate(path=path, artifact=artifact, threads=threads, device=device)
+            for path, artifact, device in files
             for threads in config.threads
         ]
         path = self.out / "bench.json"
@@ -590,25 +532,24 @@ class _Flow:
             "cold": config.cold,
             "seed": config.seed,
         }
-
-        def make() -> None:
-            results = bench(
-                candidates,
-                image=self.test_images[0],
-                seconds=config.seconds,
-                processes=config.cold,
-                seed=config.seed,
-            )
-            write_atomic(path, to_json(results))
-
-        results: BenchResults = self.stage("bench", inputs, [path], make, partial(read_record, path, BenchResults))
-        if any(isinstance(row, Failure) for row in results.rows):  # tried again next time
-            self.stamp("bench").unlink()
+        with Stage(self.stages, "bench", inputs, [path], partial(read_record, path, BenchResults)) as stage:
+            if stage.due:
+                measured = bench(
+                    candidates,
+                    image=self.test_images[0],
+                    seconds=config.seconds,
+                    processes=config.cold,
+                    seed=config.seed,
+                )
+                write_atomic(path, to_json(measured))
+        results = stage.result()
+        if any(isinstance(row, Failure) for row in results.rows):
+            stage.forget()  # tried again next time
         return results
 
-    def fail(self, stage: str, subject: str, error: EdgecnnError) -> None:
+    def fail(self, stage: str, subject: str, error: EdgecnnError, *, expected: bool = False) -> None:
         """Keep an error as a row."""
-        expected = isinstance(error, UnsupportedError)
+        expected = expected or isinstance(error, UnsupportedError)
         log.info("%s: %s", subject, error)
         self.failures.append(
             Failure(subject=subject, stage=stage, error=type(error).__name__, reason=str(error), expected=expected)
@@ -632,10 +573,6 @@ def _with_accuracy(
             yield row
 
 
-def _dashed(name: str) -> str:
-    return name.replace(" ", "-")
-
-
 def _save(path: Path, outputs: Float) -> None:
     buffer = io.BytesIO()
     np.save(buffer, outputs)
@@ -648,12 +585,8 @@ def _load_outputs(path: Path) -> Float:
     except DataError as error:
         raise RecordError(str(error)) from error
     if outputs.ndim != 2 or outputs.dtype != np.float32:
-        raise RecordError(f"{path} holds {outputs.dtype} of shape {outputs.shape}, not float32 (images, classes)")
+        raise RecordError(f"{path} contains {outputs.dtype} of shape {outputs.shape}, not float32 (images, values)")
     return outputs
-
-
-def _warn_without_tflm(artifact: Artifact, error: EdgecnnError) -> None:
-    log.warning("%s is not compared with TFLM: %s", artifact.file, error)
 
 
 def _version(tool: str) -> str:
@@ -663,19 +596,6 @@ def _version(tool: str) -> str:
         raise MissingExtraError(
             f"this needs the package {tool!r}, which is not installed; run: pip install 'edgecnn[train]'"
         ) from error
-
-
-def _discard(path: Path) -> None:
-    """Remove what stands where a file of ours does."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _hashes(outputs: list[Path], base: Path) -> dict[str, str]:
-    """Hashes of the outputs that are there."""
-    return {str(path.relative_to(base)): sha256_file(path) for path in outputs if path.is_file()}
 
 
 def _hash_or_name(path: Path) -> str:

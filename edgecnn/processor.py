@@ -1,11 +1,11 @@
-"""What kind of processor this is, as far as it decides which int8 kernels runtimes take."""
+"""This machine's processor: the features by which runtimes choose int8 kernels."""
 
 import re
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
-# Features by which runtimes pick int8 and float kernels: x86 first, then Arm.
+# Features by which runtimes choose int8 and float kernels: x86 first, then Arm.
 _FEATURES = (
     "sse4_1",
     "avx",
@@ -30,7 +30,7 @@ _FEATURES = (
     "sve2",
     "sme",
 )
-# The best first
+# best first
 _KINDS = {
     "avx512_vnni": "AVX-512 with VNNI",
     "avx_vnni": "AVX2 with VNNI",
@@ -45,7 +45,7 @@ _KINDS = {
 
 
 def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...]]:
-    """Model, where given, and known features from the text of ``/proc/cpuinfo`` on x86 or Arm."""
+    """Model (``None`` if not listed) and known features, from the text of ``/proc/cpuinfo`` on x86 or Arm."""
     model = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+?)\s*$", text, re.MULTILINE)
     part = re.search(r"^CPU part\s*:\s*(\S+)", text, re.MULTILINE)
     implementer = re.search(r"^CPU implementer\s*:\s*(\S+)", text, re.MULTILINE)
@@ -62,7 +62,7 @@ def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...]]:
 
 @cache
 def this_processor() -> tuple[str | None, tuple[str, ...]]:
-    """Model and known features of this machine's processor; both empty where ``/proc/cpuinfo`` is missing."""
+    """Model and known features of this machine's processor; ``None`` and empty without ``/proc/cpuinfo``."""
     try:
         return parse_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -70,15 +70,15 @@ def this_processor() -> tuple[str | None, tuple[str, ...]]:
 
 
 def kind_of(features: Collection[str]) -> str | None:
-    """The instructions by which int8 kernels differ, in words; ``None`` where no feature is known."""
+    """The name of the instruction set that int8 kernels use; ``None`` if no feature is known."""
     return next((name for feature, name in _KINDS.items() if feature in features), None)
 
 
 def has_vnni(features: Collection[str]) -> bool:
-    """Whether the processor multiplies and adds four 8-bit products into 32 bits."""
+    """Whether the processor has instructions that add four 8-bit products to a 32-bit sum."""
     return "avx512_vnni" in features or "avx_vnni" in features
 
 
 def sums_saturate(features: Collection[str]) -> bool:
-    """Whether ONNX Runtime's sums of uint8 x int8 products can saturate there (``formats/onnx/saturation.py``)."""
+    """Whether ONNX Runtime's sums of uint8 x int8 products can saturate on it (``formats/onnx/saturation.py``)."""
     return "avx2" in features and not has_vnni(features)

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, so that stdout carries results only."""
+"""Progress bars on stderr; stdout is for results only."""
 
 import sys
 import time
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 _REDRAW_S = 0.1
 # Seconds between two lines where stderr is not a terminal.
 _BEAT_S = 25.0
-# Columns that a bar with the time left, and the time gone too, take beside the longest note there is.
+# Minimum terminal widths for the bar, and for the elapsed time too, beside the longest note.
 _BAR_FITS, _TIMES_FIT = 98, 112
 
 
 class Advance(Protocol):
-    """Moves a bar on by ``steps`` and shows ``note`` beside it."""
+    """Advances a bar by ``steps`` and shows ``note`` beside it."""
 
     def __call__(self, steps: float = 1, note: str = "") -> None:
-        """Move the bar on."""
+        """Advance the bar."""
 
 
 @contextmanager
 def progress(description: str, total: float) -> Iterator[Advance]:
-    """Show a bar with the time left while the block runs; the block calls what it is given to move it.
+    """Show a progress bar with the remaining time while the block runs; yields the function that advances it.
 
-    A narrow terminal gets less of it, the note cut short last. Where stderr is not a terminal, a plain line says how
-    far it is, as in ``working``, and one at the end how long the work took, or where it stopped.
+    On a narrow terminal parts are omitted. If stderr is not a terminal, plain lines report the progress, as in
+    ``working``, and a last line the total time, or where the work stopped.
     """
     from rich.console import Console
 
@@ -46,9 +46,9 @@ def progress(description: str, total: float) -> Iterator[Advance]:
 
 @contextmanager
 def working(description: str, far: Callable[[], str] = str) -> Iterator[None]:
-    """While the block runs and stderr is not a terminal, say every 25 s what is being done and how ``far`` it is.
+    """While the block runs and stderr is not a terminal, print the description and the result of ``far`` every 25 s.
 
-    In blocks within blocks, the innermost speaks.
+    In nested blocks, only the innermost prints.
     """
     start = time.monotonic()
 
@@ -92,7 +92,7 @@ def _bar(console: "Console", description: str, total: float) -> Iterator[Advance
             "{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
         ),
     )
-    # Drawn when it moves, not by a thread ten times a second: that would disturb what is being measured.
+    # Redraw only on progress: a thread that redraws ten times a second would disturb measurements.
     with Progress(
         *columns, console=console, auto_refresh=False, expand=True, redirect_stdout=False, redirect_stderr=False
     ) as bars:

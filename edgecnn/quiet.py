@@ -1,4 +1,4 @@
-"""Keeps the chatter that C++ libraries write straight to file descriptor 2 off the user's terminal."""
+"""Suppresses the messages that C++ libraries write directly to file descriptor 2."""
 
 import os
 import sys
@@ -13,9 +13,9 @@ _saved = -1
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Throw away what is written to stderr while the block runs, in this thread or another one beside it.
+    """Discard everything that any thread writes to stderr while the block runs.
 
-    TensorFlow and LiteRT log through C++, which Python's ``sys.stderr`` and ``logging`` cannot reach.
+    TensorFlow and LiteRT log from C++, which Python's ``sys.stderr`` and ``logging`` cannot intercept.
     """
     global _inside, _saved
     with _lock:

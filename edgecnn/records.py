@@ -1,12 +1,12 @@
-"""Every record edgecnn writes or reads, and its JSON form.
+"""All records that edgecnn writes or reads, and their JSON form.
 
-Records are frozen; their fields are JSON types, tuples and other records, so any of them goes to a file
-and comes back equal. Measurements keep every sample: medians and percentiles are computed, and stored in those alone
-that come with edgecnn.
+Records are frozen. Their fields are JSON types, tuples and other records, so they are equal after a round trip through
+a file. Measurements keep all samples; medians and percentiles are computed, and stored only in the baselines shipped
+with edgecnn.
 
-A record that is read is one that can be: the range of a number stands in its type and is checked where JSON is decoded;
-what several fields say together is checked wherever a record is made. Texts (``Name``, ``Text``) come from anywhere,
-and every record has them as they may be shown (see ``edgecnn.text``). So nobody who gets a record checks it again.
+Records are valid by construction, so code that uses them need not check them again. Ranges of numbers are part of their
+types and are checked when JSON is decoded; consistency of several fields is checked whenever a record is made. Texts
+(``Name``, ``Text``) may be untrusted, and are made safe to display (see ``edgecnn.text``).
 """
 
 import base64
@@ -25,36 +25,49 @@ from edgecnn import text
 from edgecnn.errors import RecordError
 from edgecnn.files import read_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MOST_BYTES = 256 * 1024**2
-"""The largest JSON file that is read."""
+"""The maximum size of a JSON file to read, in bytes."""
 
 _MOST_VALUES = 2**27  # of one tensor: half a gigabyte of float32
 
-_NUMBERS = re.compile(rb"\[\n\s*([-+.\deE,\s]+)\n\s*\]")  # no string holds a line break that is not escaped
+_NUMBERS = re.compile(rb"\[\n\s*([-+.\deE,\s]+)\n\s*\]")  # in strings, line breaks are escaped
 
-# Names that are chosen from, each list once: registries, settings and options of commands take them from here.
+# All sets of names: registries, settings and command options use these definitions.
 SchemeName = Literal["float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat"]
 FormatName = Literal["tflite", "onnx", "c99"]
 RuntimeName = Literal["litert", "tflm", "onnxruntime", "c99", "keras", "fake"]
-ModelName = Literal["mnist_cnn", "resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2"]
+ModelName = Literal[
+    "mnist_cnn",
+    "resnet8",
+    "ds_cnn",
+    "mobilenet_v1_025",
+    "mobilenet_v2",
+    "unet",
+    "autoencoder",
+    "motion_cnn",
+    "person_cnn",
+]
 ProcessorName = Literal["nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max"]
 CoreName = Literal["cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
 BareTarget = Literal[CoreName, "riscv32"]
 KitTarget = Literal["c99", "tflm", "arduino", "linux", CoreName]
 CORES = get_args(CoreName)
-"""The Cortex-M cores that C code is made, compiled and emulated for, as the compiler calls them."""
+"""The Cortex-M cores that C code is generated, compiled and emulated for, with the compiler's names."""
 
 Backend = Literal["tensorflow", "jax", "torch"]
 Device = Literal["auto", "cpu", "gpu"]
 Io = Literal["float32", "int8", "uint8"]
 OnnxCpu = Literal["any", "vnni"]
+QatEngine = Literal["keras", "tfmot"]
+TaskName = Literal["classification", "multilabel", "regression", "segmentation", "reconstruction"]
+Metric = Literal["accuracy", "label accuracy", "mIoU", "R²", "AUC"]
 R = TypeVar("R", bound="Record")
 
 Name = Annotated[str, Meta(extra={"most": text.NAME})]
 Text = Annotated[str, Meta(extra={"most": text.MESSAGE})]
-# Whole numbers that float64 holds exactly; real numbers and their products and ratios that do not overflow.
+# Integers that are exact in float64; real numbers whose products and ratios do not overflow.
 Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
@@ -62,11 +75,11 @@ Real = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Amount = Annotated[float, Meta(ge=0, le=1e30)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-# As float32, a positive number too
+# positive as float32 too
 Scale = Annotated[float, Meta(ge=2.0**-149, le=3.4028234663852886e38)]
 ZeroPoint = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 Size = Annotated[int, Meta(ge=0, le=2**31)]
-Block = Annotated[tuple[Seconds, ...], Meta(min_length=1)]
+Block = Annotated[tuple[Count, ...], Meta(min_length=1)]  # of nanoseconds
 Blocks = Annotated[tuple[Block, ...], Meta(max_length=10_000)]
 
 
@@ -74,7 +87,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all records.
 
     Raises:
-        RecordError: the fields do not fit each other.
+        RecordError: the fields are inconsistent.
     """
 
     def __post_init__(self) -> None:
@@ -91,7 +104,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @cache
 def _texts(kind: type[Record]) -> tuple[tuple[str, int], ...]:
-    """The fields of ``kind`` that hold texts to be shown, and how many characters each may have at most."""
+    """The text fields of ``kind``, and their maximum lengths."""
     found = ((name, _most(hint)) for name, hint in get_type_hints(kind, include_extras=True).items())
     return tuple((name, most) for name, most in found if most is not None)
 
@@ -120,21 +133,31 @@ def _check(right: bool, problem: str) -> None:
 
 
 class FileRecord(Record, frozen=True):
-    """A record that is a file of its own, and says by which version of these records it was written."""
+    """A record stored as a file of its own, with the version of the schema."""
 
     schema_version: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(
-            self.schema_version == SCHEMA_VERSION,
-            f"it has schema version {self.schema_version}, this edgecnn reads {SCHEMA_VERSION}; make the file again, "
-            "or use the edgecnn that made it",
-        )
+        _check_version(self.schema_version)
+
+
+def _check_version(version: int) -> None:
+    _check(
+        version == SCHEMA_VERSION,
+        f"it has schema version {version}, this edgecnn reads {SCHEMA_VERSION}; make the file again, or use the "
+        "version of edgecnn that made it",
+    )
+
+
+class _Version(msgspec.Struct):
+    """The schema version of any file; other fields are ignored."""
+
+    schema_version: int
 
 
 def to_json(record: Record) -> bytes:
-    """Encode a record as UTF-8 JSON, indented, with a final newline; the numbers of an array share a line."""
+    """Encode a record as indented UTF-8 JSON with a final newline; an array of numbers is one line."""
     indented = msgspec.json.format(msgspec.json.encode(record), indent=1)
     return _NUMBERS.sub(lambda array: b"[" + b",".join(array[1].replace(b",", b" ").split()) + b"]", indented) + b"\n"
 
@@ -143,12 +166,15 @@ def from_json(data: bytes, kind: type[R], where: object) -> R:
     """Decode ``data`` as a record of type ``kind``; ``where`` names its origin in the error.
 
     Raises:
-        RecordError: not JSON, more than ``MOST_BYTES``, a field missing, unknown, of the wrong type or of a value that
-            cannot be; the message has the field's path.
+        RecordError: not JSON, more than ``MOST_BYTES``, or a field is missing, unknown, of the wrong type or out of
+            range; the message has the field's path.
     """
     try:
         if len(data) > MOST_BYTES:
             raise RecordError(f"it has more than {MOST_BYTES // 1024**2} MiB")
+        if issubclass(kind, FileRecord):
+            # check the version first: errors about fields of another version would be misleading
+            _check_version(msgspec.json.decode(data, type=_Version).schema_version)
         return msgspec.json.decode(data, type=kind)
     except RecursionError as error:
         raise RecordError(f"{where} is not a valid {kind.__name__} file: it is nested too deeply") from error
@@ -158,19 +184,19 @@ def from_json(data: bytes, kind: type[R], where: object) -> R:
 
 @lru_cache(maxsize=256)
 def warn_once(message: str) -> None:
-    """Log a warning, the first time that a process comes upon it: files are opened again and again."""
+    """Log a warning once per process, since files are opened repeatedly."""
     logging.getLogger("edgecnn").warning(message)
 
 
 def from_metadata(stored: bytes, kind: type[R], where: str) -> R | None:
-    """The record of type ``kind`` that a model file carries; ``where`` names it.
+    """The record of type ``kind`` stored in a model file; ``where`` names it.
 
-    A damaged one counts as none, since a model runs without it; a warning tells.
+    A damaged record is ignored with a warning, since the model runs without it.
     """
     try:
         return from_json(stored, kind, where)
     except RecordError as error:
-        warn_once(f"{error}; the model is taken as one without it")
+        warn_once(f"{error}; it is ignored")
         return None
 
 
@@ -198,12 +224,12 @@ class Quantization(Record, frozen=True):
         super().__post_init__()
         _check(
             len(self.scale) == len(self.zero_point),
-            f"{len(self.scale)} scales have {len(self.zero_point)} zero points; each has one",
+            f"{len(self.scale)} scales have {len(self.zero_point)} zero points; the numbers must be equal",
         )
 
 
 class TensorSpec(Record, frozen=True):
-    """An input or output of a model. ``None`` in the shape is the free batch dimension."""
+    """An input or output of a model. ``None`` in the shape is the dynamic batch dimension."""
 
     name: Name
     shape: Annotated[tuple[Size | None, ...], Meta(min_length=1)]
@@ -215,7 +241,7 @@ class TensorSpec(Record, frozen=True):
         super().__post_init__()
         _check(
             self.layout != "NCHW" or len(self.shape) == 4,
-            f"the layout NCHW is one of 4 sizes, the shape has {len(self.shape)}",
+            f"the layout NCHW needs 4 dimensions, the shape has {len(self.shape)}",
         )
         _check(
             math.prod(1 if size is None else size for size in self.shape) <= _MOST_VALUES,
@@ -223,12 +249,18 @@ class TensorSpec(Record, frozen=True):
         )
         _check(
             self.quantization is None or self.dtype.startswith(("int", "uint")),
-            f"values of type {self.dtype} have no scale; integers have one",
+            f"values of type {self.dtype} cannot have a scale; only integers can",
         )
+
+    @property
+    def sample_shape(self) -> tuple[int | None, ...]:
+        """The shape of one sample, channels last."""
+        _, *sizes = self.shape
+        return (*sizes[1:], sizes[0]) if self.layout == "NCHW" else tuple(sizes)
 
 
 class Preprocessing(Record, frozen=True):
-    """How raw values become model input: ``input = raw * scale + offset``, which lies in ``input_range``."""
+    """Conversion of raw values to model input, within ``input_range``: ``input = raw * scale + offset``."""
 
     scale: Real
     offset: Real
@@ -236,7 +268,7 @@ class Preprocessing(Record, frozen=True):
 
 
 class Scheme(Record, frozen=True):
-    """A way to store weights and activations, and how it was reached."""
+    """The types of weights and activations, and the method of quantisation."""
 
     name: SchemeName
     weights: Literal["float32", "float16", "int8"]
@@ -245,10 +277,10 @@ class Scheme(Record, frozen=True):
 
 
 class Tuning(Record, frozen=True):
-    """Which operators of an int8 ONNX file stay in float, chosen by measuring on one machine.
+    """Which operators of an int8 ONNX file stay in float, chosen by measurements on one machine.
 
-    ``operators`` are all operators of the .tflite in order, ``in_float`` the positions of those computed in float;
-    ``unsigned`` says that the activations of the others are stored as uint8.
+    ``operators`` are all operators of the .tflite in order, ``in_float`` the positions of those computed in float.
+    With ``unsigned``, the activations of the others are stored as uint8.
     Ratios are latency divided by that of the float32 .onnx in the same measurement, one thread, batch 1: below 1
     is faster. ``ratio_low`` and ``ratio_high`` are the quartiles over the measured blocks.
     """
@@ -273,9 +305,12 @@ class Tuning(Record, frozen=True):
 
 
 class Provenance(Record, frozen=True):
-    """What an artifact was made from; stored inside the file itself and in its sidecar.
+    """The origin of an artifact; stored inside the file itself and in its sidecar.
 
-    ``architecture`` is the hash of the Keras model's layers and shapes (see ``models.architecture``).
+    ``calibration_methods`` say how post-training quantisation chose ranges and weights (see ``ptq.calibrated``).
+    ``architecture`` is the hash of the Keras model's layers and shapes (see ``models.architecture``). ``labels`` name
+    the classes, or the outputs of a ``task`` without classes. The second of two classes is decided by a single output
+    above ``threshold``: 0.5 for a probability, 0 for a logit.
     """
 
     model: Name
@@ -289,13 +324,16 @@ class Provenance(Record, frozen=True):
     versions: dict[Name, Name]
     tuning: Tuning | None = None
     architecture: Name | None = None
+    calibration_methods: tuple[Name, ...] = ()
+    task: TaskName = "classification"
+    threshold: Real = 0.5
 
 
 class MemoryBlock(Record, frozen=True):
-    """A value, or a layer's scratch memory, in the arena of generated C: ``bytes`` from ``offset`` on.
+    """A value, or a layer's scratch memory, in the arena of generated C: ``bytes`` at ``offset``.
 
-    It is needed from layer ``first`` to layer ``last``, both included; blocks needed at the same time share bytes
-    only where a layer writes its output over an input it has read.
+    It is live from layer ``first`` to layer ``last``, inclusive. Blocks that are live at the same time share bytes only
+    if a layer overwrites an input that it has read with its output.
     """
 
     name: Name
@@ -306,23 +344,23 @@ class MemoryBlock(Record, frozen=True):
 
 
 class MemoryPlan(Record, frozen=True):
-    """The arena of generated C, in bytes, and what lies in it; input and output are the caller's."""
+    """The arena of generated C: its size in bytes and its blocks; input and output belong to the caller."""
 
     arena_bytes: Annotated[int, Meta(ge=0, le=2**30)]
     blocks: tuple[MemoryBlock, ...]
 
 
 class Companion(Record, frozen=True):
-    """A file that belongs to an artifact and stands beside it, such as the header of a .c file."""
+    """A file that belongs to an artifact, in the same folder, such as the header of a .c file."""
 
     file: Name
     sha256: Name
 
 
 class GeneratedC(Record, frozen=True):
-    """What a generated .c file says of itself. ``name`` begins its functions' names.
+    """The metadata in a generated .c file. ``name`` is the prefix of its functions.
 
-    ``caller_arena`` says that its invoke function takes the arena as a third argument.
+    With ``caller_arena``, its invoke function has the arena as a third argument.
     """
 
     name: Name
@@ -334,9 +372,9 @@ class GeneratedC(Record, frozen=True):
 
 
 class Artifact(Record, frozen=True):
-    """One model file: what is in it, where it comes from, and its hash. ``file`` stands beside the sidecar.
+    """The metadata of a model file. ``file`` is its name, in the folder of the sidecar.
 
-    ``memory`` is known of generated C only, ``architecture`` is that of a .keras file itself.
+    ``memory`` is for generated C only, ``architecture`` for .keras files only.
     """
 
     file: Name
@@ -358,74 +396,91 @@ class Artifact(Record, frozen=True):
 
     @property
     def float_model(self) -> tuple[str | None, str | None]:
-        """SHA-256 and architecture of the float Keras model that this is or was made from, where known."""
+        """SHA-256 and architecture of the float Keras model: this file, or the one it was made from; if known."""
         if self.format == "keras":
             return self.sha256, self.architecture
         return (None, None) if self.provenance is None else (self.provenance.model_sha256, self.provenance.architecture)
 
 
 class Epoch(Record, frozen=True):
-    """Loss and accuracy (0…1) of one epoch, on the training and the held-out images."""
+    """Loss, and accuracy (0…1) or mean absolute error, of one epoch, on the training and the held-out samples."""
 
     loss: Real
-    accuracy: Share
+    accuracy: Share | None = None
+    mae: Amount | None = None
     val_loss: Real | None = None
     val_accuracy: Share | None = None
+    val_mae: Amount | None = None
 
 
 class History(Record, frozen=True):
-    """A training, epoch by epoch."""
+    """The epochs of a training."""
 
     epochs: tuple[Epoch, ...]
 
 
 class Accuracy(Record, frozen=True):
-    """Right answers out of a number of images."""
+    """The score of a model on ``total`` test samples: at most 1, higher is better.
 
-    correct: Count
-    total: Positive
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self.correct <= self.total, f"{self.correct} right answers are more than {self.total} images")
-
-    @property
-    def value(self) -> float:
-        """Share of right answers, 0…1."""
-        return self.correct / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson score interval of the share (Wilson 1927)."""
-        return wilson(self.correct, self.total)
-
-
-class Answers(Record, frozen=True):
-    """Which test images were classified right, image by image, so that two countings can be paired.
-
-    ``right`` is base64 of one bit per image, in the order of the images, the first one in the highest bit of the first
-    byte; the last byte is filled up with zeros. ``images_sha256`` covers the test images and their labels: where it is
-    equal, the images are the same, in the same order.
+    Of a classifier, it is the number of ``correct`` samples. Of other tasks, it is the ``share`` with its 95 %
+    interval ``spread``, for the ``metric`` of the task (see ``edgecnn.tasks``). ``more`` are further metrics by name.
     """
 
     total: Positive
-    right: str
-    images_sha256: Name
+    correct: Count | None = None
+    metric: Metric = "accuracy"
+    share: Real | None = None
+    spread: tuple[Real, Real] | None = None
+    more: tuple[tuple[Name, Real], ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        counted, measured = self.correct is not None, self.share is not None
+        _check(counted != measured, "a score has either a number of right answers or a share")
+        _check(measured == (self.spread is not None), "a share needs its interval, and a count has none of its own")
+        _check((self.correct or 0) <= self.total, f"{self.correct} right answers are more than {self.total} images")
+
+    @property
+    def value(self) -> float:
+        """The score: the share of correct samples, 0…1, or the metric of the task."""
+        return self.correct / self.total if self.share is None else self.share  # type: ignore[operator]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the score; of a count, the Wilson score interval (Wilson 1927)."""
+        return wilson(self.correct or 0, self.total) if self.spread is None else self.spread
+
+
+class Answers(Record, frozen=True):
+    """How good the answer to each of ``total`` test samples is, so that two results can be paired.
+
+    ``right`` is base64 of one bit per sample, in the order of the samples, the first one in the highest bit of the
+    first byte; the last byte is padded with zeros. If answers are not just right or wrong, ``credits`` is base64 of a
+    little-endian float32 per sample, whose mean is the score (see ``edgecnn.tasks``). ``images_sha256`` is a hash of
+    the test samples and their labels in order; equal hashes mean equal samples.
+    """
+
+    total: Positive
+    images_sha256: Name
+    right: str | None = None
+    credits: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check((self.right is None) != (self.credits is None), "answers are either right and wrong, or credits")
+        wanted = math.ceil(self.total / 8) if self.credits is None else 4 * self.total
         try:
-            packed, wanted = base64.b64decode(self.right, validate=True), math.ceil(self.total / 8)
+            packed = len(base64.b64decode(self.right or self.credits or "", validate=True))
         except ValueError as error:
             raise RecordError(f"answers are not base64: {error}") from error
-        _check(len(packed) == wanted, f"answers hold {len(packed)} bytes, {self.total} images need {wanted}")
+        _check(packed == wanted, f"answers have {packed} bytes, {self.total} images need {wanted}")
 
 
 def _check_answers(accuracy: Accuracy | None, answers: Answers | None) -> None:
     if accuracy is not None and answers is not None:
         _check(
             accuracy.total == answers.total,
-            f"the accuracy is of {accuracy.total} images, the answers are of {answers.total}",
+            f"the accuracy is for {accuracy.total} images, the answers are for {answers.total}",
         )
 
 
@@ -435,16 +490,18 @@ def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float,
     share = successes / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    # at the ends the interval is exact, which rounding would miss
+    # exact at both ends, without rounding errors
     return 0.0 if successes == 0 else middle - half, 1.0 if successes == total else middle + half
 
 
 class Difference(Record, frozen=True):
-    """How far two sets of outputs are apart, over ``images`` images.
+    """The difference between two sets of outputs, over ``images`` images.
 
-    ``max_abs`` and ``mean_abs`` are in the unit of the output, whose span over all reference outputs is ``span``;
-    ``max_lsb`` and ``mean_lsb`` count steps of the quantised output and are ``None`` for float outputs.
-    ``agree`` counts images with the same top class, ``worst_image`` is the index of the largest difference.
+    ``max_abs`` and ``mean_abs`` are in the unit of the output; ``span`` is the span of all reference outputs.
+    ``max_lsb`` and ``mean_lsb`` are in steps of the quantised output, ``None`` for float outputs. ``agree`` is the
+    number of equal ``decisions`` (see ``edgecnn.tasks``), such as images with the same top class; ``None`` for a task
+    without decisions. ``decisions`` is ``None`` if each image has one. ``worst_image`` is the index of the image with
+    the largest difference.
     """
 
     images: Positive
@@ -452,27 +509,29 @@ class Difference(Record, frozen=True):
     max_abs: Amount
     mean_abs: Amount
     worst_image: Count
-    agree: Count
+    agree: Count | None = None
+    decisions: Positive | None = None
     max_lsb: Count | None = None
     mean_lsb: Amount | None = None
     within_one_lsb: Share | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.agree <= self.images, f"{self.agree} images with the same top class are more than {self.images}")
+        most = self.decisions or self.images
+        _check((self.agree or 0) <= most, f"{self.agree} equal decisions are more than {most}")
 
     @property
-    def agreement(self) -> float:
-        """Share of images with the same top class, 0…1."""
-        return self.agree / self.images
+    def agreement(self) -> float | None:
+        """Share of equal decisions, 0…1, such as images with the same top class."""
+        return None if self.agree is None else self.agree / (self.decisions or self.images)
 
 
 class Tolerance(Record, frozen=True):
-    """What verification allows; ``None`` means not limited.
+    """The limits of a verification; ``None`` means no limit.
 
-    ``max_abs`` and ``mean_abs`` are shares of the span of the reference outputs, so that one table serves
-    probabilities and logits; ``accuracy_drop`` is a share too: 0.01 is one point. ``agreement`` and
-    ``accuracy_drop`` count as broken only where chance does not explain it (95 %).
+    ``max_abs`` and ``mean_abs`` are shares of the span of the reference outputs, so that one table is valid for
+    probabilities and logits. ``accuracy_drop`` is a share too: 0.01 is one point. The limits ``agreement`` and
+    ``accuracy_drop`` count as violated only if chance does not explain it (95 %).
     """
 
     max_abs: Amount | None
@@ -483,7 +542,7 @@ class Tolerance(Record, frozen=True):
 
 
 class Parity(Record, frozen=True):
-    """An artifact against a reference on the same images, and what broke the tolerance, if anything."""
+    """The comparison of an artifact with a reference on the same images, and the violations of the tolerance."""
 
     artifact: Name
     artifact_sha256: Name
@@ -497,11 +556,11 @@ class Parity(Record, frozen=True):
 
 
 class Environment(Record, frozen=True):
-    """The machine and software a number was measured on. Unknown values are ``None``, never guessed.
+    """The machine and software of a measurement. Unknown values are ``None``, never guessed.
 
-    ``affinity`` lists the cores this process may use; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are those of
-    a container; ``frequency_hz`` is the range the governor may choose from. ``timer_s`` is the shortest time that the
-    clock tells from nothing: its resolution, or what reading it costs, whichever is more.
+    ``affinity`` lists the cores that the process may use; ``cpu_quota`` (in cores) and ``memory_limit_bytes`` are the
+    container's; ``frequency_hz`` is the range of the governor. ``timer_s`` is the shortest measurable time: the clock's
+    resolution or the cost of reading it, whichever is larger.
     """
 
     machine: Name
@@ -524,7 +583,7 @@ class Environment(Record, frozen=True):
 
 
 class ColdStart(Record, frozen=True):
-    """Seconds that a fresh process takes to its first answer: import the runtime, load the file, run it once."""
+    """Seconds of a fresh process to its first output: import of the runtime, load of the file, first inference."""
 
     import_s: Seconds
     load_s: Seconds
@@ -532,9 +591,9 @@ class ColdStart(Record, frozen=True):
 
 
 class Memory(Record, frozen=True):
-    """Resident memory in bytes: of the worker before it imports the runtime, and its peak by the end.
+    """Resident memory of the worker in bytes: before it imports the runtime, and its peak.
 
-    ``arena_bytes`` is what the runtime itself says that activations take, ``None`` where it says nothing.
+    ``arena_bytes`` is the size of activations as reported by the runtime, ``None`` if it reports none.
     """
 
     empty_bytes: Count
@@ -543,9 +602,9 @@ class Memory(Record, frozen=True):
 
 
 class Energy(Record, frozen=True):
-    """What a counter of the machine (``counter`` names it) read over a number of inferences, in joules.
+    """Energy of a number of inferences in joules, from the hardware counter named ``counter``.
 
-    The counter covers everything that runs on the package, not this process alone.
+    The counter covers everything that runs on the processor package, not only this process.
     """
 
     counter: Name
@@ -554,7 +613,7 @@ class Energy(Record, frozen=True):
 
 
 class Estimate(Record, frozen=True):
-    """A value and its 95 % interval; from one block alone, the interval is 0 to infinity: nothing is known of it."""
+    """A value and its 95 % interval; with a single block the interval is unknown: 0 to infinity."""
 
     value: Real
     low: Real
@@ -564,8 +623,8 @@ class Estimate(Record, frozen=True):
 class Summary(Record, frozen=True):
     """Latency of one invocation in seconds; ``low`` and ``high`` bound the 95 % interval of the median.
 
-    ``p99`` is ``None`` of fewer samples than it takes. ``throughput`` is all images over all measured time, in images
-    per second.
+    ``p99`` is ``None`` if there are too few samples. ``throughput`` is the number of images ÷ the total measured time,
+    in images per second.
     """
 
     samples: Positive
@@ -578,7 +637,7 @@ class Summary(Record, frozen=True):
 
 
 class Summaries(Record, frozen=True):
-    """What the samples of a measurement come to, with the reasons to distrust them, where they are kept elsewhere."""
+    """Statistics and warnings of a measurement whose samples are stored elsewhere."""
 
     invoke: Summary
     end_to_end: Summary | None
@@ -586,16 +645,15 @@ class Summaries(Record, frozen=True):
 
 
 class Measurement(Record, frozen=True):
-    """Latency of one artifact on one runtime: every sample, in seconds, block by block.
+    """Latency of one artifact on one runtime: all samples in integer nanoseconds, block by block.
 
-    ``blocks`` time ``invoke`` alone, ``end_to_end`` time encode, invoke and decode together, in the same rounds.
-    ``warmup`` holds the samples taken before the first block and at the start of each, while caches fill again;
-    they take no part in any statistic; ``steady`` says whether the first warm-up ended because the times had settled.
-    ``load_s`` is the time to open the session, model file to ready, in a fresh process. ``threads`` 0 leaves the
-    number to the runtime. ``others_busy`` is, for each block, the share of all cores that other processes took: right
-    on average only, below 0 or above 1 in blocks that are shorter than the 10 ms in which the system counts.
-    ``processes`` is the number of blocks that each of the worker processes measured, one after the other; none where
-    all come from one process. ``summaries`` stand for samples that are not here, in baselines that come with edgecnn.
+    ``blocks_ns`` are times of ``invoke`` alone, ``end_to_end_ns`` of encode, invoke and decode together, in the same
+    rounds. ``warmup_ns`` are the samples before the first block and at the start of each block, while caches fill; no
+    statistic uses them. ``steady``: whether all warm-ups ended with steady times. ``load_s`` is the time to open the
+    session in a fresh process. With ``threads`` 0 the runtime chooses the number. ``others_busy`` is, for each block,
+    the share of all cores used by other processes; it is correct only on average, and can be below 0 or above 1 in
+    blocks shorter than the system's 10 ms tick. ``blocks_per_process`` is the number of blocks of each worker process
+    in order; empty if there was only one. ``summaries`` replace the samples in baselines shipped with edgecnn.
     """
 
     artifact: Name
@@ -605,37 +663,38 @@ class Measurement(Record, frozen=True):
     threads: Count
     batch: Positive
     load_s: Seconds
-    warmup: tuple[Seconds, ...]
-    blocks: Blocks
-    end_to_end: Blocks = ()
+    warmup_ns: tuple[Count, ...]
+    blocks_ns: Blocks
+    end_to_end_ns: Blocks = ()
     steady: bool = True
     others_busy: tuple[Real, ...] = ()
     cold_starts: tuple[ColdStart, ...] = ()
     memory: Memory | None = None
     energy: Energy | None = None
-    processes: tuple[Positive, ...] = ()
+    blocks_per_process: tuple[Positive, ...] = ()
     summaries: Summaries | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(bool(self.blocks) != bool(self.summaries), "a measurement has either blocks or summaries")
+        _check(bool(self.blocks_ns) != bool(self.summaries), "a measurement has either blocks or summaries")
+        measured = sum(self.blocks_per_process)
         _check(
-            not self.processes or sum(self.processes) == len(self.blocks),
-            f"the processes measured {sum(self.processes)} blocks, {len(self.blocks)} are there",
+            not self.blocks_per_process or measured == len(self.blocks_ns),
+            f"blocks_per_process has a total of {measured} blocks, but there are {len(self.blocks_ns)}",
         )
         _check(
-            len(self.end_to_end) in (0, len(self.blocks)),
-            f"{len(self.end_to_end)} blocks were timed end to end, {len(self.blocks)} without",
+            len(self.end_to_end_ns) in (0, len(self.blocks_ns)),
+            f"{len(self.end_to_end_ns)} blocks were timed end to end, {len(self.blocks_ns)} without",
         )
 
     @property
-    def samples(self) -> tuple[float, ...]:
+    def samples_s(self) -> tuple[float, ...]:
         """All samples of all blocks, in seconds."""
-        return tuple(sample for block in self.blocks for sample in block)
+        return tuple(sample / 1e9 for block in self.blocks_ns for sample in block)
 
 
 class Result(Record, frozen=True, tag="result"):
-    """One row of a report: an artifact on a runtime, measured and verified."""
+    """One row of a report: the measurement of an artifact on a runtime."""
 
     artifact: Artifact
     measurement: Measurement
@@ -648,7 +707,7 @@ class Result(Record, frozen=True, tag="result"):
 
 
 class Failure(Record, frozen=True, tag="failure"):
-    """A row that could not be made, with the reason. ``expected`` marks an unsupported combination."""
+    """A failed row, with the reason. ``expected`` marks an unsupported combination."""
 
     subject: Text
     stage: Name
@@ -658,10 +717,9 @@ class Failure(Record, frozen=True, tag="failure"):
 
 
 class BenchResults(FileRecord, frozen=True):
-    """What one call of ``bench`` measured, on one machine.
+    """The results of one call of ``bench``, on one machine.
 
-    ``unfinished`` is there where the call was interrupted: a hash of what it was to measure and how. The same call
-    goes on with it.
+    ``unfinished`` is set if the call was interrupted: a hash of its arguments. The same call can resume.
     """
 
     environment: Environment
@@ -674,13 +732,13 @@ class Baseline(FileRecord, frozen=True):
     """The float Keras model on one device, recorded with ``edgecnn baseline``.
 
     ``measurement`` has batch 1: its blocks time the model with input and output on the device, its ``end_to_end``
-    with the copies from and to the host. ``throughput`` holds one measurement for each larger batch, all from one
-    process, whose ``load_s`` is the time to compile and run the batch once; ``throughput_end`` says why there is no
-    larger one still. ``peak_device_bytes`` is the device's memory in use at most, in any of these measurements, where
-    the back end tells. ``compiled_with`` names what compiled the model, or says why it was not compiled.
-    ``tensor_float_32`` says whether the back end's settings let a GPU round factors to TensorFloat-32 (10 bits of
-    mantissa); ``None`` on a CPU, which does not. ``architecture`` is the hash of the model's layers and shapes (see
-    ``models.architecture``), ``note`` what else is to be known of the record.
+    includes the copies to and from the host. ``throughput`` has one measurement for each larger batch, all from one
+    process, whose ``load_s`` is the time to compile and run the batch once; ``throughput_end`` is the reason why larger
+    batches were not measured. ``peak_device_bytes`` is the peak device memory of all these measurements, if the back
+    end reports it. ``compiled_with`` names the compiler of the model, or the reason why it was not compiled.
+    ``tensor_float_32``: whether the back end's settings let a GPU round factors to TensorFloat-32 (10 bits of
+    mantissa); ``None`` on a CPU. ``architecture`` is the hash of the model's layers and shapes (see
+    ``models.architecture``), ``note`` a remark on the record.
     """
 
     model: Name
@@ -705,7 +763,7 @@ class Baseline(FileRecord, frozen=True):
 
 
 class StageTime(Record, frozen=True):
-    """How long a stage of a run took; ``reused`` when its outputs were already there."""
+    """The duration of a stage of a run; ``reused`` if its outputs already existed."""
 
     name: Name
     seconds: Seconds
@@ -716,10 +774,10 @@ Precision = Literal["int8", "int16", "hybrid", "float", "conversion", "data"]
 
 
 class InspectedTensor(Record, frozen=True):
-    """An input or output of a node. ``None`` in the shape is a size that is not known.
+    """An input or output of a node. ``None`` in the shape is an unknown size.
 
-    ``dtype`` is the type the values are quantised to where they are, ``scales`` the number of scales (0: not
-    quantised; several: one per channel), ``scale`` and ``zero_point`` their smallest and largest.
+    ``dtype`` is the (quantised) type, ``scales`` the number of scales (0: not quantised; several: one per channel),
+    ``scale`` and ``zero_point`` their minimum and maximum.
     """
 
     name: Name
@@ -732,15 +790,15 @@ class InspectedTensor(Record, frozen=True):
 
 
 class InspectedNode(Record, frozen=True):
-    """An operator of a model file, or a node the runtime put in, and what became of it in the runtime.
+    """An operator of a model file, or a node inserted by the runtime, and how the runtime executes it.
 
-    ``position`` and ``kind`` are those in the file (``None``: put in by the runtime), ``kernel`` is what runs for it
-    (``None``: nothing of its own). ``fate``: it runs; it runs inside a delegate; it was fused into a neighbour; it was
-    computed once, when the file was loaded; it was put in by the runtime. ``precision`` is what the kernel computes
-    in: int8 (signed or not), int16, hybrid (float activations, int8 weights), float; or a conversion of type or
-    layout, or data that are moved or shapes that are computed. ``macs`` are multiply-accumulates of one run.
-    ``saturates``: on x86 without VNNI, ONNX Runtime's sums of its products can leave 16 bits.
-    ``seconds`` are those of one run, with the profiler's cost; ``time_share`` (0…1) is the share in all nodes' seconds.
+    ``position`` and ``kind`` are those in the file (``None``: inserted by the runtime); ``kernel`` is the kernel that
+    runs for it (``None``: no kernel of its own). ``fate``: it runs; runs inside a delegate; was fused into a neighbour;
+    was constant-folded at load time; or was inserted by the runtime. ``precision`` is the type of the computation:
+    int8 (signed or not), int16, hybrid (float activations, int8 weights) or float; "conversion" of type or layout; or
+    "data" (data movement or shape computation). ``macs`` are multiply-accumulates of one run. ``saturates``: on x86
+    without VNNI, sums of its products in ONNX Runtime can exceed 16 bits. ``seconds`` are those of one run, including
+    the profiler's overhead; ``time_share`` (0…1) is the share of the total of all nodes.
     """
 
     position: Count | None
@@ -760,11 +818,11 @@ class InspectedNode(Record, frozen=True):
 
 
 class Inspection(FileRecord, frozen=True):
-    """What is in a model file, and how a runtime executes it on one thread of this machine.
+    """The content of a model file, and how a runtime executes it on one thread of this machine.
 
-    ``nodes`` stand in the order they run, then those that do not run. ``run_seconds`` holds the time of each run,
-    without a profiler. ``time_shares`` (none where time per node is not known) and ``mac_shares`` give the share
-    (0…1) of each precision. ``notes`` say how these are known, and what is not.
+    ``nodes`` are in the order of execution, followed by those that do not run. ``run_seconds`` are the times of each
+    run, without a profiler. ``time_shares`` (empty if times per node are unknown) and ``mac_shares`` are the shares
+    (0…1) of each precision. ``notes`` list the sources of these data and their gaps.
     """
 
     file: Name
@@ -784,38 +842,31 @@ class Inspection(FileRecord, frozen=True):
 
     @property
     def not_int8(self) -> tuple[InspectedNode, ...]:
-        """Nodes that compute in something else than int8; conversions and moved data compute nothing."""
+        """Nodes that do not compute in int8, except conversions and data movement."""
         return tuple(node for node in self.nodes if node.precision in ("float", "hybrid", "int16"))
 
     @property
     def not_portable(self) -> tuple[InspectedNode, ...]:
-        """Nodes that can give other answers on x86 without VNNI."""
+        """Nodes whose outputs can differ on x86 without VNNI."""
         return tuple(node for node in self.nodes if node.saturates)
 
 
 class AccuracyStep(Record, frozen=True):
-    """One step on the way from the float model to a runtime, against the step before, on the same images.
+    """One step from the float model to a runtime, compared with the previous step on the same images.
 
-    ``gained`` images were wrong before and are right now, ``lost`` the other way round; ``agree`` counts images whose
-    top class is that of the step before, ``None`` at the first. ``note`` says what is unusual about the step.
+    ``change`` is the accuracy minus that of the previous step, in percentage points. ``gained`` is the number of images
+    with a better answer than in the previous step (of a classifier: wrong there and right here), ``lost`` the reverse.
+    ``agreement`` is the share of equal decisions, 0…1, such as the same top class; ``None`` in the first step, and for
+    a task without decisions. ``note`` is a remark.
     """
 
     name: Name
     accuracy: Accuracy
     gained: Count
     lost: Count
-    agree: Count | None
+    change: Real
+    agreement: Share | None = None
     note: Text | None = None
-
-    @property
-    def change(self) -> float:
-        """Accuracy minus that of the step before, in points (percent of the images)."""
-        return 100 * (self.gained - self.lost) / self.accuracy.total
-
-    @property
-    def agreement(self) -> float | None:
-        """Share of images with the top class of the step before, 0…1."""
-        return None if self.agree is None else self.agree / self.accuracy.total
 
 
 class AccuracyPath(Record, frozen=True):
@@ -829,14 +880,14 @@ class AccuracyPath(Record, frozen=True):
 
 
 class LayerError(Record, frozen=True):
-    """How far an int8 tensor of a .tflite is from its float value; ``position`` is its operator's, or the input's None.
+    """The error of an int8 tensor of a .tflite; ``position`` is that of its operator, ``None`` for the model's input.
 
-    ``own_…`` is the error of the operator alone, computed in float on its actual int8 inputs; ``snr_db`` and
-    ``max_abs`` that of all operators up to it. ``max_abs`` is in the tensor's unit, SNR in decibels:
-    ``10 * log10(sum(float²) / sum(error²))``, ``None`` without error. ``lost_db`` is how far the own error lies above
-    that of rounding to 255 steps over the values the tensor has: a scale c times too large loses 20 log10(c) dB, one
-    too small saturates. Shares, 0…1: ``at_low`` and ``at_high`` of values at the ends of the integers (where a relu's
-    zeros belong), ``clipped`` of values whose float value lies beyond those ends.
+    ``own_…`` is the error of the operator alone, against float computed on its actual int8 inputs; ``snr_db`` and
+    ``max_abs`` are the error of all operators up to it. ``max_abs`` is in the tensor's unit, SNR in decibels:
+    ``10 * log10(sum(float²) / sum(error²))``, ``None`` without error. ``lost_db`` is the own error relative to that of
+    rounding to 255 steps over the range of the tensor's values: a scale c times too large loses 20 log10(c) dB, a scale
+    too small saturates. Shares, 0…1: ``at_low`` and ``at_high`` of values at the ends of the integer range (such as the
+    zeros of a relu), ``clipped`` of values whose float value is outside the range.
     """
 
     OFF_DB: ClassVar[float] = 2.0
@@ -867,16 +918,15 @@ class LayerError(Record, frozen=True):
 
     @property
     def scale_is_off(self) -> bool:
-        """Whether another scale would have spared ``OFF_DB`` or more."""
+        """Whether a better scale would gain ``OFF_DB`` or more."""
         return self.lost_db is not None and self.lost_db >= self.OFF_DB
 
 
 class LayerErrors(Record, frozen=True):
     """The errors inside one int8 .tflite over ``images`` images, the worst layer first.
 
-    First come layers whose scale is off, then the others, each by their own SNR. ``weights_snr_db`` compares the
-    output of the graph in float, with the file's integer weights, with that of ``reference``; ``output_snr_db`` the
-    int8 output.
+    Layers whose scale is off are first, then the others, both sorted by their own SNR. ``weights_snr_db`` compares the
+    graph in float, with the file's integer weights, with ``reference``; ``output_snr_db`` compares the int8 output.
     """
 
     artifact: Name
@@ -891,10 +941,10 @@ class LayerErrors(Record, frozen=True):
 
 
 class TargetCheck(FileRecord, frozen=True):
-    """Whether a .tflite fits and runs on a target; ``reasons`` say why not, ``notes`` how that is known.
+    """Whether a .tflite fits and runs on a target; ``reasons`` why not, and ``notes`` on the method.
 
-    ``arena_bytes`` is the memory for activations, ``flash_bytes`` and ``ram_bytes`` what the model takes of a
-    microcontroller; ``None`` where nothing was measured.
+    ``arena_bytes`` is the memory for activations, ``flash_bytes`` and ``ram_bytes`` are the model's flash and RAM on a
+    microcontroller; ``None`` if not measured.
     """
 
     file: Name
@@ -908,17 +958,17 @@ class TargetCheck(FileRecord, frozen=True):
 
     @property
     def fits(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether there is no reason against it."""
         return not self.reasons
 
 
 class Emulated(Record, frozen=True):
-    """What an int8 artifact costs as C on an emulated processor. ``instructions`` are of one inference, and no timing.
+    """Cost of an int8 artifact as C on an emulated processor.
 
-    They are those of ``functions`` together. ``opt`` is the compiler's level of optimisation; ``compiler`` and
-    ``emulator`` are what the two say of themselves. Bytes are those of the model alone: ``code`` without weights,
-    ``flash`` with them, static ``ram`` with the ``arena`` in it, and at most ``stack`` on top of it. Input and output
-    arrays are the caller's.
+    ``instructions`` are those of one inference, the sum over ``functions``; they are not a timing. ``opt`` is the
+    compiler's optimisation level; ``compiler`` and ``emulator`` are their versions. Bytes are those of the model alone:
+    ``code`` without weights, ``flash`` with weights, static ``ram`` including the ``arena``, and peak ``stack``. Input
+    and output arrays belong to the caller and are not included.
     """
 
     artifact: Name
@@ -936,11 +986,18 @@ class Emulated(Record, frozen=True):
     arena_bytes: Count
 
 
-class EmulatedPython(Record, frozen=True):
-    """A Python for another architecture that QEMU runs: what it was unpacked from, ``files`` by SHA-256.
+class FileCosts(Record, frozen=True):
+    """The costs of one model file on all emulated microcontrollers, and what could not be counted."""
 
-    ``machine`` is the architecture as Python says it, ``python`` the version without the last number, ``versions``
-    those of the runtimes.
+    emulated: tuple[Emulated, ...]
+    failures: tuple[Failure, ...]
+
+
+class EmulatedPython(Record, frozen=True):
+    """A Python for another architecture, to run in QEMU; ``files`` are its packages and wheels by SHA-256.
+
+    ``machine`` is the architecture as in ``platform.machine()``, ``python`` the minor version such as 3.11,
+    ``versions`` are those of the runtimes.
     """
 
     machine: Name
@@ -950,9 +1007,9 @@ class EmulatedPython(Record, frozen=True):
 
 
 class ProcessorState(Record, frozen=True):
-    """Whether model files can be run on an emulated processor; ``missing`` says what is not there and how to get it.
+    """Whether model files can run on an emulated processor; ``missing`` lists what to install, and how.
 
-    ``python`` is the path of the Python that is emulated, ``versions`` are its runtimes'.
+    ``python`` is the path of the emulated Python, ``versions`` are those of its runtimes.
     """
 
     processor: Name
@@ -964,12 +1021,12 @@ class ProcessorState(Record, frozen=True):
 
 
 class ProcessorAnswers(Record, frozen=True, tag="answers"):
-    """What a model file answers on an emulated processor, for the first test images.
+    """Outputs of a model file on an emulated processor, for the first test images, compared with two references.
 
-    ``emulator`` and ``runtime`` are what the two say of themselves, ``runtime_here`` is the runtime of the machine of
-    the report. ``against_reference`` compares with the Keras model the file came from, ``against_here`` with the same
-    file on that machine. ``instructions`` are those of one inference, the median over the images, and are not timings;
-    ``None`` where they could not be counted.
+    ``emulator``, ``runtime`` and ``runtime_here`` (on the report's machine) are names with versions.
+    ``against_reference`` compares with the Keras model of the file, ``against_here`` with the same file on the report's
+    machine. ``instructions`` are those of one inference, the median over the images, and not a timing; ``None`` if they
+    could not be counted.
     """
 
     processor: Name
@@ -992,21 +1049,21 @@ class ProcessorAnswers(Record, frozen=True, tag="answers"):
 
     @property
     def violations(self) -> tuple[str, ...]:
-        """What is out of tolerance, and against what."""
+        """The violated tolerances, with their reference."""
         return tuple(f"against {one.reference}: {line}" for one in self.parities for line in one.violations)
 
 
 class FileAnswers(Record, frozen=True):
-    """What became of one model file on each emulated processor."""
+    """The results of one model file on all emulated processors."""
 
     rows: tuple[ProcessorAnswers | Failure, ...]
 
 
 class Kit(FileRecord, frozen=True):
-    """What ``edgecnn embed`` wrote into a folder; it is ``kit.json`` there. ``files`` are the others by SHA-256.
+    """A folder written by ``edgecnn embed``, stored there as ``kit.json``; ``files`` are the others by SHA-256.
 
-    ``arena_bytes`` is what the code in the kit sets aside for activations; ``arena_measured_bytes`` what TFLM took on
-    the machine that made the kit, ``None`` where the code needs no interpreter.
+    ``arena_bytes`` is the size reserved for activations in the kit's code; ``arena_measured_bytes`` is what TFLM used
+    on the machine that made the kit, ``None`` if the code needs no interpreter.
     """
 
     target: Name
@@ -1020,13 +1077,13 @@ class Kit(FileRecord, frozen=True):
 
 
 class Report(FileRecord, frozen=True):
-    """A run in one record: what was made, how it was verified, how fast it is, what failed.
+    """All results of a run: measurements, verifications and failures.
 
-    ``data`` is ``None`` where only latency was measured. ``layers`` are the errors inside int8 .tflite files.
-    ``emulated`` is what artifacts cost on processors that are emulated here, whichever machine ``rows`` are from;
-    ``processors`` is what they answer on some.
-    ``others`` are reports of other machines shown beside this one; none of their rows is ranked against its own.
-    ``unfinished`` is that of ``BenchResults``.
+    ``data`` is ``None`` if only latency was measured. ``task`` is what its labels mean, and ``guessing`` the score of
+    the best constant outputs, such as the most frequent class of the test images every time. ``layers`` are the errors
+    inside int8 .tflite files. ``emulated`` are costs of artifacts on emulated processors, ``processors`` their outputs
+    there; both are independent of the machine of ``rows``. ``others`` are further reports, of other machines or runs;
+    their rows are not ranked with those of this report. ``unfinished`` is as in ``BenchResults``.
     """
 
     title: Text
@@ -1044,14 +1101,16 @@ class Report(FileRecord, frozen=True):
     processors: tuple[ProcessorAnswers, ...] = ()
     others: "tuple[Report, ...]" = ()
     unfinished: Name | None = None
+    guessing: Share | None = None
+    task: TaskName = "classification"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(not any(other.others for other in self.others), "reports beside a report have none beside themselves")
+        _check(not any(other.others for other in self.others), "reports in others must have no others themselves")
 
 
 class BundledFile(Record, frozen=True):
-    """A file of a bundle: its path inside, with ``/``, and what it must be."""
+    """A file of a bundle: its path inside, with ``/``, its hash and its size."""
 
     name: Name
     sha256: Name
@@ -1059,27 +1118,28 @@ class BundledFile(Record, frozen=True):
 
 
 class BundledImages(Record, frozen=True):
-    """The test images of a bundle: ``images`` of the ``of`` that the data set ``data`` has, as it has them.
+    """The test images of a bundle: ``images`` of the ``of`` test images of the data set ``data``, unprocessed.
 
-    ``shape`` is that of one image (height, width, channels), ``data_sha256`` the whole data set's.
+    ``shape`` is that of one image, such as height, width and channels, ``data_sha256`` that of the whole data set.
     """
 
     data: Text
     data_sha256: Name
     images: Positive
     of: Positive
-    shape: tuple[Size, Size, Size]
+    shape: tuple[Size, ...]
     dtype: Literal["uint8", "float32"]
     class_names: tuple[Name, ...]
     preprocessing: Preprocessing
+    task: TaskName = "classification"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.images <= self.of, f"{self.images} of {self.of} images cannot be")
+        _check(self.images <= self.of, f"a bundle cannot have {self.images} of {self.of} images")
 
 
 class Bundle(FileRecord, frozen=True):
-    """The manifest of a bundle: what a device needs to measure the artifacts of a run. ``files`` names all others."""
+    """The manifest of a bundle, which a device needs to measure the artifacts of a run; ``files`` lists all members."""
 
     model: Name
     model_sha256: Name

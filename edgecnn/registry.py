@@ -1,4 +1,4 @@
-"""Things that are found by name."""
+"""Registries: objects by name."""
 
 from collections.abc import Mapping
 from typing import TypeVar, cast
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 class Registry(dict[N, T]):
-    """What there is of a ``kind``, by name."""
+    """The objects of a ``kind``, by name."""
 
     def __init__(self, kind: str, members: Mapping[N, T]) -> None:
         super().__init__(members)
         self.kind = kind
 
     def __getitem__(self, name: str) -> T:
-        """The one called ``name``.
+        """The object called ``name``.
 
         Raises:
             UnknownNameError: there is none; the message lists the choices.

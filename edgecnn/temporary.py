@@ -1,4 +1,4 @@
-"""Temporary files of a command: in a folder of its own, which goes with the command, or with the next one."""
+"""Temporary files of a command: in one folder, which is removed at the end, or by the next command."""
 
 import os
 import re
@@ -16,10 +16,10 @@ _PREFIX = "edgecnn-temporary-"
 
 @contextmanager
 def own_temporary_folder() -> Iterator[None]:
-    """Have all temporary files, of this process and of those it starts, in one folder that is removed at the end.
+    """Put all temporary files of this process and its children into one folder, and remove it at the end.
 
-    A command that is killed cannot remove its own, and neither can the packages it uses. The next command does: a
-    folder whose process has ended is no longer locked. Where no folder can be made, the command goes on without.
+    A killed command cannot remove its files. The next command does: the folder of an ended process is no longer
+    locked. If no folder can be created, the command continues without one.
     """
     with ExitStack() as stack:
         try:
@@ -28,7 +28,7 @@ def own_temporary_folder() -> Iterator[None]:
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(locked(folder))
-        except (OSError, OutputError):  # a full or read-only disk; what needs temporary files will say so
+        except (OSError, OutputError):  # a full or read-only disk; code that needs temporary files reports it
             pass
         else:
             stack.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
@@ -39,11 +39,11 @@ def own_temporary_folder() -> Iterator[None]:
 
 def _remove_leftovers(base: Path) -> None:
     for folder in base.glob(f"{_PREFIX}*"):
-        ours = re.fullmatch(rf"{_PREFIX}[a-z0-9_]{{8}}", folder.name) and (folder / LOCK).is_file()
-        if not ours or folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        is_temporary = re.fullmatch(rf"{_PREFIX}[a-z0-9_]{{8}}", folder.name) and (folder / LOCK).is_file()
+        if not is_temporary or folder.is_symlink() or folder.stat().st_uid != os.getuid():
             continue
         try:
             with locked(folder, wait=False):
                 shutil.rmtree(folder, ignore_errors=True)
-        except OutputError:  # the command it belongs to still runs
+        except OutputError:  # its command is still running
             continue

@@ -1,19 +1,19 @@
-"""Text from files, third parties and file systems, made fit to be shown."""
+"""Makes text from files, third parties and file systems safe to display."""
 
 NAME = 255
-"""Characters of a name that are shown at most: as many as a file system allows, so that no file's name is cut."""
+"""Maximum length of a displayed name, in characters; the limit of file systems, so that no file name is cut."""
 
 MESSAGE = 1000
-"""Characters of a sentence that are shown at most."""
+"""Maximum length of a displayed message, in characters."""
 
 
 def shown(text: str, most: int = MESSAGE) -> str:
-    r"""``text`` on one line of at most ``most`` characters, cut in the middle where it is longer.
+    r"""``text`` as one line of at most ``most`` characters; longer text is cut in the middle.
 
-    What does not print (control characters, line breaks, marks that change the direction, halves of surrogate pairs)
-    is written as Python would escape it, such as ``\x1b``. What was shown before stays as it is.
+    Characters that do not print (control characters, line breaks, direction marks, lone surrogates) are escaped as in
+    Python, such as ``\x1b``. Idempotent.
     """
-    if len(text) > most:  # the end of a sentence tells what to do next, that of a file's name its kind
+    if len(text) > most:  # keep the end: it has the advice of a message, or the suffix of a file name
         end = most // 3
         text = f"{text[: most - end - 1]}…{text[-end:]}"
     if text.isprintable():

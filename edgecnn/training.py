@@ -1,16 +1,19 @@
-"""Training: the same loop for float Keras 3 models and for fake-quantised legacy Keras models."""
+"""Training: the same loop for float Keras 3 models and for fake-quantised models of either Keras."""
 
 import logging
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, RecordError
 from edgecnn.files import write_atomic
-from edgecnn.models import gives_probabilities, load_model, save_model
+from edgecnn.models import load_model, loss_for, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import Epoch, History, read_record, to_json
@@ -19,6 +22,7 @@ log = logging.getLogger("edgecnn")
 
 # Steps run inside TensorFlow between two visits to Python; changes no result, only the overhead per step.
 _STEPS_PER_CALL = 16
+_SETTLING_IMAGES, _CLEARLY_BETTER = 1024, 0.95
 
 
 def train(
@@ -32,26 +36,27 @@ def train(
     learning_rate: float = 1e-3,
     checkpoints: Path | None = None,
 ) -> tuple[Any, History]:
-    """Train a Keras 3 classifier with Adam on categorical cross-entropy.
+    """Train a Keras 3 model with Adam on the loss of its task (see ``models.loss_for``).
 
     A random ``validation_split`` of the training images is held out. The same seed on the same machine gives
-    the same weights. With a ``checkpoints`` folder, every finished epoch is kept there and a second call goes
-    on after the last one, with the same end result.
+    the same weights. With a ``checkpoints`` folder, every finished epoch is saved there, and a second call
+    resumes after the last one with the same result.
+
+    Moving averages of batch normalisation that lag behind are measured again, see ``settle``.
 
     Returns the trained model (another object than ``model`` where training was resumed) and its history.
 
     Raises:
-        ModelError: TensorFlow is not the back end of Keras, or the training diverged.
-        MissingExtraError: TensorFlow is not installed.
+        ModelError: the training diverged.
+        MissingExtraError: Keras or its back end is not installed.
     """
     keras = require("keras")
-    require_tensorflow()
     kept = None if checkpoints is None else _last_checkpoint(checkpoints, epochs)
     if kept is not None:
         model, history = kept
-        log.info("training goes on after epoch %d of %d", len(history.epochs), epochs)
+        log.info("resuming training after epoch %d of %d", len(history.epochs), epochs)
     else:
-        compile_model(model, keras, learning_rate, gives_probabilities(model))
+        compile_model(model, keras, learning_rate, loss_for(model, data.task, keras))
         history = History(epochs=())
 
     def after_epoch(number: int, history: History) -> None:
@@ -67,11 +72,59 @@ def train(
         batch_size=batch_size,
         validation_split=validation_split,
         description="train float32",
-        callback=keras.callbacks.LambdaCallback,
+        library=keras,
         history=history,
         after_epoch=after_epoch,
     )
+    if epochs:
+        settle(model, data, batch_size)
     return model, history
+
+
+def settle(model: Any, data: DataSet, batch_size: int = 64) -> bool:
+    """Measure the statistics of batch normalisation in a Keras 3 ``model`` again, in place.
+
+    Its moving averages lag behind the weights, and after few steps of training they still have their first values. The
+    new statistics are the means over 1,024 training images (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021,
+    section 3). They are kept, and that is logged, if they lower the loss on these images by 5 %.
+
+    Returns whether they are kept.
+    """
+    keras = require("keras")
+    layers = [
+        layer for layer in model._flatten_layers() if type(layer).__name__ == "BatchNormalization" and layer.trainable
+    ]
+    if not layers:
+        return False
+    order = np.random.default_rng(0).permutation(len(data.train.labels))[:_SETTLING_IMAGES]
+    batches = _batches(keras, data, model.output_shape, batch_size, order)
+    loss_of = loss_for(model, data.task, keras)
+
+    def loss() -> float:
+        found = [(len(labels), float(loss_of(labels, model(images, training=False)))) for images, labels in every]
+        return sum(count * value for count, value in found) / len(order)
+
+    every = [batches[number] for number in range(len(batches))]
+    statistics = [weight for layer in layers for weight in (layer.moving_mean, layer.moving_variance)]
+    before, kept = loss(), [np.asarray(weight) for weight in statistics]
+    momenta = [layer.momentum for layer in layers]
+    for number, (images, _) in enumerate(every):
+        for layer in layers:
+            layer.momentum = number / (number + 1)
+        model(images, training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    after = loss()
+    if not after < before * _CLEARLY_BETTER:
+        for weight, value in zip(statistics, kept, strict=True):
+            weight.assign(value)
+        return False
+    log.warning(
+        "batch normalisation of %s had not settled: with statistics measured on %d training images the loss is %.4g "
+        "instead of %.4g",
+        model.name, len(order), after, before,
+    )  # fmt: skip
+    return True
 
 
 def require_tensorflow() -> Any:
@@ -84,20 +137,20 @@ def require_tensorflow() -> Any:
     tf = require("tensorflow")
     backend = require("keras").backend.backend()
     if backend != "tensorflow":
-        raise ModelError(f"training and export need Keras on TensorFlow, it runs on {backend!r}; unset KERAS_BACKEND")
+        raise ModelError(f"export needs Keras on TensorFlow, it runs on {backend!r}; unset KERAS_BACKEND")
     tf.config.experimental.enable_op_determinism()
     logging.getLogger("absl").setLevel(logging.ERROR)  # TensorFlow's advice to its own developers
     return tf
 
 
-def compile_model(model: Any, library: Any, learning_rate: float, probabilities: bool) -> None:
-    """Compile ``model`` for training with ``library``, which is keras or tf_keras; its outputs may be logits."""
+def compile_model(model: Any, library: Any, learning_rate: float, loss: Any) -> None:
+    """Compile ``model`` for training on ``loss`` with ``library``, which is keras or tf_keras."""
     model.compile(
         optimizer=library.optimizers.Adam(learning_rate),
-        loss=library.losses.CategoricalCrossentropy(from_logits=not probabilities),
-        metrics=["accuracy"],
+        loss=loss,
+        metrics=["mae" if loss.name == "mean_squared_error" else "accuracy"],
         steps_per_execution=_STEPS_PER_CALL,
-        jit_compile=False,
+        jit_compile=require("keras").backend.backend() == "jax",  # XLA on TensorFlow refuses deterministic max pooling
     )
 
 
@@ -110,30 +163,25 @@ def fit(
     batch_size: int,
     validation_split: float,
     description: str,
-    callback: Callable[..., Any],
+    library: Any,
     history: History,
     after_epoch: Callable[[int, History], None],
 ) -> History:
-    """Fit a compiled model, epoch by epoch, each with its own seed so that a later one can be run alone."""
-    tf = require("tensorflow")
+    """Fit a compiled model, epoch by epoch, each with its own seed so that a later one can be run alone.
+
+    ``library`` is that of the model: keras or tf_keras. On TensorFlow, training is deterministic.
+    """
+    if require("keras").backend.backend() == "tensorflow":
+        require_tensorflow()
     # Drawn, not cut off the end: image folders come sorted by class.
     drawn = np.random.default_rng(seed).permutation(len(data.train.labels))
     held_out = int(len(drawn) * validation_split)
     used, kept = drawn[: len(drawn) - held_out], drawn[len(drawn) - held_out :]
     if not len(used):
         raise ModelError(f"no training images are left after a validation split of {validation_split}")
-    classes = len(data.class_names)
-
-    def batches(order: Any) -> Any:
-        def prepared(images: Any, labels: Any) -> Any:
-            scaled = tf.cast(images, tf.float32) * data.preprocessing.scale + data.preprocessing.offset
-            return scaled, tf.one_hot(labels, classes)
-
-        split = data.train.images[order], data.train.labels[order]
-        return tf.data.Dataset.from_tensor_slices(split).batch(batch_size).map(prepared).prefetch(2)
-
+    batches = partial(_batches, library, data, model.output_shape, batch_size)
     validation = batches(kept) if held_out else None
-    steps = -(-len(used) // batch_size)
+    steps = len(batches(used))
     with progress(description, steps * epochs) as advance:
         advance(steps * len(history.epochs))
         for epoch in range(len(history.epochs), epochs):
@@ -144,8 +192,9 @@ def fit(
 
             def on_batch(batch: int, logs: dict[str, float], epoch: int = epoch) -> None:
                 nonlocal seen
-                loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
-                advance(batch + 1 - seen, f"epoch {epoch + 1}/{epochs} loss {loss:.4f} accuracy {accuracy:.4f}")
+                names = "loss", *(name for name in logs if name != "loss")
+                shown = " ".join(f"{name} {float(logs[name]):.4f}" for name in names)
+                advance(batch + 1 - seen, f"epoch {epoch + 1}/{epochs} {shown}")
                 seen = batch + 1
 
             logs = model.fit(
@@ -155,7 +204,7 @@ def fit(
                 epochs=epoch + 1,
                 shuffle=False,
                 verbose=0,
-                callbacks=[callback(on_train_batch_end=on_batch)],
+                callbacks=[library.callbacks.LambdaCallback(on_train_batch_end=on_batch)],
             ).history
             if not np.isfinite(logs["loss"][0]):
                 raise ModelError(f"training diverged in epoch {epoch + 1}: the loss is {logs['loss'][0]}")
@@ -163,6 +212,25 @@ def fit(
             history = History(epochs=(*history.epochs, Epoch(**values)))
             after_epoch(epoch + 1, history)
     return history
+
+
+def _batches(
+    library: Any, data: DataSet, output_shape: tuple[int | None, ...], batch_size: int, order: NDArray[np.int64]
+) -> Any:
+    """Model inputs and targets of the training samples in ``order``, batch by batch, on any back end."""
+    utils = library.utils
+    base = utils.PyDataset if hasattr(utils, "PyDataset") else utils.Sequence
+
+    class Batches(base):  # type: ignore[misc, valid-type]
+        def __len__(self) -> int:
+            return math.ceil(len(order) / batch_size)
+
+        def __getitem__(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            drawn = order[batch_size * number :][:batch_size]
+            images, labels = data.train.images[drawn], data.train.labels[drawn]
+            return data.inputs(images), data.targets(labels, images, one_hot=output_shape[-1] != 1)
+
+    return Batches()
 
 
 def _reseed(model: Any, seed: int, epoch: int) -> None:
@@ -182,7 +250,7 @@ def _last_checkpoint(folder: Path, epochs: int) -> tuple[Any, History] | None:
         try:
             return load_model(model, with_optimizer=True), _read_history(history, number)
         except (ModelError, RecordError) as error:
-            log.warning("epoch %d is done again: %s", number, error)
+            log.warning("repeating epoch %d: %s", number, error)
     return None
 
 

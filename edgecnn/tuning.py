@@ -1,9 +1,9 @@
-"""Finds the operators of an int8 ONNX graph that run faster in float, by measuring in ONNX Runtime on this machine.
+"""Find the operators of an int8 ONNX graph that run faster in float, by measuring in ONNX Runtime on this machine.
 
-Where a runtime's integer kernel is slow (a convolution over one channel, pooling outside the channels-last path),
-an int8 graph can be slower than the float one. Which operators those are depends on the CPU and on the neighbours,
-so it is measured: candidates and the best placement so far take turns, and a candidate replaces the best only if it
-is faster block by block. The weights stay the same integers in every placement.
+With slow integer kernels (a convolution over one channel, pooling outside the channels-last path), an int8 graph can be
+slower than the float one. Which operators are slow depends on the CPU and on the neighbouring operators, so it is
+measured: a candidate alternates with the best placement so far and replaces it only if it is faster block by block. The
+weights are the same integers in every placement.
 """
 
 import time
@@ -32,17 +32,17 @@ from edgecnn.verify import SAME_INTEGERS
 
 _BLOCK_S = 0.004
 _SCREENING, _CONFIRMING, _FINAL = 5, 15, 31
-# A placement must gain this much to be worth more float operators.
+# A new placement must have at most this time ratio to the best one.
 _GAIN = 0.99
 _LONGEST_WINDOW = 3
 _COMPARED_IMAGES = 200
 
 
 def tune(source: Source, scheme: Scheme, seconds: float) -> Tuning:
-    """Search for the fastest placement of an int8 ``scheme`` that still answers like all int8, for about ``seconds``.
+    """Search for about ``seconds`` for the fastest placement of an int8 ``scheme`` whose outputs agree with all int8.
 
-    The calibration images of ``source`` serve to compare the answers. If nothing found is faster than the float32
-    .onnx file, every operator is computed in float.
+    Outputs are compared on the calibration images of ``source``. If no placement is faster than the float32 .onnx file,
+    every operator is computed in float.
 
     Raises:
         UnsupportedError: an operator has no ONNX counterpart.
@@ -57,7 +57,7 @@ def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None, 
     """The tuning of each int8 scheme among ``schemes``: measured for ``seconds``, or that of the .onnx ``taken_from``.
 
     Raises:
-        ArtifactError: there is no such file, or it has changed since it was exported.
+        ArtifactError: the file is missing, or has changed since it was exported.
         ConfigError: the file was not tuned.
     """
     possible = [s for s in schemes if is_static_int8(s) and (s.method != "qat" or source.quantized is not None)]
@@ -65,14 +65,14 @@ def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None, 
         return {scheme.name: tune(source, scheme, seconds) for scheme in possible}
     provenance = artifacts.load(taken_from).provenance
     if provenance is None or provenance.tuning is None:
-        raise ConfigError(f"{taken_from} was not tuned, so there is no choice of operators to take over")
+        raise ConfigError(f"{taken_from} was not tuned, so there is no choice of operators to reuse")
     return {scheme.name: provenance.tuning for scheme in possible}
 
 
 def search(
     graph: Graph, float_model: bytes, images: NDArray[np.float32], seconds: float, cpu: OnnxCpu = "any"
 ) -> Tuning:
-    """As ``tune``, from an int8 ``graph`` and the float32 .onnx of the same model."""
+    """Like ``tune``, for an int8 ``graph`` and the float32 .onnx of the same model."""
     found = _Search(graph, float_model, images, cpu)
     end = time.monotonic() + seconds
     with progress("tune int8 .onnx", seconds) as advance:
@@ -89,7 +89,7 @@ def search(
 
 
 class _Search:
-    """The best placement so far, and what was tried."""
+    """The best placement so far, and the placements tried."""
 
     def __init__(self, graph: Graph, float_model: bytes, images: NDArray[np.float32], cpu: OnnxCpu = "any") -> None:
         self.graph = graph
@@ -99,10 +99,10 @@ class _Search:
         self.untuned = self.best = self.run(frozenset())
         self.seen = {self.best.in_float}
         self.images = _encoded(graph, images[:_COMPARED_IMAGES])
-        # With every operator in float nothing is rounded on the way: what rounding costs is told against that.
+        # With every operator in float nothing is rounded: the reference for the effect of rounding.
         whole = self.run(frozenset(range(len(graph.operators))))
-        self.expected = whole.outputs(self.images).argmax(1)
-        self.untuned_right = self.right(self.untuned)
+        self.expected = whole.outputs(self.images)
+        self.untuned_right, self.untuned_error = self.compared(self.untuned)
         self.state = ""
 
     def run(self, in_float: frozenset[int]) -> "_BoundModel":
@@ -111,7 +111,7 @@ class _Search:
         return _BoundModel(model.SerializeToString(), in_float)
 
     def candidates(self) -> Iterator[frozenset[int]]:
-        """Placements one change away from the best: all of a kind, and windows from both ends inwards; then anew."""
+        """Yield placements one change away from the best: windows from both ends inwards, all of a kind; repeat."""
         count = len(self.graph.operators)
         kinds = sorted({operator.kind for operator in self.graph.operators})
         while True:
@@ -126,7 +126,7 @@ class _Search:
                 return
 
     def consider(self, in_float: frozenset[int]) -> None:
-        """Measure a placement against the best one, and let it take its place if it is faster and agrees."""
+        """Measure a placement against the best one, and replace it if the new one is faster and its outputs agree."""
         if in_float in self.seen or any(self.is_alone(position, in_float) for position in in_float):
             return
         self.seen.add(in_float)
@@ -153,24 +153,30 @@ class _Search:
             for other in in_float - {position}
         )
 
-    def right(self, candidate: "_BoundModel") -> NDArray[np.bool_]:
-        """For each image, whether the top class is that of the same weights without any rounding."""
-        right: NDArray[np.bool_] = candidate.outputs(self.images).argmax(1) == self.expected
-        return right
+    def compared(self, candidate: "_BoundModel") -> tuple[NDArray[np.bool_], float]:
+        """Outputs compared with those of the same weights without rounding.
+
+        Whether the top value is the same, for each image, and the mean absolute difference as a share of the span.
+        """
+        outputs = candidate.outputs(self.images)
+        span = float(self.expected.max() - self.expected.min()) or 1.0
+        return outputs.argmax(1) == self.expected.argmax(1), float(np.abs(outputs - self.expected).mean()) / span
 
     def agrees(self, candidate: "_BoundModel") -> bool:
-        """Whether the candidate is as near to the answers without rounding as the int8 graph, within tolerance.
+        """Whether the candidate agrees with the unrounded outputs as well as the int8 graph does, within tolerance.
 
-        As in verification, what chance explains (95 %) does not count: only images that one of the two gets right.
+        As in verification, differences within chance (95 %) do not count; only images that exactly one gets right
+        matter.
         """
-        right = self.right(candidate)
+        right, error = self.compared(candidate)
         lost, gained = (self.untuned_right & ~right).sum(), (right & ~self.untuned_right).sum()
         worse = lost - gained - 1.96 * (lost + gained) ** 0.5
-        return bool(worse <= (1 - SAME_INTEGERS.agreement) * len(right))
+        near = error - self.untuned_error <= SAME_INTEGERS.mean_abs
+        return near and bool(worse <= (1 - SAME_INTEGERS.agreement) * len(right))
 
     def result(self) -> Tuning:
         """The best placement, or all in float if that is not faster than the float file."""
-        self.unsigned = False  # last, because on x86 a graph with int8 activations is one in float, and a dead end
+        self.unsigned = False  # last, because on x86 a graph with int8 activations runs in float
         signed = self.run(self.best.in_float)
         if median(_ratios(signed, self.best, _CONFIRMING)) < _GAIN and self.agrees(signed):
             self.best = signed
@@ -198,7 +204,7 @@ class _Search:
 
 
 class _BoundModel:
-    """A model in a session of one thread, its input and output bound."""
+    """A model in a session of one thread, with bound input and output."""
 
     def __init__(self, model: bytes, in_float: frozenset[int]) -> None:
         self.in_float = in_float
@@ -228,14 +234,15 @@ class _BoundModel:
             samples.append(clock() - start)
         return samples
 
-    def outputs(self, images: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Outputs ``(n, classes)`` for encoded images ``(n, channels, height, width)``."""
+    def outputs(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Raw outputs ``(n, values)`` for encoded images ``(n, …)``, as float32."""
         name = self._input.name
-        return np.concatenate([self._session.run(None, {name: image[np.newaxis]})[0] for image in images])
+        outputs = np.stack([self._session.run(None, {name: image[np.newaxis]})[0].ravel() for image in images])
+        return outputs.astype(np.float32)
 
 
 def _ratios(candidate: _BoundModel, reference: _BoundModel, blocks: int) -> list[float]:
-    """Time of ``candidate`` over time of ``reference``, block by block, the two taking turns."""
+    """Time of ``candidate`` ÷ time of ``reference`` for each block, alternating."""
     ratios = []
     for number in range(blocks):
         first, second = (candidate, reference) if number % 2 else (reference, candidate)
@@ -245,5 +252,5 @@ def _ratios(candidate: _BoundModel, reference: _BoundModel, blocks: int) -> list
 
 
 def _encoded(graph: Graph, images: NDArray[np.float32]) -> NDArray[np.generic]:
-    """Images as the graph's channels-first input takes them."""
+    """Images converted to the graph's input."""
     return to_input(images, spec_of(graph.tensors[graph.inputs[0]], "input"))

@@ -1,10 +1,12 @@
-"""Verification: an artifact against the model it came from, on the same images."""
+"""Verification: compare an artifact with its source model on the same images."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,12 @@ from edgecnn.errors import ConfigError, EdgecnnError, SessionError
 from edgecnn.files import read_bytes
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task, infer, task_of
+from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
-from edgecnn.records import Accuracy, Artifact, Difference, Parity, Tolerance, wilson
+from edgecnn.records import Artifact, Difference, Parity, Tolerance, wilson
 from edgecnn.runtimes import Float, open_session, predict, runtime_for
+from edgecnn.tasks import Scoring
 from edgecnn.tflite.graph import macs, read_graph
 
 log = logging.getLogger("edgecnn")
@@ -27,7 +31,7 @@ log = logging.getLogger("edgecnn")
 FLOAT = "float Keras model"
 FAKE_QUANTIZED = "fake-quantised Keras model"
 
-# Against the Keras model an artifact came from; int8-qat comes from the fake-quantised model.
+# Against the artifact's Keras model; for int8-qat, the fake-quantised model.
 TOLERANCES: dict[str, Tolerance] = {
     "float32": Tolerance(max_abs=1e-3, mean_abs=1e-5, agreement=0.9995, accuracy_drop=0.0005),
     "float16": Tolerance(max_abs=0.05, mean_abs=0.002, agreement=0.998, accuracy_drop=0.002),
@@ -36,99 +40,153 @@ TOLERANCES: dict[str, Tolerance] = {
     "int16x8": Tolerance(max_abs=0.2, mean_abs=0.005, agreement=0.98, accuracy_drop=0.005),
     "int8-qat": Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.005),
 }
-# An int8 .onnx against the .tflite with the same integers. Runtimes round differently, and the more so the more
-# layers there are: healthy models of 20 layers were up to 0.8 LSB apart on average. Operators left in float do not
-# round at all, so files that have some are not held to a number of steps.
+# An int8 .onnx against the .tflite with the same integers. Runtimes round differently, and more so with more
+# layers: correct models of 20 layers differed by up to 0.8 LSB on average. Operators left in float do not round at all,
+# so files with such operators have no limit in LSB.
 SAME_INTEGERS = Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.0025, mean_lsb=1.5)
 SAME_WEIGHTS = SAME_INTEGERS.replace(mean_lsb=None)
-# Generated C against TensorFlow Lite for Microcontrollers on the same .tflite: every byte. LiteRT is held to
-# SAME_INTEGERS there, since it rounds differently by design.
+# Generated C against TensorFlow Lite for Microcontrollers on the same .tflite: every byte. LiteRT uses
+# SAME_INTEGERS there, because it rounds differently by design.
 SAME_BYTES = Tolerance(max_abs=0.0, mean_abs=0.0, agreement=1.0, accuracy_drop=0.0, mean_lsb=0.0)
 
-# Multiply-accumulates that TFLM's reference kernels are given: about 30 s of one core at 1.4 G/s. Models that need
-# more for all test images are compared on the first of them; a Parity says on how many.
+# Budget of multiply-accumulates for TFLM's reference kernels: about 30 s of one core at 1.4 G/s. Models that need more
+# for all test images are compared on the first images only; the Parity has the number.
 _TFLM_MACS = 40_000_000_000
 
-# Largest difference in gain between the outputs and the reference: a wrong scale shows
-# here long before it changes a class (2 % on the weights of one layer: 0.9 to 2.1 %), while rounding does not
-# (files as exported: below 0.1 %). The ranges of post-training quantisation saturate, so int8 against the
-# float model is not judged by it (up to 1 % as exported).
+# Largest allowed difference in gain between outputs and reference. A wrong scale changes the gain long before it
+# changes a class (2 % on the weights of one layer: 0.9 to 2.1 %), while rounding does not (exported files: below 0.1
+# %). Not checked for int8 against the float model, because post-training ranges saturate (exported files: up to 1 %).
 _GAIN = 0.005
 
 
-def verify(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Path | None = None) -> list[Parity]:
-    """Compare the model files at ``paths`` with the Keras model at ``model``, on all test images of ``data``.
+def verify(
+    paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Path | None = None, images: int | None = None
+) -> list[Parity]:
+    """Compare the model files at ``paths`` with the Keras model at ``model``.
 
-    An int8-qat file is compared with the fake-quantised model that ``qat_weights`` (from ``edgecnn quantize``)
-    make of it; an int8 .onnx or .c also with the .tflite of the same scheme, if that is among ``paths``. An int8
-    .tflite and the .c of it are compared with what TensorFlow Lite for Microcontrollers makes of the .tflite too, where
-    that is installed and takes the file; the .c in every byte.
+    Uses the first ``images`` test images of ``data``, or all. An int8-qat file is compared with the fake-quantised
+    model with ``qat_weights`` (from ``edgecnn quantize``). An int8 .onnx or .c is also compared with the .tflite of the
+    same scheme, if that is among ``paths``. An int8 .tflite and its .c are also compared with TensorFlow Lite for
+    Microcontrollers on the .tflite, if that is installed and supports the file; every byte of the .c must be equal.
 
     Raises:
         ArtifactError: a file is missing, or its hash does not match its sidecar.
         ConfigError: an int8-qat file without ``qat_weights``, or a file that edgecnn did not export.
         SessionError: a runtime refuses a file or fails while running.
     """
-    images = data.inputs(data.test.images)
     found = [artifacts.load(path) for path in paths]
-    references = references_of(found, data, images, model=model, qat_weights=qat_weights)
-    outputs, micro = _outputs(found, paths, images)
-    return [
-        parity for artifact in found for parity in judge(artifact, found, outputs, references, data.test.labels, micro)
-    ]
+    data = data.shaped(found[0].input.sample_shape)
+    inputs, scoring = data.test_inputs(images), data.scoring(images)
+    references = references_of(found, data, inputs, model=model, qat_weights=qat_weights)
+    # now, to fail before the long work if the model is missing or damaged
+    expected = {name: references[name] for name in map(reference_for, found)}
+    outputs: dict[str, Float] = {}
+    micro: dict[str, Float] = {}
+    with closing(answers(runs_of(zip(found, paths, strict=True)), inputs)) as outcomes:
+        for run, answer, _ in outcomes:
+            if isinstance(answer, EdgecnnError):
+                raise answer
+            (micro if run.in_tflm else outputs)[run.artifact.sha256] = answer
+    return [parity for artifact in found for parity in judge(artifact, found, outputs, expected, scoring, micro)]
+
+
+class References(dict[str, Float]):
+    """Outputs of the reference models for ``images``, each computed on first access.
+
+    ``FLOAT`` is the Keras model at ``model``; ``FAKE_QUANTIZED`` is the model after quantisation-aware training, from
+    the ``Source`` loaded by ``source``.
+    """
+
+    def __init__(self, model: Path, images: Float, source: Callable[[], Source]) -> None:
+        super().__init__()
+        self._model = model
+        self._images = images
+        self._source = source
+
+    def __missing__(self, name: str) -> Float:
+        self[name] = reference_of(self._model, self._images) if name == FLOAT else self._fake_quantized()
+        return self[name]
+
+    def _fake_quantized(self) -> Float:
+        """Outputs with quantisers simulated in float32."""
+        outputs: Float = self._source().quantized.predict(self._images, batch_size=256, verbose=0)
+        return outputs.reshape(len(outputs), -1)
 
 
 def references_of(
     found: Sequence[Artifact], data: DataSet, images: Float, *, model: Path, qat_weights: Path | None
-) -> dict[str, Float]:
-    """Outputs for ``images`` of the models that ``found`` are compared with, by ``FLOAT`` and ``FAKE_QUANTIZED``.
+) -> References:
+    """The reference outputs of ``found`` on ``images``: from ``model``, and from it with ``qat_weights``.
 
     Raises:
         ConfigError: an int8-qat file without ``qat_weights``.
     """
-    references = {FLOAT: reference_of(model, images)}
-    if any(artifact.scheme in SCHEMES and SCHEMES[artifact.scheme].method == "qat" for artifact in found):
-        if qat_weights is None:
-            raise ConfigError("an int8-qat file is compared with the model after quantisation-aware training: --qat")
-        source = Source.load(model, data, qat_weights=qat_weights)
-        references[FAKE_QUANTIZED] = fake_quantized_outputs(source, images)
-    return references
+    for artifact in found:
+        if is_from_qat(artifact) and qat_weights is None:
+            raise ConfigError(
+                f"{artifact.file} is compared with the model after quantisation-aware training; give the weights that "
+                "edgecnn quantize wrote: --qat"
+            )
+    return References(model, images, partial(Source.load, model, data, qat_weights=qat_weights))
+
+
+def is_from_qat(artifact: Artifact) -> bool:
+    """Whether an artifact was exported from the model after quantisation-aware training."""
+    return artifact.scheme in SCHEMES and SCHEMES[artifact.scheme].method == "qat"
 
 
 def reference_for(artifact: Artifact) -> str:
-    """Which reference an artifact is compared with.
+    """The name of an artifact's reference.
 
     Raises:
-        ConfigError: its scheme is not one of edgecnn's.
+        ConfigError: its scheme is unknown.
     """
     if artifact.scheme not in SCHEMES:
         raise ConfigError(
-            f"{artifact.file} does not say how it was quantised, so no tolerance is known; export it with edgecnn"
+            f"{artifact.file} has an unknown scheme, so there is no tolerance for it; export it with edgecnn"
         )
-    return FAKE_QUANTIZED if SCHEMES[artifact.scheme].method == "qat" else FLOAT
+    return FAKE_QUANTIZED if is_from_qat(artifact) else FLOAT
 
 
-def _outputs(
-    found: Sequence[Artifact], paths: Sequence[Path], images: Float
-) -> tuple[dict[str, Float], dict[str, Float]]:
-    """Outputs of the files, and those of TFLM where it is installed and takes the file, by the file's SHA-256."""
-    tasks = {task_of(path): artifact for artifact, path in zip(found, paths, strict=True)}
-    in_micro = {
-        tflm_task(path): artifact for artifact, path in zip(found, paths, strict=True) if runs_in_tflm(artifact)
-    }
-    outputs: dict[str, Float] = {}
-    micro: dict[str, Float] = {}
-    total = sum(task.count(images) for task in (*tasks, *in_micro))
-    with progress("verify", total) as advance, closing(infer([*tasks, *in_micro], images, advance)) as outcomes:
-        for task, answer, _ in outcomes:
-            if not isinstance(answer, EdgecnnError):
-                into, artifact = (outputs, tasks[task]) if task in tasks else (micro, in_micro[task])
-                into[artifact.sha256] = answer
-            elif task in tasks:
-                raise answer
+class Run(NamedTuple):
+    """A file to run: in its usual runtime, or in TFLM as a reference."""
+
+    artifact: Artifact
+    task: Task
+    in_tflm: bool = False
+
+
+def runs_of(files: Iterable[tuple[Artifact, Path]]) -> list[Run]:
+    """The runs of ``files``; a static int8 .tflite also runs in TFLM. If that is impossible, log a warning."""
+    runs = []
+    for artifact, path in files:
+        runs.append(Run(artifact, task_of(path)))
+        if runs_in_tflm(artifact):
+            try:
+                runs.append(Run(artifact, tflm_task(path), in_tflm=True))
+            except EdgecnnError as error:
+                _warn_without_tflm(artifact, error)
+    return runs
+
+
+def answers(runs: Iterable[Run], images: Float) -> Generator[tuple[Run, Float | EdgecnnError, float], None, None]:
+    """Yield each of ``runs`` with its outputs for ``images`` or its error, and the seconds, as ``infer``.
+
+    An error in TFLM is only logged as a warning.
+    """
+    of_task = {run.task: run for run in runs}
+    total = sum(task.count(images) for task in of_task)
+    with progress("verify", total) as advance, closing(infer([*of_task], images, advance)) as outcomes:
+        for task, answer, seconds in outcomes:
+            run = of_task[task]
+            if run.in_tflm and isinstance(answer, EdgecnnError):
+                _warn_without_tflm(run.artifact, answer)
             else:
-                log.warning("%s is not compared with TFLM: %s", in_micro[task].file, answer)
-    return outputs, micro
+                yield run, answer, seconds
+
+
+def _warn_without_tflm(artifact: Artifact, error: EdgecnnError) -> None:
+    log.warning("%s is not compared with TFLM: %s", artifact.file, error)
 
 
 def judge(
@@ -136,16 +194,16 @@ def judge(
     exported: Sequence[Artifact],
     outputs: Mapping[str, Float],
     references: Mapping[str, Float],
-    labels: NDArray[np.int64],
+    scoring: Scoring,
     micro: Mapping[str, Float] = MappingProxyType({}),
 ) -> Iterator[Parity]:
-    """Compare one artifact with its reference and, a static int8 one, with its twins among ``exported``.
+    """Compare one artifact with its reference and, if it is static int8, with its counterparts in ``exported``.
 
-    ``outputs`` are by the artifact's SHA-256, ``references`` by ``FLOAT`` and ``FAKE_QUANTIZED``; ``micro`` are those
-    of TFLM by the SHA-256 of the .tflite, for the first images or all.
+    ``outputs`` are keyed by the artifact's SHA-256, ``references`` by ``FLOAT`` and ``FAKE_QUANTIZED``. ``micro`` are
+    TFLM's outputs for the first images or all, keyed by the SHA-256 of the .tflite.
 
     Raises:
-        ConfigError: the artifact's scheme is not one of edgecnn's.
+        ConfigError: the artifact's scheme is unknown.
     """
     reference = reference_for(artifact)
     scheme = SCHEMES[artifact.scheme]
@@ -153,46 +211,52 @@ def judge(
         artifact,
         outputs[artifact.sha256],
         references[reference],
-        labels,
+        scoring,
         against=reference,
         tolerance=TOLERANCES[scheme.name],
     )
     if is_static_int8(scheme) and artifact.format != "tflite":
-        for twin in exported:
-            if twin.format == "tflite" and twin.scheme == scheme.name and twin.sha256 in outputs:
+        for counterpart in exported:
+            if counterpart.format == "tflite" and counterpart.scheme == scheme.name and counterpart.sha256 in outputs:
                 yield compare(
                     artifact,
                     outputs[artifact.sha256],
-                    outputs[twin.sha256],
-                    labels,
-                    against=twin.file,
+                    outputs[counterpart.sha256],
+                    scoring,
+                    against=counterpart.file,
                     tolerance=SAME_WEIGHTS if has_float_operators(artifact) else SAME_INTEGERS,
                 )
-    for twin in (artifact,) if artifact.format == "tflite" else exported if artifact.format == "c" else ():
-        if runs_in_tflm(twin) and twin.scheme == scheme.name and twin.sha256 in micro:
-            expected = micro[twin.sha256]
+    for counterpart in (artifact,) if artifact.format == "tflite" else exported if artifact.format == "c" else ():
+        if runs_in_tflm(counterpart) and counterpart.scheme == scheme.name and counterpart.sha256 in micro:
+            expected = micro[counterpart.sha256]
             yield compare(
                 artifact,
                 outputs[artifact.sha256][: len(expected)],
                 expected,
-                labels[: len(expected)],
-                against=in_tflm(twin),
+                scoring.first(len(expected)),
+                against=in_tflm(counterpart),
                 tolerance=SAME_BYTES if artifact.format == "c" else SAME_INTEGERS,
             )
 
 
 def runs_in_tflm(artifact: Artifact) -> bool:
-    """Whether an artifact is compared with what TFLM makes of it: a static int8 .tflite."""
+    """Whether TFLM runs an artifact as a reference: a static int8 .tflite."""
     return artifact.format == "tflite" and artifact.scheme in SCHEMES and is_static_int8(SCHEMES[artifact.scheme])
 
 
 def in_tflm(artifact: Artifact) -> str:
-    """What a ``Parity`` calls a .tflite in TFLM as a reference."""
+    """The reference name of a .tflite in TFLM."""
     return f"{artifact.file} in TFLM"
 
 
 def tflm_task(path: Path) -> Task:
-    """The task to run the .tflite at ``path`` in TFLM for the first images, as many as its kernels can do in time."""
+    """The task to run the .tflite at ``path`` in TFLM on as many of the first images as the budget allows.
+
+    Raises:
+        MissingExtraError: ``tflite-micro`` is not installed.
+        ArtifactError: the file is damaged.
+    """
+    require("tflite_micro")
     graph = read_graph(read_bytes(path), path.name)
     affordable = _TFLM_MACS // max(1, sum(macs(graph, operator) for operator in graph.operators))
     return task_of(path, "tflm", images=max(1, affordable))
@@ -204,36 +268,29 @@ def reference_of(path: Path, images: Float) -> Float:
         return predict(session, images)
 
 
-def fake_quantized_outputs(source: Source, images: Float) -> Float:
-    """Outputs of the model after quantisation-aware training, its quantisers simulated in float32."""
-    outputs: Float = source.quantized.predict(images, batch_size=256, verbose=0)
-    return outputs
+def difference(outputs: Float, reference: Float, scoring: Scoring, step: float | None) -> Difference:
+    """Difference between ``outputs`` and ``reference``, both ``(n, values)``.
 
-
-def accuracy_of(outputs: Float, labels: NDArray[np.int64]) -> Accuracy:
-    """How many images have their label as top class (the first, where several are equal)."""
-    return Accuracy(correct=int((outputs.argmax(axis=1) == labels).sum()), total=len(labels))
-
-
-def difference(outputs: Float, reference: Float, step: float | None) -> Difference:
-    """How far ``outputs`` are from ``reference``, both ``(n, classes)``; ``step`` is the output's scale, if quantised.
+    ``step`` is the scale of a quantised output.
 
     Raises:
-        SessionError: shapes differ, or ``outputs`` hold NaN.
+        SessionError: shapes differ, or ``outputs`` contain NaN.
     """
     if outputs.shape != reference.shape:
-        raise SessionError(f"outputs have shape {outputs.shape}, the reference {reference.shape}")
+        raise SessionError(f"outputs have shape {outputs.shape}, the reference has {reference.shape}")
     if not np.isfinite(outputs).all():
-        raise SessionError(f"outputs hold NaN or infinity, first on image {_first_not_finite(outputs)}")
-    apart = np.abs(outputs.astype(np.float64) - reference)
-    steps = None if step is None else np.rint(apart / step)
+        raise SessionError(f"outputs contain NaN or infinity, first on image {_first_not_finite(outputs)}")
+    error = np.abs(outputs.astype(np.float64) - reference)
+    steps = None if step is None else np.rint(error / step)
+    decisions, wanted = scoring.decisions(outputs), scoring.decisions(reference)
     return Difference(
         images=len(outputs),
         span=float(reference.max() - reference.min()),
-        max_abs=float(apart.max()),
-        mean_abs=float(apart.mean()),
-        worst_image=int(apart.max(axis=1).argmax()),
-        agree=int((outputs.argmax(axis=1) == reference.argmax(axis=1)).sum()),
+        max_abs=float(error.max()),
+        mean_abs=float(error.mean()),
+        worst_image=int(error.max(axis=1).argmax()),
+        agree=None if decisions is None else int((decisions == wanted).sum()),
+        decisions=None if decisions is None or decisions.shape[1] == 1 else decisions.size,
         max_lsb=None if steps is None else int(steps.max()),
         mean_lsb=None if steps is None else float(steps.mean()),
         within_one_lsb=None if steps is None else float((steps <= 1).mean()),
@@ -241,34 +298,29 @@ def difference(outputs: Float, reference: Float, step: float | None) -> Differen
 
 
 def compare(
-    artifact: Artifact,
-    outputs: Float,
-    reference: Float,
-    labels: NDArray[np.int64],
-    *,
-    against: str,
-    tolerance: Tolerance,
+    artifact: Artifact, outputs: Float, reference: Float, scoring: Scoring, *, against: str, tolerance: Tolerance
 ) -> Parity:
-    """Judge ``outputs`` of ``artifact`` against those of a reference on the same images.
+    """Compare ``outputs`` of ``artifact`` with those of a reference on the same images.
 
     Raises:
-        SessionError: shapes differ, or ``outputs`` hold NaN.
+        SessionError: shapes differ, or ``outputs`` contain NaN.
     """
     quantization = artifact.output.quantization
-    parity = Parity(
+    found = difference(outputs, reference, scoring, quantization.scale[0] if quantization else None)
+    violations = _violations(found, tolerance, scoring.credits(reference) - scoring.credits(outputs), scoring.metric)
+    if against != FLOAT and not has_float_operators(artifact):  # operators left in float do not saturate
+        violations += _gain_violations(outputs, reference)
+    return Parity(
         artifact=artifact.name,
         artifact_sha256=artifact.sha256,
         runtime=runtime_for(Path(artifact.file)).name,
         reference=against,
-        accuracy=accuracy_of(outputs, labels),
-        reference_accuracy=accuracy_of(reference, labels),
-        difference=difference(outputs, reference, quantization.scale[0] if quantization else None),
+        accuracy=scoring.score(outputs),
+        reference_accuracy=scoring.score(reference),
+        difference=found,
         tolerance=tolerance,
+        violations=tuple(violations),
     )
-    found = _violations(parity)
-    if against != FLOAT and not has_float_operators(artifact):  # operators left in float do not saturate
-        found += _gain_violations(outputs, reference)
-    return parity.replace(violations=tuple(found))
 
 
 def has_float_operators(artifact: Artifact) -> bool:
@@ -277,39 +329,41 @@ def has_float_operators(artifact: Artifact) -> bool:
     return tuning is not None and bool(tuning.in_float)
 
 
-def _violations(parity: Parity) -> list[str]:
-    """What is out of tolerance, by how much and on which image."""
-    found, apart, allowed = [], parity.difference, parity.tolerance
-    span = apart.span or 1.0
-    if allowed.max_abs is not None and apart.max_abs > allowed.max_abs * span:
+def _violations(got: Difference, allowed: Tolerance, drops: NDArray[np.float64], metric: str) -> list[str]:
+    """A message for each violated tolerance, with value, limit and image.
+
+    ``drops`` ``(n,)`` are the reference's credits minus those of the outputs.
+    """
+    found = []
+    span = got.span or 1.0
+    if allowed.max_abs is not None and got.max_abs > allowed.max_abs * span:
         found.append(
-            f"largest difference {apart.max_abs:.3g} on image {apart.worst_image}, {allowed.max_abs * span:.3g} allowed"
+            f"largest difference {got.max_abs:.3g} on image {got.worst_image} (limit {allowed.max_abs * span:.3g})"
         )
-    if apart.mean_abs > allowed.mean_abs * span:
+    if got.mean_abs > allowed.mean_abs * span:
         found.append(
-            f"mean difference {apart.mean_abs:.3g}, {allowed.mean_abs * span:.3g} allowed; "
-            f"largest on image {apart.worst_image}"
+            f"mean difference {got.mean_abs:.3g} (limit {allowed.mean_abs * span:.3g}); "
+            f"largest on image {got.worst_image}"
         )
-    if allowed.mean_lsb is not None and apart.mean_lsb is not None and apart.mean_lsb > allowed.mean_lsb:
+    if allowed.mean_lsb is not None and got.mean_lsb is not None and got.mean_lsb > allowed.mean_lsb:
         found.append(
-            f"mean difference {apart.mean_lsb:.3g} LSB, {allowed.mean_lsb:g} allowed; "
-            f"largest on image {apart.worst_image}"
+            f"mean difference {got.mean_lsb:.3g} LSB (limit {allowed.mean_lsb:g}); largest on image {got.worst_image}"
         )
-    if wilson(apart.agree, apart.images)[1] < allowed.agreement:
+    if got.agree is not None and wilson(got.agree, got.decisions or got.images)[1] < allowed.agreement:
+        what = "top class agrees on" if got.decisions is None else "decisions agree in"
+        of = "the images" if got.decisions is None else f"{got.decisions:,}"
         found.append(
-            f"top class agrees on {apart.agreement:.2%} of the images, {allowed.agreement:.2%} wanted; "
-            f"largest difference on image {apart.worst_image}"
+            f"{what} {got.agreement:.2%} of {of} (limit {allowed.agreement:.2%}); "
+            f"largest difference on image {got.worst_image}"
         )
-    drop = parity.reference_accuracy.value - parity.accuracy.value
-    # Only images with another top class can change the count; their sum of ±1 has at most this deviation.
-    chance = 1.96 * (apart.images - apart.agree) ** 0.5 / apart.images
+    drop, chance = float(drops.mean()), 1.96 * float((drops**2).sum()) ** 0.5 / len(drops)
     if drop - chance > allowed.accuracy_drop:
-        found.append(f"accuracy is {100 * drop:.2f} points lower, {100 * allowed.accuracy_drop:.2f} allowed")
+        found.append(f"{metric} is {100 * drop:.2f} points lower (limit {100 * allowed.accuracy_drop:.2f})")
     return found
 
 
 def _gain_violations(outputs: Float, reference: Float) -> list[str]:
-    """Whether the logits behind ``outputs`` are those of ``reference`` times a factor too far from 1."""
+    """A message if the logits of ``outputs`` are those of ``reference`` times a factor too far from 1."""
     gain, deviation = gain_of(outputs, reference)
     if abs(gain) - 1.96 * deviation <= _GAIN:
         return []
@@ -320,19 +374,20 @@ def _gain_violations(outputs: Float, reference: Float) -> list[str]:
 
 
 def gain_of(outputs: Float, reference: Float) -> tuple[float, float]:
-    """How much larger the gain of ``outputs`` is than that of ``reference``, as a share, and its standard deviation.
+    """Relative difference in gain of ``outputs`` from ``reference``, both ``(n, values)``, and its standard deviation.
 
-    Both have shape ``(n, classes)``.
-
-    Least squares along the change that logits make when all are multiplied by ``1 + gain``, so that noise and
-    saturated probabilities weigh nothing.
+    Least squares along the change that results from multiplying all logits, or all values without their mean, by
+    ``1 + gain``, so noise and saturated probabilities have no weight.
     """
     found, wanted = outputs.astype(np.float64), reference.astype(np.float64)
     if wanted.min() >= 0 and np.allclose(wanted.sum(axis=1), 1, atol=0.05):  # probabilities
         logits = np.log(np.maximum(wanted, 1e-12))
         direction = wanted * (logits - (wanted * logits).sum(axis=1, keepdims=True))
+    elif wanted.min() >= 0 and wanted.max() <= 1:  # of sigmoids
+        inside = np.clip(wanted, 1e-12, 1 - 1e-12)
+        direction = inside * (1 - inside) * np.log(inside / (1 - inside))
     else:
-        direction = wanted - wanted.mean(axis=1, keepdims=True)
+        direction = wanted - (wanted.mean(axis=1, keepdims=True) if wanted.shape[1] > 1 else wanted.mean())
     total = float((direction**2).sum())
     if total == 0:
         return 0.0, 0.0

@@ -1,8 +1,8 @@
-"""A process of its own for what may crash, hang or take all memory: how it runs, and how the parent steers it.
+"""Worker processes for code that may crash, hang or exhaust memory.
 
-The parent sends one step at a time, a function of the worker's state and of its arguments, and waits for the answer
-with a time limit. Between steps the worker sleeps. A crash, a hang or a lack of memory ends this one process only, and
-the end of the parent ends the worker.
+The parent sends one step at a time, a function of the worker's state and of arguments, and waits for the answer with a
+time limit. Between steps the worker sleeps. A crash, a hang or a lack of memory ends only the worker. When the parent
+ends, the worker ends too.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ Ts = TypeVarTuple("Ts")
 log = logging.getLogger("edgecnn")
 
 LIMIT_S = 300.0
-"""Seconds that a call in ``isolated`` may take, unless it says otherwise."""
+"""Default time limit of a call in ``isolated``, in seconds."""
 
-# What an untrusted file may take, see ``confine``. A CNN for small devices is open and has answered once in well under
-# a second, in some megabytes; a large one of 100 MB gets 35 s and 3 GB.
+# Limits for an untrusted file, see ``confine``. A CNN for small devices opens and runs once in well under a second, in
+# some megabytes; a model of 100 MB gets 35 s and 3 GB.
 _FIRST_S, _BYTES_PER_S = 15.0, 5_000_000
 _MEMORY_BYTES, _PER_BYTE = 750_000_000, 20
 _STACK_BYTES = 8 * 2**20  # of a thread; runtimes may start one for each core
@@ -47,18 +47,18 @@ _STACK_BYTES = 8 * 2**20  # of a thread; runtimes may start one for each core
 _GOODBYE_S = 5.0
 _ORPHAN_S = 2.0
 _LOG_TAIL = 65536
-# How C++, LiteRT, ONNX Runtime, TensorFlow and the system say that there is no memory left.
+# Out-of-memory messages of C++, LiteRT, ONNX Runtime, TensorFlow and the system.
 _OUT_OF_MEMORY = re.compile(
-    # an arena that is too small is no lack of memory: "failed to allocate tensors"
+    # "failed to allocate tensors" means that an arena is too small, not that memory is exhausted
     r"bad_alloc|bad allocation|(?:failed|unable|cannot) to? ?allocate(?! tensors)|out of memory|resource_exhausted",
     re.IGNORECASE,
 )
 
 
 class WorkerError(Exception):
-    """A step that brought no answer: the type of the error, and the reason in one line.
+    """A failed step: the type of the error, and the reason in one line.
 
-    ``raised`` is the class of an ``EdgecnnError`` that the step raised.
+    ``raised`` is the class of the ``EdgecnnError`` that the step raised, if it did.
     """
 
     def __init__(self, error: str, reason: str, raised: type[EdgecnnError] | None = None) -> None:
@@ -68,31 +68,31 @@ class WorkerError(Exception):
         self.raised = raised
 
     def translated(self) -> EdgecnnError:
-        """The ``EdgecnnError`` that the step raised; whatever else ended it is a ``SessionError``."""
+        """The ``EdgecnnError`` that the step raised; a ``SessionError`` for any other failure."""
         if self.raised is None:
             return SessionError(self.reason)
-        return self.raised.__new__(self.raised, self.reason)  # some are made of other arguments than their message
+        return self.raised.__new__(self.raised, self.reason)  # some constructors take other arguments than the message
 
 
 class _Limits(NamedTuple):
-    """What a step may take from now on: seconds, and bytes of memory if they are limited."""
+    """New limits of the running step: seconds from now, and bytes of memory if limited."""
 
     seconds: float
     memory_bytes: int | None
 
 
 class _Answer(NamedTuple):
-    """What a step returned, or why nothing, and what it logged: levels and messages."""
+    """The return value of a step, or its error, and its log messages with their levels."""
 
     value: Any
     logged: list[tuple[int, str]]
 
 
 class Worker(Generic[S]):
-    """A fresh process with a state that ``make`` makes there, for use in a ``with`` statement, which ends it.
+    """A fresh process whose state is the result of ``make``; a context manager that ends the process.
 
     Raises:
-        WorkerError: on entering, the system starts no more processes.
+        WorkerError: on entering, no process can be started.
     """
 
     def __init__(self, make: Callable[[], S]) -> None:
@@ -105,7 +105,7 @@ class Worker(Generic[S]):
             raise WorkerError(type(error).__name__, f"no process can be started for it: {error.strerror}") from error
 
     def _started(self) -> Self:
-        self._log = os.memfd_create("edgecnn-worker")  # in memory: a full disk stops no worker
+        self._log = os.memfd_create("edgecnn-worker")  # in memory, so that a full disk does not matter
         self._kills = out_of_memory_kills()
         self._limits: _Limits | None = None
         try:
@@ -139,24 +139,24 @@ class Worker(Generic[S]):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run ``step`` in the worker and return its answer; ``doing`` says in errors what it was about.
+        """Run ``step`` in the worker and return its result; ``doing`` describes the step in errors.
 
         Raises:
-            WorkerError: the step raised, gave no answer within ``limit_s`` seconds, or ended the process. In the last
-                two cases the process is gone afterwards (see ``alive``).
+            WorkerError: the step raised, exceeded ``limit_s`` seconds, or ended the process. In the last two cases the
+                process has ended (see ``alive``).
         """
         self.ask(step, *args, **kwargs)
         answer: T = self.answer(doing, limit_s)
         return answer
 
     def ask(self, step: Callable[Concatenate[S, P], Any], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Send ``step`` to the worker, which begins it; ``connection`` is ready to be read once there is an answer."""
+        """Send ``step`` to the worker, which starts it; ``connection`` becomes readable with the answer."""
         self.asked = time.monotonic()
-        with contextlib.suppress(ConnectionError):  # a process that has ended is noticed at its answer
+        with contextlib.suppress(ConnectionError):  # ``answer`` reports a process that has ended
             self.connection.send((step, args, kwargs))
 
     def answer(self, doing: str, limit_s: float) -> Any:
-        """The answer to what was asked last, within ``limit_s`` seconds of then; errors as those of ``call``."""
+        """The answer to the last ``ask``, within ``limit_s`` seconds of it; raises as ``call``."""
         try:
             message = self._message(doing, limit_s, self.asked)
             while isinstance(message, _Limits):
@@ -169,7 +169,7 @@ class Worker(Generic[S]):
             raise WorkerError(kind, f"{death} while {doing}") from error
         for level, text in message.logged:
             if level == logging.WARNING:
-                warn_once(text)  # another process may have said so
+                warn_once(text)  # another process may have logged the same warning
             else:
                 log.log(level, "%s", text)
         if isinstance(message.value, WorkerError):
@@ -184,19 +184,16 @@ class Worker(Generic[S]):
 
     @property
     def memory_bytes(self) -> int | None:
-        """What it may take of memory, where that is limited."""
+        """The memory limit in bytes, if there is one."""
         return None if self._limits is None else self._limits.memory_bytes
 
     @property
     def alive(self) -> bool:
-        """Whether it answers steps; once it was ended, for whatever reason, it does not."""
+        """Whether the process accepts steps: it has not ended and was not stopped."""
         return not self.connection.closed
 
     def stop(self, patience_s: float = _GOODBYE_S) -> None:
-        """End the process: hang up, which it understands, and kill it after ``patience_s`` seconds.
-
-        May be called again.
-        """
+        """End the process: close the connection, and kill the process after ``patience_s`` seconds. Idempotent."""
         if not self.alive:
             return
         try:
@@ -209,7 +206,7 @@ class Worker(Generic[S]):
             os.close(self._log)
 
     def _death(self) -> tuple[str, str]:
-        """The type of error that the end of the process is, and how it ended, with the last line it wrote."""
+        """The error type for the end of the process, and how it ended, with the last line that it printed."""
         code = self._process.exitcode
         kind = "ChildProcessError"
         if code is None:
@@ -223,7 +220,7 @@ class Worker(Generic[S]):
                 kind = "MemoryError"
                 how += ": the kernel had no memory left,"
             else:
-                how += ", as happens when memory runs out,"
+                how += ", possibly because memory ran out,"
         tail = _tail(self._log)
         last = next((one_line(line) for line in reversed(tail.split("\n")) if line.strip()), "")
         if _OUT_OF_MEMORY.search(tail):
@@ -233,10 +230,10 @@ class Worker(Generic[S]):
 
 
 def isolated(function: Callable[[*Ts], T], *args: *Ts, doing: str, limit_s: float = LIMIT_S) -> T:
-    """``function(*args)`` in a fresh process, which a file that others made may crash, hang or fill; not this one.
+    """Run ``function(*args)`` in a fresh process, so that an untrusted file cannot crash or block this one.
 
-    ``doing`` says in errors what it is about, such as "opening x.onnx". What the function logs with the logger
-    "edgecnn" is logged here. In a worker already, the function runs there.
+    ``doing`` describes the call in errors, such as "opening x.onnx". Messages of the logger "edgecnn" are logged in
+    this process. If this process is a worker already, the function runs in it.
 
     Raises:
         EdgecnnError: the function raised it.
@@ -253,7 +250,7 @@ def isolated(function: Callable[[*Ts], T], *args: *Ts, doing: str, limit_s: floa
             except WorkerError as error:
                 raise _explained(error, doing, worker.memory_bytes) from error
             finally:
-                worker.stop(patience_s=0.0)  # it has nothing left to do
+                worker.stop(patience_s=0.0)
     except OSError as error:
         raise SessionError(f"no temporary folder can be made for {doing}: {error.strerror or error}") from error
     except WorkerError as error:
@@ -263,29 +260,29 @@ def isolated(function: Callable[[*Ts], T], *args: *Ts, doing: str, limit_s: floa
 
 
 def _explained(error: WorkerError, doing: str, memory_bytes: int | None) -> Exception:
-    """What ``isolated`` raises."""
+    """The error that ``isolated`` raises."""
     if error.error == "MemoryError" and memory_bytes is not None:
         return SessionError(
             f"{doing} needs more than {memory_bytes / 1e9:.1f} GB of memory, {error.reason}: the file is damaged, or "
-            "made for larger machines"
+            "too large for edgecnn"
         )
     if error.error == "TimeoutError":
         return SessionError(
-            f"{error.reason}: the file is damaged, has a loop without an end, or is too slow for this machine"
+            f"{error.reason}: the file is damaged, contains an endless loop, or is too slow for this machine"
         )
     if error.error == "ChildProcessError":
         return SessionError(
-            f"{error.reason}: the file is damaged, or the runtime has a fault; make the file again, or try another "
+            f"{error.reason}: the file is damaged, or the runtime has a bug; export the file again, or try another "
             "version of the runtime"
         )
     return error if error.raised is None and error.error != "MemoryError" else error.translated()
 
 
 def confine(size: int) -> None:
-    """From here on, this process works on a file of ``size`` bytes that others made: limit its memory and its time.
+    """Limit memory and time of this process, which now works on an untrusted file of ``size`` bytes.
 
-    Memory is what is taken now, 750 MB, a stack for each core and 20 times the size; time, until ``more_time`` is
-    called, 15 s and 1 s for every 5 MB. Only in a process of ``isolated`` and only once; elsewhere nothing happens.
+    The memory limit is the current use plus 750 MB, a stack per core and 20 times the file size. The time limit is 15 s
+    plus 1 s per 5 MB, until ``more_time`` is called. Has an effect only in a process of ``isolated``, and only once.
     """
     if _state.confinable and _state.memory_bytes is None:
         beyond = _MEMORY_BYTES + _PER_BYTE * size + _STACK_BYTES * (os.cpu_count() or 1)
@@ -295,7 +292,7 @@ def confine(size: int) -> None:
 
 
 def more_time(seconds: float) -> None:
-    """In a process of ``isolated``, give it ``seconds`` from now on; elsewhere nothing happens."""
+    """In a process of ``isolated``, set the time limit to ``seconds`` from now; elsewhere, do nothing."""
     if _state.confinable:
         assert _state.connection is not None
         _ring(seconds)
@@ -303,25 +300,25 @@ def more_time(seconds: float) -> None:
 
 
 def in_worker() -> bool:
-    """Whether this process is a worker, which is there to be lost."""
+    """Whether this process is a worker, which may crash without harm."""
     return _state.connection is not None
 
 
-def said(since: int = 0) -> str:
-    """In a worker, what has been printed there, its libraries' messages included, from byte ``since`` on."""
+def printed(since: int = 0) -> str:
+    """In a worker: everything printed so far, also by C++ libraries, from byte ``since`` on."""
     return _tail(2, since)
 
 
-def said_bytes() -> int:
-    """In a worker, how many bytes have been printed there."""
+def printed_bytes() -> int:
+    """In a worker: the number of bytes printed so far."""
     return os.fstat(2).st_size
 
 
 def out_of_memory_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """How many processes the kernel has killed because memory, the machine's or a container's, had run out."""
+    """How many processes the kernel has killed because the machine or a container was out of memory."""
     try:
         found = re.search(r"^oom_kill (\d+)$", vmstat.read_text(), re.MULTILINE)
-    except OSError:  # not this system, or not allowed: unknown
+    except OSError:  # another system, or no permission: unknown
         return 0
     return int(found[1]) if found else 0
 
@@ -338,10 +335,10 @@ def _tail(descriptor: int, since: int = 0) -> str:
 
 @contextmanager
 def _sheltered() -> Iterator[None]:
-    """Processes started here neither hear Ctrl-C, which the parent handles, nor run what they should not.
+    """Make processes started in the block ignore Ctrl-C, which the parent handles, and run only trusted code.
 
-    The first is inherited with the signal mask. A new process imports the main module of its parent, and so does all
-    that a script without a main guard does; and it looks for modules in the current folder first, whoever filled that.
+    Ctrl-C is blocked by the inherited signal mask. Without protection, a new process would import the parent's main
+    module, which runs a script without a main guard, and would search the current folder for modules first.
     """
     safe_path = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -361,7 +358,7 @@ def _sheltered() -> Iterator[None]:
 
 
 class _Log:
-    """A file descriptor that finds its way into a new process."""
+    """A file descriptor that can be sent to a new process."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -377,7 +374,7 @@ class _Log:
 
 
 class _State:
-    """What this process knows of itself: in a worker, the connection to its parent and its limits."""
+    """The state of this process: in a worker, the connection to its parent and its limits."""
 
     connection: "Connection[Any, Any] | None" = None
     confinable = False
@@ -388,7 +385,7 @@ _state = _State()
 
 
 class _Logged(logging.Handler):
-    """Keeps what is logged until it is sent with an answer."""
+    """Keeps log messages until they are sent with an answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -403,19 +400,19 @@ class _Logged(logging.Handler):
 
 
 def _serve(connection: "Connection[Any, Any]", log_file: _Log, make: Callable[[], Any]) -> None:
-    """Answer steps until the parent hangs up. Everything printed goes to ``log_file``."""
+    """Run steps until the parent closes the connection. Everything printed goes to ``log_file``."""
     os.dup2(log_file.descriptor, 1)
     os.dup2(log_file.descriptor, 2)
     os.close(log_file.descriptor)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is an answer here: leave no core file
-    with contextlib.suppress(OSError):  # where memory runs out, the kernel shall end this process and no other
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected: no core files
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel kills this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
-    # so that several workers share a GPU, where TensorFlow and JAX would each take it all
+    # so that several workers can share a GPU: by default TensorFlow and JAX reserve all of its memory
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     logged = _Logged()
     log.addHandler(logged)
-    log.setLevel(logging.INFO)  # the parent drops what is not wanted
+    log.setLevel(logging.INFO)  # the parent filters by level
     log.propagate = False
     _state.connection = connection
     state = make()
@@ -426,7 +423,7 @@ def _serve(connection: "Connection[Any, Any]", log_file: _Log, make: Callable[[]
             return
         try:
             answer = step(state, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the reason of its row
+        except Exception as error:  # noqa: BLE001 - any error of a runtime becomes the reason of its row
             answer = _reason(error)
         connection.send(_Answer(answer, logged.taken()))
 
@@ -436,18 +433,18 @@ def _reason(error: Exception) -> WorkerError:
     raised = type(error) if isinstance(error, EdgecnnError) else None
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
         return WorkerError("MemoryError", f"out of memory: {text}" if text else "out of memory", raised)
-    found = WorkerError(type(error).__name__, text or "it gave no reason", raised)
+    found = WorkerError(type(error).__name__, text or "no reason given", raised)
     if raised is None:
         found.add_note("".join(traceback.format_exception(error)))
     return found
 
 
 def _nothing() -> None:
-    """The state of a process that makes one call."""
+    """The state of a process for a single call."""
 
 
 def _alone(_: None, folder: str, limit_s: float, function: Callable[..., T], args: tuple[Any, ...]) -> T:
-    """The one call of a process of ``isolated``; ``folder`` is for temporary files, which the parent removes."""
+    """The single call of a process of ``isolated``; ``folder`` is for temporary files, and removed by the parent."""
     tempfile.tempdir = os.environ["TMPDIR"] = folder
     _state.confinable = True
     _ring(limit_s)
@@ -455,7 +452,7 @@ def _alone(_: None, folder: str, limit_s: float, function: Callable[..., T], arg
 
 
 def _ring(seconds: float) -> None:
-    """Have the kernel end this process a little after its parent should have: whatever runs, if that is gone."""
+    """Set an alarm that ends this process shortly after the time limit, in case the parent has ended."""
     signal.alarm(int(seconds + _ORPHAN_S) + 1)
 
 

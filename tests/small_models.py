@@ -1,4 +1,4 @@
-"""The built-in models, untrained, as int8 .tflite files for tests."""
+"""The built-in models, untrained, as int8 .tflite files for tests; and a small model around any layers."""
 
 from pathlib import Path
 from typing import Any
@@ -31,3 +31,14 @@ def source_of(name: str, *, settled: bool = True, io: Any = "int8") -> Source:
 def write_tflite(source: Source, path: Path, scheme: str = "int8") -> Path:
     path.write_bytes(tflite.convert(source, SCHEMES[scheme]))
     return path
+
+
+def bodied(body: Any) -> Any:
+    """A classifier of digits, untrained, with ``body`` called on a tensor ``(n, 14, 14, 8)`` in its middle."""
+    keras = require("keras")
+    layers = keras.layers
+    keras.utils.set_random_seed(2)
+    images = keras.Input((28, 28, 1))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(layers.Rescaling(2.0, offset=-1.0)(images))
+    x = layers.Flatten()(layers.Dropout(0.1)(layers.MaxPooling2D()(body(x))))
+    return keras.Model(images, layers.Dense(10, activation="softmax")(x), name=body.__name__)

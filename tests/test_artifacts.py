@@ -68,7 +68,7 @@ def test_a_missing_file_is_named(ending: str, tmp_path: Path) -> None:
 def test_a_file_of_unknown_ending_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.pb"
     path.write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=r"no known ending; give a file ending in .*\.tflite"):
+    with pytest.raises(ArtifactError, match=r"an unknown suffix; give a file ending in .*\.tflite"):
         artifacts.load(path)
 
 

@@ -20,6 +20,8 @@ from edgecnn.bench.files import AgainstItself
 from edgecnn.records import Failure, Report, Result, from_json, to_json
 from edgecnn.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--seconds", "0.1", "--cold", "2")
 
 
@@ -75,7 +77,7 @@ def test_threads_and_batches_are_swept_and_a_fixed_batch_is_no_error_beside_one_
 
     ended = bench(free, fixed, *QUICK, "--batch", "1,4")  # none of these
     assert ended.status == 1
-    assert "fixed.fake takes a batch of 2 only, 4 was asked for" in " ".join(ended.out.split())
+    assert "fixed.fake supports only a batch of 2, got 4" in " ".join(ended.out.split())
 
 
 def test_runtimes_are_chosen_by_name(bench: Any, tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_file_against_itself(edgecnn: Any, tmp_path: Path) -> None:
     assert re.fullmatch(r"a\.fake against itself: time ratio [\d.]+ \[[\d.]+, [\d.]+\]: [a-z ,]+\n", ended.out)
     found = from_json(out.read_bytes(), AgainstItself, out)
     assert found.ratio.low < found.ratio.value < found.ratio.high
-    assert found.rows[0].measurement.blocks != found.rows[1].measurement.blocks
+    assert found.rows[0].measurement.blocks_ns != found.rows[1].measurement.blocks_ns
     ended = noise(model, *QUICK, "--json")
     assert json.loads(ended.out)["difference"] in ("faster", "slower", "none")
     ended = noise(fake_file(tmp_path / "crash.fake", crash_after=0), *QUICK)
@@ -129,12 +131,14 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(bench: Any,
         interrupt_at(patch, 21)
         ended = bench(*command)
     assert (ended.status, ended.out) == (130, "")
-    assert ended.err.endswith(f"edgecnn: interrupted; {out} has the finished rounds, and the same command goes on\n")
+    assert ended.err.endswith(
+        f"edgecnn: interrupted; {out} has the finished rounds; run the same command again to resume\n"
+    )
     kept = report_in(out)
     row, failure = kept.rows
     assert isinstance(row, Result)
     assert isinstance(failure, Failure)
-    assert len(row.measurement.blocks) == 20
+    assert len(row.measurement.blocks_ns) == 20
     assert kept.unfinished
 
     assert bench(*command).status == 1  # for none.fake
@@ -142,16 +146,16 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(bench: Any,
     after, failure = whole.rows
     assert isinstance(after, Result)
     assert isinstance(failure, Failure)
-    assert after.measurement.blocks[:20] == row.measurement.blocks
-    assert len(after.measurement.blocks) == 50
-    assert after.measurement.processes == (20, 5, 25)
+    assert after.measurement.blocks_ns[:20] == row.measurement.blocks_ns
+    assert len(after.measurement.blocks_ns) == 50
+    assert after.measurement.blocks_per_process == (20, 5, 25)
     assert whole.unfinished is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.fake", "results.json"]
 
     assert bench(*command).status == 1  # a finished one is measured again
     again = report_in(out).rows[0]
     assert isinstance(again, Result)
-    assert again.measurement.blocks[0] != after.measurement.blocks[0]
+    assert again.measurement.blocks_ns[0] != after.measurement.blocks_ns[0]
 
 
 @pytest.mark.parametrize("damage", ["no row", "another file", "other rounds"])
@@ -166,12 +170,12 @@ def test_finished_rounds_that_are_not_of_these_files_are_put_aside(damage: str, 
     one, other = kept.rows
     assert isinstance(one, Result)
     assert isinstance(other, Result)
-    fewer = one.measurement.replace(blocks=one.measurement.blocks[:1], end_to_end=(), processes=())
+    fewer = one.measurement.replace(blocks_ns=one.measurement.blocks_ns[:1], end_to_end_ns=(), blocks_per_process=())
     rows = {"no row": (), "another file": (other, one), "other rounds": (one.replace(measurement=fewer), other)}
     out.write_bytes(to_json(kept.replace(rows=rows[damage])))
     assert bench(*command).status == 0
     assert (tmp_path / "results.interrupted-1.json").is_file()
-    assert [len(row.measurement.blocks) for row in report_in(out).rows if isinstance(row, Result)] == [50, 50]
+    assert [len(row.measurement.blocks_ns) for row in report_in(out).rows if isinstance(row, Result)] == [50, 50]
 
 
 def test_an_interrupted_measurement_with_other_settings_is_put_aside_and_that_is_said(
@@ -186,7 +190,8 @@ def test_an_interrupted_measurement_with_other_settings_is_put_aside_and_that_is
         before = out.read_bytes()
         assert bench(model, *QUICK, "--seed", number + 10, "--out", out).status == 0
         aside = tmp_path / f"results.interrupted-{number}.json"
-        assert f"{out} held an interrupted measurement of other files or settings: now {aside}" in caplog.text
+        moved = f"{out} contained an interrupted measurement of other files or settings; renamed it to {aside}"
+        assert moved in caplog.text
         assert aside.read_bytes() == before
         assert report_in(out).unfinished is None
 

@@ -11,17 +11,22 @@ from statistics import median
 import pytest
 from emulated import need
 
-from benchmarks import against_others, int8_onnx, microcontroller, registry
+from benchmarks import against_others, int8_onnx, microcontroller, qat_engines, registry
 from benchmarks.suite import read_suite
+from edgecnn.bench.comparison import credits_of, paired_interval
 from edgecnn.config import read_config
+from edgecnn.data.demo import DEMOS
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.formats import FORMATS, pairs
 from edgecnn.models import MODELS
 from edgecnn.quantization.schemes import SCHEMES
-from edgecnn.records import Failure, Measurement, Parity, Report, Result, from_json, to_json
+from edgecnn.records import Failure, Measurement, Parity, Report, Result, from_json, read_record, to_json
 from edgecnn.report import read
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
+IMAGE_CLASSIFIERS = tuple(name for name in MODELS if name not in DEMOS)
 SUITES = sorted((ROOT / "benchmarks" / "suites").glob("*.toml"))
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 INT8_ONNX = ROOT / "benchmarks" / "results" / "int8-onnx.json"
@@ -55,8 +60,22 @@ def test_suites_parse(path: Path) -> None:
         "against-others": against_others.Settings,
         "int8-onnx": int8_onnx.Settings,
         "microcontroller": microcontroller.Settings,
+        "qat-engines": qat_engines.Settings,
     }
     assert read_suite(path, kinds[path.stem]) if path.stem in kinds else read_config(path)
+
+
+def test_the_engine_keras_is_not_below_tfmot() -> None:
+    engines = read_record(registry.SUITES["qat-engines"].file, qat_engines.Engines)
+    for model in qat_engines.models_of(engines):
+        ours, theirs = (credits_of(qat_engines.row_of(engines, model, name).answers) for name in ("keras", "tfmot"))
+        low, high = paired_interval(int((ours > theirs).sum()), int((theirs > ours).sum()), len(ours))
+        assert high >= 0, model
+        middle, _, slowest = qat_engines.slowdown(
+            qat_engines.row_of(engines, model, "keras"), qat_engines.row_of(engines, model, "float")
+        )
+        assert middle < 1.3, f"{model}: a step takes {middle} times one in float (up to {slowest})"
+        assert low < high
 
 
 def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
@@ -74,13 +93,18 @@ def test_unknown_suite_is_an_error() -> None:
     ended = benchmarks("run", "minst")
     assert ended.returncode == 2
     assert ended.stderr == (
-        "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, microcontroller, mnist\n"
+        "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, microcontroller, mnist, "
+        "qat-engines\n"
     )
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in RESULTS if path.stem not in ("against-others", "fuzzing", "int8-onnx", "microcontroller")],
+    [
+        path
+        for path in RESULTS
+        if path.stem not in ("against-others", "fuzzing", "int8-onnx", "microcontroller", "qat-engines")
+    ],
     ids=lambda path: path.stem,
 )
 def test_results_are_reports_of_their_suite(path: Path) -> None:
@@ -132,7 +156,10 @@ def test_number_changed_by_hand_is_found_and_made_anew(page: str, checkout: Path
         ("<!-- table:mnist -->\n", "has <!-- table:mnist --> without its counterpart"),
         ("<!-- /table:mnist -->\n", "has <!-- /table:mnist --> without its counterpart"),
         ("<!-- table:mnist -->\n<!-- /table:cifar -->\n", "has <!-- table:mnist --> without its counterpart"),
-        ("<!-- table:cifar -->\n<!-- /table:cifar -->\n", "wants a table cifar; known are: against-others, fuzzing"),
+        (
+            "<!-- table:cifar -->\n<!-- /table:cifar -->\n",
+            "refers to an unknown table cifar; choose from: against-others, fuzzing",
+        ),
     ],
 )
 def test_markers_that_cannot_be_served(text: str, message: str, checkout: Path) -> None:
@@ -150,7 +177,9 @@ def test_table_shows_doubts_beside_the_number(checkout: Path) -> None:
     report = read(result)
 
     def first_two(measured: Measurement) -> Measurement:
-        return measured.replace(blocks=measured.blocks[:2], end_to_end=measured.end_to_end[:2], processes=(2,))
+        return measured.replace(
+            blocks_ns=measured.blocks_ns[:2], end_to_end_ns=measured.end_to_end_ns[:2], blocks_per_process=(2,)
+        )
 
     few = tuple(
         row.replace(measurement=first_two(row.measurement)) if isinstance(row, Result) else row for row in report.rows
@@ -179,14 +208,14 @@ def replaced(report: Report, file: str, row: Result | Failure | None) -> Report:
 
 def slowed(report: Report, file: str, factor: float) -> Report:
     (old,) = (row for row in report.rows if isinstance(row, Result) and row.artifact.file == file)
-    blocks = tuple(tuple(sample * factor for sample in block) for block in old.measurement.blocks)
-    return replaced(report, file, old.replace(measurement=old.measurement.replace(blocks=blocks)))
+    blocks = tuple(tuple(round(sample * factor) for sample in block) for block in old.measurement.blocks_ns)
+    return replaced(report, file, old.replace(measurement=old.measurement.replace(blocks_ns=blocks)))
 
 
 def test_int8_result_is_of_its_suite(int8_report: Report) -> None:
     suite = read_suite(ROOT / "benchmarks" / "suites" / "int8-onnx.toml", int8_onnx.Settings)
     assert suite.blocks >= 30
-    assert int8_onnx.models_of(int8_report) == suite.models == tuple(MODELS)
+    assert int8_onnx.models_of(int8_report) == suite.models == IMAGE_CLASSIFIERS
     assert len(int8_report.rows) == len(suite.models) * len(int8_onnx.COLUMNS)
     for model in suite.models:
         for ending in int8_onnx.COLUMNS:
@@ -196,20 +225,20 @@ def test_int8_result_is_of_its_suite(int8_report: Report) -> None:
                 continue
             assert isinstance(row, Result)
             measured = row.measurement
-            assert (len(measured.blocks), measured.threads, measured.batch) == (suite.blocks, 1, 1)
+            assert (len(measured.blocks_ns), measured.threads, measured.batch) == (suite.blocks, 1, 1)
             assert measured.runtime == ("litert" if ending.endswith("tflite") else "onnxruntime")
             assert measured.artifact_sha256 == row.artifact.sha256
             tuned = row.artifact.provenance is not None and row.artifact.provenance.tuning is not None
             assert tuned == (ending == int8_onnx.TUNED)
 
 
-def test_int8_result_meets_the_bars(int8_report: Report) -> None:
+def test_int8_result_meets_the_limits(int8_report: Report) -> None:
     """From the samples, without the code that makes the table."""
     rows = {row.artifact.file: row for row in int8_report.rows if isinstance(row, Result)}
     ratios = {}
-    for model in MODELS:
+    for model in IMAGE_CLASSIFIERS:
         tuned, reference = (rows[f"{model}{kind}.onnx"].measurement for kind in ("-int8-qat-tuned", "-float32"))
-        pairs = zip(tuned.blocks, reference.blocks, strict=True)
+        pairs = zip(tuned.blocks_ns, reference.blocks_ns, strict=True)
         ratios[model] = median(median(one) / median(other) for one, other in pairs)
         untuned, tflite = (rows[f"{model}-int8-qat.{ending}"].artifact.size_bytes for ending in ("onnx", "tflite"))
         assert untuned <= 1.08 * tflite
@@ -234,7 +263,7 @@ def test_int8_result_meets_the_bars(int8_report: Report) -> None:
 def test_missed_bars_are_named(int8_report: Report) -> None:
     slow = slowed(int8_report, "mnist_cnn-int8-qat-tuned.onnx", 4)
     first, *_, last = int8_onnx.missed(slow)
-    assert re.fullmatch(r"mnist_cnn: time of tuned ÷ float32 is [\d.]+, at most 0.62 is wanted", first)
+    assert re.fullmatch(r"mnist_cnn: time of tuned ÷ float32 is [\d.]+, limit 0.62", first)
     assert last.startswith("geometric mean of the time of tuned ÷ float32 is")
     assert f"Missed: {first}; {last}." in int8_onnx.table(slow, "x")
     assert int8_onnx.missed(slowed(int8_report, "ds_cnn-float32.onnx", 0.5))[0].startswith("ds_cnn: time of")
@@ -275,7 +304,7 @@ def test_an_own_file_that_is_missing_is_an_error(int8_report: Report) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"ds_cnn"', '"vgg"', "names unknown models vgg; known are: mnist_cnn, resnet8"),
+        ('"ds_cnn"', '"vgg"', "unknown built-in model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
         ("blocks =", "block =", "unknown field `block`; the keys are: models, seed"),
         ("seed = 0", 'seed = "x"', "Expected `int`, got `str`"),
     ],
@@ -301,6 +330,7 @@ def test_int8_number_changed_by_hand_is_found(checkout: Path) -> None:
     assert path.read_text(encoding="utf-8") == right
 
 
+@pytest.mark.slow
 def test_a_small_int8_suite_runs(tmp_path: Path) -> None:
     """One model, briefly: every file is made, measured, and in the table."""
     suite = tmp_path / "suite.toml"
@@ -348,7 +378,7 @@ def test_microcontroller_result_is_of_its_suite(counts: microcontroller.Counts) 
     assert set(counts.tools) == {"arm-none-eabi-gcc", "qemu-system-arm"}
 
 
-def test_microcontroller_result_meets_the_bars(counts: microcontroller.Counts) -> None:
+def test_microcontroller_result_meets_the_limits(counts: microcontroller.Counts) -> None:
     """With the numbers written here again, apart from the code that makes the table."""
     rows = {(row.model, row.target): row for row in counts.rows if row.level == "-O2"}
     for model, instructions, code, arena in (
@@ -366,7 +396,9 @@ def test_microcontroller_result_meets_the_bars(counts: microcontroller.Counts) -
     assert all(row.wrong_bytes == 0 for row in counts.rows)
     assert microcontroller.missed(counts) == ()
     text = microcontroller.table(counts, "x")
-    assert "Every output byte is TFLite Micro's, on 100 images for each target and level. All bars are met." in text
+    assert (
+        "Every output byte equals TFLite Micro's, on 100 images for each target and level. All limits are met." in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -376,15 +408,15 @@ def test_microcontroller_result_meets_the_bars(counts: microcontroller.Counts) -
             "ds_cnn",
             "cortex-m4",
             {"instructions": 7_000_001},
-            "ds_cnn: 7,000,001 instructions on cortex-m4, at most 7,0",
+            "ds_cnn: 7,000,001 instructions on cortex-m4, limit 7,0",
         ),
-        ("ds_cnn", "cortex-m55", {"instructions": 1_810_001}, "ds_cnn: 1,810,001 instructions on cortex-m55, at most"),
-        ("mnist_cnn", "cortex-m4", {"code": 6145}, "mnist_cnn: 6,145 bytes of code on cortex-m4, at most 6,144 are"),
-        ("resnet8", "cortex-m4", {"arena": 49_801}, "resnet8: 49,801 bytes of arena, at most 49,800 are wanted"),
-        ("resnet8", "cortex-m55", {"wrong_bytes": 3}, "resnet8 on cortex-m55 with -O2: 3 bytes of the outputs are not"),
+        ("ds_cnn", "cortex-m55", {"instructions": 1_810_001}, "ds_cnn: 1,810,001 instructions on cortex-m55, limit"),
+        ("mnist_cnn", "cortex-m4", {"code": 6145}, "mnist_cnn: 6,145 bytes of code on cortex-m4, limit 6,144"),
+        ("resnet8", "cortex-m4", {"arena": 49_801}, "resnet8: 49,801 bytes of arena, limit 49,800"),
+        ("resnet8", "cortex-m55", {"wrong_bytes": 3}, "resnet8 on cortex-m55 with -O2: 3 output bytes differ from"),
     ],
 )
-def test_missed_microcontroller_bars_are_named(
+def test_missed_microcontroller_limits_are_named(
     model: str, target: str, changes: dict[str, int], message: str, counts: microcontroller.Counts
 ) -> None:
     worse = with_row(counts, model, target, **changes)
@@ -413,9 +445,9 @@ def test_a_missing_microcontroller_row_is_an_error(counts: microcontroller.Count
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"ds_cnn"', '"vgg"', "names unknown models vgg; known are: mnist_cnn, resnet8"),
-        ('"cortex-m55"', '"cortex-m85"', "names unknown targets cortex-m85; known are: cortex-m0"),
-        ('"-Os"', '"-O9"', "names unknown levels -O9; known are: -O2, -Os, -O3"),
+        ('"ds_cnn"', '"vgg"', "unknown built-in model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
+        ('"cortex-m55"', '"cortex-m85"', "unknown target 'cortex-m85'; choose from: aarch64"),
+        ('"-Os"', '"-O9"', "unknown level '-O9'; choose from: -O2, -O3, -Os"),
         ("images =", "image =", "unknown field `image`; the keys are: models, seed, images, targets"),
     ],
 )
@@ -426,6 +458,7 @@ def test_microcontroller_suites_that_cannot_be_used(old: str, new: str, message:
         microcontroller.run(suite, checkout / "out")
 
 
+@pytest.mark.slow
 def test_a_small_microcontroller_suite_runs(tmp_path: Path) -> None:
     """One model, trained on next to nothing: converted, counted, compared, and in the table."""
     need("cortex-m4")

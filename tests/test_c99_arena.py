@@ -34,7 +34,7 @@ from edgecnn.formats.c99.plan import Overlap
 from edgecnn.records import MemoryPlan
 from edgecnn.tflite.graph import read_graph
 
-pytestmark = needs_tflm
+pytestmark = [pytest.mark.slow, needs_tflm]
 
 TARGETS = ("host", *emulation.BARE)
 BATCHES = range(max(1, 3 * int(os.environ.get("EDGECNN_FUZZ", "200")) // 200))  # each with another -O

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from edgecnn import emulation
 from edgecnn.tflite.graph import read_graph
 
-pytestmark = needs_tflm
+pytestmark = [pytest.mark.slow, needs_tflm]
 
 SEEDS = st.integers(0, 2**32 - 1)
 SCALES = st.floats(-7, 0).map(lambda exponent: float(np.float32(math.exp(exponent))))
@@ -50,7 +50,7 @@ def tflm() -> Iterator[Tflm]:
 
 
 def examples(count: int) -> Any:
-    count = count * int(os.environ.get("EDGECNN_FUZZ", "200")) // 200
+    count = count * int(os.environ.get("EDGECNN_FUZZ", "100")) // 200
     suppressed = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
     return settings(max_examples=count, deadline=None, suppress_health_check=suppressed)
 
@@ -140,6 +140,37 @@ def test_conv_2d(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, dual_mac=True)
 
 
+@st.composite
+def transposed_convolutions(draw: Any) -> bytes:
+    size = [draw(st.integers(1, 6)), draw(st.integers(1, 6))]
+    kernel, stride = [draw(st.integers(1, 4)) for _ in range(2)], [draw(st.integers(1, 3)) for _ in range(2)]
+    padding, channels, outputs = draw(st.integers(0, 1)), draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    out = [
+        length * step if padding == 0 else (length - 1) * step + taps
+        for length, step, taps in zip(size, stride, kernel, strict=True)
+    ]
+    per_channel = draw(st.booleans())
+    shape = (outputs, *kernel, channels)
+    weights, scale, bias = convolution_weights(draw(SEEDS), shape, outputs, outputs if per_channel else 1)
+    model = Model()
+    source_scale = draw(SCALES)
+    source = model.tensor((1, *size, channels), scale=source_scale, zero=draw(ZEROS))
+    made = (1, *out, outputs)
+    inputs = [model.tensor((4,), "int32", data=made), model.tensor(shape, scale=scale, data=weights), source]
+    if draw(st.booleans()):
+        inputs.append(model.tensor((outputs,), "int32", scale=scale * np.float32(source_scale), data=bias))
+    target = model.tensor(made, scale=draw(SCALES), zero=draw(ZEROS))
+    options = {"padding": padding, "strideH": stride[0], "strideW": stride[1]}
+    model.operator("TRANSPOSE_CONV", inputs, target, "TransposeConvOptions", **options)
+    return model.file(source, target)
+
+
+@given(model=transposed_convolutions())
+@examples(40)
+def test_transpose_conv(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
+
+
 @given(model=convolutions(depthwise=True))
 @examples(30)
 def test_depthwise_conv_2d(model: bytes, folders: Folders, tflm: Tflm) -> None:
@@ -197,7 +228,7 @@ def test_pooling(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 
 @st.composite
-def means(draw: Any) -> bytes:
+def reductions(draw: Any) -> bytes:
     shape = (1, draw(SMALL), draw(SMALL), draw(SMALL))
     axes = draw(st.sampled_from([(1, 2), (2, 1), (1,), (3,), (-1,), (2, 3)]))
     keep = draw(st.booleans())
@@ -206,46 +237,53 @@ def means(draw: Any) -> bytes:
     source = model.tensor(shape, scale=scale, zero=zero)
     reduced = {axis % 4 for axis in axes}
     made = [1 if axis in reduced else size for axis, size in enumerate(shape) if keep or axis not in reduced]
-    if draw(st.booleans()):
+    kind = draw(st.sampled_from(["MEAN", "MEAN", "REDUCE_MAX"]))
+    if kind == "MEAN" and draw(st.booleans()):
         scale, zero = draw(SCALES), draw(ZEROS)
     target = model.tensor(made, scale=scale, zero=zero)
     inputs = [source, model.tensor((len(axes),), "int32", data=axes)]
-    model.operator("MEAN", inputs, target, "ReducerOptions", keepDims=keep)
+    model.operator(kind, inputs, target, "ReducerOptions", keepDims=keep)
     return model.file(source, target)
 
 
-@given(model=means())
-@examples(30)
-def test_mean(model: bytes, folders: Folders, tflm: Tflm) -> None:
+@given(model=reductions())
+@examples(45)
+def test_mean_and_max(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm)
 
 
 @st.composite
 def binaries(draw: Any) -> bytes:
-    kind = draw(st.sampled_from(["ADD", "SUB", "MUL"]))
+    kind = draw(st.sampled_from(["ADD", "SUB", "MUL", "PRELU", "MAXIMUM", "MINIMUM"]))
     shape = [1, draw(SMALL), draw(SMALL), draw(SMALL)]
     other = draw(st.sampled_from([shape, [1, 1, 1, shape[3]], [1, shape[1], shape[2], 1], [1, 1, 1, 1], None]))
     model = Model()
     scales = [draw(SCALES) for _ in range(3)]
-    if kind != "MUL":
+    zeros = [draw(ZEROS) for _ in range(3)]
+    if kind in ("MAXIMUM", "MINIMUM"):
+        scales, zeros = scales[:1] * 3, zeros[:1] * 3
+    if kind in ("ADD", "SUB"):
         assume(2 * max(scales[:2]) / (2**20 * scales[2]) < 1)
-    source = model.tensor(shape, scale=scales[0], zero=draw(ZEROS))
+    source = model.tensor(shape, scale=scales[0], zero=zeros[0])
     if other is None:
         operands = [source, source]
     else:
         data = np.random.default_rng(draw(SEEDS)).integers(-128, 128, other)
-        operands = [source, model.tensor(other, scale=scales[1], zero=draw(ZEROS), data=data)]
-        if draw(st.booleans()):
+        operands = [source, model.tensor(other, scale=scales[1], zero=zeros[1], data=data)]
+        if kind != "PRELU" and draw(st.booleans()):
             operands = operands[::-1]
-    target = model.tensor(shape, scale=scales[2], zero=draw(ZEROS))
-    options = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions"}[kind]
-    model.operator(kind, operands, target, options, fusedActivationFunction=draw(ACTIVATIONS))
+    target = model.tensor(shape, scale=scales[2], zero=zeros[2])
+    options = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions"}.get(kind)
+    if options:
+        model.operator(kind, operands, target, options, fusedActivationFunction=draw(ACTIVATIONS))
+    else:
+        model.operator(kind, operands, target)
     return model.file(source, target)
 
 
 @given(model=binaries())
-@examples(30)
-def test_add_sub_and_mul(model: bytes, folders: Folders, tflm: Tflm) -> None:
+@examples(60)
+def test_two_operands(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, dual_mac=True)
 
 
@@ -307,7 +345,9 @@ def test_softmax(model: bytes, folders: Folders, tflm: Tflm) -> None:
 @st.composite
 def moves(draw: Any) -> bytes:
     """Operators that only move values."""
-    kind = draw(st.sampled_from(["PAD", "PADV2", "TRANSPOSE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR"]))
+    kind = draw(
+        st.sampled_from(["PAD", "PADV2", "TRANSPOSE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "STRIDED_SLICE"])
+    )
     kind = draw(st.sampled_from([kind, "RESIZE_BILINEAR"]))
     model = Model()
     quantization: dict[str, Any] = {"scale": draw(SCALES), "zero": draw(ZEROS)}
@@ -324,6 +364,12 @@ def moves(draw: Any) -> bytes:
         order = [0, *draw(st.permutations([1, 2, 3]))]
         made = [shape[axis] for axis in order]
         inputs.append(model.tensor((4,), "int32", data=order))
+    elif kind == "STRIDED_SLICE":
+        starts = [0, *[draw(st.integers(-size, size - 1)) for size in shape[1:]]]
+        steps = [1, *[draw(st.integers(1, 2)) for _ in range(3)]]
+        made = [len(range(start % size, size, step)) for start, size, step in zip(starts, shape, steps, strict=True)]
+        inputs += [model.tensor((4,), "int32", data=values) for values in (starts, shape, steps)]
+        options, values = "StridedSliceOptions", {"endMask": draw(st.integers(0, 15))}
     elif kind == "CONCATENATION":
         axis = draw(st.integers(1, 3))
         other = list(shape)

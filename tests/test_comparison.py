@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from times import in_ns
 
 from edgecnn.bench.comparison import (
     accuracy_difference,
@@ -11,15 +12,15 @@ from edgecnn.bench.comparison import (
     best_batch,
     check_fits,
     compare,
+    credits_of,
     fits,
     images_per_s,
     paired_interval,
-    right,
     time_ratio,
     unpaired_interval,
 )
 from edgecnn.bench.statistics import summary
-from edgecnn.data.dataset import Split
+from edgecnn.data import DataSet, Split
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.records import (
     SCHEMA_VERSION,
@@ -29,6 +30,7 @@ from edgecnn.records import (
     Baseline,
     Environment,
     Measurement,
+    Preprocessing,
     Result,
     TensorSpec,
     from_json,
@@ -46,7 +48,9 @@ def split(images: int, seed: int = 0) -> Split:
 
 def answers(pattern: np.ndarray, where: Split) -> Answers:
     """Right where ``pattern`` is true."""
-    return answers_of(np.where(pattern, where.labels, where.labels + 1), where)
+    names, preprocessing = tuple("abcdefghijkl"), Preprocessing(scale=1, offset=0, input_range=(0, 255))
+    outputs = np.eye(len(names), dtype=np.float32)[np.where(pattern, where.labels, where.labels + 1)]
+    return answers_of(outputs, DataSet("random", where, where, names, preprocessing, ""))
 
 
 def machine(name: str, cores: int = 4) -> Environment:
@@ -66,7 +70,6 @@ def machine(name: str, cores: int = 4) -> Environment:
 
 
 def measurement(time_s: float, batch: int = 1, *, copies_s: float | None = None, threads: int = 1) -> Measurement:
-    blocks = tuple((time_s,) * 5 for _ in range(12))
     return Measurement(
         artifact="m",
         artifact_sha256="00",
@@ -75,9 +78,9 @@ def measurement(time_s: float, batch: int = 1, *, copies_s: float | None = None,
         threads=threads,
         batch=batch,
         load_s=0.1,
-        warmup=(),
-        blocks=blocks,
-        end_to_end=() if copies_s is None else tuple((copies_s,) * 5 for _ in range(12)),
+        warmup_ns=(),
+        blocks_ns=in_ns([[time_s] * 5] * 12),
+        end_to_end_ns=() if copies_s is None else in_ns([[copies_s] * 5] * 12),
     )
 
 
@@ -148,7 +151,7 @@ def test_accuracy_is_paired_with_the_same_weights_only() -> None:
         difference = compare(own.replace(artifact=artifact), recorded, machine("here")).accuracy
         assert difference is not None
         assert (difference.paired, difference.value) == (paired, 0)
-        assert difference.note == (None if paired else "not paired: the baseline has other weights")
+        assert difference.note == (None if paired else "not paired: the baseline has different weights")
 
 
 # ---- answers
@@ -159,7 +162,7 @@ def test_answers_come_back_image_by_image(images: int) -> None:
     where = split(images)
     pattern = np.random.default_rng(1).random(images) < 0.5
     found = answers(pattern, where)
-    assert (right(from_json(to_json(found), Answers, "memory")) == pattern).all()
+    assert (credits_of(from_json(to_json(found), Answers, "memory")) == pattern).all()
     assert found.total == images
 
 
@@ -181,11 +184,11 @@ def test_answers_know_their_images() -> None:
 
 @pytest.mark.parametrize(
     ("damaged", "message"),
-    [("####", "answers are not base64"), ("AAAA", "answers hold 3 bytes, 30 images need 4")],
+    [("####", "answers are not base64"), ("AAAA", "answers have 3 bytes, 30 images need 4")],
 )
 def test_damaged_answers_are_refused(damaged: str, message: str) -> None:
     with pytest.raises(RecordError, match=message):
-        right(Answers(total=30, right=damaged, images_sha256="00"))
+        credits_of(Answers(total=30, right=damaged, images_sha256="00"))
 
 
 # ---- intervals
@@ -227,12 +230,12 @@ def test_pairing_tells_apart_what_counts_alone_cannot() -> None:
     unpaired = accuracy_difference(own, answers(better, where), other, elsewhere)
     assert not unpaired.paired
     assert not unpaired.is_difference
-    assert unpaired.note == "not paired: the two were counted on different images"
+    assert unpaired.note == "not paired: the test images differ"
     assert (unpaired.gained, unpaired.lost) == (None, None)
     assert unpaired.high - unpaired.low > 2 * (paired.high - paired.low)
     for found, reference, who in ((None, elsewhere, "this row's file"), (elsewhere, None, "the baseline's file")):
         note = accuracy_difference(own, found, other, reference).note
-        assert note == f"not paired: {who} does not say which images were right"
+        assert note == f"not paired: {who} does not store which images were right"
 
 
 def test_equal_answers_are_no_difference() -> None:
@@ -254,7 +257,7 @@ def noisy(middle: float, seed: int) -> Measurement:
         tuple(middle * process * generator.lognormal(0, 0.01) * generator.lognormal(0, 0.02, 30))
         for process in processes
     )
-    return measurement(1.0).replace(blocks=blocks, processes=(10,) * 5)
+    return measurement(1.0).replace(blocks_ns=in_ns(blocks), blocks_per_process=(10,) * 5)
 
 
 def test_ratio_intervals_hold_the_truth() -> None:
@@ -268,7 +271,7 @@ def test_ratio_intervals_hold_the_truth() -> None:
 
 
 def test_images_per_second_are_those_at_the_median() -> None:
-    measured = measurement(0.5, 8, copies_s=2.0).replace(blocks=((0.5, 0.5, 100.0),) * 12)
+    measured = measurement(0.5, 8, copies_s=2.0).replace(blocks_ns=in_ns([[0.5, 0.5, 100.0]] * 12))
     assert images_per_s(measured) == 16
     assert images_per_s(measured, with_copies=True) == 4
 

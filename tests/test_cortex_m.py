@@ -20,6 +20,8 @@ from edgecnn.records import Artifact, Kit, from_json
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.tflite.graph import read_graph
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 IMAGES = 100
 FAST = ["cortex-m4", "cortex-m55", "riscv32"]
@@ -216,7 +218,7 @@ def test_kit_refuses(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     held = make_kit(model, tmp_path, "cortex-m4")
     assert (held.returncode, held.stderr) == (
-        1, f"edgecnn: {tmp_path} is not a kit: it holds notes.txt; name a new or empty folder\n"
+        1, f"edgecnn: {tmp_path} is not a kit: it contains notes.txt; name a new or empty folder\n"
     )  # fmt: skip
     float_model = make_kit(workspace.path("tflite", "float32"), tmp_path / "kit", "cortex-m4")
     assert float_model.returncode == 1
@@ -228,5 +230,5 @@ def test_kit_refuses(workspace: Workspace, tmp_path: Path) -> None:
     np.savez(shapes, x_train=images, y_train=labels, x_test=images, y_test=labels)
     other = make_kit(model, tmp_path / "kit", "cortex-m4", "--data", shapes)
     assert other.returncode == 1
-    assert f"{model} takes (28, 28, 1), the images of {shapes} are (9, 9, 1); see --data" in other.stderr
+    assert f"{model} expects (28, 28, 1), but the images of {shapes} are (9, 9, 1); see --data" in other.stderr
     assert not (tmp_path / "kit").exists()

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,11 +34,6 @@ from edgecnn.errors import ConfigError, DataError, UnknownNameError
 Arrays = dict[str, Any]
 
 # ----------------------------------------------------------------------------------------- built-in data sets
-
-
-@pytest.fixture(scope="module")
-def mnist() -> DataSet:
-    return load("mnist")
 
 
 def test_mnist_is_mnist(mnist: DataSet) -> None:
@@ -183,7 +179,7 @@ def test_a_damaged_cached_file_is_reported_and_fetched_afresh(
     assert victim.read_bytes() == CONTENTS[victim.name]
     [warning] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.name == "edgecnn"
-    assert warning.getMessage() == f"{victim} has the wrong SHA-256; fetching it afresh"
+    assert warning.getMessage() == f"{victim} has the wrong SHA-256; downloading it again"
 
 
 def test_a_damaged_cached_file_that_nobody_has_is_an_error_naming_it(cache: Path) -> None:
@@ -438,6 +434,14 @@ def test_npz_of_uint8_images(npz: Callable[..., str]) -> None:
     assert data.class_names == ("ant", "bee", "cat")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
+def test_one_hot_labels(npz: Callable[..., str], dtype: str) -> None:
+    plain = load(npz())
+    classes = len(plain.class_names)
+    rows = {f"y_{part}": np.eye(classes, dtype=dtype)[getattr(plain, part).labels] for part in ("train", "test")}
+    assert load(npz(**rows)).sha256 == plain.sha256
+
+
 def test_input_range_of_uint8_images(npz: Callable[..., str]) -> None:
     data = load(npz(x_test=np.array([0, 51, 255] * 20, np.uint8).reshape(3, 5, 4)), input_range=(-1.0, 1.0))
     assert data.preprocessing.scale == 2 / 255
@@ -470,7 +474,7 @@ def test_arrays_are_read_only(npz: Callable[..., str]) -> None:
 def test_inputs_refuses_other_images(npz: Callable[..., str]) -> None:
     data = load(npz())
     for wrong in (IMAGES, data.train.images[:, :4], data.train.images.astype(np.float32)):
-        with pytest.raises(DataError, match=r"inputs\(\) wants uint8 images \(n, 5, 4, 1\) of some; got "):
+        with pytest.raises(DataError, match=r"inputs\(\) expects uint8 images \(n, 5, 4, 1\) of some; got "):
             data.inputs(wrong)
 
 
@@ -524,9 +528,13 @@ def with_value(value: float) -> npt.NDArray[np.float64]:
 BAD_ARRAYS = {
     "images with too few dimensions": (
         {"x_train": IMAGES[0]},
-        r"train images must have shape \(n, h, w\) or \(n, h, w, c\); got uint8 \(5, 4\)",
+        r"train and test images must have one shape \(h, w, c\); got \(4,\) and \(5, 4, 1\)",
     ),
-    "images with too many dimensions": ({"x_test": IMAGES[..., None, None]}, r"test images must have shape"),
+    "images in a line": (
+        {"x_train": IMAGES[0, 0]},
+        r"train images must have shape \(n, h, w\) or \(n, h, w, c\), other samples \(n, …\); got uint8 \(4,\)",
+    ),
+    "images with too many dimensions": ({"x_test": IMAGES[..., None, None]}, r"one shape .* and \(5, 4, 1, 1\)"),
     "other sizes": ({"x_test": IMAGES[:3, :4]}, r"one shape \(h, w, c\); got \(5, 4, 1\) and \(4, 4, 1\)"),
     "other dtypes": ({"x_test": IMAGES[:3] / 255}, "both be uint8 or both float; got uint8 and float32"),
     "integer images": (
@@ -534,7 +542,7 @@ BAD_ARRAYS = {
         "train images must be uint8 or float; got int64",
     ),
     "complex images": ({"x_train": IMAGES * 1j}, "train images must be uint8 or float; got complex128"),
-    "NaN": ({"x_train": with_value(np.nan)}, "train images must be finite.*image 4 holds NaN"),
+    "NaN": ({"x_train": with_value(np.nan)}, "train images must be finite.*image 4 contains NaN"),
     "infinity": ({"x_train": with_value(-np.inf)}, "train images must be finite.*image 4 "),
     "beyond float32": (
         {"x_train": with_value(1e39)},
@@ -542,7 +550,7 @@ BAD_ARRAYS = {
     ),
     "constant float images": (
         {"x_train": np.zeros((8, 5, 4)), "x_test": np.zeros((3, 5, 4))},
-        r"train images hold only the value 0\.0",
+        r"train images contain only the value 0\.0",
     ),
     "no train images": (
         {"x_train": IMAGES[:0], "y_train": LABELS[:0]},
@@ -556,11 +564,27 @@ BAD_ARRAYS = {
     "float labels": ({"y_train": LABELS / 1.0}, r"train labels must be integers; got float64; .*astype"),
     "text labels": ({"y_test": LABELS[:3].astype(str)}, "test labels must be integers; got <U21"),
     "bool labels": ({"y_train": LABELS > 0}, "train labels must be integers; got bool"),
-    "one-hot labels": (
-        {"y_train": np.eye(3, dtype=int)[LABELS]},
-        r"got int64 \(8, 3\); turn one-hot .* argmax",
+    "labels for several classes at once": (
+        {"y_train": 2 * np.ones((8, 3), np.int64)},
+        r"train labels of shape \(8, 3\) are not one-hot: each row needs a single 1",
     ),
-    "scalar labels": ({"y_train": np.int64(1)}, r"train labels must have shape \(n,\) or \(n, 1\)"),
+    "shares instead of one-hot labels": (
+        {"y_train": np.full((8, 2), 0.5)},
+        r"train and test labels must have one shape; got \(1,\) and \(2,\)",
+    ),
+    "labels without a column": (
+        {"y_train": np.zeros((8, 0), np.int64)},
+        r"train labels of shape \(8, 0\) have no values; each image needs a label",
+    ),
+    "labels without rows": (
+        {"y_train": np.zeros((0, 3), np.int64)},
+        r"train labels of shape \(0, 3\) are not one-hot",
+    ),
+    "labels of nothing": ({"y_train": np.zeros((0, 0))}, r"train labels of shape \(0, 0\) have no values"),
+    "scalar labels": (
+        {"y_train": np.int64(1)},
+        r"train labels of shape \(\) have no values; each image needs a label",
+    ),
     "negative labels": ({"y_train": LABELS - 1}, "train labels must be 0 to 2, for 3 classes.*got -1"),
     "negative test labels": ({"y_test": LABELS[:3] - 1}, "test labels must be 0 to 2, for 3 classes.*got -1"),
     "labels from 1": ({"y_train": LABELS + 1}, "train labels must be 0 to 2, for 3 classes.*got 3"),
@@ -581,7 +605,7 @@ BAD_ARRAYS = {
     "no class names": ({"class_names": np.array([], "U1")}, "class names are empty"),
     "equal class names": (
         {"class_names": np.array(["a", "b", "a"])},
-        "class names must differ; 'a' is there",
+        "class names must differ; 'a' occurs more than once; rename one",
     ),
     "a blank class name": ({"class_names": np.array(["a", " ", "c"])}, "printable, not blank.*got ' '"),
     "a class name of two lines": ({"class_names": np.array(["a", "b\n", "c"])}, r"printable.*got 'b\\n'"),
@@ -595,7 +619,7 @@ BAD_ARRAYS = {
     ),
     "class names that are no characters": (
         {"class_names": np.array([2**31 - 1, 1, 2], np.uint32).view("U1")},
-        "class_names holds text with characters that there are not",
+        "class_names contains text with invalid Unicode characters",
     ),
     "class names as numbers": (
         {"class_names": LABELS[:3]},
@@ -605,17 +629,19 @@ BAD_ARRAYS = {
         {"class_names": np.array([["a", "b", "c"]])},
         r"1-D array of strings; got <U1 \(1, 3\)",
     ),
-    "a missing key": ({"y_test": None}, "lacks y_test; it has x_train, y_train, x_test; save"),
+    "a missing key": ({"x_test": None}, "lacks x_test; it has x_train, y_train, y_test; save"),
     "two missing keys": (
-        {"x_train": None, "y_test": None},
-        "lacks x_train, y_test; it has y_train, x_test; save",
+        {"x_train": None, "x_test": None},
+        "lacks x_train, x_test; it has y_train, y_test; save",
     ),
+    "no train labels": ({"y_train": None}, r"there are test labels, but no train labels \(y_train\); add them"),
+    "no test labels": ({"y_test": None}, r"no test labels \(y_test\); the task classification needs them"),
     "object images": (
         {"x_train": np.array([IMAGES, None], object)},
-        r"holds Python objects \(pickle\), .*never loaded",
+        r"contains Python objects \(pickle\), .*never loaded",
     ),
-    "object labels": ({"y_test": LABELS[:3].astype(object)}, r"holds Python objects \(pickle\)"),
-    "object class names": ({"class_names": np.array(["a", "b", "c"], object)}, r"holds Python objects"),
+    "object labels": ({"y_test": LABELS[:3].astype(object)}, r"contains Python objects \(pickle\)"),
+    "object class names": ({"class_names": np.array(["a", "b", "c"], object)}, r"contains Python objects"),
 }
 
 
@@ -658,7 +684,7 @@ def test_a_file_that_is_not_npz(tmp_path: Path, content: bytes) -> None:
 def test_a_zip_of_other_things(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(zipped({}))
-    with pytest.raises(DataError, match=r"lacks x_train, y_train, x_test, y_test; it has nothing"):
+    with pytest.raises(DataError, match=r"lacks x_train, x_test; it has nothing"):
         load(str(path))
     path.write_bytes(zipped(dict.fromkeys(GOOD, b"text")))
     with pytest.raises(DataError, match="x_train is not a numpy array"):
@@ -704,7 +730,7 @@ def write_folder(root: Path, mode: str = "RGB", suffix: str = ".png", size: tupl
     return root
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp"])
 def test_folder(tmp_path: Path, suffix: str) -> None:
     data = load(str(write_folder(tmp_path / "things", suffix=suffix)))
     assert data.name == "things"
@@ -720,6 +746,41 @@ def test_folder(tmp_path: Path, suffix: str) -> None:
         for image, path in zip(split.images, paths, strict=True):
             assert np.array_equal(image, np.asarray(Image.open(path)))
     assert load(str(tmp_path / "things")).sha256 == data.sha256
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_folder_may_have_validation_images_instead_of_test_images(tmp_path: Path, name: str) -> None:
+    data = load(str(write_folder(tmp_path / "things")))
+    (tmp_path / "things" / "test").rename(tmp_path / "things" / name)
+    assert load(str(tmp_path / "things")).sha256 == data.sha256
+
+
+def test_of_test_and_validation_images_those_for_tests_are_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_folder(tmp_path / "things")
+    data = load(str(root))
+    shutil.copytree(root / "train", root / "val")
+    assert load(str(root)).sha256 == data.sha256
+    assert caplog.messages == [f"{root}: val is not used; test has the test images"]
+
+
+def test_classes_without_a_split_are_split_always_alike(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in (("cat", 10), ("dog", 23)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for index in range(count):
+            Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).save(
+                tmp_path / "pets" / name / f"{index:02}.png"
+            )
+    data = load(str(tmp_path / "pets"))
+    assert data.class_names == ("cat", "dog")
+    assert np.bincount(data.test.labels).tolist() == [2, 5]
+    assert np.bincount(data.train.labels).tolist() == [8, 18]
+    every = {image.tobytes() for image in (*data.train.images, *data.test.images)}
+    assert len(every) == 33, "an image is in both splits"
+    assert load(str(tmp_path / "pets")).sha256 == data.sha256
+    assert "has no folder 'train': 7 of its 33 images, drawn at random from each class" in caplog.text
 
 
 def first_image(root: Path) -> npt.NDArray[np.uint8]:
@@ -837,7 +898,7 @@ def test_what_is_not_an_image_is_passed_over(tmp_path: Path, caplog: pytest.LogC
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text("nothing")
     assert load(str(root)).sha256 == sha256
-    assert caplog.messages == [f"{root}/train/a: passed over 1 that are not .png, .jpg or .jpeg"]
+    assert caplog.messages == [f"{root}/train/a: ignored 1 files that are not .png, .jpg, .jpeg or .webp"]
 
 
 def remove(path: Path) -> None:
@@ -852,14 +913,14 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        (["train"], r"has no folder 'train'; wanted train/<class>/\*\.png, \.jpg or \.jpeg"),
-        (["test"], r"has no folder 'test'; wanted test/<class>"),
+        (["train"], r"has no folder 'train'; expected train/<class>/\*\.png, \.jpg, \.jpeg or \.webp"),
+        (["test"], r"has no folder 'test'; expected test/<class>"),
         (["train", "test"], "has no folder 'train'"),
         (["train/a", "train/b", "train/C"], "train has no class folders"),
         (["test/a", "test/b", "test/C"], "test has no class folders"),
         (
             ["train/a/0.png", "train/a/1.png"],
-            r"train/a has no \.png, \.jpg or \.jpeg images; add some or remove",
+            r"train/a has no \.png, \.jpg, \.jpeg or \.webp images; add some or remove",
         ),
         (["test/b/0.png"], r"test/b has no \.png"),
         (["train/a"], "class 'a' is in test but not in train"),
@@ -882,7 +943,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path, link: str) -> None:
     root, elsewhere = write_folder(tmp_path / "root"), write_folder(tmp_path / "elsewhere")
     remove(root / link)
     (root / link).symlink_to(elsewhere / link)
-    with pytest.raises(DataError, match=f"root/{link} is a symbolic link that leads out of .*root; copy"):
+    with pytest.raises(DataError, match=f"root/{link} is a symbolic link that points outside of .*root; copy"):
         load(str(root))
 
 
@@ -913,7 +974,7 @@ def test_unknown_name(name: str) -> None:
         load(name)
     assert str(caught.value) == (
         f"unknown data set {name!r}; choose from: an existing .npz file, an existing folder of images, "
-        "fashion-mnist, mnist"
+        "demo-autoencoder, demo-motion_cnn, demo-person_cnn, demo-unet, fashion-mnist, mnist"
     )
 
 
@@ -924,7 +985,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_path_that_cannot_be_looked_at() -> None:
-    with pytest.raises(DataError, match=r"cannot look at .*: File name too long"):
+    with pytest.raises(DataError, match=r"cannot access .*: File name too long"):
         load("x" * 1000)
 
 

@@ -29,7 +29,10 @@ from edgecnn.errors import ConfigError, DeviceError, RecordError
 from edgecnn.models import architecture, mnist_cnn
 from edgecnn.records import Report, Result, from_json, to_json
 
+pytestmark = pytest.mark.slow
+
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+QUICK = ("--seconds", "0.05", "--cold", "1")
 PYTHON = sys._base_executable  # type: ignore[attr-defined]
 # A name that no line of shell gets away with unquoted.
 HOME = "home of o'neil $(touch evil) `touch evil`"
@@ -145,7 +148,7 @@ def measured(
     out = tmp_path_factory.mktemp("out") / "results.json"
     here = tmp_path_factory.mktemp("here")
     marker = plant(here)
-    line = [sys.executable, "-P", "-m", "edgecnn", "bench", str(bundle), "--ssh", "device", "--seconds", "0.05"]
+    line = [sys.executable, "-P", "-m", "edgecnn", "bench", str(bundle), "--ssh", "device", *QUICK]
     line += ["--threads", "1,2", "--seed", "7", "--out", str(out)]
     done = subprocess.run(line, cwd=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -201,7 +204,7 @@ def test_the_device_needs_little(measured: Measured, machine: Machine) -> None:
 def test_the_venv_serves_again(measured: Measured, machine: Machine, bundle: Path, tmp_path: Path) -> None:
     (mark,) = machine.folder.glob("venv/edgecnn-*")
     before = mark.stat()
-    done = command(bundle, "--seconds", "0.05", "--json", "--ssh", "device")
+    done = command(bundle, *QUICK, "--json", "--ssh", "device")
     assert done.returncode == 0, done.stderr
     assert len(results(from_json(done.stdout.encode(), Report, "stdout"))) == 4
     assert mark.stat() == before
@@ -239,7 +242,7 @@ def test_failed_rows_are_results(measured: Measured, bundle: Path, tmp_path: Pat
     members = members_of(bundle)
     del members[f"{MODELS[0]}.json"]
     write(broken, declared({**members, MODELS[0]: b"no model"}))
-    done = command(broken, "--ssh", "device", "--seconds", "0.05", "--json")
+    done = command(broken, "--ssh", "device", *QUICK, "--json")
     assert done.returncode == 1
     assert "edgecnn: mnist_cnn-float32.tflite (bench)" in done.stderr
     assert len(from_json(done.stdout.encode(), Report, "stdout").rows) == 4
@@ -282,7 +285,7 @@ def test_what_lost_connections_left_is_removed(measured: Measured, machine: Mach
         (folder / "bundle.zip").touch()
     os.utime(old, (time.time() - 3 * 86400,) * 2)
     try:
-        assert command(bundle, "--seconds", "0.05", "--ssh", "device").returncode == 0
+        assert command(bundle, *QUICK, "--ssh", "device").returncode == 0
         assert machine.runs() == [new]
     finally:
         shutil.rmtree(new)
@@ -293,7 +296,7 @@ def test_what_is_no_report_is_not_taken_for_one(
 ) -> None:
     monkeypatch.setattr(Ssh, "get", lambda self, path: b"{}")
     with pytest.raises(RecordError, match="the result of device is not a valid Report file"):
-        bench_on(Ssh("device"), bundle, ["--seconds", "0.05"])
+        bench_on(Ssh("device"), bundle, [*QUICK])
 
 
 @pytest.mark.parametrize(
@@ -323,7 +326,7 @@ def test_hosts_that_are_none(host: str, bundle: Path) -> None:
         Ssh(host)
     done = command(bundle, f"--ssh={host}")
     assert done.returncode == 2
-    assert ("--ssh takes" if host.isprintable() else "holds a control character") in done.stderr
+    assert ("--ssh takes" if host.isprintable() else "contains a control character") in done.stderr
 
 
 def test_a_host_never_meets_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
@@ -427,7 +430,7 @@ def test_a_bundle_is_measured_over_adb(
     script(phone.bin / "python3", f'exec {shlex.quote(PYTHON)} "$@"')
     monkeypatch.setenv("FAKE_WHEELS", str(index))
     monkeypatch.setattr(device, "download", lambda *_, **__: pytest.fail("this device has an index of its own"))
-    report = bench_on(Adb("0123abc"), bundle, ["--seconds", "0.05"])
+    report = bench_on(Adb("0123abc"), bundle, [*QUICK])
     assert len(results(report)) == 4
     assert report.test_images == 50
     calls = phone.calls()
@@ -522,19 +525,19 @@ def test_senseless_command_lines(bundle: Path, tmp_path: Path) -> None:
         assert done.stdout == ""
         return done.stderr
 
-    assert "two ways to a device; give one" in refused(bundle, "--ssh", "a", "--adb")
-    assert "a bundle is measured alone" in refused(bundle, bundle)
-    assert "a bundle is measured alone" in refused("model.tflite", bundle)
-    assert "brings its own test images" in refused(bundle, "--data", "mnist")
-    assert "brings its own test images" in refused(bundle, "--input-range", "0,1")
-    assert "a device measures a bundle" in refused("model.tflite", "--ssh", "device")
+    assert "both name a device; give only one" in refused(bundle, "--ssh", "a", "--adb")
+    assert "must be the only file" in refused(bundle, bundle)
+    assert "must be the only file" in refused("model.tflite", bundle)
+    assert "contains its own test images" in refused(bundle, "--data", "none.npz")  # told before it is looked for
+    assert "contains its own test images" in refused(bundle, "--input-range", "0,1")
+    assert "measures a bundle only" in refused("model.tflite", "--ssh", "device")
 
 
 def test_a_bad_bundle_never_travels(phone: Phone, tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"bad")
     done = command(tmp_path / "bad.zip", "--adb", "0123abc")
     assert done.returncode == 1
-    assert "is not a sound bundle: File is not a zip file" in done.stderr
+    assert "is not a valid bundle: File is not a zip file" in done.stderr
     assert phone.calls() == []
 
 

@@ -1,4 +1,4 @@
-"""Where the accuracy went: steps that sum to the whole, and layers whose planted fault is found."""
+"""Where accuracy was lost: steps add up to the total, and the layer with a planted fault is found."""
 
 import io
 import itertools
@@ -24,14 +24,17 @@ from test_verify import rescaled
 from edgecnn import artifacts, cli
 from edgecnn.diagnosis import layers as layers_module
 from edgecnn.diagnosis import terminal
-from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.diagnosis.layers import IMAGES, float_models, layers, snr_db
 from edgecnn.diagnosis.stages import BUILT_IN, ORT, REFERENCE, XNNPACK, path_of, stages
 from edgecnn.errors import ArtifactError, ConfigError, SessionError
 from edgecnn.models import save_model
-from edgecnn.records import AccuracyPath, LayerError, LayerErrors, from_json, to_json
+from edgecnn.records import AccuracyPath, Failure, LayerError, LayerErrors, from_json, to_json
+from edgecnn.runtimes.litert import LitertSession
+from edgecnn.tasks import Scoring
 from edgecnn.tflite.graph import read_graph
 from edgecnn.verify import FAKE_QUANTIZED, FLOAT, verify
+
+pytestmark = pytest.mark.slow
 
 INT8 = ("int8", "int8-qat")
 
@@ -41,7 +44,9 @@ def layers_in(workspace: Workspace, *paths: Path) -> list[LayerErrors]:
 
 
 def path_to(workspace: Workspace, *paths: Path) -> list[AccuracyPath]:
-    return stages(paths, workspace.data, model=workspace.model_file, qat_weights=workspace.qat_file)
+    found = stages(paths, workspace.data, model=workspace.model_file, qat_weights=workspace.qat_file)
+    assert all(isinstance(path, AccuracyPath) for path in found)
+    return [path for path in found if isinstance(path, AccuracyPath)]
 
 
 # Stages
@@ -53,23 +58,26 @@ def test_changes_of_the_steps_sum_to_the_whole(steps: int, classes: int, images:
     labels = rng.integers(0, classes, images)
     # few values, so that top classes are shared by several
     outputs = [rng.integers(0, 3, (images, classes)).astype(np.float32) for _ in range(steps)]
-    found = path_of([(str(number), None, output) for number, output in enumerate(outputs)], labels)
+    found = path_of(
+        [(str(number), None, output) for number, output in enumerate(outputs)], Scoring("classification", labels)
+    )
     whole = found[-1].accuracy.correct - found[0].accuracy.correct
     assert sum(step.gained - step.lost for step in found) == whole
     assert sum(step.change for step in found) == pytest.approx(100 * whole / images)
     for before, step in itertools.pairwise(found):
         assert step.accuracy.correct - before.accuracy.correct == step.gained - step.lost
-        assert step.agree is not None
-        assert step.agree + step.gained + step.lost <= images
-    assert (found[0].gained, found[0].lost, found[0].agree) == (0, 0, None)
+        assert step.agreement is not None
+        assert round(step.agreement * images) + step.gained + step.lost <= images
+    assert (found[0].gained, found[0].lost, found[0].agreement) == (0, 0, None)
 
 
 def test_a_step_counts_what_it_says() -> None:
     tops = np.array([[0, 1, 2, 0, 1], [1, 1, 0, 0, 2]])
     before, after = (np.eye(3, dtype=np.float32)[top] for top in tops)
-    _, step = path_of([("a", None, before), ("b", "why", after)], np.array([0, 1, 0, 2, 2]))
+    scoring = Scoring("classification", np.array([0, 1, 0, 2, 2]))
+    _, step = path_of([("a", None, before), ("b", "why", after)], scoring)
     assert (step.name, step.note) == ("b", "why")
-    assert (step.gained, step.lost, step.agree) == (2, 1, 2)
+    assert (step.gained, step.lost) == (2, 1)
     assert (step.accuracy.correct, step.accuracy.total) == (3, 5)
     assert (step.change, step.agreement) == (20.0, 0.4)
 
@@ -104,10 +112,11 @@ def test_what_has_no_reference_kernel_is_named_and_stood_in_for(workspace: Works
     path = saved(workspace, model, tmp_path)
     artifact = artifacts.load(path)
     with pytest.raises(SessionError, match=r"reference kernels: .*TILE"):
-        KernelSession(path, artifact, "reference")
+        LitertSession(path, kernels="reference")
     # a file that others made has no scheme; this one gets its sidecar from here
     artifacts.sidecar(path).write_bytes(to_json(artifact.replace(scheme="int8")))
     (found,) = stages([path], workspace.data, model=tmp_path / "model.keras")
+    assert isinstance(found, AccuracyPath)
     assert [step.name for step in found.steps] == [FLOAT, BUILT_IN, XNNPACK]
     assert "TILE" in (found.steps[1].note or "")
     text = printed(terminal.show_path, found)
@@ -118,17 +127,40 @@ def test_what_has_no_reference_kernel_is_named_and_stood_in_for(workspace: Works
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ([("tflite", "float32")], "of scheme float32; diagnose stages takes files of int8 and int8-qat"),
-        ([("tflite", "int16x8")], "of scheme int16x8"),
-        ([("onnx", "int8")], "lead through its .tflite"),
-        ([("onnx", "int8-qat"), ("tflite", "int8")], "int8-qat .onnx lead through its .tflite"),
-        ([("tflite", "int8"), ("tflite", "int8")], "one .tflite file of each scheme"),
+        ([("tflite", "float32")], "has scheme float32; diagnose stages needs int8 or int8-qat files"),
+        ([("tflite", "int16x8")], "has scheme int16x8"),
+        ([("onnx", "int8")], "include its .tflite"),
+        ([("onnx", "int8-qat"), ("tflite", "int8")], "int8-qat .onnx include its .tflite"),
+        ([("tflite", "int8"), ("tflite", "int8")], "one .tflite file per scheme"),
         ([("tflite", "int8-qat")], "--qat"),
     ],
 )
 def test_what_has_no_stages(workspace: Workspace, keys: list[tuple[str, str]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         stages([workspace.path(*key) for key in keys], workspace.data, model=workspace.model_file)
+
+
+def test_a_float_file_has_no_stages_and_the_others_have(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [workspace.path("tflite", scheme) for scheme in ("float32", "int8")]
+    float_file, path = stages(files, workspace.data, model=workspace.model_file)
+    assert isinstance(float_file, Failure)
+    assert isinstance(path, AccuracyPath)
+    assert (float_file.subject, path.artifact) == ("digits-float32.tflite", "digits-int8.tflite")
+    monkeypatch.setattr("edgecnn.diagnosis.stages.stages", lambda *_, **__: [float_file, path])
+    words = ["edgecnn", "diagnose", "stages", *map(str, files), "--model", str(workspace.model_file)]
+    words += ["--data", str(workspace.data_file), "--json"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr()
+    assert end.value.code == 0
+    assert "digits-float32.tflite has scheme float32; diagnose stages needs int8 or int8-qat files" in said.err
+    assert [row.get("artifact", row.get("subject")) for row in json.loads(said.out)] == [
+        "digits-float32.tflite",
+        "digits-int8.tflite",
+    ]
 
 
 # Layers
@@ -379,7 +411,7 @@ def test_the_command(workspace: Workspace, diagnose: Any, tmp_path: Path) -> Non
     status, out, err = diagnose("stages", tflite, onnx)
     assert status == 0
     assert re.fullmatch(r"diagnose stages: done in \d+\.\d s\n", err)
-    assert all(name in out for name in (FLOAT, REFERENCE, XNNPACK, ORT, "altogether", "1,000 test images"))
+    assert all(name in out for name in (FLOAT, REFERENCE, XNNPACK, ORT, "total, net", "1,000 test images"))
     status, out, err = diagnose("layers", tflite)
     assert status == 0
     assert re.fullmatch(rf"layers of {tflite.name}: done in \d+\.\d s\n", err)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import Workspace
 
+from edgecnn.embed import embed
 from edgecnn.files import sha256_file
 from edgecnn.formats import FORMATS, export, provenance_of
 from edgecnn.formats.source import Source
@@ -33,6 +34,8 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.runtimes import open_session, predict
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
@@ -55,10 +58,10 @@ def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for format, package in PACKAGES.items():
         folder = tmp_path_factory.mktemp(package)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
         found[format] = folder / "bin" / "python"
-        wanted = [f"{name}=={version(name)}" for name in ("numpy", package)]
-        subprocess.run([str(found[format]), "-m", "pip", "install", "--quiet", *wanted], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(found[format]), "install", "--quiet", "--no-compile"]
+        subprocess.run([*pip, *(f"{name}=={version(name)}" for name in ("numpy", package))], check=True)
     return found
 
 
@@ -118,21 +121,21 @@ def test_device_answers_as_the_desk(
     tmp_path: Path,
 ) -> None:
     model, data, out = models[format, scheme, io], workspace.data, tmp_path / "kit"
-    assert make_kit(model, out, workspace.data_file).returncode == 0
+    embed(model, "linux", out, str(workspace.data_file))
     assert {path.name for path in out.iterdir()} == {
         "run.py", model.name, f"{model.name}.json", "golden.npz", "README.md", "kit.json",
     }  # fmt: skip
 
     checked = run_kit(pythons[format], out, model.name, "--check")
     assert checked.returncode == 0, checked.stderr
-    assert checked.stdout.startswith("ok: 10 images as on the desk; outputs at most 0 apart")
+    assert checked.stdout.startswith("ok: 10 images as on the host; largest output difference 0 (limit")
 
     images = data.test.images[100:130]
     np.save(out / "images.npy", images)
     script = (
         "import numpy as np, run, pathlib; "
         f"model = run.Model(pathlib.Path({model.name!r})); "
-        "np.save('outputs.npy', np.stack([model.classify(image) for image in np.load('images.npy')]))"
+        "np.save('outputs.npy', np.stack([model.run(image) for image in np.load('images.npy')]))"
     )
     subprocess.run([str(pythons[format]), "-c", script], cwd=out, check=True, capture_output=True)
     expected = predict(open_session(model), data.inputs(images))
@@ -198,19 +201,19 @@ def test_tampered_model_is_refused(own_kit: Path, pythons: dict[str, Path]) -> N
     changed = bytearray((own_kit / MODEL).read_bytes())
     changed[-100] ^= 1
     (own_kit / MODEL).write_bytes(changed)
-    expected = f"{MODEL} is not the file {MODEL}.json describes (SHA-256 differs); copy both again"
+    expected = f"{MODEL} does not match its sidecar {MODEL}.json (SHA-256 differs); copy both again"
     assert failure(pythons["tflite"], own_kit, MODEL, "--check") == expected
 
 
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("outputs", r"golden image 2: label 2, desk 2; outputs 0\.0\d+ apart, 0\.0078\d allowed"),
-        ("labels", r"golden image 2: label 2, desk 9; outputs .* apart, .* allowed"),
-        ("nan", r"golden image 2: label 2, desk \d; outputs nan apart, .* allowed"),
+        ("outputs", r"golden image 2: label 2, on the host 2; largest output difference 0\.0\d+ \(limit 0\.0078\d\)"),
+        ("labels", r"golden image 2: label 2, on the host 9; largest output difference .* \(limit .*\)"),
+        ("nan", r"golden image 2: label 2, on the host \d; largest output difference nan \(limit .*\)"),
         ("sha256", r"golden\.npz belongs to another model; copy the kit again"),
-        ("missing", r"golden\.npz does not hold golden answers: .*"),
-        ("truncated", r"golden\.npz does not hold golden answers: .*"),
+        ("missing", r"golden\.npz does not contain golden outputs: .*"),
+        ("truncated", r"golden\.npz does not contain golden outputs: .*"),
     ],
 )
 def test_tampered_golden_answers_fail(part: str, message: str, own_kit: Path, pythons: dict[str, Path]) -> None:
@@ -238,7 +241,7 @@ def test_sidecar_is_needed_and_has_to_be_one(own_kit: Path, pythons: dict[str, P
     assert message == f"{MODEL}.json is not a record of an edgecnn model: 'sha256'"
     (own_kit / f"{MODEL}.json").unlink()
     message = failure(pythons["tflite"], own_kit, MODEL, "--check")
-    assert message == f"{MODEL} needs its sidecar {MODEL}.json beside it; copy it too"
+    assert message == f"{MODEL} needs its sidecar {MODEL}.json in the same folder; copy it too"
 
 
 @pytest.mark.parametrize(
@@ -246,11 +249,11 @@ def test_sidecar_is_needed_and_has_to_be_one(own_kit: Path, pythons: dict[str, P
     [
         ("", "[" * 100_000, "maximum recursion depth exceeded"),
         ("", "[]", "list indices must be integers"),
-        ("input.shape", "[1, 28, 28]", "the input is no image: NHWC [1, 28, 28]"),
+        ("input.shape", "[1, 28, 28]", "the input has no fixed size, or another layout: NHWC [1, 28, 28]"),
         ("input.shape", "[1, -28, 28, 1]", "the input is int8 [1, -28, 28, 1]"),
         ("input.shape", "null", "'NoneType' object is not iterable"),
         ("input.dtype", '"object"', "the input is object [1, 28, 28, 1]"),
-        ("input.layout", '"CHWN"', "the input is no image: CHWN"),
+        ("input.layout", '"CHWN"', "the input has no fixed size, or another layout: CHWN"),
         ("input.quantization", "null", "the input is int8 with the quantization None"),
         ("input.quantization.scale", "[]", "list index out of range"),
         ("output.quantization.scale", "[NaN]", "the output has the scale nan"),
@@ -285,7 +288,7 @@ def test_a_model_of_other_sizes_or_classes_than_its_sidecar_is_refused(own_kit: 
     record["provenance"]["labels"] = ["a"]
     path.write_text(json.dumps(record))
     said = failure(Path(sys.executable), own_kit, MODEL, "--check")
-    assert said == "the model has 10 classes, its record names 1; copy both again"
+    assert said == "the model has 10 classes, its record has 1; copy both again"
 
 
 def test_labels_are_shown_escaped(own_kit: Path) -> None:
@@ -312,18 +315,18 @@ def test_damaged_metadata_of_onnx_are_none(workspace: Workspace, tmp_path: Path)
             entry.value = (damage or {}).get(entry.key, entry.value)
         content = model.SerializeToString()
         (out / name).write_bytes(content if damage else content + b"\x72\x06\x0a\x01x\x12\x01\xff")
-        message = f"{name} needs its sidecar {name}.json beside it; copy it too"
+        message = f"{name} needs its sidecar {name}.json in the same folder; copy it too"
         assert failure(Path(sys.executable), out, name, "--check") == message
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("small.pgm", b"P5 4 2 255\n" + bytes(8), "small.pgm is 2 × 4 × 1; the model takes 28 × 28 × 1"),
-        ("colour.ppm", b"P6 28 28 255\n" + bytes(2352), "colour.ppm is 28 × 28 × 3; the model takes 28 × 28 × 1"),
-        ("short.pgm", b"P5 28 28 255\n" + bytes(9), "short.pgm holds 9 values; its head says 28 × 28 × 1"),
+        ("small.pgm", b"P5 4 2 255\n" + bytes(8), "small.pgm is 2 × 4 × 1; the model expects 28 × 28 × 1"),
+        ("colour.ppm", b"P6 28 28 255\n" + bytes(2352), "colour.ppm is 28 × 28 × 3; the model expects 28 × 28 × 1"),
+        ("short.pgm", b"P5 28 28 255\n" + bytes(9), "short.pgm has 9 values; its header says 28 × 28 × 1"),
         ("deep.pgm", b"P5 28 28 65535\n", "deep.pgm is not a binary PGM or PPM file (P5 or P6) with values up to 255"),
-        ("image.raw", bytes(5), "image.raw holds 5 bytes; the model takes 28 × 28 × 1, one byte each"),
+        ("image.raw", bytes(5), "image.raw has 5 bytes; the model expects 28 × 28 × 1, one byte each"),
         ("image.png", b"", "reading image.png needs Pillow; run: pip install pillow, or use .pgm, .ppm or .npy"),
         ("image.npy", b"nonsense", "image.npy is not a .npy file: "),
         ("image.pgm", None, "cannot read image.pgm: No such file or directory"),
@@ -339,7 +342,9 @@ def test_unusable_images(
 
 def test_integers_other_than_bytes_are_refused(own_kit: Path, pythons: dict[str, Path]) -> None:
     np.save(own_kit / "image.npy", np.zeros((28, 28), np.int64))
-    assert failure(pythons["tflite"], own_kit, MODEL, "image.npy").startswith("image.npy holds int64; save it as uint8")
+    assert failure(pythons["tflite"], own_kit, MODEL, "image.npy").startswith(
+        "image.npy has dtype int64; save it as uint8"
+    )
 
 
 def test_same_kit_has_the_same_bytes(kit: Path, own_kit: Path, workspace: Workspace) -> None:
@@ -353,8 +358,8 @@ def test_foreign_folders_stay_as_they_are(workspace: Workspace, own_kit: Path, t
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "README.md").write_text("mine")
     expected = (
-        (own_kit, "is a kit with something else in it: notes.txt; name a new or empty folder, or move that away"),
-        (tmp_path / "other", "is not a kit: it holds README.md; name a new or empty folder"),
+        (own_kit, "is a kit with another file in it: notes.txt; name a new or empty folder, or move that file"),
+        (tmp_path / "other", "is not a kit: it contains README.md; name a new or empty folder"),
     )
     for out, message in expected:
         before = {path: path.read_bytes() for path in out.glob("*.*")}
@@ -375,7 +380,7 @@ def test_other_data_are_refused(workspace: Workspace, tmp_path: Path) -> None:
 def test_models_of_others_are_refused(workspace: Workspace, tmp_path: Path) -> None:
     refused = make_kit(workspace.model_file, tmp_path / "kit", workspace.data_file)
     assert refused.returncode == 1
-    assert refused.stderr.endswith("is no exported model for linux; give a file ending in .tflite or .onnx\n")
+    assert refused.stderr.endswith("is not a model file for linux; give a file ending in .tflite or .onnx\n")
 
 
 def test_targets_are_listed() -> None:

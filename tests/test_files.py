@@ -174,7 +174,7 @@ def test_nothing_but_a_file_is_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "null").symlink_to("/dev/null")
     for name in ("folder", "pipe", "null"):
-        with pytest.raises(OutputError, match=f"cannot write .*{name}: what is there is no file; name another"):
+        with pytest.raises(OutputError, match=f"cannot write .*{name}: it exists and is not a file"):
             write_atomic(tmp_path / name, b"")
     assert len([*tmp_path.iterdir()]) == 3
 
@@ -191,7 +191,7 @@ def test_only_files_are_read(tmp_path: Path) -> None:
         tmp_path / "loop": "Too many levels of symbolic links",
         tmp_path / "huge": "it has 1,099,511,627,776 bytes, more than 2,147,483,647",
         tmp_path / ("x" * 256): "File name too long",
-        tmp_path / "zero\0byte": "no file has a zero byte in its name",
+        tmp_path / "zero\0byte": "a file name cannot contain a zero byte",
     }
     for path, reason in reasons.items():
         with pytest.raises(OSError, match=re.escape(reason)) as caught:
@@ -223,9 +223,9 @@ def test_folder_is_made_with_its_parents_and_may_exist(tmp_path: Path) -> None:
 
 def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="is a file; name a folder"):
+    with pytest.raises(OutputError, match="is a file; choose a folder"):
         make_folder(tmp_path / "file")
-    with pytest.raises(OutputError, match="lies below a file"):
+    with pytest.raises(OutputError, match="a parent of output folder"):
         make_folder(tmp_path / "file" / "below")
 
 

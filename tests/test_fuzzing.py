@@ -15,6 +15,8 @@ from fuzzing.harness import Reader
 
 from edgecnn.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", sorted(fuzzing.readers()))
 def test_damaged_input_is_read_or_refused(name: str) -> None:

@@ -22,6 +22,8 @@ from edgecnn.runtimes import open_session, predict
 from edgecnn.runtimes.fake import FakeModel
 from edgecnn.verify import verify
 
+pytestmark = pytest.mark.usefixtures("without_converter")
+
 IMAGES = np.random.default_rng(0).random((400, 2, 2, 1), np.float32)
 
 

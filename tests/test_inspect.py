@@ -182,9 +182,9 @@ def test_weights_that_the_runtime_quantises_itself_are_told(workspace: Workspace
     told = []
     for in_float in ((), (2,)):
         path.write_bytes(qdq.to_onnx(graph, "x", in_float).SerializeToString())
-        told.append([note for note in inspect(path).notes if note.startswith("Weights in float")])
+        told.append([note for note in inspect(path).notes if note.startswith("Float weights")])
     name = f"Conv:t{graph.operators[2].outputs[0]}/conv"
-    assert told == [[], [f"Weights in float that ONNX Runtime made int8 itself: {name}."]]
+    assert told == [[], [f"Float weights that ONNX Runtime quantised to int8 itself: {name}."]]
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -277,7 +277,7 @@ def test_operators_in_integers_from_the_start(tmp_path: Path) -> None:
     assert (conv.parameters, conv.weight_bytes) == (8 * 18 + 8, 8 * 18 + 4 * 8)
     assert (conv.kernel, conv.precision) == ("QLinearConv", "int8")
     assert (conv.outputs[0].dtype, conv.outputs[0].zero_point) == ("uint8", (128, 128))
-    assert not any(note.startswith("Weights in float") for note in found.notes)
+    assert not any(note.startswith("Float weights") for note in found.notes)
 
 
 def test_half_floats_several_inputs_and_outputs_and_shared_names(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_free_dimensions_take_a_shape(tmp_path: Path, command: Callable[..., End
     x, y = value("x", TensorProto.FLOAT, "n", 3, "h", "w_"), value("y", TensorProto.FLOAT, "n", 4, "p", "q")
     path = tmp_path / "free.onnx"
     onnx.save(model(nodes, [x], [y], {"w": np.ones((3, 4, 2, 2), np.float32)}), path)
-    with pytest.raises(ConfigError, match=r"free dimensions \(\?,3,\?,\?\); say which to run with"):
+    with pytest.raises(ConfigError, match=r"dynamic dimensions \(\?,3,\?,\?\); set them, as in"):
         inspect(path)
     with pytest.raises(ConfigError, match="1,4,5,5 does not fit"):
         inspect(path, (1, 4, 5, 5))

@@ -11,8 +11,10 @@ import pytest
 
 from edgecnn.data import DataSet, Split
 from edgecnn.errors import QuantizationError
-from edgecnn.quantization import legacy_keras, qat
+from edgecnn.quantization import legacy_keras, tfmot
 from edgecnn.quantization.legacy_keras import rebuild
+
+pytestmark = pytest.mark.slow
 
 L = keras.layers
 SHAPE = (28, 28, 1)
@@ -408,7 +410,7 @@ def test_rebuilt_model_gives_the_same_outputs_on_images_it_was_not_compared_on(n
 def test_what_cannot_be_trained_quantised_is_named(name: str, digits: DataSet) -> None:
     make, named = REFUSED[name]
     with pytest.raises(QuantizationError) as caught:
-        qat.fake_quantized(make(), digits)
+        tfmot.fake_quantized(make(), digits)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 

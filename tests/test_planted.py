@@ -13,6 +13,8 @@ from tools import need
 
 from edgecnn.data import DataSet
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EDGECNN = str(Path(sys.executable).with_name("edgecnn"))  # ``python -m edgecnn`` looks into the current folder itself
 QUICK = ("--seconds", "0.02", "--cold", "1")
@@ -62,7 +64,7 @@ def test_what_is_planted_tells(command: tuple[str, ...], tmp_path: Path) -> None
     "line",
     [
         f"train {' '.join(DATA)} --epochs 1 --out ../again.keras",
-        f"quantize ../run/model.keras {' '.join(DATA)} --epochs 1 --out ../again.npz",
+        f"quantize ../run/model.keras {' '.join(DATA)} --epochs 1 --out ../again.keras",
         f"export ../run/model.keras {' '.join(DATA)} --schemes int8 --tune --out ../exported",
         f"verify {MODEL}.tflite {MODEL}.onnx {MODEL}.c --model ../run/model.keras {' '.join(DATA)}",
         f"diagnose stages {MODEL}.tflite --model ../run/model.keras {' '.join(DATA)}",

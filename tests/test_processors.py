@@ -35,7 +35,10 @@ from edgecnn.records import (
     from_json,
     to_json,
 )
+from edgecnn.tasks import Scoring
 from edgecnn.verify import reference_of
+
+pytestmark = pytest.mark.slow
 
 FILES = Path(__file__).parent / "files"
 TINY = [FILES / "tiny-int8.tflite", FILES / "tiny-int8.onnx"]
@@ -233,7 +236,15 @@ def test_a_machine_that_is_wrong_itself_is_told(blur: tuple[Path, Path, Path]) -
     reference = reference_of(model, inputs[few])
     swapped = np.ascontiguousarray(reference[:, ::-1])
     for here, name in ((reference, answers.HERE), (swapped, answers.WRONG_HERE)):
-        (one,) = run_on(path, artifacts.load(path), ready(["nehalem"]), inputs[few], labels[few], reference, here)
+        (one,) = run_on(
+            path,
+            artifacts.load(path),
+            ready(["nehalem"]),
+            inputs[few],
+            Scoring("classification", labels[few]),
+            reference,
+            here,
+        )
         assert isinstance(one, ProcessorAnswers)
         assert one.against_reference.violations == ()
         assert one.against_here.reference == name
@@ -258,7 +269,7 @@ def asked(path: Path, on: list[Ready], images: int = 5) -> list[ProcessorAnswers
     artifact = artifacts.load(path)
     inputs = np.random.default_rng(0).random((images, 28, 28, 1), np.float32)
     here = outputs_of(task_of(path), inputs)
-    return run_on(path, artifact, on, inputs, np.zeros(images, np.int64), here, here)
+    return run_on(path, artifact, on, inputs, Scoring("classification", np.zeros(images, np.int64)), here, here)
 
 
 def answered(path: Path, *names: str) -> list[ProcessorAnswers]:
@@ -319,12 +330,12 @@ def test_without_a_compiler_instructions_are_not_counted(monkeypatch: pytest.Mon
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"ended with status -11: .*Segmentation fault"),
         ("raise MemoryError('too little')", "ended with status 1: MemoryError: too little"),
-        ("while True: pass", r"did not answer 5 images within 3 s; give it fewer"),
+        ("while True: pass", r"did not finish 5 images within 3 s; use fewer images"),
         (
             "import numpy; numpy.save('outputs.npy', numpy.zeros((4, 10), 'int8')); open('runtime.txt', 'w')",
-            r"answered int8 \(4, 10\), not int8 for 5 images",
+            r"returned int8 \(4, 10\), not int8 for 5 images",
         ),
-        ("", "ended without an answer"),
+        ("", "ended without an output"),
     ],
     ids=["crash", "error", "hang", "too few", "nothing"],
 )
@@ -365,7 +376,15 @@ def test_c_files_are_not_run_there() -> None:
     artifact = artifacts.load(TINY[0]).replace(file="tiny.c", format="c")
     nothing = np.zeros((0, 28, 28, 1), np.float32)
     on_x86()
-    (row,) = run_on(Path("tiny.c"), artifact, ready(["haswell"]), nothing, np.zeros(0, np.int64), nothing, nothing)
+    (row,) = run_on(
+        Path("tiny.c"),
+        artifact,
+        ready(["haswell"]),
+        nothing,
+        Scoring("classification", np.zeros(0, np.int64)),
+        nothing,
+        nothing,
+    )
     assert isinstance(row, Failure)
     assert row.expected
     assert "only .tflite and .onnx files" in row.reason
@@ -388,7 +407,7 @@ def test_an_emulator_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch,
     old = tmp_path / "qemu-x86_64"
     old.write_text("#!/bin/sh\necho 'qemu-x86_64 version 6.2.0 (Debian 1:6.2)'\n")
     old.chmod(0o755)
-    with pytest.raises(EmulationError, match=r"QEMU 7\.2 or later, with AVX2; it is: qemu-x86_64 version 6\.2\.0"):
+    with pytest.raises(EmulationError, match=r"QEMU 7\.2 or later \(with AVX2\), got: qemu-x86_64 version 6\.2\.0"):
         processors.emulator_for("x86_64")
     old.write_text("#!/bin/sh\necho 'qemu-x86_64 version 10.0.2'\n")
     assert processors.emulator_for("x86_64").version == "qemu-x86_64 version 10.0.2"
@@ -410,7 +429,7 @@ def test_what_is_here_and_what_is_missing(said: Said, tmp_path: Path, monkeypatc
         r"cortex-a72  Raspberry Pi 4: missing\n",
         out,
     )
-    assert err.endswith("which is not here; run: edgecnn emulate --install cortex-a72\n")
+    assert err.endswith("which is not installed; run: edgecnn emulate --install cortex-a72\n")
     status, out, _ = said("emulate", "--json")
     assert status == 1
     states = json.loads(out)
@@ -423,13 +442,18 @@ def test_senseless_command_lines(said: Said, blur: tuple[Path, Path, Path]) -> N
     path, model, data = blur
     given = ["verify", path, "--model", model, "--data", data]
     for more, says in (
-        (["--images", "5"], "--images is for --on"),
         (["--on", "avx512"], "QEMU has no AVX-512"),
         (["--on", "haswell", "--images", "0"], "0 is not in the range"),
     ):
         status, out, err = said(*given, *more)
         assert (status, out) == (2, "")
         assert says in err
+
+
+def test_as_many_images_as_asked_for_are_compared_here_too(said: Said, blur: tuple[Path, Path, Path]) -> None:
+    path, model, data = blur
+    _, out, _ = said("verify", path, "--model", model, "--data", data, "--images", "5", "--json")
+    assert {parity["difference"]["images"] for parity in json.loads(out)} == {5}
 
 
 def test_what_was_installed_is_recorded_and_serves_again(arm: Path) -> None:
@@ -463,7 +487,7 @@ def test_a_system_without_apt_is_told_what_is_needed(tmp_path: Path, monkeypatch
     (tmp_path / "qemu-aarch64").symlink_to(qemu)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(EmulationError, match="Debian's or Ubuntu's packages by apt-get and dpkg-deb"):
+    with pytest.raises(EmulationError, match="needs apt-get and dpkg-deb, which are missing; use Debian or Ubuntu"):
         install.install(PROCESSORS["cortex-a72"])
     assert install.installed("aarch64") is None
 
@@ -493,9 +517,9 @@ def test_a_run_adds_the_table_and_does_nothing_twice(tmp_path: Path) -> None:
     assert all(one.violations == () for one in report.processors)
     assert all(one.against_here.difference.images == 100 for one in report.processors)
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "## Answers by processor" in text
+    assert "## Outputs by processor" in text
     assert "blur-float32.onnx | haswell" in text
-    assert 'processors">Answers by processor</a>' in (tmp_path / "run" / "report.html").read_text()
+    assert 'processors">Outputs by processor</a>' in (tmp_path / "run" / "report.html").read_text()
     again = run(config, tmp_path / "run")
     assert again.processors == report.processors
     assert all(stage.reused for stage in again.stages if stage.name.startswith("answers-"))

@@ -1,6 +1,7 @@
 """Records: frozen, strict, and equal after a round trip through JSON."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from edgecnn import records
 from edgecnn.errors import RecordError
 from edgecnn.records import (
+    SCHEMA_VERSION,
     Accuracy,
     Artifact,
     Baseline,
@@ -114,7 +116,7 @@ def test_a_field_cannot_be_set() -> None:
     [
         (b'{"correct": 1, "total": 2, "totals": 3}', "unknown field `totals`"),
         (b'{"correct": 1}', "missing required field `total`"),
-        (b'{"correct": "1", "total": 2}', "Expected `int`, got `str` - at `$.correct`"),
+        (b'{"correct": "1", "total": 2}', "Expected `int | null`, got `str` - at `$.correct`"),
         (b'{"correct": 1, "total"', "truncated"),
         (b"\xff\xfe", "malformed"),
         (b"", "truncated"),
@@ -144,10 +146,10 @@ def test_wilson_interval_holds_the_share_and_stays_a_share(successes: int, total
 
 def test_numbers_computed_from_records() -> None:
     measurement = Measurement(
-        artifact="a", artifact_sha256="", runtime="r", device="cpu", threads=1, batch=1, load_s=0.1, warmup=(9.0,),
-        blocks=((1.0, 2.0), (3.0,)),
+        artifact="a", artifact_sha256="", runtime="r", device="cpu", threads=1, batch=1, load_s=0.1, warmup_ns=(9,),
+        blocks_ns=((1_000_000_000, 2_000_000_000), (3_000_000_000,)),
     )  # fmt: skip
-    assert measurement.samples == (1.0, 2.0, 3.0)
+    assert measurement.samples_s == (1.0, 2.0, 3.0)
     difference = Difference(images=8, span=1.0, max_abs=0.0, mean_abs=0.0, worst_image=0, agree=6)
     assert difference.agreement == 0.75
     assert Accuracy(correct=3, total=4).value == 0.75
@@ -177,7 +179,7 @@ def trees() -> dict[str, Any]:
     row = a_result(INT8, 5e-5, 9871).replace(answers=answers(set(range(129))))
     report = a_report([row, *a_full_report().rows], a_full_report().parities, others=(a_report(),))
     bundled = Bundle(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         model="m",
         model_sha256="0",
         test=BundledImages(
@@ -199,45 +201,46 @@ ROW = "report.rows.0.measurement"
 @pytest.mark.parametrize(
     ("place", "value", "reason"),
     [
-        (f"{ROW}.blocks", [], "either blocks or summaries - at `$.rows[0].measurement`"),
-        (f"{ROW}.blocks.0", [], "length >= 1 - at `$.rows[0].measurement.blocks[0]`"),
-        (f"{ROW}.blocks.0.0", -1e-9, "`float` >= 0.0 - at `$.rows[0].measurement.blocks[0][0]`"),
-        (f"{ROW}.blocks.0.0", 1e300, "`float` <= 1000000000.0 - at"),
-        (f"{ROW}.blocks.0.0", None, "Expected `float`, got `null` - at"),
-        (f"{ROW}.processes", [10**15], "the processes measured 1000000000000000 blocks"),
-        (f"{ROW}.processes", [0] * 9, "`int` >= 1 - at `$.rows[0].measurement.processes[0]`"),
-        (f"{ROW}.end_to_end", [[1.0]], "1 blocks were timed end to end"),
+        (f"{ROW}.blocks_ns", [], "either blocks or summaries - at `$.rows[0].measurement`"),
+        (f"{ROW}.blocks_ns.0", [], "length >= 1 - at `$.rows[0].measurement.blocks_ns[0]`"),
+        (f"{ROW}.blocks_ns.0.0", -1, "`int` >= 0 - at `$.rows[0].measurement.blocks_ns[0][0]`"),
+        (f"{ROW}.blocks_ns.0.0", 10**300, "`int` <= 9007199254740992 - at"),
+        (f"{ROW}.blocks_ns.0.0", 0.5, "Expected `int`, got `float` - at"),
+        (f"{ROW}.blocks_ns.0.0", None, "Expected `int`, got `null` - at"),
+        (f"{ROW}.blocks_per_process", [10**15], "blocks_per_process has a total of 1000000000000000 blocks"),
+        (f"{ROW}.blocks_per_process", [0] * 9, "`int` >= 1 - at `$.rows[0].measurement.blocks_per_process[0]`"),
+        (f"{ROW}.end_to_end_ns", [[1]], "1 blocks were timed end to end"),
         (f"{ROW}.batch", 0, "`int` >= 1 - at `$.rows[0].measurement.batch`"),
         (f"{ROW}.threads", -1, "`int` >= 0 - at `$.rows[0].measurement.threads`"),
         (f"{ROW}.threads", 10**40, "`int` <= 9007199254740992 - at"),
         (f"{ROW}.load_s", -1.0, "measurement.load_s`"),
         ("report.rows.0.accuracy.total", 0, "`int` >= 1 - at `$.rows[0].accuracy.total`"),
         ("report.rows.0.accuracy.correct", 10_001, "more than 10000 images - at `$.rows[0].accuracy`"),
-        ("report.rows.0.answers.total", 9, "answers hold 1250 bytes, 9 images need 2 - at `$.rows[0].answers`"),
+        ("report.rows.0.answers.total", 9, "answers have 1250 bytes, 9 images need 2 - at `$.rows[0].answers`"),
         ("report.rows.0.answers.right", "é*", "not base64"),
-        ("report.rows.0.answers", OF_8, "the answers are of 8 - at `$.rows[0]`"),
+        ("report.rows.0.answers", OF_8, "the answers are for 8 - at `$.rows[0]`"),
         ("report.parities.0.difference.images", 0, "parities[0].difference.images`"),
         ("report.parities.0.difference.agree", 10**9, "are more than"),
         ("report.parities.0.difference.span", -1.0, "difference.span`"),
         ("report.environment.usable_cores", 0, "environment.usable_cores`"),
-        ("report.others.0.others", "self", "have none beside themselves"),
-        ("report.schema_version", 2, "it has schema version 2, this edgecnn reads 1"),
-        ("report.others.0.schema_version", 2, "it has schema version 2, this edgecnn reads 1"),
-        ("baseline.measurement.blocks", [], "either blocks or summaries - at `$.measurement`"),
-        ("baseline.answers", OF_8, "the answers are of 8"),
+        ("report.others.0.others", "self", "must have no others themselves"),
+        ("report.schema_version", 1, "it has schema version 1, this edgecnn reads 2; make the file again"),
+        ("report.others.0.schema_version", 1, "it has schema version 1, this edgecnn reads 2; make the file again"),
+        ("baseline.measurement.blocks_ns", [], "either blocks or summaries - at `$.measurement`"),
+        ("baseline.answers", OF_8, "the answers are for 8"),
         ("artifact.input.quantization", {"scale": [], "zero_point": []}, "at `$.input.quantization.scale`"),
         ("artifact.input.quantization", {"scale": [0], "zero_point": [0]}, "at `$.input.quantization.scale[0]`"),
         ("artifact.input.quantization", {"scale": [1e39], "zero_point": [0]}, "at `$.input.quantization.scale[0]`"),
         ("artifact.input.quantization", {"scale": [1], "zero_point": []}, "1 scales have 0 zero points"),
         ("artifact.input.quantization", {"scale": [1], "zero_point": [2**31]}, "quantization.zero_point[0]`"),
         ("artifact.input.dtype", "int99", "matching regex"),
-        ("artifact.input.dtype", "float32", "values of type float32 have no scale"),
+        ("artifact.input.dtype", "float32", "values of type float32 cannot have a scale"),
         ("artifact.input.shape", [], "length >= 1 - at `$.input.shape`"),
         ("artifact.input.shape", [1, -28, 28, 1], "`int` >= 0 - at `$.input.shape[1]`"),
         ("artifact.input.shape", [None, 2**20, 2**20, 1], "has more than 134217728 values - at `$.input`"),
-        ("artifact.output.layout", "NCHW", "the layout NCHW is one of 4 sizes"),
-        ("bundle.test.images", 11, "11 of 10 images cannot be"),
-        ("bundle.test.shape", [2, 2], "Expected `array` of length 3"),
+        ("artifact.output.layout", "NCHW", "the layout NCHW needs 4 dimensions"),
+        ("bundle.test.images", 11, "a bundle cannot have 11 of 10 images"),
+        ("bundle.test.shape", [2, -2], "`int` >= 0 - at `$.test.shape"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_its_place(place: str, value: Any, reason: str) -> None:
@@ -254,6 +257,24 @@ def test_what_cannot_be_is_refused_with_its_place(place: str, value: Any, reason
         from_json(msgspec.json.encode(tree), KINDS[name], "file.json")
     assert reason in str(caught.value)
     assert str(caught.value).startswith("file.json is not a valid ")
+
+
+def test_a_file_of_another_version_is_refused_for_that_whatever_its_fields_are() -> None:
+    tree = trees()["report"] | {"schema_version": 1}
+    measured = tree["rows"][0]["measurement"]
+    measured["blocks"] = [[sample / 1e9 for sample in block] for block in measured.pop("blocks_ns")]
+    with pytest.raises(
+        RecordError, match=r"^old is not a valid Report file: it has schema version 1, this edgecnn reads 2"
+    ):
+        from_json(msgspec.json.encode(tree), Report, "old")
+
+
+def test_a_block_of_samples_is_a_line() -> None:
+    lines = to_json(from_json(msgspec.json.encode(trees()["baseline"]), Baseline, "x")).decode().splitlines()
+    start = lines.index('  "blocks_ns": [')
+    blocks = lines[start + 1 : lines.index("  ],", start)]
+    assert len(blocks) == len(trees()["baseline"]["measurement"]["blocks_ns"]) > 1
+    assert all(re.fullmatch(r"   \[\d+(,\d+)+\],?", line) for line in blocks)
 
 
 @pytest.mark.parametrize("depth", [50, 2_000, 200_000])

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgecnn import cli
 from edgecnn.data.dataset import make_dataset
 from edgecnn.emulation.answers import ready, run_on
+from edgecnn.errors import SessionError
 from edgecnn.files import kits_folder, sha256_file
 from edgecnn.formats import FORMATS, export, provenance_of, tflite
 from edgecnn.formats.onnx import qdq, saturation
@@ -32,9 +33,12 @@ from edgecnn.models import save_model
 from edgecnn.processor import kind_of, sums_saturate
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import ProcessorAnswers, Provenance, Tuning
-from edgecnn.runtimes import ort
+from edgecnn.runtimes import open_session, ort, predict
 from edgecnn.runtimes.ort import open_model
+from edgecnn.tasks import Scoring
 from edgecnn.tflite.graph import Graph, read_graph
+
+pytestmark = pytest.mark.slow
 
 WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
 
@@ -304,6 +308,55 @@ def test_the_option_is_set_where_sums_saturate_and_nowhere_else(
     assert kit.sums_saturate() is saturates
 
 
+def test_a_file_that_opens_only_without_the_option_is_opened_so_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "shared.onnx"
+    path.write_bytes(with_shared_zero_points())
+    image = np.ones((1, 8, 8, 4), np.float32)
+    monkeypatch.setattr(ort, "this_processor", lambda: ("some processor", ("avx2", "avx512_vnni")))
+    expected = predict(open_session(path), image)
+    assert "saturate" not in caplog.text
+    monkeypatch.setattr(ort, "this_processor", lambda: ("some processor", ("avx2",)))
+    np.testing.assert_array_equal(predict(open_session(path), image), expected)
+    assert "onnxruntime loads shared.onnx only without the option session.x64quantprecision: sums" in caplog.text
+    path.write_bytes(b"no model")
+    with pytest.raises(SessionError, match=r"onnxruntime cannot load shared\.onnx"):
+        open_session(path)
+
+
+def with_shared_zero_points() -> bytes:
+    """Two convolutions in a row whose int8 weights have the same tensor as zero points, as in files from tf2onnx."""
+    first, second = np.random.default_rng(0).integers(-127, 127, (2, 4, 4, 3, 3), np.int8)
+    constants = {
+        "scale": np.float32(0.05), "zero": np.uint8(0), "weights0": first, "weights1": second,
+        "scales": np.full(4, 0.05, np.float32), "zeros": np.zeros(4, np.int8),
+    }  # fmt: skip
+    nodes, last = [], "input"
+    for number in range(2):
+        quantised, real, kernel, output = (f"{name}{number}" for name in ("quantised", "real", "kernel", "output"))
+        nodes += [
+            helper.make_node("QuantizeLinear", [last, "scale", "zero"], [quantised]),
+            helper.make_node("DequantizeLinear", [quantised, "scale", "zero"], [real]),
+            helper.make_node("DequantizeLinear", [f"weights{number}", "scales", "zeros"], [kernel], axis=0),
+            helper.make_node("Conv", [real, kernel], [output]),
+        ]
+        last = output
+    nodes += [
+        helper.make_node("QuantizeLinear", [last, "scale", "zero"], ["end"]),
+        helper.make_node("DequantizeLinear", ["end", "scale", "zero"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "shared",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 4, 8, 8])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 4, 4, 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
 def kit_module() -> Any:
     """The script of the kit for Linux, as a module."""
     path = kits_folder() / "linux" / "run.py"
@@ -353,14 +406,20 @@ def test_an_exported_file_on_haswell(
     tools.need("qemu-x86_64")
     source, provenance, folder = blurred
     source.onnx_cpu = cpu
-    source.tunings = {"int8": tuning(source, in_float)} if in_float else {}
     place = folder / f"{cpu}-{len(in_float)}"
-    artifact = export(source, format=FORMATS["onnx"], scheme=SCHEMES["int8"], provenance=provenance, folder=place)
+    artifact = export(
+        source,
+        format=FORMATS["onnx"],
+        scheme=SCHEMES["int8"],
+        provenance=provenance,
+        folder=place,
+        tuning=tuning(source, in_float) if in_float else None,
+    )
     images, path = source.calibration, place / artifact.file
     here = outputs_of(task_of(path), images)
     assert len(np.unique(here)) > 10
-    labels = here.argmax(1)
-    (row,) = run_on(path, artifact, ready(["haswell"]), images, labels, here, here)
+    scoring = Scoring("classification", here.argmax(1))
+    (row,) = run_on(path, artifact, ready(["haswell"]), images, scoring, here, here)
     assert isinstance(row, ProcessorAnswers)
     if right:
         assert row.against_here.difference.max_abs == 0

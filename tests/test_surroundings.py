@@ -16,6 +16,8 @@ from edgecnn import emulation
 from edgecnn.models import save_model
 from edgecnn.tflite.graph import read_graph
 
+pytestmark = pytest.mark.slow
+
 EDGECNN = str(Path(sys.executable).with_name("edgecnn"))
 QUICK = ("--seconds", "0.01", "--cold", "1")
 
@@ -91,7 +93,7 @@ def test_an_encoding_that_lacks_characters_stops_nothing(place: Path) -> None:
 @pytest.mark.parametrize("name", ["\\377.tflite", "a\\nb.tflite", "\\033[31m.tflite"])
 def test_names_that_cannot_be_shown_are_refused(name: str, place: Path) -> None:
     done = run(place, f"""$E inspect "$(printf '{name}')" """)
-    refused(done, "holds a control character or is not UTF-8; if it is the name of a file, rename it", 2)
+    refused(done, "contains a control character or is not UTF-8; if it is a file name, rename the file", 2)
 
 
 PATHS = {
@@ -148,7 +150,7 @@ def test_names_of_full_length_can_be_written(place: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("backend", ["garbage", "os.path"])
-@pytest.mark.parametrize("line", ["train --data d.npz --out o.keras", "quantize m.keras --data d.npz --out o.npz"])
+@pytest.mark.parametrize("line", ["train --data d.npz --out o.keras", "quantize m.keras --data d.npz --out o.keras"])
 def test_a_back_end_that_is_none(backend: str, line: str, place: Path) -> None:
     done = run(place, f"$E {line}", KERAS_BACKEND=backend)
     refused(done, f"KERAS_BACKEND is {backend!r}, a back end that Keras cannot import here; unset it, or set it to one")
@@ -158,8 +160,8 @@ COMPILERS = {
     "gcc -O0 -DX='a b'": None,
     "": None,
     " ": None,
-    "'": 'the variable CC is "\'", which is no command: No closing quotation',
-    "no-such-cc -O2": "'no-such-cc' is not here; install one (Debian: apt install gcc), or name it in the variable CC",
+    "'": 'the variable CC is "\'", which is not a valid command: No closing quotation',
+    "no-such-cc -O2": "'no-such-cc' is not installed; install one (Debian: apt install gcc), or set the variable CC",
 }
 
 
@@ -176,7 +178,7 @@ def test_a_compiler_with_arguments(compiler: str, place: Path) -> None:
 @pytest.mark.parametrize("cache", ["/dev/null", "d.npz", "/proc/none"])
 def test_a_cache_that_is_no_folder(cache: str, place: Path) -> None:
     done = run(place, "$E train --out o.keras", EDGECNN_CACHE=cache)
-    refused(done, "it is in the cache, for which EDGECNN_CACHE names another folder")
+    refused(done, "it is in the cache folder, set EDGECNN_CACHE to use another folder for the cache")
 
 
 def test_variables_of_make_do_not_reach_our_makefile(place: Path) -> None:

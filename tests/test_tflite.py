@@ -163,9 +163,25 @@ def test_an_operator_without_kernel_is_named(workspace: Any) -> None:
         FORMATS["onnx"].convert(source, SCHEMES["float32"])
 
 
-def test_an_int8_file_that_computes_in_float_is_refused(workspace: Any) -> None:
-    source = Source(small(L.ELU()), None, workspace.data.inputs(workspace.data.train.images[:20]), "int8", 1)
-    with pytest.raises(ExportError, match=r"computes in float at operator \d+ \(ELU\); it has no int8 kernel"):
+def test_operators_without_an_int8_kernel_stay_in_float_and_are_named(
+    workspace: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, images = small(L.ELU(name="bend")), workspace.data.inputs(workspace.data.train.images[:50])
+    path = tmp_path / "elu.tflite"
+    path.write_bytes(tflite.convert(Source(model, None, images, "int8", 1), SCHEMES["int8"]))
+    assert (
+        "small: the int8 .tflite file computes in float, since there is no int8 kernel: ELU of layer bend"
+        in caplog.text
+    )
+    with contextlib.closing(open_session(path)) as session:
+        np.testing.assert_allclose(predict(session, images), np.asarray(model(images)), atol=0.05)
+
+
+def test_an_int8_file_without_anything_in_int8_is_refused(workspace: Any) -> None:
+    inputs = keras.Input((28, 28, 1))
+    model = keras.Model(inputs, L.Activation("elu")(inputs), name="bent")
+    source = Source(model, None, workspace.data.inputs(workspace.data.train.images[:20]), "int8", 1)
+    with pytest.raises(ExportError, match=r"the int8 \.tflite file computes everything in float"):
         tflite.convert(source, SCHEMES["int8"])
 
 

@@ -51,8 +51,9 @@ def two_subgraphs(model: Any) -> None:
 
 
 def custom_operator(model: Any) -> None:
-    model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
-    model.operatorCodes[0].customCode = "FlexErf"
+    code = model.operatorCodes[model.subgraphs[0].operators[0].opcodeIndex]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = "FlexErf"
 
 
 def dangling_tensor(model: Any) -> None:
@@ -74,7 +75,7 @@ def infinite_scale(model: Any) -> None:
 
 
 def missing_zero_points(model: Any) -> None:
-    model.subgraphs[0].tensors[0].quantization.zeroPoint = [0, 0]
+    model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].quantization.zeroPoint = [0, 0]
 
 
 def too_few_scales(model: Any) -> None:
@@ -98,13 +99,13 @@ def sparse_weights(model: Any) -> None:
     [
         (two_subgraphs, "x.tflite has 2 subgraphs"),
         (custom_operator, r"operator 0 is custom \(FlexErf\)"),
-        (dangling_tensor, r"operator 0 \(CONV_2D\) refers to a tensor that is not there"),
-        (short_buffer, r"of shape \(32, 3, 3, 1\) holds 287 bytes, 288 are needed"),
+        (dangling_tensor, r"operator 0 \(CONV_2D\) refers to a tensor that does not exist"),
+        (short_buffer, r"of shape \(32, 3, 3, 1\) has 287 bytes, expected 288"),
         (negative_scale, r"tensor 0 \(.*\) has a scale that is zero, negative or not finite"),
         (infinite_scale, "zero, negative or not finite"),
         (missing_zero_points, "has 1 scales and 2 zero points"),
         (too_few_scales, "has 5 scales along axis 0"),
-        (unknown_type, "is of type COMPLEX64; edgecnn reads"),
+        (unknown_type, "has type COMPLEX64; edgecnn supports"),
         (sparse_weights, "is sparse"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -116,7 +117,7 @@ def test_what_cannot_be_read_is_said_with_its_place(int8_file: bytes, change: An
 
 def test_what_is_no_tflite_file() -> None:
     for content in (b"", b"TFL3", b"\x08\0\0\0ONNXsomething"):
-        with pytest.raises(ArtifactError, match="does not carry the identifier"):
+        with pytest.raises(ArtifactError, match="does not have the identifier"):
             read_graph(content, "x.tflite")
 
 

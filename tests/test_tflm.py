@@ -26,6 +26,8 @@ from edgecnn.tflite.micro import OPERATORS, resolver_methods
 from edgecnn.verify import SAME_BYTES, SAME_INTEGERS, compare, tflm_task, verify
 from edgecnn.worker import Worker, WorkerError
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("references_once")]
+
 
 @pytest.fixture(scope="module")
 def aborting(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -102,7 +104,7 @@ def test_a_worker_is_lost_instead_of_probing(aborting: Path, workspace: Any) -> 
                     worker.call("opening", 60, Workbench.open, candidate, image)
             else:
                 assert worker.call("opening", 60, Workbench.open, candidate, image).runtime == "tflm"
-                assert len(worker.call("running", 60, Workbench.block, 0, 3, 0).samples) == 3
+                assert len(worker.call("running", 60, Workbench.block, 0, 3, 0).samples_ns) == 3
                 memory = worker.call("looking", 60, Workbench.memory)
                 assert memory is not None
                 assert memory.arena_bytes == arena_bytes(path.read_bytes())
@@ -117,8 +119,8 @@ def test_what_tflm_says_is_in_the_error(workspace: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"threads": 2}, "tflm has one thread, 2 were asked for"),
-        ({"batch": 4}, "has a batch of 1 in tflm, which resizes nothing; got 4"),
+        ({"threads": 2}, "tflm runs on one thread, got 2"),
+        ({"batch": 4}, "has a batch of 1, and tflm cannot resize it; got 4"),
         ({"device": "gpu"}, "on cpu only, not on 'gpu'"),
     ],
 )
@@ -140,8 +142,8 @@ def test_damaged_files_are_refused(workspace: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_arena_is_the_least_that_suffices(name: str, tmp_path: Path) -> None:
-    model = write_tflite(source_of(name), tmp_path / "model.tflite").read_bytes()
+def test_the_arena_is_the_least_that_suffices(name: str, untrained_models: dict[str, Path]) -> None:
+    model = untrained_models[name].read_bytes()
     least = arena_bytes(model)
     assert abs(arena_bytes(model, least) - least) <= 16
     with pytest.raises(SessionError, match="TFLM failed to allocate tensors"):
@@ -223,13 +225,13 @@ def test_images_are_as_many_as_tflm_can_do(workspace: Any, monkeypatch: pytest.M
 
 def test_one_step_in_one_output_breaks_the_comparison_of_bytes(workspace: Any) -> None:
     artifact = workspace.artifacts["tflite", "int8"]
-    images, labels = workspace.data.inputs(workspace.data.test.images[:100]), workspace.data.test.labels[:100]
+    images, scoring = workspace.data.test_inputs(100), workspace.data.scoring(100)
     outputs = outputs_of(tflm_task(workspace.path("tflite", "int8")), images)
-    same = compare(artifact, outputs, outputs, labels, against="TFLM", tolerance=SAME_BYTES)
+    same = compare(artifact, outputs, outputs, scoring, against="TFLM", tolerance=SAME_BYTES)
     assert same.violations == ()
     changed = outputs.copy()
     changed[40, 3] += artifact.output.quantization.scale[0]
-    broken = compare(artifact, changed, outputs, labels, against="TFLM", tolerance=SAME_BYTES)
+    broken = compare(artifact, changed, outputs, scoring, against="TFLM", tolerance=SAME_BYTES)
     assert any("on image 40" in violation for violation in broken.violations)
 
 
@@ -242,4 +244,7 @@ def test_a_file_that_tflm_refuses_is_compared_without_it(
     monkeypatch.setattr("edgecnn.verify.tflm_task", refuse)
     (parity,) = verify([workspace.path("tflite", "int8")], workspace.data, model=workspace.model_file)
     assert parity.reference == "float Keras model"
-    assert "digits-int8.tflite is not compared with TFLM: digits-int8.tflite has a batch of 1 in tflm" in caplog.text
+    assert (
+        "digits-int8.tflite is not compared with TFLM: digits-int8.tflite has a batch of 1, and tflm cannot resize"
+        in caplog.text
+    )

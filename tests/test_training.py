@@ -1,6 +1,7 @@
 """Training: the same seed gives the same weights, also when it was interrupted."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 from edgecnn.data import DataSet, Split
 from edgecnn.errors import ModelError
 from edgecnn.files import sha256_file
-from edgecnn.training import train
+from edgecnn.training import require_tensorflow, train
+
+pytestmark = pytest.mark.slow
 
 L = keras.layers
 
@@ -100,14 +103,25 @@ def test_killed_after_an_epoch_and_resumed_gives_the_bytes_of_an_undisturbed_tra
     assert sha256_file(resumed) == sha256_file(whole)
 
 
+Trained = tuple[Any, Any, Path]
+
+
+@pytest.fixture(scope="module")
+def two_epochs(few: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A model after two epochs, its history, and the folder of its checkpoints; copy that before changing it."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return *train(small_model(), few, epochs=2, checkpoints=folder), folder
+
+
 def weights_after(data: DataSet, **options: Any) -> bytes:
     model, _ = train(small_model(), data, **{"epochs": 1, "seed": 1, **options})
     return b"".join(np.asarray(weight).tobytes() for weight in model.weights if "seed" not in weight.path)
 
 
 def test_weights_follow_from_the_seed(few: DataSet) -> None:
-    assert weights_after(few) == weights_after(few)
-    assert weights_after(few) != weights_after(few, seed=2)
+    first = weights_after(few)
+    assert first == weights_after(few)
+    assert first != weights_after(few, seed=2)
 
 
 def test_training_learns_and_counts_epochs(few: DataSet) -> None:
@@ -140,8 +154,9 @@ def test_without_validation_all_images_train(few: DataSet) -> None:
         train(small_model(), few, epochs=1, validation_split=1)
 
 
-def test_epochs_that_are_done_are_not_done_again(few: DataSet, tmp_path: Path) -> None:
-    first, history = train(small_model(), few, epochs=2, checkpoints=tmp_path)
+def test_epochs_that_are_done_are_not_done_again(few: DataSet, two_epochs: Trained, tmp_path: Path) -> None:
+    first, history, done = two_epochs
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     second, again = train(small_model(), few, epochs=2, checkpoints=tmp_path)
     assert again == history
@@ -168,13 +183,19 @@ def _gone(path: Path) -> None:
     ],
 )
 def test_an_epoch_whose_checkpoint_cannot_be_read_is_done_again(
-    few: DataSet, tmp_path: Path, file: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    few: DataSet,
+    two_epochs: Trained,
+    tmp_path: Path,
+    file: str,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    first, history = train(small_model(), few, epochs=2, checkpoints=tmp_path)
+    first, history, done = two_epochs
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / file)
     second, again = train(small_model(), few, epochs=2, checkpoints=tmp_path)
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said.startswith("epoch 2 is done again: ")
+    assert said.startswith("repeating epoch 2: ")
     assert file in said
     assert again == history
     for one, other in zip(first.weights, second.weights, strict=True):
@@ -186,7 +207,7 @@ def test_a_diverging_training_is_an_error(few: DataSet) -> None:
         train(small_model(), few, epochs=2, learning_rate=1e38)
 
 
-def test_another_backend_is_refused(few: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_needs_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(ModelError, match="need Keras on TensorFlow, it runs on 'jax'; unset KERAS_BACKEND"):
-        train(small_model(), few, epochs=1)
+    with pytest.raises(ModelError, match="export needs Keras on TensorFlow, it runs on 'jax'; unset KERAS_BACKEND"):
+        require_tensorflow()

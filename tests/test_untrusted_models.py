@@ -1,6 +1,7 @@
 """Model files made to harm: what they would do does not happen, and an error of ours says why."""
 
 import contextlib
+import io
 import json
 import random
 import struct
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import onnx
@@ -25,6 +27,8 @@ from edgecnn.records import to_json
 from edgecnn.runtimes import open_session
 from edgecnn.tflite import verifier as tflite_verifier
 from edgecnn.tflite.graph import read_graph
+
+pytestmark = pytest.mark.slow
 
 READS: tuple[Callable[[Path], object], ...] = (artifacts.load, artifacts.describe, inspect)
 
@@ -129,9 +133,7 @@ def _endless(path: Path) -> Path:
 
 
 def test_a_loop_without_an_end_is_told_with_its_limit(tmp_path: Path) -> None:
-    with pytest.raises(
-        SessionError, match=r"no answer within 15 s while running endless\.onnx.* a loop without an end"
-    ):
+    with pytest.raises(SessionError, match=r"no answer within 15 s while running endless\.onnx.* an endless loop"):
         inspect(_endless(tmp_path / "endless.onnx"))
 
 
@@ -174,7 +176,7 @@ def test_a_model_that_names_other_files_is_not_opened(place: str, location: str,
         model.training_info.add().algorithm.initializer.append(tensor)
     path.write_bytes(model.SerializeToString())
     for read in READS:
-        with pytest.raises(ArtifactError, match=r"x\.onnx keeps values in other files, which are not read for safety"):
+        with pytest.raises(ArtifactError, match=r"x\.onnx has external data .* not read for safety"):
             read(path)
 
 
@@ -186,7 +188,7 @@ def test_a_sidecar_vouches_for_no_model_that_names_other_files(tmp_path: Path) -
     tensor.external_data.add(key="location", value="/etc/passwd")
     path.write_bytes(model.SerializeToString())
     artifacts.sidecar(path).write_bytes(to_json(known.replace(sha256=sha256_file(path))))
-    with pytest.raises(ArtifactError, match="keeps values in other files"):
+    with pytest.raises(ArtifactError, match="has external data"):
         artifacts.load(path)
 
 
@@ -195,7 +197,7 @@ def test_graphs_within_graphs_have_an_end(tmp_path: Path) -> None:
     for _ in range(20):
         graph = helper.make_graph([helper.make_node("If", ["x"], ["y"], then_branch=graph)], "g", [], [])
     content = helper.make_model(graph).SerializeToString()
-    with pytest.raises(ArtifactError, match="has graphs within graphs, more than 16"):
+    with pytest.raises(ArtifactError, match="nests graphs more than 16 levels deep"):
         onnx_verifier.verify(content, "x.onnx")
 
 
@@ -210,7 +212,7 @@ def test_protobufs_that_break_off_are_refused() -> None:
         content + b"\x0b",
         b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
     ):
-        with pytest.raises(ArtifactError, match=r"x\.onnx is damaged or no ONNX file: its protobuf breaks off at byte"):
+        with pytest.raises(ArtifactError, match=r"x\.onnx is damaged .*: its protobuf is invalid at byte"):
             onnx_verifier.verify(damaged, "x.onnx")
     with pytest.raises(ArtifactError, match=r"x\.onnx is empty"):
         onnx_verifier.verify(b"", "x.onnx")
@@ -265,7 +267,7 @@ def test_an_archive_with_other_members_is_refused(name: str, saved: Path, tmp_pa
     _repacked(saved, lambda members: members.update({name: b"x"}))
     before = sorted(tmp_path.rglob("*"))
     for read in (load_model, architecture_of):
-        with pytest.raises(ModelError, match=r"x\.keras holds '.*', which no model of images needs") as caught:
+        with pytest.raises(ModelError, match=r"x\.keras contains '.*', which no image model needs") as caught:
             read(saved)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 1000
@@ -277,6 +279,20 @@ def test_an_archive_that_unpacks_to_much_more_is_refused(saved: Path) -> None:
     for read in (load_model, architecture_of):
         with pytest.raises(ModelError, match=r"unpacks to 200,\d{3},\d{3}, which no weights do"):
             read(saved)
+
+
+def test_weights_of_which_next_to_nothing_is_stored_are_refused(saved: Path) -> None:
+    """HDF5 makes up what is not stored: 40 MB of memory for a file of some KB here, as many GB for another number."""
+
+    def change(members: dict[str, bytes]) -> None:
+        content = io.BytesIO(members["model.weights.h5"])
+        with h5py.File(content, "r+") as weights:
+            weights.create_dataset("more", shape=(10_000_000,), dtype="f4")
+        members["model.weights.h5"] = content.getvalue()
+
+    _repacked(saved, change)
+    with pytest.raises(ModelError, match=r"its weights would take 40,\d{3},\d{3} bytes, the file has \d\d,\d{3}"):
+        load_model(saved)
 
 
 def test_what_could_run_code_is_refused_without_advice_to_allow_it(saved: Path, tmp_path: Path) -> None:
@@ -294,7 +310,7 @@ def test_what_could_run_code_is_refused_without_advice_to_allow_it(saved: Path, 
         members["config.json"] = json.dumps(config).encode()
 
     _repacked(saved, change)
-    with pytest.raises(ModelError, match="holds a layer that brings code or reads files") as caught:
+    with pytest.raises(ModelError, match="contains a layer that brings code or reads files") as caught:
         load_model(saved)
     assert "safe_mode" not in str(caught.value)
 

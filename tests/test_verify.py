@@ -17,6 +17,7 @@ from edgecnn.formats import FORMATS
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Parity, TensorSpec, Tolerance, to_json
+from edgecnn.tasks import Scoring
 from edgecnn.verify import (
     FAKE_QUANTIZED,
     FLOAT,
@@ -26,6 +27,16 @@ from edgecnn.verify import (
     difference,
     gain_of,
 )
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("references_once")]
+
+CLASSES = Scoring("classification", np.zeros(4, np.int64))
+
+
+@pytest.fixture
+def few_in_tflm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TFLM, the slowest by far, sees 200 of the images."""
+    monkeypatch.setattr(verify, "_TFLM_MACS", 500_000_000)  # the reference CNN has 2.5 million
 
 
 def checked(workspace: Any, *paths: Path, data: DataSet | None = None) -> list[Parity]:
@@ -121,6 +132,7 @@ def test_a_flipped_bit_anywhere_is_caught_by_the_hash(workspace: Any, format: st
             artifacts.load(path)
 
 
+@pytest.mark.usefixtures("few_in_tflm")
 @pytest.mark.parametrize("layer", range(4))
 @pytest.mark.parametrize("factor", [0.98, 1.02])
 def test_weights_of_one_layer_2_percent_off_are_caught(
@@ -139,6 +151,7 @@ def test_weights_of_one_layer_2_percent_off_are_caught(
             assert parities[2].violations
 
 
+@pytest.mark.usefixtures("few_in_tflm")
 def test_an_activation_2_percent_off_is_caught_or_refused(workspace: Any, tmp_path: Path) -> None:
     """Where producer and consumer no longer agree on a scale; elsewhere another scale is only another rounding."""
     from edgecnn.tflite.graph import read_graph
@@ -216,7 +229,7 @@ def test_exchanged_height_and_width_are_caught(workspace: Any) -> None:
     path = workspace.path("onnx", "float32")
     reference = verify.reference_of(workspace.model_file, data.inputs(data.test.images))
     parity = verify.compare(
-        workspace.artifacts["onnx", "float32"], outputs_of(task_of(path), images), reference, data.test.labels,
+        workspace.artifacts["onnx", "float32"], outputs_of(task_of(path), images), reference, data.scoring(),
         against=FLOAT, tolerance=TOLERANCES["float32"],
     )  # fmt: skip
     assert len(parity.violations) == 4
@@ -225,11 +238,11 @@ def test_exchanged_height_and_width_are_caught(workspace: Any) -> None:
 def test_nan_outputs_are_an_error_with_the_image() -> None:
     outputs = np.zeros((4, 2), np.float32)
     outputs[2, 1] = np.nan
-    with pytest.raises(SessionError, match="hold NaN or infinity, first on image 2"):
-        difference(outputs, np.zeros((4, 2), np.float32), None)
+    with pytest.raises(SessionError, match="contain NaN or infinity, first on image 2"):
+        difference(outputs, np.zeros((4, 2), np.float32), CLASSES, None)
     outputs[2, 1] = np.inf
     with pytest.raises(SessionError, match="first on image 2"):
-        difference(outputs, np.zeros((4, 2), np.float32), None)
+        difference(outputs, np.zeros((4, 2), np.float32), CLASSES, None)
 
 
 def test_nan_weights_in_a_file_are_caught(workspace: Any, tmp_path: Path) -> None:
@@ -243,8 +256,8 @@ def test_nan_weights_in_a_file_are_caught(workspace: Any, tmp_path: Path) -> Non
 
 
 def test_outputs_of_another_shape_are_an_error() -> None:
-    with pytest.raises(SessionError, match=r"shape \(2, 3\), the reference \(2, 4\)"):
-        difference(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32), None)
+    with pytest.raises(SessionError, match=r"shape \(2, 3\), the reference has \(2, 4\)"):
+        difference(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32), CLASSES, None)
 
 
 # What is counted
@@ -253,7 +266,7 @@ def test_outputs_of_another_shape_are_an_error() -> None:
 def test_difference_counts_what_it_says() -> None:
     reference = np.array([[0.0, 1.0], [1.0, 0.0], [0.2, 0.8]], np.float32)
     outputs = np.array([[0.0, 1.0], [0.25, 0.75], [0.2, 0.3]], np.float32)
-    found = difference(outputs, reference, step=0.25)
+    found = difference(outputs, reference, CLASSES.first(3), step=0.25)
     assert (found.images, found.agree, found.worst_image) == (3, 2, 1)
     assert found.max_abs == pytest.approx(0.75)
     assert found.mean_abs == pytest.approx((0.75 + 0.75 + 0.5) / 6)
@@ -266,10 +279,10 @@ def test_difference_counts_what_it_says() -> None:
 def test_every_tolerance_can_be_broken(workspace: Any, tolerance: Tolerance) -> None:
     artifact = workspace.artifacts["tflite", "int8"]
     labels = np.arange(1000) % 10
-    reference = np.eye(10, dtype=np.float32)[labels]
+    reference, scoring = np.eye(10, dtype=np.float32)[labels], Scoring("classification", labels)
 
     def judged(outputs: Any) -> tuple[str, ...]:
-        return verify.compare(artifact, outputs, reference, labels, against=FLOAT, tolerance=tolerance).violations
+        return verify.compare(artifact, outputs, reference, scoring, against=FLOAT, tolerance=tolerance).violations
 
     assert judged(reference) == ()
     wrong = np.roll(reference, 1, axis=1)
@@ -288,7 +301,7 @@ def test_chance_on_few_images_breaks_no_tolerance(workspace: Any) -> None:
     outputs = reference.copy()
     outputs[0] = [0.4995, 0.5005]
     parity = verify.compare(
-        workspace.artifacts["tflite", "float32"], outputs, reference, labels, against=FLOAT,
+        workspace.artifacts["tflite", "float32"], outputs, reference, Scoring("classification", labels), against=FLOAT,
         tolerance=Tolerance(max_abs=None, mean_abs=1, agreement=0.96, accuracy_drop=0.01),
     )  # fmt: skip
     assert parity.difference.agree == 19
@@ -323,7 +336,7 @@ def test_a_file_that_others_made_has_no_tolerance(workspace: Any, tmp_path: Path
     del model.metadata_props[:]
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
     path = copied(workspace, "onnx", "float32", tmp_path, model.SerializeToString())
-    with pytest.raises(EdgecnnError, match="does not say how it was quantised"):
+    with pytest.raises(EdgecnnError, match="has an unknown scheme"):
         checked(workspace, path)
 
 

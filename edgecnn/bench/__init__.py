@@ -1,12 +1,12 @@
-"""Latency of model files: every candidate in processes of its own, measured in turns, every sample kept.
+"""Latency of model files: each candidate runs in its own processes, in turns with the others; all samples are kept.
 
     results = bench([Candidate(path=path, artifact=artifact)], image=image)
     for row in results.rows: ...        # Result or Failure, in the order of the candidates
 
-Only one candidate runs at a time. Each is warmed up, then measured in short blocks; every round visits all
-candidates in a random order, so that heat, frequency and other load fall on all of them alike. A run has several
-parts, and in each every candidate has a fresh process: its start is timed, and what the luck of one process does to
-the times (where its memory lies, say) is seen and counted in the intervals.
+Only one candidate runs at a time. Each is warmed up, then measured in short blocks. Every round measures all
+candidates in random order, so that temperature, frequency and other load affect them equally. A run has several parts;
+in each part every candidate has a fresh process. The process start is timed, and differences between processes (such
+as memory placement) are included in the intervals.
 """
 
 import hashlib
@@ -43,16 +43,16 @@ from edgecnn.worker import Worker, WorkerError
 __all__ = ["Candidate", "CandidateRun", "Interrupted", "Timeouts", "bench", "settings_of"]
 
 _WARM_UP_S = 2.0
-# More say little about a block, and every sample is stored.
+# More samples per block add little information, and all samples are stored.
 _MOST_PER_BLOCK = 200
-# Samples of invoke for one from end to end.
+# Number of invoke samples per end-to-end sample.
 _INVOKE_PER_END_TO_END = 4
-# What the start of a process takes in the progress bar, besides what is measured; about right for LiteRT.
+# Estimated start time of a process, for the progress bar; about right for LiteRT.
 _START_S = 0.6
 
 
 class Timeouts(Record, frozen=True):
-    """Seconds after which a worker is killed: while it starts and opens its file, warms up, runs a block."""
+    """Seconds after which a worker is killed: to start and open its file, to warm up, and to run a block."""
 
     open_s: float = 180.0
     warm_up_s: float = 120.0
@@ -60,7 +60,7 @@ class Timeouts(Record, frozen=True):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C when at least one round was finished; ``results`` has the finished rounds of every candidate."""
+    """Ctrl-C after at least one finished round; ``results`` has the finished rounds of every candidate."""
 
     def __init__(self, results: BenchResults) -> None:
         super().__init__("the finished rounds are kept")
@@ -78,48 +78,48 @@ def bench(
     timeouts: Timeouts | None = None,
     earlier: BenchResults | None = None,
 ) -> BenchResults:
-    """Measure the latency of ``candidates``: one row for each, in their order, a failed one with its reason.
+    """Measure the latency of ``candidates``; return one row for each, in their order, a ``Failure`` with its reason.
 
     Args:
-        candidates: what to measure.
-        image: float32 ``(height, width, channels)`` in the model's input range, fed to all of them.
-        seconds: how long to measure each, split evenly over its blocks. A block has as many invocations as
-            fit, at least 1 and at most 200, so a slow model takes longer and a very quick one less.
-        blocks: how many blocks of each.
-        processes: in how many fresh processes, one after the other, the blocks of each are measured; as many cold
-            starts are timed.
-        seed: of the order of the blocks.
-        timeouts: when to give up on a worker.
-        earlier: what an interrupted call with the same arguments measured (``Interrupted.results``): go on with it.
+        candidates: the model files and their settings.
+        image: float32, one input of the models, channels last, in their input range, the input of all candidates.
+        seconds: measuring time per candidate, split evenly over its blocks. A block has as many invocations as
+            fit, 1 to 200, so a slow model takes longer and a very fast one less.
+        blocks: number of blocks per candidate.
+        processes: number of fresh processes per candidate, one after the other; each also gives one cold start.
+        seed: seed of the order of the blocks.
+        timeouts: time limits of a worker.
+        earlier: results of an interrupted call with the same arguments (``Interrupted.results``), to resume.
 
     In each process a candidate is first warmed up until its times are steady (see ``Workbench.warm_up``), for about
-    2 s at most. Before the counted invocations of a block come a tenth as many, at least one, to refill the caches
-    after another candidate ran. Both are kept in ``warmup``. After them, a quarter as many inferences are timed from
-    end to end: encode, invoke and decode.
+    2 s at most. Each block starts with a tenth of its invocations, at least one, to refill the caches after another
+    candidate. Both are kept in ``warmup_ns``. Each block ends with a quarter as many inferences timed end to end:
+    encode, invoke and decode.
 
     Raises:
-        ConfigError: no candidates, not one image, ``seconds``, ``blocks`` or ``processes`` not positive, or
-            ``earlier`` comes from a call with other arguments.
-        Interrupted: Ctrl-C, once a round was finished.
+        ConfigError: no candidates, ``image`` is not one image, ``seconds``, ``blocks`` or ``processes`` not positive,
+            or ``earlier`` is from a call with other arguments.
+        Interrupted: Ctrl-C after at least one finished round.
     """
     if not candidates:
-        raise ConfigError("there is nothing to measure; give at least one model file")
-    if image.ndim != 3:
-        raise ConfigError(f"image must be one image (height, width, channels), got shape {image.shape}")
+        raise ConfigError("nothing to measure; give at least one model file")
+    wanted = candidates[0].artifact.input.sample_shape
+    if image.ndim != len(wanted):
+        raise ConfigError(f"image must be one input of the model, of shape {wanted}, got shape {image.shape}")
     if not 0 < seconds < math.inf or blocks < 1 or processes < 1:
         raise ConfigError(f"seconds, blocks and processes must be positive, got {seconds:g}, {blocks} and {processes}")
-    before = environment.environment()  # its load average must not be ours
+    before = environment.environment()  # read before measuring, so that the load average excludes this benchmark
     settings = settings_of(
         candidates, image=image, seconds=seconds, blocks=blocks, processes=processes, seed=seed, machine=before
     )
     if earlier is not None and earlier.unfinished != settings:
-        raise ConfigError("the earlier results come from a call with other candidates or settings")
+        raise ConfigError("the earlier results are from a call with other candidates or settings; start a new call")
     timeouts = timeouts or Timeouts()
     runs = [
         CandidateRun(candidate, image, seconds / blocks, timeouts, None if earlier is None else earlier.rows[index])
         for index, candidate in enumerate(candidates)
     ]
-    done = max((len(run.blocks) for run in runs), default=0)
+    done = max((len(run.blocks_ns) for run in runs), default=0)
 
     def results(finished: int) -> BenchResults:
         return BenchResults(
@@ -141,7 +141,7 @@ def bench(
                 else:
                     advance(len(runs) * (_START_S + seconds * (end - start) / blocks))
     except KeyboardInterrupt as interrupt:
-        living = [len(run.blocks) for run in runs if run.failure is None]
+        living = [len(run.blocks_ns) for run in runs if run.failure is None]
         finished = min(living, default=0)
         if not finished:
             raise
@@ -159,7 +159,7 @@ def settings_of(
     seed: int,
     machine: Environment,
 ) -> str:
-    """A hash of what a call of ``bench`` is to measure, how, on which machine and with which versions."""
+    """A hash of the arguments of ``bench``, the machine and the package versions."""
     wanted = [
         *[(one.artifact.sha256, one.subject) for one in candidates],
         hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest(),
@@ -170,9 +170,9 @@ def settings_of(
 
 
 def _part(runs: "Sequence[CandidateRun]", order: Sequence[tuple[int, ...]], advance: Advance) -> None:
-    """Rounds in ``order``, in one fresh process for each of ``runs``."""
+    """Measure the rounds in ``order``, with one fresh process for each of ``runs``."""
     with ExitStack() as stack:
-        for run in runs:  # Python starts in all of them at once, which is not measured, and is done before anything is
+        for run in runs:  # start all Python processes at once; this is not timed, and ends before any measurement
             run.attempt(partial(run.launch, stack))
         for run in runs:
             run.attempt(run.launched)
@@ -190,9 +190,9 @@ def _part(runs: "Sequence[CandidateRun]", order: Sequence[tuple[int, ...]], adva
 
 
 class CandidateRun:
-    """A candidate on its way to a row, measured in one worker after the other.
+    """The measurement of a candidate, in one worker process after the other.
 
-    Each goes through ``launch``, ``launched``, ``start``, ``block`` …, ``finish`` and ``leave``.
+    Call for each process: ``launch``, ``launched``, ``start``, ``block`` (repeatedly), ``finish``, ``leave``.
     """
 
     def __init__(
@@ -213,18 +213,18 @@ class CandidateRun:
         self._runtime = measured.runtime if measured else ""
         self._load_s = measured.load_s if measured else 0.0
         self._steady = measured is None or measured.steady
-        self._warmup = list(measured.warmup) if measured else []
-        self.blocks = list(measured.blocks) if measured else []
-        self._end_to_end = list(measured.end_to_end) if measured else []
+        self._warmup_ns = list(measured.warmup_ns) if measured else []
+        self.blocks_ns = list(measured.blocks_ns) if measured else []
+        self._end_to_end_ns = list(measured.end_to_end_ns) if measured else []
         self._others_busy: list[float] = list(measured.others_busy) if measured else []
         self._cold_starts: list[ColdStart] = list(measured.cold_starts) if measured else []
-        self._processes = list(measured.processes) if measured else []
+        self._blocks_per_process = list(measured.blocks_per_process) if measured else []
         self._memory = measured.memory if measured else None
         self._energy = measured.energy if measured else None
-        self._count = len(self.blocks[0]) if self.blocks else 0
+        self._count = len(self.blocks_ns[0]) if self.blocks_ns else 0
 
     def attempt(self, step: Callable[[], None]) -> None:
-        """Do ``step`` and keep its failure; after one, do nothing."""
+        """Run ``step`` and keep its failure; do nothing after a failure."""
         if self.failure is None:
             try:
                 step()
@@ -236,7 +236,7 @@ class CandidateRun:
                 )
 
     def launch(self, stack: ExitStack) -> None:
-        """Start a fresh process, which ``stack`` ends."""
+        """Start a fresh process; ``stack`` ends it."""
         self._worker = stack.enter_context(Worker(Workbench))
         self._worker.ask(Workbench.ready)
 
@@ -246,25 +246,25 @@ class CandidateRun:
         self._worker.answer("starting", self._timeouts.open_s)
 
     def start(self) -> None:
-        """Open the file in the process that was launched, and ``go_on``."""
+        """Open the file in the launched process, and ``go_on``."""
         assert self._worker is not None
         timeout_s = self._timeouts.open_s
         opened = self._worker.call("opening the file", timeout_s, Workbench.open, self.candidate, self._image)
         self.go_on(self._worker, opened)
 
     def go_on(self, worker: Worker[Workbench], opened: Opened) -> None:
-        """Warm up what ``worker`` has ``opened``, and settle how many invocations fit in a block."""
+        """Warm up the model that ``worker`` has ``opened``, and determine the number of invocations per block."""
         self._worker = worker
         self._runtime = opened.runtime
         self._cold_starts.append(opened.cold_start)
         warmth = worker.call("warming up", self._timeouts.warm_up_s, Workbench.warm_up, _WARM_UP_S)
-        self._warmup += warmth.samples
+        self._warmup_ns += warmth.samples_ns
         self._steady = self._steady and warmth.steady
         if not self._count:
             self._load_s = opened.cold_start.load_s
-            fitting = int(self.block_s / max(median(warmth.samples[-10:]), 1e-9))
+            fitting = int(self.block_s * 1e9 / max(median(warmth.samples_ns[-10:]), 1))
             self._count = min(max(1, fitting), _MOST_PER_BLOCK)
-        self._processes.append(0)
+        self._blocks_per_process.append(0)
 
     def block(self) -> None:
         """Measure one block."""
@@ -272,29 +272,29 @@ class CandidateRun:
         limit_s = self._timeouts.block_s
         assert self._worker is not None
         block = self._worker.call("running a block", limit_s, Workbench.block, lead, self._count, whole)
-        self._warmup += block.lead
-        self._end_to_end.append(tuple(block.end_to_end))
-        self._processes[-1] += 1
+        self._warmup_ns += block.lead_ns
+        self._end_to_end_ns.append(tuple(block.end_to_end_ns))
+        self._blocks_per_process[-1] += 1
         if block.others_busy is not None:
             self._others_busy.append(block.others_busy)
         if block.energy is not None:
             self._energy = block.energy if self._energy is None else _sum(self._energy, block.energy)
-        self.blocks.append(tuple(block.samples))  # last: an interrupted block is none
+        self.blocks_ns.append(tuple(block.samples_ns))  # last, so that an interrupted block does not count
 
     def finish(self) -> None:
-        """Note what the process has taken at most."""
+        """Read the peak memory of the process."""
         assert self._worker is not None
-        memory = self._worker.call("saying what memory it took", self._timeouts.block_s, Workbench.memory)
+        memory = self._worker.call("reading its peak memory", self._timeouts.block_s, Workbench.memory)
         if memory is not None and (self._memory is None or _grown(memory) > _grown(self._memory)):
             self._memory = memory
 
     def leave(self) -> None:
-        """End the process: at once, since a back end may take seconds to leave in an orderly way."""
+        """Kill the process, since a back end may take seconds to shut down."""
         assert self._worker is not None
         self._worker.stop(patience_s=0.0)
 
     def row(self, rounds: int) -> Result | Failure:
-        """What became of it in the first ``rounds`` rounds."""
+        """The row from the first ``rounds`` rounds."""
         if self.failure is not None:
             return self.failure
         candidate = self.candidate
@@ -306,15 +306,15 @@ class CandidateRun:
             threads=candidate.threads,
             batch=candidate.batch,
             load_s=self._load_s,
-            warmup=tuple(self._warmup),
-            blocks=tuple(self.blocks[:rounds]),
-            end_to_end=tuple(self._end_to_end[:rounds]),
+            warmup_ns=tuple(self._warmup_ns),
+            blocks_ns=tuple(self.blocks_ns[:rounds]),
+            end_to_end_ns=tuple(self._end_to_end_ns[:rounds]),
             steady=self._steady,
             others_busy=tuple(self._others_busy[:rounds]),
             cold_starts=tuple(self._cold_starts),
             memory=self._memory,
             energy=self._energy,
-            processes=_first(self._processes, rounds),
+            blocks_per_process=_first(self._blocks_per_process, rounds),
         )
         return Result(artifact=candidate.artifact, measurement=measurement)
 
@@ -327,7 +327,7 @@ def _sum(one: Energy, other: Energy) -> Energy:
     return one.replace(joules=one.joules + other.joules, inferences=one.inferences + other.inferences)
 
 
-def _first(processes: Sequence[int], rounds: int) -> tuple[int, ...]:
-    """How many of the first ``rounds`` blocks each process has measured; those with none are left out."""
-    ends = np.minimum(np.cumsum((0, *processes)), rounds)
+def _first(blocks_per_process: Sequence[int], rounds: int) -> tuple[int, ...]:
+    """How many of the first ``rounds`` blocks each process measured; processes without blocks are omitted."""
+    ends = np.minimum(np.cumsum((0, *blocks_per_process)), rounds)
     return tuple(int(count) for count in np.diff(ends) if count)

@@ -1,6 +1,6 @@
-"""The float Keras 3 model on this machine's CPU or GPU: what every exported artifact is compared with.
+"""The float Keras 3 model on this machine's CPU or GPU, the baseline of all exported artifacts.
 
-Nothing here, nor in what it imports, needs TensorFlow or a runtime of exported files: Keras and one back end will do.
+This module and its imports need only Keras and one back end: no TensorFlow, and no runtime of exported files.
 """
 
 import importlib.util
@@ -15,21 +15,19 @@ from typing import get_args
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.bench import Candidate, CandidateRun, Timeouts, statistics
 from edgecnn.bench.comparison import answers_of, images_per_s
 from edgecnn.bench.workbench import Opened, Workbench
 from edgecnn.data import DataSet
 from edgecnn.environment import environment, nvidia
-from edgecnn.errors import BenchError, ConfigError, MissingExtraError, ModelError, UnknownNameError
+from edgecnn.errors import BenchError, ConfigError, DataError, MissingExtraError, ModelError, UnknownNameError
 from edgecnn.files import sha256_file
-from edgecnn.models import architecture_of
+from edgecnn.models import architecture_of, output_problem
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import (
     SCHEMA_VERSION,
-    Accuracy,
     Artifact,
     Backend,
     Baseline,
@@ -48,27 +46,27 @@ from edgecnn.runtimes.keras import KerasSession
 from edgecnn.worker import Worker, WorkerError
 
 BACKENDS = get_args(Backend)
-"""In the order in which ``auto`` looks for a GPU."""
+"""The back ends, in the order in which ``auto`` looks for a GPU."""
 
 BATCHES = tuple(8**power for power in range(1, 8))
-"""That throughput is measured with, until it gains no more or memory ends."""
+"""Batch sizes for throughput, until a larger one gains nothing or exceeds memory."""
 
 _INSTALL = "pip install keras and one back end: 'jax[cuda12]', torch, or 'tensorflow[and-cuda]'"
-_GPU_PACKAGES = ("jax", "nvidia-", "triton")  # how the names of packages start that run a model on a GPU
+_GPU_PACKAGES = ("jax", "nvidia-", "triton")  # name prefixes of the packages that run a model on a GPU
 _CLASSIFIED_AT_ONCE = 256
-# height and width of the image where the model leaves them open and there are no data
+# image height and width if the model leaves them open and there is no data set
 _FREE_SIZE = 32
 _SHIPPED = Path(__file__).parents[1] / "baselines"
 _PROCESSES, _BLOCKS = 3, 50
-# of the time of one image, that each batch takes; and in how many blocks
+# each larger batch is measured for 1/8 of the time of batch 1, in 10 blocks
 _SWEEP_SHARE, _SWEEP_BLOCKS = 8, 10
-_GAIN = 1.02  # of throughput, below which a batch is no faster than a smaller one
-_MOST_BYTES = 1 << 30  # of a batch's images; larger ones take minutes to compile and to copy
+_GAIN = 1.02  # minimum throughput gain of a batch over the smaller ones
+_MOST_BYTES = 1 << 30  # of a batch's images; larger batches take minutes to compile and copy
 _OPEN_S, _STEP_S = 300.0, 300.0
 
 
 class _Model(Record, frozen=True):
-    """What is known of the model once it is loaded, and the seconds that this took in a fresh process."""
+    """The loaded model's properties, and the seconds that import and loading took in a fresh process."""
 
     gpu: str | None
     device: str
@@ -79,7 +77,7 @@ class _Model(Record, frozen=True):
 
 
 class _Compiled(Record, frozen=True):
-    """What is known of it once it has run; the fields are those of a ``Baseline``."""
+    """The model's properties after its first run; the fields are those of a ``Baseline``."""
 
     compiled_with: str
     tensor_float_32: bool | None
@@ -97,27 +95,27 @@ def record_baseline(
 ) -> Baseline:
     """Measure the float Keras 3 model at ``path``: latency of one image, throughput of batches, accuracy.
 
-    The back end compiles the model, and the clock stops when the device has finished. Each is timed with input and
-    output on the device and with the copies from and to the host, in turns, as ``bench`` does it; with as many threads
-    as the back end likes (``threads`` 0). Accuracy is counted on all test images of ``data``. Without ``data`` it is
-    ``None`` and the model is fed noise. Needs Keras and one back end, no other runtime. The work is done in three
-    processes, one after the other; the first one goes on to accuracy and throughput.
+    The back end compiles the model, and the clock stops when the device has finished. Times are measured with input and
+    output on the device, and with copies from and to the host, in turns, as in ``bench``. The back end chooses the
+    number of threads (``threads`` 0). Accuracy is counted on all test images of ``data``. Without ``data`` it is
+    ``None``, and the input is noise. Needs only Keras and one back end. Latency is measured in three processes, one
+    after the other; the first one also measures accuracy and throughput.
 
     Args:
         path: a ``.keras`` file.
-        data: the data set the model was trained on, or ``None``.
-        device: "cpu", "gpu", or "auto" for the GPU if the back end sees one.
-        backend: "tensorflow", "jax" or "torch"; "auto" takes what ``KERAS_BACKEND`` names, else the first one
-            installed that sees a GPU, else the first one installed.
-        seconds: how long the latency of one image is measured, in three fresh processes; each batch takes an eighth of
-            it, all in one process.
-        batches: to measure throughput with, rising. One that gains less than 2 % on the best before, does not fit into
-            memory, or has more than 1 GiB of images ends it; the reason is kept.
+        data: the data set that the model was trained on, or ``None``.
+        device: "cpu", "gpu", or "auto" for the GPU if the back end finds one.
+        backend: "tensorflow", "jax" or "torch"; "auto" uses ``KERAS_BACKEND``, else the first installed back end that
+            finds a GPU, else the first installed one.
+        seconds: measuring time for the latency of one image, in three fresh processes; each larger batch is measured
+            for an eighth of it, all in one process.
+        batches: batch sizes for throughput, ascending. The sweep ends at a batch that gains less than 2 % over the best
+            so far, exceeds memory, or has more than 1 GiB of images; the reason is stored.
 
     Raises:
-        ConfigError: an unknown device or back end, ``seconds`` not positive, a file that does not end in ``.keras``.
-        MissingExtraError: Keras or the back end is not installed; the message says what is.
-        BenchError: the model cannot be opened or run there, or takes other images; the message has the reason.
+        ConfigError: unknown device or back end, ``seconds`` not positive, or a file that does not end in ``.keras``.
+        MissingExtraError: Keras or the back end is not installed; the message lists the installed ones.
+        BenchError: the model cannot be opened or run, or has other image sizes; the message has the reason.
     """
     if device not in get_args(Device):
         raise UnknownNameError("device", device, get_args(Device))
@@ -135,13 +133,13 @@ def record_baseline(
 
 
 def check_is_keras(path: Path) -> None:
-    """Check the ending of a model's file.
+    """Check the suffix of a model file.
 
     Raises:
         ConfigError: it is not .keras.
     """
     if path.suffix != ".keras":
-        raise ConfigError(f"the baseline is measured with a Keras 3 model; {path} does not end in .keras")
+        raise ConfigError(f"the baseline needs a Keras 3 model; {path} does not end in .keras")
 
 
 def _recorded(
@@ -155,8 +153,8 @@ def _recorded(
         if data is None:
             image = np.random.default_rng(0).random([size or _FREE_SIZE for size in model.input.shape[1:]], np.float32)
         else:
-            _check(model, data)
-            image = data.inputs(data.test.images[:1])[0]
+            data = _fitted(model, data)
+            image = data.test_inputs(1)[0]
         artifact = Artifact(
             file=path.name,
             format="keras",
@@ -173,9 +171,8 @@ def _recorded(
         _measure(run, first, f"one image, 1 of {_PROCESSES}")
         compiled = worker.call("reading the settings", _STEP_S, _compiled)
         if data is not None:
-            top = _classified(worker, data)
-            accuracy = Accuracy(correct=int((top == data.test.labels).sum()), total=len(top))
-            answers = answers_of(top, data.test)
+            outputs = _outputs(worker, data)
+            accuracy, answers = data.scoring().score(outputs), answers_of(outputs, data)
         throughput, end, peak = _sweep(worker, candidate, image, seconds / _SWEEP_SHARE, batches)
         worker.stop(patience_s=0.0)
     for number, blocks in enumerate(others, start=2):
@@ -186,7 +183,7 @@ def _recorded(
             _measure(run, blocks, f"one image, {number} of {_PROCESSES}")
             run.leave()
     row = run.row(_BLOCKS)
-    assert isinstance(row, Result)  # a failure would have been raised
+    assert isinstance(row, Result)  # failures are raised
     return Baseline(
         schema_version=SCHEMA_VERSION,
         model=path.name,
@@ -207,7 +204,7 @@ def _recorded(
 
 
 def _measure(run: CandidateRun, blocks: int, doing: str) -> None:
-    """Measure ``blocks`` of ``run`` in the process it has started in."""
+    """Measure ``blocks`` blocks of ``run`` in its current process."""
     with progress(doing, blocks) as advance:
         for _ in range(blocks):
             run.block()
@@ -218,9 +215,9 @@ def _measure(run: CandidateRun, blocks: int, doing: str) -> None:
 def _sweep(
     worker: Worker[Workbench], candidate: Candidate, image: Float, seconds: float, batches: Sequence[int]
 ) -> tuple[tuple[Measurement, ...], str, int | None]:
-    """Measurements of one batch after the other, why they ended, and the most bytes in use by the last of them.
+    """Measure ascending batches in ``worker``, which has loaded the model.
 
-    All in ``worker``, which has the model loaded.
+    Returns the measurements, the reason why the sweep ended, and the peak device memory in bytes.
     """
     found: list[Measurement] = []
     best, peak = 0.0, None
@@ -228,7 +225,7 @@ def _sweep(
         for batch in batches:
             if batch * image.nbytes > _MOST_BYTES:
                 size = f"its images take {batch * image.nbytes / 1e9:.1f} GB, over the limit of 1 GiB"
-                return tuple(found), f"batch {batch} was not tried: {size}", peak
+                return tuple(found), f"batch {batch} was skipped: {size}", peak
             advance(note=f"batch {batch}")
             changed = msgspec.structs.replace(candidate, batch=batch)
             run = CandidateRun(changed, image, seconds / _SWEEP_BLOCKS, Timeouts(), None)
@@ -242,55 +239,54 @@ def _sweep(
                 return tuple(found), f"batch {batch} could not be measured: {error.error}: {error.reason}", peak
             row = run.row(_SWEEP_BLOCKS)
             assert isinstance(row, Result)
-            found.append(row.measurement.replace(cold_starts=()))  # no process was fresh
+            found.append(row.measurement.replace(cold_starts=()))  # the process was not fresh
             reached = images_per_s(row.measurement)
             if reached < _GAIN * best:
-                return tuple(found), f"batch {batch} gained less than 2 % on smaller ones", peak
+                return tuple(found), f"batch {batch} gained less than 2 % over smaller ones", peak
             best = max(best, reached)
-    return tuple(found), "no larger batch was tried", peak
+    return tuple(found), "all batch sizes were measured", peak
 
 
-def _classified(worker: Worker[Workbench], data: DataSet) -> NDArray[np.intp]:
-    """Top classes ``(n,)`` of all test images."""
-    images, top = data.test.images, []
+def _outputs(worker: Worker[Workbench], data: DataSet) -> Float:
+    """Outputs ``(n, values)`` for all test images."""
+    images, outputs = data.test.images, []
     with progress("accuracy", len(images)) as advance:
         for start in range(0, len(images), _CLASSIFIED_AT_ONCE):
             part = data.inputs(images[start : start + _CLASSIFIED_AT_ONCE])
-            top.append(worker.call("classifying the test images", _STEP_S, _top_classes, part))
+            outputs.append(worker.call("classifying the test images", _STEP_S, _predicted, part))
             advance(len(part))
-    return np.concatenate(top)
+    return np.concatenate(outputs)
 
 
-def _check(model: _Model, data: DataSet) -> None:
-    """Check that ``model`` classifies the images of ``data``.
+def _fitted(model: _Model, data: DataSet) -> DataSet:
+    """``data`` with samples in the input shape of ``model``.
 
     Raises:
-        BenchError: it does not.
+        BenchError: the input or output shape does not fit.
     """
-    wanted, classes = (None, *data.input_shape), len(data.class_names)
-    pairs = zip(model.input.shape, wanted, strict=False)
-    if len(model.input.shape) != 4 or any(size not in (None, one) for size, one in pairs):
+    hint = "give the data set that the model was trained on"
+    try:
+        data = data.shaped(model.input.shape[1:])
+    except DataError as error:
         raise BenchError(
-            f"it takes {model.input.shape}, the images of {data.name} give {wanted}; "
-            "pass the data that the model was trained on"
-        )
-    if model.output.shape != (None, classes):
-        raise BenchError(
-            f"it gives {model.output.shape}, {data.name} has {classes} classes; "
-            "pass the data that the model was trained on"
-        )
+            f"its input shape is {model.input.shape}, the images of {data.name} are {(None, *data.input_shape)}; {hint}"
+        ) from error
+    problem = output_problem(model.output.shape, data)
+    if problem is not None:
+        raise BenchError(f"it {problem}; {hint}")
+    return data
 
 
 def condensed(baseline: Baseline, note: str) -> Baseline:
-    """``baseline`` with summaries in place of samples; ``note`` goes in front of its own."""
+    """``baseline`` with summaries instead of samples; ``note`` is prepended to its own note."""
 
     def summarised(measurement: Measurement) -> Measurement:
         return measurement.replace(
-            warmup=(),
-            blocks=(),
-            end_to_end=(),
+            warmup_ns=(),
+            blocks_ns=(),
+            end_to_end_ns=(),
             others_busy=(),
-            processes=(),
+            blocks_per_process=(),
             cold_starts=(),
             summaries=Summaries(
                 invoke=statistics.summary(measurement),
@@ -307,7 +303,7 @@ def condensed(baseline: Baseline, note: str) -> Baseline:
 
 
 def shipped_baselines(architecture: str) -> tuple[Baseline, ...]:
-    """The baselines that come with edgecnn for models of this ``architecture`` (see ``models.architecture``).
+    """The baselines shipped with edgecnn for models of this ``architecture`` (see ``models.architecture``).
 
     Raises:
         RecordError: a file of the package is damaged.
@@ -320,21 +316,21 @@ def load_baseline(path: Path) -> Baseline:
     """Read a baseline that ``edgecnn baseline`` recorded.
 
     Raises:
-        RecordError: no such file, not a baseline, or of another version of edgecnn's records.
+        RecordError: the file is missing, is not a baseline, or has another schema version.
     """
     return read_record(path, Baseline)
 
 
-# Which back end
+# Choice of the back end
 
 
 def choose_backend(wanted: str, device: str) -> str:
-    """The back end to use: the one wanted, or for ``auto`` the best there is; arguments as in ``record_baseline``.
+    """The back end to use: ``wanted``, or the best installed one for ``auto``; arguments as in ``record_baseline``.
 
     Raises:
         UnknownNameError, MissingExtraError: there is no such back end, or it is not installed.
-        BenchError: ``KERAS_BACKEND`` names none; or the device is "gpu" and no back end sees one; or one cannot be
-            imported.
+        BenchError: ``KERAS_BACKEND`` names an unsupported one; the device is "gpu" and no back end finds a GPU; or a
+            back end cannot be imported.
     """
     installed = [name for name in BACKENDS if _is_installed(name)]
     if not _is_installed("keras") or not installed:
@@ -347,10 +343,10 @@ def choose_backend(wanted: str, device: str) -> str:
     if wanted == "auto":
         return _best(installed, device)
     if wanted not in BACKENDS:
-        raise BenchError(f"KERAS_BACKEND is {wanted!r}, which runs no baseline; set it to one of {', '.join(BACKENDS)}")
+        raise BenchError(f"KERAS_BACKEND is {wanted!r}, which is not supported; set it to one of {', '.join(BACKENDS)}")
     if wanted not in installed:
         raise MissingExtraError(
-            f"the back end {wanted!r} is not installed; installed are: {', '.join(installed)}; "
+            f"the back end {wanted!r} is not installed; installed: {', '.join(installed)}; "
             f"choose one with --backend, or {_INSTALL}"
         )
     return wanted
@@ -365,18 +361,20 @@ def _best(installed: Sequence[str], device: str) -> str:
                 if worker.call(f"looking for a GPU with {backend}", _OPEN_S, _sees_gpu, backend) is not None:
                     return backend
         except WorkerError as error:
-            raise BenchError(f"{backend} cannot be asked for a GPU: {error.reason}; choose a --backend") from error
+            raise BenchError(
+                f"looking for a GPU with {backend} failed: {error.reason}; choose another back end with --backend"
+            ) from error
     if device == "gpu":
         raise BenchError(
-            f"no GPU that Keras can use: none is seen by what is installed, {', '.join(installed)}; check that the "
-            f"driver works (nvidia-smi) and that a back end is built for CUDA: {_INSTALL}"
+            f"no GPU that Keras can use; none is found by the installed back ends ({', '.join(installed)}); check "
+            f"that the driver works (nvidia-smi) and that a back end is built for CUDA: {_INSTALL}"
         )
     return installed[0]
 
 
 @contextmanager
 def _keras_on(backend: str) -> Iterator[None]:
-    """Keras has this back end in every process that starts meanwhile; it reads the variable when it is imported."""
+    """Set Keras' back end for processes started in the block; Keras reads the variable when it is imported."""
     before = os.environ.get("KERAS_BACKEND")
     os.environ["KERAS_BACKEND"] = backend
     try:
@@ -404,7 +402,7 @@ def _sees_gpu(workbench: Workbench, backend: str) -> str | None:
     if backend == "jax":
         try:
             return str(require("jax").devices("gpu")[0].device_kind)
-        except RuntimeError:  # how JAX says that there is none
+        except RuntimeError:  # raised by JAX if there is none
             return None
     if backend == "torch":
         cuda = require("torch").cuda
@@ -420,16 +418,15 @@ def _open(workbench: Workbench, path: Path, backend: str, device: str) -> _Model
     gpu = _sees_gpu(workbench, backend)
     if device == "auto":
         device = "gpu" if gpu else "cpu"
-    # not through open_session, whose Session knows nothing of compilers
+    # not open_session: the Session protocol has no compiler settings
     workbench.session = session = KerasSession(path, 0, 1, device)
     load_s = time.perf_counter() - start
     return _Model(gpu=gpu, device=device, input=session.input, output=session.output, import_s=import_s, load_s=load_s)
 
 
-def _top_classes(workbench: Workbench, images: Float) -> NDArray[np.intp]:
+def _predicted(workbench: Workbench, images: Float) -> Float:
     workbench.session.batch = _CLASSIFIED_AT_ONCE
-    top: NDArray[np.intp] = predict(workbench.session, images).argmax(axis=1)
-    return top
+    return predict(workbench.session, images)
 
 
 def _compiled(workbench: Workbench) -> _Compiled:
@@ -446,7 +443,7 @@ def _compiled(workbench: Workbench) -> _Compiled:
 
 
 def _with_gpu(machine: Environment, model: _Model) -> Environment:
-    """``machine`` with the GPU, its driver, and the packages that bring CUDA, if the model ran there."""
+    """``machine`` with the GPU, its driver and the CUDA packages, if the model ran on a GPU."""
     if model.device != "gpu":
         return machine
     found = {

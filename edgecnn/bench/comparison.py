@@ -1,10 +1,9 @@
-"""A row beside the float baseline: time ÷ time, images per second ÷ images per second, accuracy − accuracy.
+"""Comparison of a row with a float baseline: time ratio, throughput ratio, accuracy difference.
 
-A baseline is recorded in another run, mostly on another machine. Nothing of it shares a round with the rows, so
-the interval of a ratio is made of those of the two sides. Times depend on the layers and their shapes, so they are
-compared where these are the same, whatever the weights. Accuracy depends on the weights: where these are the same too,
-and it was counted on the same images, the difference is paired: only images that one side gets right and the other
-wrong tell them apart.
+A baseline is recorded in another run, usually on another machine. It shares no rounds with the rows, so the interval
+of a ratio combines the intervals of both sides. Times depend only on the layers and their shapes, so weights may differ
+in time comparisons. Accuracy depends on the weights: if these are the same too, and both sides used the same images,
+the difference is paired, which uses only the images that exactly one side classifies correctly.
 """
 
 import base64
@@ -19,18 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.bench.statistics import end_to_end, summary
-from edgecnn.data.dataset import Split
+from edgecnn.data import DataSet
 from edgecnn.errors import ConfigError
 from edgecnn.records import Accuracy, Answers, Baseline, Environment, Estimate, Measurement, Record, Result, Summary
+from edgecnn.tasks import Float, interval
 
-_CLOCK_S = 1e-9  # the clock's unit, where nothing was measured to take less
+_CLOCK_S = 1e-9  # the clock's unit, the lower bound of all times
 
 
 class AccuracyDifference(Record, frozen=True):
     """Accuracy minus the baseline's, in percentage points, with the ends of its 95 % interval.
 
-    ``paired`` where both sides answered the same images: ``gained`` of them only the row got right, ``lost`` only the
-    baseline. Where not, ``note`` says why.
+    If ``paired``, both sides classified the same images: ``gained`` is the number that the row answers better (of a
+    classifier: that only the row classified correctly), ``lost`` that of the baseline. If not, ``note`` is the reason.
     """
 
     value: float
@@ -48,14 +48,14 @@ class AccuracyDifference(Record, frozen=True):
 
 
 class Comparison(Record, frozen=True):
-    """A row beside a baseline. ``absent`` gives, for each field that is ``None``, the reason.
+    """A row compared with a baseline. ``absent`` has the reason for each field that is ``None``.
 
-    ``latency`` is the row's time divided by the baseline's for the same batch, the model alone: below 1 the row is
-    faster. ``latency_with_copies`` is the same end to end: encode, invoke, decode against host to device, model,
-    device to host. ``throughput`` is the row's images per second divided by those of the baseline's best batch,
-    ``best_batch``: above 1 the row is faster; ``throughput_with_copies`` end to end, against the best batch of those.
-    Images per second are those at the median time; ``images_per_s`` are the row's, ``images_per_s_per_core`` divided
-    by the threads it ran on (all usable cores, where the number was left to the runtime).
+    ``latency`` is the row's time ÷ the baseline's for the same batch, the model alone: below 1 the row is faster.
+    ``latency_with_copies`` is the same end to end: encode, invoke, decode against host to device, model, device to
+    host. ``throughput`` is the row's images per second ÷ those of the baseline's fastest batch, ``best_batch``: above 1
+    the row is faster. ``throughput_with_copies`` is the same end to end, with the fastest batch end to end. Images per
+    second are at the median time. ``images_per_s`` is the row's; ``images_per_s_per_core`` is divided by its threads
+    (by all usable cores if the runtime chose the threads).
     """
 
     baseline: str
@@ -74,9 +74,9 @@ class Comparison(Record, frozen=True):
 
 
 def fits(baseline: Baseline, weights: str | None, architecture: str | None) -> bool:
-    """Whether the model of ``baseline`` has the same layers and shapes as that with this SHA-256 and architecture.
+    """Whether the baseline's model has the same layers and shapes as the model with these SHA-256 and architecture.
 
-    Where nothing is known of the other model it counts as the same.
+    An unknown model (both ``None``) fits any baseline.
     """
     if weights == baseline.model_sha256:
         return True
@@ -86,25 +86,25 @@ def fits(baseline: Baseline, weights: str | None, architecture: str | None) -> b
 
 
 def check_fits(path: Path, baseline: Baseline, models: Mapping[str, tuple[str | None, str | None]]) -> None:
-    """Check that the baseline read from ``path`` fits one of ``models``, by name SHA-256 and architecture.
+    """Check that the baseline read from ``path`` fits one of ``models``: name to SHA-256 and architecture.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it fits none of them.
     """
     if not any(fits(baseline, *model) for model in models.values()):
-        theirs = ", ".join(_said(name, architecture) for name, (_, architecture) in models.items())
+        measured = ", ".join(_described(name, architecture) for name, (_, architecture) in models.items())
         raise ConfigError(
-            f"{path} is a baseline of {_said(baseline.model, baseline.architecture)}, which is not the model of "
-            f"{theirs}: layers or shapes differ; record one of this model with `edgecnn baseline`"
+            f"{path} is a baseline of {_described(baseline.model, baseline.architecture)}, which is not the model of "
+            f"{measured}: layers or shapes differ; record one of this model with `edgecnn baseline`"
         )
 
 
-def _said(name: str, architecture: str | None) -> str:
-    return f"{name} (architecture {architecture[:12] if architecture else 'not known'})"
+def _described(name: str, architecture: str | None) -> str:
+    return f"{name} (architecture {architecture[:12] if architecture else 'unknown'})"
 
 
 def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison:
-    """Put ``row``, measured on ``machine``, beside ``baseline``, whose model ``fits`` the row's."""
+    """Compare ``row``, measured on ``machine``, with ``baseline``, whose model ``fits`` the row's."""
     measured = row.measurement
     absent: dict[str, str] = {}
     latency = latency_with_copies = throughput_with_copies = accuracy = None
@@ -141,7 +141,7 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
         if row.artifact.float_model[0] in (None, baseline.model_sha256):
             accuracy = accuracy_difference(row.accuracy, row.answers, baseline.accuracy, baseline.answers)
         else:
-            accuracy = unpaired_difference(row.accuracy, baseline.accuracy, "the baseline has other weights")
+            accuracy = unpaired_difference(row.accuracy, baseline.accuracy, "the baseline has different weights")
 
     rate = images_per_s(measured)
     return Comparison(
@@ -165,9 +165,9 @@ def compare(row: Result, baseline: Baseline, machine: Environment) -> Comparison
 
 
 def time_ratio(time: Summary, reference: Summary) -> Estimate:
-    """Median over median of two runs that share no rounds: below 1 is faster than ``reference``.
+    """Median ÷ median of two runs that share no rounds: below 1 is faster than ``reference``.
 
-    Both intervals are symmetric on the logarithm of the time, where the two sides' half-widths add as squares.
+    Both intervals are symmetric in the logarithm of the time; their half-widths there add in quadrature.
     """
     middle, other = (max(one.median, _CLOCK_S) for one in (time, reference))
     half = math.hypot(math.log(max(time.high, middle) / middle), math.log(max(reference.high, other) / other))
@@ -178,18 +178,18 @@ def time_ratio(time: Summary, reference: Summary) -> Estimate:
 def images_per_s(measurement: Measurement, *, with_copies: bool = False) -> float:
     """Images per second at the median time, of the model alone or end to end."""
     times = end_to_end(measurement) if with_copies else summary(measurement)
-    assert times is not None  # with copies is asked of what was timed with them
+    assert times is not None  # with_copies requires a measurement that was timed end to end
     return measurement.batch / max(times.median, _CLOCK_S)
 
 
 def best_batch(baseline: Baseline, *, with_copies: bool = False) -> Measurement:
-    """The measurement of ``baseline`` with the most images per second, whatever its batch."""
+    """The measurement of ``baseline`` with the most images per second, of all batches."""
     measured = [one for one in (baseline.measurement, *baseline.throughput) if end_to_end(one) or not with_copies]
     return max(measured, key=lambda one: images_per_s(one, with_copies=with_copies))
 
 
 def _throughput_ratio(own: Summary, batch: int, other: Summary, other_batch: int) -> Estimate:
-    """Images per second over images per second: above 1 is faster."""
+    """Images per second ÷ images per second: above 1 is faster."""
     time = time_ratio(other, own)
     scale = batch / other_batch
     return Estimate(value=time.value * scale, low=time.low * scale, high=time.high * scale)
@@ -198,54 +198,58 @@ def _throughput_ratio(own: Summary, batch: int, other: Summary, other_batch: int
 # Accuracy
 
 
-def answers_of(top: NDArray[np.intp], split: Split) -> Answers:
-    """Which of the images of ``split`` have their label as top class; ``top`` ``(n,)`` are the classes found."""
-    images, labels = split.images, split.labels
+def answers_of(outputs: Float, data: DataSet) -> Answers:
+    """How good ``outputs`` ``(n, values)`` for the test samples of ``data`` are, sample by sample."""
+    images, labels, credits = data.test.images, data.test.labels, data.scoring().credits(outputs)
     digest = hashlib.sha256(json.dumps([images.dtype.name, images.shape]).encode())
     for array in (images, labels):
         digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-    return Answers(
-        total=len(labels),
-        right=base64.b64encode(np.packbits(top == labels).tobytes()).decode(),
-        images_sha256=digest.hexdigest(),
-    )
+    if data.task == "classification":
+        stored = {"right": base64.b64encode(np.packbits(credits == 1).tobytes()).decode()}
+    else:
+        stored = {"credits": base64.b64encode(credits.astype("<f4").tobytes()).decode()}
+    return Answers(total=len(labels), images_sha256=digest.hexdigest(), **stored)
 
 
-def right(answers: Answers) -> NDArray[np.bool_]:
-    """For each image ``(total,)`` whether it was classified right."""
-    packed = np.frombuffer(base64.b64decode(answers.right), np.uint8)
-    return np.unpackbits(packed, count=answers.total).astype(bool)
+def credits_of(answers: Answers) -> NDArray[np.float64]:
+    """The credit of each sample, ``(total,)``: 0 or 1 if answers are right or wrong."""
+    if answers.credits is not None:
+        return np.frombuffer(base64.b64decode(answers.credits), "<f4").astype(np.float64)
+    packed = np.frombuffer(base64.b64decode(answers.right or ""), np.uint8)
+    return np.unpackbits(packed, count=answers.total).astype(np.float64)
 
 
 def accuracy_difference(
     accuracy: Accuracy, answers: Answers | None, reference: Accuracy, reference_answers: Answers | None
 ) -> AccuracyDifference:
-    """Accuracy minus the reference's in percentage points, paired where both answered the same images.
+    """Accuracy minus the reference's in percentage points, paired if both classified the same images.
 
-    Paired: adjusted Wald interval of Bonett and Price, Journal of Educational and Behavioral Statistics 37 (2012).
-    Unpaired: hybrid score interval of Newcombe, Statistics in Medicine 17 (1998) 873, method 10.
+    Paired: adjusted Wald interval of Bonett and Price, Journal of Educational and Behavioral Statistics 37 (2012), for
+    right and wrong answers; bootstrap interval of the mean difference for credits. Unpaired: hybrid score interval of
+    Newcombe, Statistics in Medicine 17 (1998) 873, method 10.
     """
     if answers is None or reference_answers is None:
         who = "this row's file" if answers is None else "the baseline's file"
-        return unpaired_difference(accuracy, reference, f"{who} does not say which images were right")
+        return unpaired_difference(accuracy, reference, f"{who} does not store which images were right")
     if (answers.images_sha256, answers.total) != (reference_answers.images_sha256, reference_answers.total):
-        return unpaired_difference(accuracy, reference, "the two were counted on different images")
-    own, other = right(answers), right(reference_answers)
-    gained, lost = int((own & ~other).sum()), int((other & ~own).sum())
-    low, high = paired_interval(gained, lost, answers.total)
-    value = 100 * (gained - lost) / answers.total
+        return unpaired_difference(accuracy, reference, "the test images differ")
+    change = credits_of(answers) - credits_of(reference_answers)
+    gained, lost = int((change > 0).sum()), int((change < 0).sum())
+    counted = answers.credits is None
+    low, high = paired_interval(gained, lost, answers.total) if counted else interval(change)
+    value = 100 * (gained - lost) / answers.total if counted else 100 * (accuracy.value - reference.value)
     return AccuracyDifference(value=value, low=100 * low, high=100 * high, paired=True, gained=gained, lost=lost)
 
 
 def unpaired_difference(accuracy: Accuracy, reference: Accuracy, why: str) -> AccuracyDifference:
-    """Accuracy minus the reference's in percentage points, as of different images; ``why`` they are not paired."""
+    """Accuracy minus the reference's in percentage points, unpaired; ``why`` is the reason."""
     low, high = unpaired_interval(accuracy, reference)
     value = 100 * (accuracy.value - reference.value)
     return AccuracyDifference(value=value, low=100 * low, high=100 * high, paired=False, note=f"not paired: {why}")
 
 
 def paired_interval(gained: int, lost: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of ``(gained - lost) / total``, a difference of two shares of the same ``total`` images."""
+    """Interval of ``(gained - lost) / total``, the difference of two shares of the same ``total`` images."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     up, down, images = (gained + 1) / (total + 2), (lost + 1) / (total + 2), total + 2
     middle, half = up - down, z * math.sqrt((up + down - (up - down) ** 2) / images)
@@ -253,10 +257,10 @@ def paired_interval(gained: int, lost: int, total: int, confidence: float = 0.95
 
 
 def unpaired_interval(accuracy: Accuracy, reference: Accuracy) -> tuple[float, float]:
-    """95 % interval of a difference of two shares of different images."""
+    """95 % interval of the difference of two shares of different images."""
     (low, high), (reference_low, reference_high) = accuracy.interval, reference.interval
-    apart = accuracy.value - reference.value
+    difference = accuracy.value - reference.value
     return (
-        apart - math.hypot(accuracy.value - low, reference_high - reference.value),
-        apart + math.hypot(high - accuracy.value, reference.value - reference_low),
+        difference - math.hypot(accuracy.value - low, reference_high - reference.value),
+        difference + math.hypot(high - accuracy.value, reference.value - reference_low),
     )

@@ -1,6 +1,6 @@
-"""What the system counts: processor time of everybody, memory of this process, energy of the package.
+"""Counters of the system: processor time of all processes, memory of this process, energy of the package.
 
-Where a counter is not there or may not be read, the answer is ``None``, never an estimate.
+A counter that is missing or not readable is ``None``, never an estimate.
 """
 
 import os
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from edgecnn.environment import read
 
-# Columns of /proc/stat that are work: user, nice, system, irq, softirq, and steal, which other guests took. Guests of
-# this machine are in user already (proc_stat(5)).
+# Columns of /proc/stat that are work: user, nice, system, irq, softirq, and steal (time of other guests of the host).
+# The time of guests of this machine is part of user (proc_stat(5)).
 _WORK = (0, 1, 2, 5, 6, 7)
 _POWERCAP = Path("/sys/class/powercap")
 _PACKAGE = re.compile(r"intel-rapl:\d+")
 
 
 def busy_s(stat: Path = Path("/proc/stat")) -> float | None:
-    """Seconds that all cores together have worked since the machine started, for whomever; steps of 10 ms."""
+    """Busy seconds of all cores since the machine started, of all processes; in steps of 10 ms."""
     line = (read(stat) or "").partition("\n")[0].split()
     if len(line) < 9 or line[0] != "cpu":
         return None
@@ -26,23 +26,23 @@ def busy_s(stat: Path = Path("/proc/stat")) -> float | None:
 
 
 def resident_bytes(peak: bool = False, status: Path = Path("/proc/self/status")) -> int | None:
-    """Bytes of memory of this process that are in RAM now, or were at most."""
+    """Resident memory of this process in bytes: now, or its ``peak``."""
     found = re.search(rf"^{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB$", read(status) or "", re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 
 class Joules(NamedTuple):
-    """A reading of RAPL's energy counters, one for each package: microjoules, and where they start again at 0."""
+    """A reading of RAPL's energy counters, one per package: microjoules, and the value at which they wrap to 0."""
 
     readings: dict[str, tuple[int, int]]
 
     @property
     def counter(self) -> str:
-        """Their names."""
+        """The names of the counters."""
         return ", ".join(self.readings)
 
     def since(self, before: "Joules") -> float:
-        """Joules between ``before`` and now; a counter that has started again since was full once."""
+        """Joules between ``before`` and now; a counter may have wrapped once."""
         total = 0
         for name, (now, full) in self.readings.items():
             taken = now - before.readings[name][0]
@@ -51,7 +51,7 @@ class Joules(NamedTuple):
 
 
 def joules(powercap: Path = _POWERCAP) -> Joules | None:
-    """RAPL's counters of all processor packages now (Linux powercap), ``None`` where one cannot be read."""
+    """A reading of RAPL's counters of all packages (Linux powercap); ``None`` if one is missing or unreadable."""
     readings = {}
     for zone in sorted(powercap.glob("intel-rapl:*")):
         if _PACKAGE.fullmatch(zone.name):

@@ -1,4 +1,4 @@
-"""``edgecnn bench``: model files, with or without a sidecar, as one report; or one file against itself."""
+"""``edgecnn bench``: measure model files, with or without a sidecar, into one report; or one file against itself."""
 
 import logging
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ from edgecnn.bench.workbench import Workbench
 from edgecnn.data import DataSet
 from edgecnn.emulation import costs
 from edgecnn.environment import environment
-from edgecnn.errors import ArtifactError, BenchError, ConfigError, RecordError, SessionError
+from edgecnn.errors import ArtifactError, BenchError, ConfigError, DataError, RecordError, SessionError
 from edgecnn.files import write_atomic
 from edgecnn.inference import outputs_of, task_of
+from edgecnn.models import output_problem
 from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,
@@ -36,7 +37,7 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.runtimes import RUNTIMES, Float
-from edgecnn.verify import accuracy_of, reference_of
+from edgecnn.verify import reference_of
 from edgecnn.worker import Worker, WorkerError
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ _BLOCKS = 50
 
 
 class AgainstItself(FileRecord, frozen=True):
-    """A file measured against itself, as two candidates: the ratio of their times is 1 but for chance."""
+    """A file measured against itself, as two candidates: the true ratio of their times is 1."""
 
     environment: Environment
     seed: int
@@ -70,33 +71,31 @@ def bench_files(
     targets: Sequence[str] = (),
     keep: Path | None = None,
 ) -> Report:
-    """Measure the model files at ``paths``; one that cannot be loaded or run becomes a ``Failure`` row.
+    """Measure the model files at ``paths``; a file that cannot be loaded or run becomes a ``Failure`` row.
 
-    Each is measured with every number of ``threads``, in every one of ``batches``, on every one of ``runtimes`` that
-    takes its format, or on the first there is. A batch that a file cannot have is an expected ``Failure``, unless
-    it can have none of ``batches``.
+    Each file is measured for all combinations of ``threads``, ``batches`` and the ``runtimes`` that support its
+    format. A batch that a file does not support is an expected ``Failure``, unless it supports none of ``batches``.
 
-    With ``data``, the accuracy is counted on all its test images and the first of them is what the models are
-    fed while their latency is taken; without, that is noise from ``seed``. Files are loaded in another process, which
-    serves until a file ends it.
+    With ``data``, accuracy is counted on all test images, and the first test image is the input while latency is
+    measured; without, the input is noise. Files are loaded in another process, which is replaced if a file ends it.
 
     Args:
         paths: model files.
-        data: the data set the models were trained on, or ``None``.
+        data: the data set that the models were trained on, or ``None``.
         threads: numbers of threads.
-        batches: numbers of images in one inference.
-        runtimes: names of runtimes; none: the first for each file.
+        batches: batch sizes.
+        runtimes: names of runtimes; by default the first for each file.
         seconds: as in ``bench``.
         processes: as in ``bench``.
-        seed: of the order of the blocks, and of the noise.
-        baselines: files from ``edgecnn baseline`` to show beside; of a model with the same layers and shapes.
+        seed: seed of the order of the blocks, and of the noise.
+        baselines: files from ``edgecnn baseline`` to compare with, of a model with the same layers and shapes.
         targets: emulated processors to count instructions, flash and RAM on (see ``edgecnn.emulation.costs``).
-        keep: the JSON file in which an interrupted call leaves the report of its finished rounds. The same call goes
-            on with them. One with other settings starts anew, and moves the file aside.
+        keep: JSON file for the report of the finished rounds if the call is interrupted. The same call resumes from
+            it. A call with other settings starts from the beginning and renames the file.
 
     Raises:
-        ConfigError: the files take images of different sizes and there are no data, none has the layers and shapes of
-            a baseline, or senseless arguments.
+        ConfigError: without ``data``, the files have different input sizes; no file has the layers and shapes of a
+            baseline; or an argument is out of range.
         RecordError: a baseline cannot be read.
         UnknownNameError: no such runtime or target.
     """
@@ -104,7 +103,7 @@ def bench_files(
         if not numbers or min(numbers) < 1:
             raise ConfigError(f"{name} must be one or more positive numbers, got {list(numbers)}")
     recorded = tuple(load_baseline(path) for path in baselines)
-    images = None if data is None else data.inputs(data.test.images)
+    images: Float | None = None
     candidates: list[Candidate] = []
     failures: list[Failure] = []
     counted: dict[tuple[str, str | None], tuple[Accuracy, Answers]] = {}
@@ -113,11 +112,14 @@ def bench_files(
             try:
                 for runtime in _suitable(path, runtimes):
                     artifact = loader.load(path, runtime, batches)
-                    _check(artifact, data)
-                    if images is not None and data is not None:
+                    _check(artifact)
+                    if data is not None:
+                        data = _fitted(artifact, data)
+                        if images is None or images.shape[1:] != data.input_shape:
+                            images = data.test_inputs()
                         outputs = _classified(path, runtime, artifact.input.shape[0] or 1, images)
-                        answers = answers_of(outputs.argmax(axis=1), data.test)
-                        counted[artifact.sha256, runtime] = accuracy_of(outputs, data.test.labels), answers
+                        answers = answers_of(outputs, data)
+                        counted[artifact.sha256, runtime] = data.scoring().score(outputs), answers
                     of_file, impossible = _swept(path, artifact, runtime, threads, batches)
                     candidates += of_file
                     failures += impossible
@@ -155,6 +157,7 @@ def bench_files(
             baselines=recorded,
             emulated=emulated,
             unfinished=unfinished,
+            task="classification" if data is None else data.task,
         )
 
     if not candidates:
@@ -179,7 +182,7 @@ def bench_files(
             raise
         results = stopped.results
         write_atomic(keep, to_json(report(results.rows, results.environment, results.unfinished)))
-        raise KeyboardInterrupt(f"{keep} has the finished rounds, and the same command goes on") from None
+        raise KeyboardInterrupt(f"{keep} has the finished rounds; run the same command again to resume") from None
     return report(results.rows, results.environment, None)
 
 
@@ -197,12 +200,12 @@ def bench_against_itself(
 
     Raises:
         BenchError: it cannot be loaded or run; the message has the reason.
-        ConfigError: senseless arguments.
+        ConfigError: an argument is out of range.
     """
     try:
         with _Loader() as loader:
             artifact = loader.load(path, runtime, (batch,))
-        _check(artifact, None)
+        _check(artifact)
     except WorkerError as error:
         raise BenchError(f"{path.name} cannot be loaded: {error.reason}") from error
     candidate = Candidate(path=path, artifact=artifact, runtime=runtime, threads=threads, batch=batch)
@@ -232,7 +235,7 @@ def bench_against_itself(
 
 
 class _Loader:
-    """Reads model files in a process that serves until a file ends it; for use in a ``with`` statement."""
+    """Reads model files in a process that is replaced if a file ends it; for use in a ``with`` statement."""
 
     def __init__(self) -> None:
         self._worker: Worker[Workbench] | None = None
@@ -247,11 +250,11 @@ class _Loader:
             self._worker.stop(patience_s=0.0)
 
     def load(self, path: Path, runtime: str | None, batches: Sequence[int]) -> Artifact:
-        """What is known of the file at ``path``.
+        """The record of the file at ``path``.
 
         Raises:
-            WorkerError: it cannot be loaded, or it ended the process. Where the process had loaded other files before,
-                which may have damaged it, that was tried again in a new one.
+            WorkerError: the file cannot be loaded, or ends the process. If the process had loaded other files before,
+                which may have damaged it, loading is tried again in a new process.
         """
         used = self._worker is not None and self._worker.alive
         try:
@@ -268,10 +271,10 @@ class _Loader:
 
 
 def _suitable(path: Path, runtimes: Sequence[str]) -> Sequence[str | None]:
-    """Those of ``runtimes`` that take the file at ``path``; where none is named, whichever is the first (``None``).
+    """The ``runtimes`` that support the file at ``path``; ``None``, for the default, if ``runtimes`` is empty.
 
     Raises:
-        ArtifactError: some are named and none of them takes it.
+        ArtifactError: none of the named runtimes supports it.
     """
     if not runtimes:
         return (None,)
@@ -284,7 +287,7 @@ def _suitable(path: Path, runtimes: Sequence[str]) -> Sequence[str | None]:
 def _swept(
     path: Path, artifact: Artifact, runtime: str | None, threads: Sequence[int], batches: Sequence[int]
 ) -> tuple[list[Candidate], list[Failure]]:
-    """A candidate for each batch the file can have and each number of threads, a failure for the other batches."""
+    """A candidate for each supported batch and number of threads, and a failure for each other batch."""
     candidates: list[Candidate] = []
     impossible = []
     fixed = artifact.input.shape[0]
@@ -316,16 +319,16 @@ def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> F
 
 
 def _earlier(keep: Path, settings: str, candidates: Sequence[Candidate]) -> BenchResults | None:
-    """What an interrupted call with the same ``settings`` left in ``keep``; of one with others, the file is moved."""
+    """The results of an interrupted call with the same ``settings`` in ``keep``; with others, the file is renamed."""
     try:
         report = read_record(keep, Report)
-    except RecordError:  # none, or something else, which the finished report replaces
+    except RecordError:  # no report, or another file, which the finished report replaces
         return None
     if report.unfinished is None:
         return None
     rows = report.rows[: len(candidates)]
     if report.unfinished == settings and _are_rounds_of(rows, candidates):
-        log.info("going on with the finished rounds in %s", keep)
+        log.info("resuming from the finished rounds in %s", keep)
         return BenchResults(
             schema_version=report.schema_version,
             environment=report.environment,
@@ -339,50 +342,66 @@ def _earlier(keep: Path, settings: str, candidates: Sequence[Candidate]) -> Benc
         if not (path := keep.with_name(f"{keep.stem}.interrupted-{number}{keep.suffix}")).exists()
     )
     keep.rename(aside)
-    log.warning("%s held an interrupted measurement of other files or settings: now %s; starting anew", keep, aside)
+    log.warning(
+        "%s contained an interrupted measurement of other files or settings; renamed it to %s, starting a new one",
+        keep,
+        aside,
+    )
     return None
 
 
 def _are_rounds_of(rows: Sequence[Result | Failure], candidates: Sequence[Candidate]) -> bool:
-    """Whether ``rows`` are what was measured of ``candidates`` in the same number of rounds."""
+    """Whether ``rows`` are measurements of ``candidates``, all with the same number of rounds."""
     pairs = [(row, candidate) for row, candidate in zip(rows, candidates, strict=False) if isinstance(row, Result)]
     return (
         len(rows) == len(candidates)
         and all(row.artifact == candidate.artifact for row, candidate in pairs)
-        and len({len(row.measurement.blocks) for row, _ in pairs}) <= 1
+        and len({len(row.measurement.blocks_ns) for row, _ in pairs}) <= 1
     )
 
 
-def _check(artifact: Artifact, data: DataSet | None) -> None:
-    """Check that the model classifies images and, where there are data, those of ``data`` as they are prepared.
+def _check(artifact: Artifact) -> None:
+    """Check that the input and output have fixed sizes.
 
     Raises:
-        ArtifactError: it does not.
+        ArtifactError: a size other than the batch is dynamic.
     """
-    shape = artifact.input.shape
-    if len(shape) != 4 or None in shape[1:] or len(artifact.output.shape) != 2:
+    shapes = artifact.input.shape, artifact.output.shape
+    if any(len(shape) < 2 or None in shape[1:] for shape in shapes):
         raise ArtifactError(
-            f"it takes {shape} and gives {artifact.output.shape}; edgecnn measures classifiers of images of fixed size"
+            f"its input is {shapes[0]} and its output {shapes[1]}; edgecnn measures models with a batch and fixed sizes"
         )
-    if data is None:
-        return
-    if _image_shape(artifact) != data.input_shape:
-        raise ArtifactError(f"it takes images {_image_shape(artifact)}, those of {data.name} are {data.input_shape}")
-    if artifact.output.shape[1] != len(data.class_names):
-        raise ArtifactError(f"it has {artifact.output.shape[1]} classes, {data.name} has {len(data.class_names)}")
+
+
+def _fitted(artifact: Artifact, data: DataSet) -> DataSet:
+    """``data`` with samples in the model's input shape, whose task and preprocessing fit the model.
+
+    Raises:
+        ArtifactError: they do not fit.
+    """
+    try:
+        data = data.shaped(artifact.input.sample_shape)
+    except DataError as error:
+        raise ArtifactError(
+            f"its input images are {artifact.input.sample_shape}, the images of {data.name} are {data.input_shape}"
+        ) from error
+    problem = output_problem((None, *artifact.output.sample_shape), data)
+    if problem is not None:
+        raise ArtifactError(f"it {problem}")
     prepared = None if artifact.provenance is None else artifact.provenance.preprocessing
     if prepared is not None and (prepared.scale, prepared.offset) != (
         data.preprocessing.scale,
         data.preprocessing.offset,
     ):
         raise ArtifactError(
-            f"it was made for images in {list(prepared.input_range)}, {data.name} is prepared in "
-            f"{list(data.preprocessing.input_range)}; give the right input range"
+            f"its input range is {list(prepared.input_range)}, but {data.name} is scaled to "
+            f"{list(data.preprocessing.input_range)}; give the model's range with --input-range"
         )
+    return data
 
 
 def _load(workbench: Workbench, path: Path, runtime: str | None, batches: Sequence[int]) -> Artifact:
-    """The file's record; one without a sidecar may take only one of ``batches``."""
+    """The file's record; a file without a sidecar may support only one of ``batches``."""
     for batch in batches[:-1]:
         try:
             return artifacts.load(path, runtime=runtime, batch=batch)
@@ -396,16 +415,11 @@ def _reference(workbench: Workbench, path: Path, images: Float) -> Float:
 
 
 def _noise(models: Sequence[Artifact], seed: int) -> Float:
-    """One image ``(height, width, channels)`` that fits all ``models``, uniform in 0…1."""
-    shapes = {_image_shape(model) for model in models}
+    """One random sample, channels last, for all ``models``, uniform in 0…1."""
+    shapes = {tuple(size or 1 for size in model.input.sample_shape) for model in models}
     if len(shapes) > 1:
         raise ConfigError(
-            f"the files take images of different sizes, {' and '.join(map(str, sorted(shapes)))}; "
-            "measure models of one size at a time"
+            f"the files have different input sizes, {' and '.join(map(str, sorted(shapes)))}; "
+            "measure files of one size at a time"
         )
     return np.random.default_rng(seed).random(shapes.pop(), np.float32)
-
-
-def _image_shape(model: Artifact) -> tuple[int, int, int]:
-    first, second, third = (int(size or 0) for size in model.input.shape[1:])
-    return (second, third, first) if model.input.layout == "NCHW" else (first, second, third)

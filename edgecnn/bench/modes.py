@@ -1,8 +1,8 @@
-"""Whether times have two modes, by the dip test (J. A. Hartigan and P. M. Hartigan, Annals of Statistics 13, 1985).
+"""Detection of two modes by the dip test (J. A. Hartigan and P. M. Hartigan, Annals of Statistics 13, 1985).
 
-The dip is how far the distribution of the samples is from the nearest one with a single mode: a quarter to a half of
-the share of the smaller of two modes. Of ``n`` values from the uniform distribution, which of all with one mode has the
-largest, it was below ``0.5 / sqrt(n)`` in 99 of 100 draws (1,000 draws each of 50 to 5,000 values).
+The dip is the distance from the samples' distribution to the nearest distribution with one mode. With two modes it is
+a quarter to a half of the share of the smaller one. The uniform distribution has the largest dip of all distributions
+with one mode; for ``n`` values of it, the dip was below ``0.5 / sqrt(n)`` in 99 % of 1,000 draws (n from 50 to 5,000).
 """
 
 import math
@@ -16,7 +16,7 @@ _Array = NDArray[np.float64]
 # A second mode with about a tenth of the samples.
 _SMALLEST_DIP = 0.03
 _SMALLEST_SHARE = 0.05
-# Share by which times are blurred: what lies closer together is no other mode.
+# Relative noise added to the times: modes closer than this are not separated.
 _BLUR = 0.05
 _CHANCE = 0.5
 _POINTS = 200
@@ -31,9 +31,9 @@ class Modes(NamedTuple):
 
 
 def two_modes(samples: _Array) -> Modes | None:
-    """The two modes of ``samples`` in seconds, or ``None`` where one explains them.
+    """The two modes of ``samples`` in seconds, or ``None`` if one mode explains them.
 
-    Times are blurred by 5 % first, so the steps of the clock, and modes closer together than that, are not seen.
+    Noise of 5 % is added first, so clock steps and modes closer than 5 % are not detected.
     """
     blur = np.random.default_rng(0).uniform(-_BLUR / 2, _BLUR / 2, len(samples))
     ordered = np.sort(np.log(np.maximum(samples, 1e-9)) + blur)
@@ -41,20 +41,20 @@ def two_modes(samples: _Array) -> Modes | None:
         return None
     sums = np.cumsum(ordered)
     counts = np.arange(1, len(ordered))
-    # Otsu's threshold (1979): where the means of the two sides lie furthest apart for their sizes
-    apart = sums[:-1] / counts - (sums[-1] - sums[:-1]) / counts[::-1]
+    # Otsu's threshold (1979): the split with the largest variance between the two sides
+    difference = sums[:-1] / counts - (sums[-1] - sums[:-1]) / counts[::-1]
     smaller = np.minimum(counts, counts[::-1]) / len(ordered)
-    split = int(np.argmax(np.where(smaller < _SMALLEST_SHARE, 0, counts * counts[::-1] * apart**2))) + 1
+    split = int(np.argmax(np.where(smaller < _SMALLEST_SHARE, 0, counts * counts[::-1] * difference**2))) + 1
     lower, upper = np.exp(np.median(ordered[:split])), np.exp(np.median(ordered[split:]))
     return Modes(float(lower), float(upper), 1 - split / len(ordered))
 
 
 def dip(samples: _Array) -> float:
-    """The dip of ``samples``, from 0 to 0.25, on at most 200 quantiles of them.
+    """The dip of ``samples``, from 0 to 0.25, computed on at most 200 quantiles.
 
-    A distribution with its mode at m is convex below m and concave above. For each m, the distance to the samples'
-    is half of the largest gap between them and their convex hull on either side; the dip is the smallest of these.
-    Between two values that were seen it is taken to rise evenly, so that the steps of a coarse clock are no modes.
+    A distribution function with its mode at m is convex below m and concave above. For each m, its distance to the
+    samples' function is half of the largest gap between that and its convex hull on either side. The dip is the
+    minimum over m. The samples' function is interpolated linearly, so that the steps of a coarse clock are no modes.
     """
     values, counts = np.unique(samples, return_counts=True)
     shares = np.cumsum(counts) / len(samples)
@@ -69,7 +69,7 @@ def dip(samples: _Array) -> float:
 
 
 def _gaps(values: _Array, shares: _Array) -> _Array:
-    """For each point, how far the points up to it rise above their greatest convex minorant."""
+    """For each point, the largest distance of the points up to it from their greatest convex minorant."""
     gaps = np.zeros(len(values))
     hull: list[int] = []
     for point in range(len(values)):

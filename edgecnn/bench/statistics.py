@@ -1,12 +1,12 @@
-"""Numbers computed from the samples of a measurement, and what is wrong with them.
+"""Statistics of the samples of a measurement, and warnings about them.
 
-Samples of one block resemble each other, and so do blocks of one process: where a process's memory happens to lie
-makes the same file up to 2 % faster or slower, for as long as the process lives (Mytkowicz et al., "Producing Wrong
-Data Without Doing Anything Obviously Wrong!", ASPLOS 2009). Intervals that count samples, or blocks of one process,
-are therefore several times too narrow. Here they come from a hierarchical bootstrap (Davison and Hinkley, *Bootstrap
-Methods and their Application*, 1997, section 3.8): draw processes, then blocks of each, keep every sample of these. Its
-standard error, on the logarithm of the time, is multiplied by Student's t for the number of processes, because
-percentiles of so few of them are too narrow (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
+Samples of one block are correlated, and so are blocks of one process: its memory layout makes the same file up to 2 %
+faster or slower for the life of the process (Mytkowicz et al., "Producing Wrong Data Without Doing Anything Obviously
+Wrong!", ASPLOS 2009). Intervals that treat samples, or blocks of one process, as independent are therefore several
+times too narrow. The intervals here come from a hierarchical bootstrap (Davison and Hinkley, *Bootstrap Methods and
+their Application*, 1997, section 3.8): draw processes, then blocks of each, and keep all samples of these. The
+standard error of the log time is multiplied by Student's t for the number of processes, because bootstrap percentiles
+of so few processes are too narrow (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
 """
 
 import math
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from edgecnn.bench.modes import two_modes
 from edgecnn.errors import BenchError
-from edgecnn.records import ColdStart, Environment, Estimate, Measurement, Summary
+from edgecnn.records import Blocks, ColdStart, Environment, Estimate, Measurement, Summary
 
 P99_SAMPLES = 1000
-"""Below this many samples the 99th percentile rests on fewer than ten of them and is not given."""
+"""Minimum number of samples for the 99th percentile, so that it rests on ten of them."""
 
 _RESAMPLES = 1000
 _FEW_SAMPLES = 100
@@ -30,7 +30,7 @@ _FEW_BLOCKS = 10
 _DRIFT = 0.05
 _SPREAD = 1.3
 _BUSY = 0.1
-# Where the machine's is not known: two readings of the clock and the call between them cost about 0.1 µs.
+# Default if the machine's is unknown: two clock readings and the call between them take about 0.1 µs.
 _TIMER_S = 1e-7
 _TIMER_SHARE = 0.01
 # 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom
@@ -41,22 +41,22 @@ _Array = NDArray[np.float64]
 
 @lru_cache(maxsize=512)  # a report divides by the same baselines again and again
 def summary(measurement: Measurement) -> Summary:
-    """Median and percentiles of ``invoke`` alone, with their intervals; the warm-up takes no part."""
+    """Median and percentiles of ``invoke`` alone, with their intervals, without the warm-up."""
     if measurement.summaries is not None:
         return measurement.summaries.invoke
-    return _summary(measurement, measurement.blocks)
+    return _summary(measurement, measurement.blocks_ns)
 
 
 @lru_cache(maxsize=512)
 def end_to_end(measurement: Measurement) -> Summary | None:
-    """As ``summary``, of encode, invoke and decode together; ``None`` where that was not measured."""
+    """As ``summary``, for encode, invoke and decode together; ``None`` if not measured."""
     if measurement.summaries is not None:
         return measurement.summaries.end_to_end
-    return _summary(measurement, measurement.end_to_end) if measurement.end_to_end else None
+    return _summary(measurement, measurement.end_to_end_ns) if measurement.end_to_end_ns else None
 
 
 def cold_start(measurement: Measurement) -> ColdStart | None:
-    """Median of each part over the fresh processes; ``None`` where none was measured."""
+    """Median of each part over the fresh processes; ``None`` if not measured."""
     starts = measurement.cold_starts
     if not starts:
         return None
@@ -68,45 +68,50 @@ def cold_start(measurement: Measurement) -> ColdStart | None:
 
 
 def ratio(measurement: Measurement, reference: Measurement) -> Estimate:
-    """Time of ``measurement`` over time of ``reference``: 0.5 is twice as fast, 2 is half as fast.
+    """Time of ``measurement`` ÷ time of ``reference``: 0.5 is twice as fast, 2 is half as fast.
 
-    Both come from one call of ``bench``. Their blocks are paired by round, so what slows a whole round
-    cancels out; the value is the median over the rounds of the ratio of the two block medians.
+    Both must come from one call of ``bench``. Their blocks are paired by round, so a slowdown of a whole round
+    cancels out. The value is the median over the rounds of the ratio of the two block medians.
 
     Raises:
-        BenchError: the two have different numbers of blocks, or other processes.
+        BenchError: the two cannot be paired.
     """
-    if len(measurement.blocks) != len(reference.blocks) or measurement.processes != reference.processes:
+    if not pairable(measurement, reference):
         raise BenchError(
-            f"cannot pair {len(measurement.blocks)} blocks of {measurement.artifact} with "
-            f"{len(reference.blocks)} of {reference.artifact}; measure both in one run"
+            f"cannot pair {len(measurement.blocks_ns)} blocks of {measurement.artifact} with "
+            f"{len(reference.blocks_ns)} of {reference.artifact}; measure both in one run"
         )
     ratios = _block_medians(measurement) / _block_medians(reference)
-    (found,) = _estimates([ratios[[index]] for index in range(len(ratios))], measurement.processes, (50,))
+    (found,) = _estimates([ratios[[index]] for index in range(len(ratios))], measurement.blocks_per_process, (50,))
     return found
 
 
+def pairable(one: Measurement, other: Measurement) -> bool:
+    """Whether the blocks of the two can be paired by round: equal number of blocks, overall and per process."""
+    return len(one.blocks_ns) == len(other.blocks_ns) and one.blocks_per_process == other.blocks_per_process
+
+
 def inverse(ratio: Estimate) -> Estimate:
-    """The ratio of the two the other way round."""
+    """The reciprocal of a ratio, with its interval."""
     return Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low if ratio.low else math.inf)
 
 
 def difference(ratio: Estimate) -> Literal["faster", "slower", "none"]:
-    """What a ratio of times says: a difference is one only where the interval excludes 1."""
+    """The verdict on a time ratio: a difference only if the interval excludes 1."""
     if ratio.high < 1:
         return "faster"
     return "slower" if ratio.low > 1 else "none"
 
 
 def warnings(measurement: Measurement, environment: Environment | None = None) -> tuple[str, ...]:
-    """One sentence for each reason to distrust the measurement; empty when there is none.
+    """One sentence for each reason to distrust the measurement; empty if there is none.
 
-    With ``environment``, that of the measurement, times are held against the timer of that machine.
+    ``environment`` is that of the measurement; its timer resolution limits short times.
     """
     if measurement.summaries is not None:
         return measurement.summaries.warnings
     found = []
-    samples = np.array(measurement.samples)
+    samples = np.array(measurement.samples_s)
     blocks = _block_medians(measurement)
     middle, p90 = np.maximum(np.percentile(samples, (50, 90)), 1e-9)  # the clock's unit
     if len(samples) < _FEW_SAMPLES:
@@ -114,7 +119,7 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
     if len(blocks) < _FEW_BLOCKS:
         found.append(f"only {len(blocks)} blocks, fewer than {_FEW_BLOCKS}: do not trust the interval")
     if not measurement.steady:
-        found.append("the times had not settled when the warm-up ended: the first blocks may be too slow")
+        found.append("the times were not steady when the warm-up ended: the first blocks may be too slow")
     third = max(1, len(blocks) // 3)
     drift = float(np.median(blocks[-third:]) / np.median(blocks[:third])) - 1
     modes = two_modes(samples)
@@ -123,38 +128,39 @@ def warnings(measurement: Measurement, environment: Environment | None = None) -
     elif modes is not None:
         found.append(
             f"the times have two modes, {modes.share:.0%} of them around {modes.upper / modes.lower:.2f} times the "
-            "others: the median speaks of one of them only"
+            "others: the median describes only one of them"
         )
     elif p90 > _SPREAD * middle:
-        found.append(f"p90 is {p90 / middle:.1f} times the median: the machine was not left alone")
+        found.append(f"p90 is {p90 / middle:.1f} times the median: the machine was probably busy")
     if measurement.others_busy and np.mean(measurement.others_busy) > _BUSY:
-        found.append(f"other processes took {np.mean(measurement.others_busy):.0%} of the cores: measure again alone")
+        found.append(
+            f"other processes used {np.mean(measurement.others_busy):.0%} of the cores: repeat on an idle machine"
+        )
     timer_s = environment.timer_s if environment is not None and environment.timer_s is not None else _TIMER_S
     if middle * _TIMER_SHARE < timer_s:
         found.append(
-            f"the median is under {timer_s / _TIMER_SHARE * 1e6:.0f} µs: the timer's own cost shows; try a larger batch"
+            f"the median is below {timer_s / _TIMER_SHARE * 1e6:.0f} µs: timer overhead is significant; use a larger "
+            "batch"
         )
     return tuple(found)
 
 
 def machine_warnings(environment: Environment) -> tuple[str, ...]:
-    """One sentence for each reason why all times of the machine are to be taken with care."""
+    """One sentence for each reason to distrust all times of the machine."""
     found = []
     if environment.governor is not None and environment.governor != "performance":
-        found.append(
-            f"the cores' frequency follows the governor {environment.governor!r}: choose 'performance' for steady times"
-        )
+        found.append(f"the frequency governor is {environment.governor!r}: choose 'performance' for steady times")
     if environment.load_1min is not None and environment.load_1min > _BUSY * environment.cores + 0.5:
         found.append(f"the load average was {environment.load_1min:.1f} before the measurement: the machine was in use")
     if environment.cpu_quota is not None and environment.cpu_quota < environment.usable_cores:
-        found.append(f"a container may use {environment.cpu_quota:g} cores: it is stopped when they are used up")
+        found.append(f"the container is limited to {environment.cpu_quota:g} cores: it is paused when it uses more")
     return tuple(found)
 
 
-def _summary(measurement: Measurement, times: tuple[tuple[float, ...], ...]) -> Summary:
-    blocks = [np.array(block) for block in times]
+def _summary(measurement: Measurement, blocks_ns: Blocks) -> Summary:
+    blocks = [np.array(block) / 1e9 for block in blocks_ns]
     count, total = sum(map(len, blocks)), float(sum(block.sum() for block in blocks))
-    middle, p90, p99 = _estimates(blocks, measurement.processes, (50, 90, 99))
+    middle, p90, p99 = _estimates(blocks, measurement.blocks_per_process, (50, 90, 99))
     return Summary(
         samples=count,
         median=middle.value,
@@ -167,27 +173,29 @@ def _summary(measurement: Measurement, times: tuple[tuple[float, ...], ...]) -> 
 
 
 def _block_medians(measurement: Measurement) -> _Array:
-    return np.maximum([np.median(block) for block in measurement.blocks], 1e-9)  # a nanosecond: the clock's unit
+    medians = [np.median(np.array(block) / 1e9) for block in measurement.blocks_ns]
+    return np.maximum(medians, 1e-9)  # a nanosecond: the clock's unit
 
 
-def _estimates(blocks: list[_Array], processes: tuple[int, ...], percents: tuple[int, ...]) -> list[Estimate]:
-    """Percentiles of all values (positive) of ``blocks``, with intervals; ``processes`` counts the blocks of each."""
+def _estimates(blocks: list[_Array], blocks_per_process: tuple[int, ...], percents: tuple[int, ...]) -> list[Estimate]:
+    """Percentiles of all values (positive) of ``blocks``, with intervals."""
     values = np.concatenate(blocks)
     found = np.percentile(values, percents)
-    processes = processes or (len(blocks),)
-    units = len(processes) if len(processes) > 1 else len(blocks)  # one process: all that is left to draw are blocks
+    blocks_per_process = blocks_per_process or (len(blocks),)
+    processes = len(blocks_per_process)
+    units = processes if processes > 1 else len(blocks)  # with one process, only blocks can be drawn
     if units == 1:
         return [Estimate(value=float(value), low=0.0, high=math.inf) for value in found]
     order = np.argsort(values)
     ordered = np.log(np.maximum(values[order], 1e-9))
     block_of = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])[order]
     drawn = np.empty((_RESAMPLES, len(percents)))
-    for row, weights in zip(drawn, _draws(processes), strict=True):
+    for row, weights in zip(drawn, _draws(blocks_per_process), strict=True):
         counts = np.cumsum(weights[block_of])
         row[:] = ordered[np.searchsorted(counts, np.array(percents) / 100 * counts[-1])]
     degrees = units - 1
     student = _STUDENT[degrees - 1] if degrees <= len(_STUDENT) else 1.96 + 2.4 / degrees
-    drawn -= drawn[0]  # so that equal values have no spread left by rounding
+    drawn -= drawn[0]  # so that rounding causes no spread between equal values
     half = np.exp(student * drawn.std(axis=0))
     return [
         Estimate(value=float(value), low=float(value / wide), high=float(value * wide))
@@ -196,12 +204,14 @@ def _estimates(blocks: list[_Array], processes: tuple[int, ...], percents: tuple
 
 
 @lru_cache(maxsize=8)
-def _draws(processes: tuple[int, ...]) -> NDArray[np.int64]:
-    """How often each block is drawn: ``(resamples, blocks)``. Processes are drawn, then as many blocks of each."""
+def _draws(blocks_per_process: tuple[int, ...]) -> NDArray[np.int64]:
+    """How often each block is drawn, ``(resamples, blocks)``: draws processes, then as many blocks as each has."""
     generator = np.random.default_rng(0)
-    starts = np.cumsum((0, *processes))
+    processes = len(blocks_per_process)
+    starts = np.cumsum((0, *blocks_per_process))
     counts = np.zeros((_RESAMPLES, starts[-1]), np.int64)
     for row in counts:
-        for process in generator.integers(0, len(processes), len(processes)):
-            np.add.at(row, starts[process] + generator.integers(0, processes[process], processes[process]), 1)
+        for process in generator.integers(0, processes, processes):
+            blocks = blocks_per_process[process]
+            np.add.at(row, starts[process] + generator.integers(0, blocks, blocks), 1)
     return counts

@@ -1,4 +1,4 @@
-"""What a worker process does with a candidate: open it, warm it up, and time blocks of invocations."""
+"""The steps of a worker process: open a candidate, warm it up, and time blocks of invocations."""
 
 import importlib
 import math
@@ -27,7 +27,7 @@ _STEADY = 0.05
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A model file to measure, and how to run it.
 
-    ``runtime`` names one, ``None`` takes the first for the file's format; ``device`` is "cpu" or "gpu".
+    ``runtime`` is a name, or ``None`` for the first runtime of the file's format; ``device`` is "cpu" or "gpu".
     """
 
     path: Path
@@ -39,41 +39,41 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """What failures call it."""
+        """Its name in failures."""
         on = "" if self.runtime is None else f" on {self.runtime}"
         return f"{self.artifact.name}{on}, threads {self.threads}, batch {self.batch}, {self.device}"
 
 
 class Opened(NamedTuple):
-    """The name of the runtime, and what the process took until its first answer."""
+    """The name of the runtime, and the time of the process to its first output."""
 
     runtime: str
     cold_start: ColdStart
 
 
 class Warmth(NamedTuple):
-    """The times of a warm-up in seconds, and whether they had settled by its end."""
+    """The times of a warm-up, and whether they were steady at its end."""
 
-    samples: list[float]
+    samples_ns: list[int]
     steady: bool
 
 
 class Block(NamedTuple):
-    """One block: seconds of each ``invoke`` and of each way from end to end, and those to refill the caches before.
+    """One block: times of the invocations that refill the caches, of the counted invocations, and end to end.
 
-    ``others_busy`` is the share of all cores that other processes took, as in ``Measurement``; ``energy`` what the
-    packages spent on ``lead`` and ``samples``; ``None`` where the system does not tell.
+    ``others_busy`` is the share of all cores used by other processes, as in ``Measurement``; ``energy`` is that of the
+    packages during ``lead_ns`` and ``samples_ns``; ``None`` if unknown.
     """
 
-    lead: list[float]
-    samples: list[float]
-    end_to_end: list[float]
+    lead_ns: list[int]
+    samples_ns: list[int]
+    end_to_end_ns: list[int]
     others_busy: float | None
     energy: Energy | None
 
 
 class Workbench:
-    """What a worker does with its candidate. Times are in seconds."""
+    """The state of a worker, and its steps."""
 
     def __init__(self) -> None:
         self.session: Session
@@ -81,17 +81,17 @@ class Workbench:
         self._empty_bytes: int | None = None
 
     def ready(self) -> None:
-        """Nothing: its answer tells that Python has started and what a worker needs is imported."""
+        """Do nothing; the answer shows that Python has started and the worker's imports are done."""
 
     def open(self, candidate: Candidate, image: Float) -> Opened:
         """Open the candidate's file and classify ``image`` ``(height, width, channels)``, once per batch entry.
 
-        The file is read before, for its hash, so loading times hold for a file in the system's cache. The first
-        inference is timed from end to end.
+        The file is hashed first, so loading times are for a file in the page cache. The first inference is timed end
+        to end.
 
         Raises:
-            ArtifactError: no such file, or another than the artifact describes.
-            SessionError: the runtime refuses it.
+            ArtifactError: the file is missing, or is not the one that the artifact describes.
+            SessionError: the runtime refuses the file.
             MissingExtraError: the runtime is not installed.
         """
         path, artifact = candidate.path, candidate.artifact
@@ -100,9 +100,9 @@ class Workbench:
         start = time.perf_counter()
         require(runtime.package)
         import_s = time.perf_counter() - start
-        importlib.import_module(runtime.module)  # ours: it takes no part in load_s
+        importlib.import_module(runtime.module)  # edgecnn's own module, so not part of load_s
         if path.is_file() and sha256_file(path) != artifact.sha256:
-            raise ArtifactError(f"{path} is not the file its artifact record describes; export it again")
+            raise ArtifactError(f"{path} is not the file that its artifact record describes; export it again")
         start = time.perf_counter()
         self.session = open_session(
             path,
@@ -116,21 +116,21 @@ class Workbench:
         return Opened(runtime.name, ColdStart(import_s=import_s, load_s=load_s, first_s=first_s))
 
     def use(self, image: Float, batch: int) -> float:
-        """Have ``session`` classify ``image`` ``(height, width, channels)``, ``batch`` times at once, from now on.
+        """Set the input to a batch of ``batch`` copies of ``image`` ``(height, width, channels)``, and run once.
 
-        Returns the seconds of the first time, from end to end.
+        Returns the end-to-end time of this run in seconds.
         """
         self._images = np.repeat(image[np.newaxis], batch, axis=0)
-        (first_s,) = time_calls(self._end_to_end, 1)
-        return first_s
+        (first_ns,) = time_calls(self._end_to_end, 1)
+        return first_ns / 1e9
 
     def warm_up(self, limit_s: float) -> Warmth:
-        """Invoke until the times are steady, or ``limit_s`` have passed.
+        """Invoke until the times are steady, or ``limit_s`` seconds have passed.
 
-        The times are looked at in windows of 3 invocations and 20 ms, whichever is longer: two windows in a row whose
-        medians differ by at most 5 % are steady. Two windows there are at least, however long they take.
+        A window is 3 invocations or 20 ms, whichever is longer. Times are steady if the medians of two consecutive
+        windows differ by at most 5 %. There are at least two windows, whatever time they take.
         """
-        samples: list[float] = []
+        samples: list[int] = []
         end = time.perf_counter() + limit_s
         before = math.inf
         while True:
@@ -147,9 +147,9 @@ class Workbench:
             before = now
 
     def block(self, lead: int, count: int, end_to_end: int) -> Block:
-        """Invoke ``lead`` and then ``count`` times, then go ``end_to_end`` times from encode to decode.
+        """Invoke ``lead`` and then ``count`` times, then run ``end_to_end`` times from encode to decode.
 
-        Before the latter, a tenth as many are done that are not kept.
+        The end-to-end runs are preceded by a tenth as many that are not kept.
         """
         start, busy, own = time.perf_counter(), counters.busy_s(), time.process_time()
         joules = counters.joules()
@@ -167,7 +167,7 @@ class Workbench:
         return Block(leading, samples, whole, others, energy)
 
     def memory(self) -> Memory | None:
-        """What the process has taken so far, ``None`` where the system does not tell."""
+        """The memory of the process so far; ``None`` if unknown."""
         peak = counters.resident_bytes(peak=True)
         if peak is None or self._empty_bytes is None:
             return None

@@ -1,8 +1,7 @@
-"""The command ``edgecnn``: each command calls one function of the library and prints the record it returns.
+"""The command ``edgecnn``: each subcommand calls one function of the library and prints the record it returns.
 
-Results go to stdout (``--json``: the record itself; commands that have one for each file print an array of them),
-progress and logs to stderr. Exit status 0: fine; 1: an ``EdgecnnError`` or a row that failed; 2: wrong usage;
-130: interrupted.
+Results go to stdout (``--json``: the record as JSON, or an array where there is one record per file). Progress and
+logs go to stderr. Exit status 0: success; 1: an ``EdgecnnError`` or a failed row; 2: wrong usage; 130: interrupted.
 """
 
 import errno
@@ -28,7 +27,7 @@ from edgecnn.text import shown
 
 
 class _Lines(logging.Formatter):
-    """Log messages as one line each; a traceback follows where there is one."""
+    """Formats each log message as one line, followed by its traceback if it has one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - its name in the base class
         return shown(super().formatMessage(record))
@@ -36,7 +35,7 @@ class _Lines(logging.Formatter):
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="edgecnn")
-@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more to stderr.")
 def cli(verbose: bool) -> None:
     """Train a CNN, quantise it, export it to TFLite and ONNX, verify and benchmark every file."""
     handler = logging.StreamHandler(sys.stderr)
@@ -54,11 +53,11 @@ for _command in (
 
 
 def main() -> NoReturn:
-    """Entry point: turns an ``EdgecnnError`` or an ``OSError`` into one line on stderr and its exit status."""
+    """Run the command; report an ``EdgecnnError`` or ``OSError`` as one line on stderr and exit with its status."""
     _open_streams()
     try:
-        _check_words(sys.argv[1:])
-        with _interrupts_heard(), own_temporary_folder(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
+        _check_arguments(sys.argv[1:])
+        with _lost_interrupts_raised(), own_temporary_folder(), working(" ".join(["edgecnn", *sys.argv[1:2]])):
             cli(standalone_mode=False)
     except click.ClickException as error:
         error.message = shown(error.message)  # type: ignore[misc]
@@ -68,29 +67,29 @@ def main() -> NoReturn:
         say(f"edgecnn: {error}", err=True)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, click.Abort) as error:
-        interrupt = error.__cause__ or error  # click's Abort comes from it
+        interrupt = error.__cause__ or error  # the cause of click's Abort
         say("; ".join(["edgecnn: interrupted", *map(str, interrupt.args)]), err=True)
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the results has enough
+    except BrokenPipeError:  # the reader of stdout, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except OSError as error:
-        if error.errno is None:  # not from the system
+        if error.errno is None:  # not raised by the operating system
             raise
         logging.getLogger("edgecnn").info("", exc_info=True)
-        say(f"edgecnn: {_refused(error)}", err=True)
+        say(f"edgecnn: {_describe(error)}", err=True)
         sys.exit(1)
     sys.exit(0)
 
 
 @contextmanager
-def _interrupts_heard() -> Iterator[None]:
-    """Raise a Ctrl-C again that came while Python was collecting garbage, where it cannot be raised and is lost."""
+def _lost_interrupts_raised() -> Iterator[None]:
+    """Raise Ctrl-C again if it arrives during garbage collection, where Python ignores the exception."""
     before = sys.unraisablehook
 
     def again(lost: Any) -> None:
         if issubclass(lost.exc_type, KeyboardInterrupt):
-            # A little later, when the collection is over; if it meets the next one, this is called again.
+            # Send it later, when the collection is over. If it meets another collection, this hook runs again.
             threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
         else:
             before(lost)
@@ -103,15 +102,15 @@ def _interrupts_heard() -> Iterator[None]:
 
 
 def _open_streams() -> None:
-    """Give a process that was started without stdin, stdout or stderr an empty one, and let no character stop it.
+    """Open missing standard streams on /dev/null, and replace characters that stdout and stderr cannot encode.
 
-    The next file that is opened would else be taken for what was closed, and get what C++ libraries say.
+    Otherwise the next opened file would get the descriptor of the closed stream, and the output of C++ libraries.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # uses the lowest free descriptor
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -119,22 +118,22 @@ def _open_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _check_words(words: Sequence[str]) -> None:
-    """Refuse what could neither be shown nor written down, as file names can be.
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse arguments that cannot be printed or stored, such as some file names.
 
     Raises:
-        ConfigError: a word is not UTF-8, or holds a control character.
+        ConfigError: an argument is not UTF-8, or contains a control character.
     """
-    for word in words:
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in word):
+    for argument in arguments:
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in argument):
             raise ConfigError(
-                f"the argument {word[:80]!a} holds a control character or is not UTF-8; if it is the name of a "
-                "file, rename it"
+                f"the argument {argument[:80]!a} contains a control character or is not UTF-8; if it is a file name, "
+                "rename the file"
             )
 
 
-def _refused(error: OSError) -> str:
-    """What the system would not do with which file, and why."""
-    doing = "write" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS) else "use"
-    place = error.filename or ("stdout or a temporary file" if doing == "write" else "a file, a pipe or a process")
-    return f"cannot {doing} {os.fsdecode(place) if isinstance(place, bytes) else place}: {error.strerror}"
+def _describe(error: OSError) -> str:
+    """The failed operation, the file and the reason, as one line."""
+    action = "write" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS) else "use"
+    file = error.filename or ("stdout or a temporary file" if action == "write" else "a file, a pipe or a process")
+    return f"cannot {action} {os.fsdecode(file) if isinstance(file, bytes) else file}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""The commands for where a model is to run: check, embed, bundle, emulate."""
+"""The commands for target devices: check, embed, bundle, emulate."""
 
 import sys
 from pathlib import Path
@@ -17,12 +17,12 @@ from edgecnn.records import KitTarget
 @click.option("--target", required=True, help="tflm, c99, edgetpu, or a core: cortex-m4:flash=256k,ram=64k.")
 @options.json
 def check(model: Path, target: str, as_json: bool) -> None:
-    """Say whether MODEL fits a target and runs there.
+    """Check whether MODEL fits a target and runs on it.
 
-    MODEL is a .tflite file that any tool made. Its operators, types, scales and sizes are held against what the target
-    takes, by rules and, where they are here, by its own tools: TFLM itself, a cross compiler. The output says by which.
-    The exit status is 1 if anything speaks against it; every reason is given at once. Cores are cortex-m0, -m0plus,
-    -m3, -m4, -m7, -m33 and -m55; budgets of flash and RAM are in bytes, with k or m.
+    MODEL is a .tflite file from any tool. Its operators, types, scales and sizes are checked against the limits of the
+    target: by rules and, if they are installed, by the target's tools (TFLM, a cross compiler). The output names the
+    method. The exit status is 1 if the model does not fit; all reasons are printed. Cores are cortex-m0, -m0plus, -m3,
+    -m4, -m7, -m33 and -m55; flash and RAM limits are in bytes, with the suffix k or m.
     """
     from edgecnn.check import check as check_file
 
@@ -43,18 +43,18 @@ def check(model: Path, target: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model", type=options.FILE)
-@click.option("--target", type=click.Choice(get_args(KitTarget)), required=True, help="Where MODEL is to run.")
-@click.option("--data", help="Take golden inputs from this data set; by default noise, for linux the data of MODEL.")
-@click.option("--out", type=options.FILE, required=True, help="The folder to write.")
+@click.option("--target", type=click.Choice(get_args(KitTarget)), required=True, help="Target of MODEL.")
+@click.option("--data", help="Data set of the golden inputs.  [default: random noise; for linux the data set of MODEL]")
+@click.option("--out", type=options.FILE, required=True, help="Folder to write.")
 @options.json
 def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) -> None:
-    """Put MODEL into a folder that is ready to copy to a device.
+    """Write a folder with MODEL that is ready to copy to a device.
 
-    MODEL is a .tflite with int8 input and output; for linux any exported .tflite or .onnx. c99: C without a library.
-    tflm: the model, the operators and the arena for TensorFlow Lite Micro. arduino: a library around the C. linux: a
-    program that needs Python and one runtime. cortex-m4 and other cores: the C with a test on an emulated board. Each
-    has golden answers, a test that compares with them, and a README. A former kit in the folder is replaced, anything
-    else is not.
+    MODEL is a .tflite with int8 input and output; for linux, any exported .tflite or .onnx. c99: C without libraries.
+    tflm: the model, operator list and arena size for TensorFlow Lite Micro. arduino: a library that contains the C
+    code. linux: a program that needs Python and one runtime. cortex-m4 and other cores: the C code with a test on an
+    emulated board. Each folder contains golden outputs, a test that compares with them, and a README. An earlier kit
+    in the folder is replaced; other content is never overwritten.
     """
     from edgecnn.embed import embed as embed_model
 
@@ -67,15 +67,15 @@ def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) 
 
 @click.command()
 @click.argument("run", type=options.FILE)
-@click.option("--data", help="Where the data of the run are, if they are your own.")
-@click.option("--images", type=click.IntRange(1), default=1000, show_default=True, help="Test images to take along.")
+@click.option("--data", help="Path of the run's data set; needed unless it is built in.")
+@click.option("--images", type=click.IntRange(1), default=1000, show_default=True, help="Number of test images.")
 @click.option("--out", type=options.FILE, required=True, help="The .zip file to write.")
 @options.json
 def bundle(run: Path, data: str | None, images: int, out: Path, as_json: bool) -> None:
     """Pack the files of a run for a device.
 
-    RUN is the folder that edgecnn run wrote. The bundle holds its .tflite and .onnx files with what is known of them,
-    test images, and a manifest with the SHA-256 of each; edgecnn bench measures it, there or from here.
+    RUN is the folder that edgecnn run wrote. The bundle contains its .tflite and .onnx files with their metadata, test
+    images, and a manifest with the SHA-256 of each file. Measure it with edgecnn bench, on the device or from here.
     """
     from edgecnn.bundle import make_bundle
 
@@ -87,15 +87,15 @@ def bundle(run: Path, data: str | None, images: int, out: Path, as_json: bool) -
 
 @click.command()
 @click.argument("processors", metavar="[PROCESSOR]...", nargs=-1)
-@click.option("--install", is_flag=True, help="Install the Python that they need into the cache folder.")
+@click.option("--install", is_flag=True, help="Install the required Python into the cache folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records, one per processor, as a JSON array.")
 def emulate(processors: tuple[str, ...], install: bool, as_json: bool) -> None:
-    """Say which processors --on can run files on.
+    """Show which processors the option --on can emulate.
 
-    PROCESSORS are all unless named: nehalem, haswell, cortex-a53, cortex-a72, cortex-a76, arm-max. The exit status is
-    1 if something is missing for one of them. QEMU runs them; for another architecture than this machine's it needs a
-    Python with the runtimes, which --install unpacks from Debian's or Ubuntu's packages and from wheels. Nothing of
-    this system is changed.
+    PROCESSORS: nehalem, haswell, cortex-a53, cortex-a72, cortex-a76, arm-max; by default all of them. The exit status
+    is 1 if a requirement of one is missing. QEMU emulates them. For another architecture than this machine's it
+    needs a Python with the runtimes; --install unpacks it from Debian or Ubuntu packages and wheels. The system itself
+    is not changed.
     """
     from edgecnn.emulation.answers import state
     from edgecnn.emulation.install import install as install_for

@@ -1,4 +1,4 @@
-"""``edgecnn diagnose``: where accuracy went, and what chance alone does to a measurement."""
+"""``edgecnn diagnose``: where accuracy is lost, and how much timings vary by chance."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -7,30 +7,37 @@ import click
 
 from edgecnn.cli import options
 from edgecnn.cli.options import check_target, load_data, setting
-from edgecnn.cli.output import print_array, print_record, show_violations
-from edgecnn.records import RuntimeName
+from edgecnn.cli.output import print_array, print_record, say, show_violations
+from edgecnn.records import AccuracyPath, Failure, RuntimeName
 
 
 @click.group()
 def diagnose() -> None:
-    """Find where accuracy went, or how far times differ by chance."""
+    """Find where accuracy is lost, or how noisy timings are."""
 
 
 @diagnose.command()
 @options.exported
 @options.json_array
-def stages(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
+def stages(
+    files: tuple[Path, ...], model: Path, data: str, input_range: Any, task: Any, qat: Path | None, as_json: bool
+) -> None:
     """Count accuracy step by step, from float to each runtime.
 
-    FILES are .tflite files of int8 and int8-qat, and .onnx files of the same schemes. On all test images; the steps
-    are quantisation-aware training, int8, and each runtime. The exit status is 1 if a file is out of tolerance.
+    FILES are int8 and int8-qat files, .tflite or .onnx. Other files are skipped with the reason, which is no error.
+    Accuracy is counted on all test images after each step: quantisation-aware training, int8, and each runtime. The
+    exit status is 1 if a file is out of tolerance.
     """
     from edgecnn.diagnosis.stages import stages as find_stages
     from edgecnn.diagnosis.terminal import show_path
 
-    paths = find_stages(files, load_data(data, input_range), model=model, qat_weights=qat)
+    rows = find_stages(files, load_data(data, input_range, task), model=model, qat_weights=qat)
+    paths = [row for row in rows if isinstance(row, AccuracyPath)]
+    for row in rows:
+        if isinstance(row, Failure):
+            say(f"edgecnn: {row.reason}", err=True)
     if as_json:
-        print_array(paths)
+        print_array(rows)
     else:
         for path in paths:
             show_path(path)
@@ -40,16 +47,18 @@ def stages(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qa
 @diagnose.command()
 @options.exported
 @options.json_array
-def layers(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qat: Path | None, as_json: bool) -> None:
+def layers(
+    files: tuple[Path, ...], model: Path, data: str, input_range: Any, task: Any, qat: Path | None, as_json: bool
+) -> None:
     """Measure the error of every int8 tensor.
 
-    FILES are int8 .tflite files. Each tensor is compared with its value in float, on 200 training images; there is no
-    tolerance.
+    FILES are int8 .tflite files. Each tensor is compared with its float value on 200 training images. No tolerance
+    is applied.
     """
     from edgecnn.diagnosis.layers import layers as find_layers
     from edgecnn.diagnosis.terminal import show_layers
 
-    found = find_layers(files, load_data(data, input_range), model=model, qat_weights=qat)
+    found = find_layers(files, load_data(data, input_range, task), model=model, qat_weights=qat)
     if as_json:
         print_array(found)
     else:
@@ -60,12 +69,16 @@ def layers(files: tuple[Path, ...], model: Path, data: str, input_range: Any, qa
 @diagnose.command()
 @click.argument("file", type=options.FILE)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Number of threads.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images in one inference.")
-@click.option("--runtime", type=click.Choice(get_args(RuntimeName)), help="By default the first that takes FILE.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images per inference.")
+@click.option(
+    "--runtime",
+    type=click.Choice(get_args(RuntimeName)),
+    help="Runtime of FILE.  [default: the first that supports it]",
+)
 @setting("seconds")
 @setting("cold")
 @setting("seed")
-@click.option("--out", type=options.FILE, help="JSON file to write, with every sample.")
+@click.option("--out", type=options.FILE, help="JSON file to write, with all samples.")
 @options.json
 def noise(
     file: Path,
@@ -80,8 +93,8 @@ def noise(
 ) -> None:
     """Measure the latency of FILE against itself.
 
-    FILE is a model as for edgecnn bench, measured as two candidates. A difference between them is a false alarm: this
-    machine, or these settings, cannot tell so small a difference from chance.
+    FILE is a model as for edgecnn bench. It is measured as two candidates. A difference between them is a false alarm:
+    on this machine, or with these settings, chance alone causes differences of this size.
     """
     from edgecnn.bench.files import bench_against_itself
     from edgecnn.files import write_atomic

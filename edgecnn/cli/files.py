@@ -1,4 +1,4 @@
-"""The commands that read a model file or reports: inspect, report, compare."""
+"""The commands that read model files or reports: inspect, report, compare."""
 
 import sys
 from pathlib import Path
@@ -11,21 +11,21 @@ from edgecnn.cli.output import end, print_json, say, show_report
 
 @click.command()
 @click.argument("file", type=options.FILE)
-@click.option("--shape", type=options.Numbers(int, "1,3,64,64"), help="Of the input, where FILE leaves it free.")
+@click.option("--shape", type=options.Numbers(int, "1,3,64,64"), help="Input shape, if FILE leaves it open.")
 @click.option(
     "--assert",
     "wanted",
     type=click.Choice(["int8", "portable"]),
-    help="Fail if a node computes in something else, or can saturate on other processors.",
+    help="Fail if a node does not compute in int8 (int8), or can saturate on other processors (portable).",
 )
 @options.json
 def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_json: bool) -> None:
-    """Show what runs in integers and what in float.
+    """Show which operators run in integers and which in float.
 
-    FILE is a .onnx or .tflite file that any tool made. Shown are its operators with types, quantisation, sizes and
-    multiply-accumulates, and what the runtime makes of them. With --assert int8 the exit status is 1 if a node
-    computes in float or with float activations; conversions of type and layout do not count. With --assert portable
-    it is 1 if sums of int8 products in a node of a .onnx file can saturate on x86 without VNNI.
+    FILE is a .onnx or .tflite file from any tool. The output lists its operators with types, quantisation, sizes and
+    multiply-accumulates, and the kernels that the runtime chooses. With --assert int8 the exit status is 1 if a node
+    computes in float or with float activations, except conversions of type or layout. With --assert portable it is 1
+    if int8 product sums of a node in a .onnx file can saturate on x86 without VNNI.
     """
     from edgecnn.inspection import inspect as inspect_file
     from edgecnn.inspection.terminal import show
@@ -54,10 +54,10 @@ def inspect(file: Path, shape: tuple[int, ...] | None, wanted: str | None, as_js
 @click.option("--out", type=options.FILE, help="Folder to write report.md, .html, .csv and .json to.")
 @options.json
 def report(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Show the reports in FILES, and write them out as one.
+    """Show the reports in FILES, and write them as one report.
 
-    FILES are report.json of runs, or what bench wrote with --out, on one machine or several. Each report keeps its own
-    verdict; nothing is ranked across them.
+    FILES are report.json files of edgecnn run, or files that edgecnn bench wrote with --out, from one or more machines.
+    Each report keeps its own verdict; rows of different reports are not ranked.
     """
     from edgecnn.report import merge, write
 
@@ -74,11 +74,11 @@ def report(files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
 @click.option("--max-latency-ratio", type=float, default=1.1, show_default=True, help="New median ÷ old median.")
 @options.json
 def compare(old: Path, new: Path, max_accuracy_drop: float, max_latency_ratio: float, as_json: bool) -> None:
-    """Find what got worse from the report OLD to NEW.
+    """Find regressions from the report OLD to the report NEW.
 
-    Rows are matched by artifact name, runtime, device, threads and batch. The exit status is 1 if a limit is broken by
-    the whole 95 % interval, or if a row of OLD is missing in NEW; where the interval straddles a limit, it cannot be
-    told. Latency is compared on one machine alone, accuracy on the same test images alone.
+    Rows are matched by artifact name, runtime, device, threads and batch. The exit status is 1 if a whole 95 %
+    interval exceeds its limit, or if a row of OLD is missing in NEW. An interval that contains the limit is reported
+    as undecided. Latency is compared only on the same machine, accuracy only on the same test images.
     """
     from edgecnn.report import read, show_gate
     from edgecnn.report.compare import compare as compare_reports

@@ -22,19 +22,20 @@ from edgecnn.cli.output import (
 )
 from edgecnn.config import EPOCHS, RunConfig, read_config
 from edgecnn.errors import BenchError, ConfigError, EdgecnnError
-from edgecnn.records import Backend, Device, ProcessorName
+from edgecnn.records import Backend, Device, ProcessorName, QatEngine
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
-    from edgecnn.records import Baseline, Record
+    from edgecnn.records import Baseline, Parity, Record, Tuning
 
 
 @click.command()
 @click.argument("config", type=options.FILE, required=False)
 @click.option("--out", type=options.FILE, help="Folder to write; default runs/<data>.")
 @options.options(*(setting(name, default=None) for name in RunConfig.__struct_fields__))
+@click.option("--strict", is_flag=True, help="Exit with 1 also if a file or scheme is not supported.")
 @options.json
-def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> None:
+def run(config: Path | None, out: Path | None, strict: bool, as_json: bool, **given: Any) -> None:
     """Do everything, from the data to the report.
 
     Train, quantise, export, verify, bench and report, each stage only if something it depends on has changed.
@@ -42,21 +43,24 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
     CONFIG is a TOML file with the options as keys (underscores for dashes, baselines for --baseline); options
     given here come first. Safe to interrupt: run the same command again to resume.
     """
+    from edgecnn.models import MODELS
     from edgecnn.pipeline import run as run_pipeline
 
     settings = read_config(config) if config else RunConfig()
     changes = {key: value for key, value in given.items() if value not in (None, ())}
     settings = settings.replace(**changes)
+    if config is None and "data" not in changes and settings.model not in MODELS:
+        raise ConfigError("--data is needed for a model of your own: the images that it was trained on, or will be")
     out = out or Path("runs") / Path(settings.data).stem
     try:
         report = run_pipeline(settings, out)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on where this one stopped") from None
+        raise KeyboardInterrupt("run the same command again to resume") from None
     show_report(report, as_json)
     if not as_json:
         click.echo()
         say(f"The whole report: {out / 'report.html'}")
-    status(report, as_json)
+    status(report, as_json, strict=strict)
 
 
 @click.command()
@@ -66,15 +70,15 @@ def run(config: Path | None, out: Path | None, as_json: bool, **given: Any) -> N
 @setting("seed")
 @click.option("--out", type=options.FILE, required=True, help="The .keras file to write.")
 @options.json
-def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
+def train(model: str, data: str, input_range: Any, task: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
     """Train a float model."""
-    from edgecnn.models import MODELS, build_model, check_model, load_model, save_model
+    from edgecnn.models import MODELS, build_model, data_for, load_model, save_model
     from edgecnn.training import train as train_model
 
     check_target(out, ".keras")
-    loaded = load_data(data, input_range)
+    loaded = load_data(RunConfig(model=model, data=data).data, input_range, task)
     untrained = build_model(model, loaded, seed) if model in MODELS else load_model(Path(model))
-    check_model(untrained, loaded)
+    loaded = data_for(untrained, loaded)
     trained, history = train_model(untrained, loaded, epochs=epochs, seed=seed)
     save_model(trained, out)
     print_record(history, as_json, f"wrote {out}: {_epoch(history)}")
@@ -82,36 +86,57 @@ def train(model: str, data: str, input_range: Any, epochs: int, seed: int, out: 
 
 @click.command()
 @click.argument("model", type=options.FILE)
-@options.data
+@options.data_of_model
+@setting("qat_engine", "--engine")
 @setting("qat_epochs", "--epochs")
 @setting("seed")
-@click.option("--out", type=options.FILE, required=True, help="The .npz file to write.")
+@click.option("--out", type=options.FILE, required=True, help="The file to write: .keras, or .npz for tfmot.")
 @options.json
-def quantize(model: Path, data: str, input_range: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
+def quantize(
+    model: Path,
+    data: str,
+    input_range: Any,
+    task: Any,
+    engine: QatEngine,
+    epochs: int,
+    seed: int,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Fine-tune MODEL with quantisation-aware training.
 
-    MODEL is a trained .keras file; the weights written to --out serve export and verify as --qat.
+    MODEL is a trained .keras file; export and verify take the file written to --out as --qat. With the engine keras it
+    is a Keras 3 model that can be loaded and trained further, on any back end.
     """
-    from edgecnn.models import check_model, load_model
-    from edgecnn.quantization import qat
+    from edgecnn.models import data_for, load_model
+    from edgecnn.quantization import engines
 
-    check_target(out, ".npz")
-    loaded, trained = load_data(data, input_range), load_model(model)
-    check_model(trained, loaded)
-    quantized, history = qat.train_quantized(trained, loaded, epochs=epochs, seed=seed)
-    qat.save_weights(quantized, out)
+    check_target(out, engines.ENDINGS[engine])
+    trained = load_model(model)
+    loaded = data_for(trained, load_data(data, input_range, task))
+    trainer = engines.engine(engine)
+    quantized, history = trainer.train_quantized(trained, loaded, epochs=epochs, seed=seed)
+    engines.check_accuracy(trained, quantized, loaded)
+    trainer.save(quantized, out)
     print_record(history, as_json, f"wrote {out}: {_epoch(history)}")
 
 
 def _epoch(history: Any) -> str:
     last = history.epochs[-1]
-    held_out = "" if last.val_accuracy is None else f", held-out accuracy {last.val_accuracy:.2%}"
-    return f"{len(history.epochs)} epochs, loss {last.loss:.4f}, accuracy {last.accuracy:.2%}{held_out}"
+    metrics = [
+        f"{held_out}{name} {value:.2%}" if name == "accuracy" else f"{held_out}mean absolute error {value:.4g}"
+        for held_out, name, value in (
+            ("", "accuracy", last.accuracy), ("held-out ", "accuracy", last.val_accuracy),
+            ("", "mae", last.mae), ("held-out ", "mae", last.val_mae),
+        )
+        if value is not None
+    ]  # fmt: skip
+    return ", ".join([f"{len(history.epochs)} epochs", f"loss {last.loss:.4f}", *metrics])
 
 
 @click.command()
 @click.argument("model", type=options.FILE)
-@options.data
+@options.data_of_model
 @options.options(*map(setting, ("schemes", "formats", "io", "batch", "calibration_images", "onnx_cpu")))
 @options.qat
 @click.option("--tune", is_flag=True, help="Measure which operators of int8 .onnx are faster in float.")
@@ -122,6 +147,7 @@ def export(
     model: Path,
     data: str,
     input_range: Any,
+    task: Any,
     schemes: tuple[str, ...],
     formats: tuple[str, ...],
     io: Any,
@@ -145,8 +171,10 @@ def export(
     from edgecnn.formats.source import Source
     from edgecnn.quantization.schemes import SCHEMES
 
+    if tune and tuning is not None:
+        raise ConfigError("--tune measures what --tuning takes over from a file; give one of them")
     make_folder(out)
-    loaded = load_data(data, input_range)
+    loaded = load_data(data, input_range, task)
     source = Source.load(
         model,
         loaded,
@@ -156,16 +184,24 @@ def export(
         calibration_images=calibration_images,
         onnx_cpu=onnx_cpu,
     )
+    tunings: dict[str, Tuning] = {}
     if tune or tuning is not None:
-        from edgecnn.tuning import tunings
+        from edgecnn.tuning import tunings as find_tunings
 
-        source.tunings = tunings(source, [SCHEMES[name] for name in schemes], tuning, RunConfig().tune_seconds)
+        tunings = find_tunings(source, [SCHEMES[name] for name in schemes], tuning, RunConfig().tune_seconds)
     provenance = provenance_of(model.stem, sha256_file(model), loaded)
     written: list[Record] = []
     failed = False
     for format, scheme in pairs([FORMATS[name] for name in formats], [SCHEMES[name] for name in schemes]):
         try:
-            artifact = export_artifact(source, format=format, scheme=scheme, provenance=provenance, folder=out)
+            artifact = export_artifact(
+                source,
+                format=format,
+                scheme=scheme,
+                tuning=tunings.get(scheme.name),
+                provenance=provenance,
+                folder=out,
+            )
         except EdgecnnError as error:
             failed = failed or not _is_expected(error)
             say(f"edgecnn: {scheme.name} .{format.ending}: {error}", err=True)
@@ -187,13 +223,14 @@ def _is_expected(error: EdgecnnError) -> bool:
 @click.command()
 @options.exported
 @setting("on", help=f"Run files on emulated processors instead, comma-separated: {','.join(get_args(ProcessorName))}.")
-@click.option("--images", type=click.IntRange(1), help="Test images to take there.  [default: 100]")
+@click.option("--images", type=click.IntRange(1), help="Test images to take.  [default: all; 100 with --on]")
 @options.json_array
 def verify(
     files: tuple[Path, ...],
     model: Path,
     data: str,
     input_range: Any,
+    task: Any,
     qat: Path | None,
     on: tuple[str, ...],
     images: int | None,
@@ -201,26 +238,31 @@ def verify(
 ) -> None:
     """Compare exported FILES with the model they came from.
 
-    On all test images; the exit status is 1 if a file is out of tolerance; edgecnn diagnose finds out why. --on runs
+    The exit status is 1 if a file is out of tolerance; edgecnn diagnose finds out why. --on runs
     .tflite and .onnx FILES on processors that QEMU emulates here instead, and compares their answers with the model's
     and with this machine's; see edgecnn emulate.
     """
     from edgecnn.verify import verify as verify_files
 
-    if images is not None and not on:
-        raise ConfigError("--images is for --on; without it, files are compared on all test images")
     if on:
-        _show_on(files, on, model, load_data(data, input_range), qat, images, as_json)
-    parities = verify_files(files, load_data(data, input_range), model=model, qat_weights=qat)
+        _show_on(files, on, model, load_data(data, input_range, task), qat, images, as_json)
+    parities = verify_files(files, load_data(data, input_range, task), model=model, qat_weights=qat, images=images)
     if as_json:
         print_array(parities)
     else:
         for parity in parities:
             say(
-                f"{parity.artifact} against {parity.reference}: accuracy {parity.accuracy.value:.2%}, top class agrees "
-                f"on {parity.difference.agreement:.2%}, largest difference {parity.difference.max_abs:.3g}"
+                f"{parity.artifact} against {parity.reference}: {parity.accuracy.metric} {parity.accuracy.value:.2%}, "
+                f"{_agreement(parity)}largest difference {parity.difference.max_abs:.3g}"
             )
     show_violations(parities)
+
+
+def _agreement(parity: "Parity") -> str:
+    agreement = parity.difference.agreement
+    if agreement is None:
+        return ""
+    return f"{'top class' if parity.difference.decisions is None else 'decisions'} agree on {agreement:.2%}, "
 
 
 def _show_on(
@@ -255,6 +297,7 @@ def _show_on(
     help="mnist, fashion-mnist, a .npz file, a folder of images, or none: times alone.",
 )
 @setting("input_range")
+@setting("task")
 @click.option(
     "--backend",
     type=click.Choice(["auto", *get_args(Backend)]),
@@ -276,6 +319,7 @@ def baseline(
     models: tuple[Path, ...],
     data: str,
     input_range: Any,
+    task: Any,
     backend: str,
     device: str,
     seconds: float,
@@ -296,7 +340,7 @@ def baseline(
     targets = _baseline_files(models, out)
     for model in models:
         check_is_keras(model)
-    loaded = None if data == "none" else load_data(data, input_range)
+    loaded = None if data == "none" else load_data(data, input_range, task)
     backend = choose_backend(backend, device)
     found: list[Record] = []
     for model, target in targets.items():
@@ -326,7 +370,7 @@ def _baseline_files(models: Sequence[Path], out: Path) -> dict[Path, Path]:
         return {models[0]: out}
     targets = {model: out / f"{model.stem}.json" for model in models}
     if len(set(targets.values())) < len(models):
-        raise ConfigError("two models of one name would be written to one file; give each of them a name of its own")
+        raise ConfigError("two models with the same name would be written to the same file; give each a different name")
     make_folder(out)
     return targets
 
@@ -339,10 +383,10 @@ def _recorded(baseline: "Baseline") -> str:
     from edgecnn.report import units
 
     measured, best = baseline.measurement, best_batch(baseline)
-    with_copies = median(sample for block in measured.end_to_end for sample in block)
+    with_copies = median(sample for block in measured.end_to_end_ns for sample in block) / 1e9
     accuracy = "" if baseline.accuracy is None else f", accuracy {units.percent(baseline.accuracy.value)}%"
     return (
         f"{baseline.backend} on {baseline.device}, compiled with {baseline.compiled_with}; one image "
-        f"{units.duration(median(measured.samples))}, {units.duration(with_copies)} with copies; at best "
+        f"{units.duration(median(measured.samples_s))}, {units.duration(with_copies)} with copies; at best "
         f"{units.rate(images_per_s(best))} images/s, in batches of {best.batch}{accuracy}"
     )

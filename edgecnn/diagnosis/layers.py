@@ -1,21 +1,21 @@
-"""The error of every int8 tensor inside a .tflite file, against the float value of the same tensor.
+"""The error of every int8 tensor in a .tflite file against the float value of the same tensor.
 
 The file's graph is computed three times, image by image:
 
-- int8, by LiteRT's built-in kernels (XNNPACK does not show what is between operators);
-- in float, with the file's own integer weights and biases as real numbers and no activation quantised;
-- each operator alone in float, on the int8 values that the file's operators in front of it really gave.
+- int8, by LiteRT's built-in kernels (XNNPACK does not expose tensors between operators);
+- float, with the file's integer weights and biases as real numbers and no quantised activations;
+- each operator alone in float, on the actual int8 outputs of the operators before it.
 
-The second against the first is the *accumulated* error: all that quantising activations did up to there. The third
-against the first is the layer's *own* error: rounding to the steps of its output, saturation, and its kernel. What
-quantised weights cost is in neither; it is the float graph's output against the Keras model's.
+The first minus the second is the *accumulated* error: the effect of all quantised activations so far. The first minus
+the third is the layer's *own* error: rounding to the steps of its output, saturation, and its kernel. Neither includes
+the effect of quantised weights; that is the float graph's output against the Keras model's.
 
 SNR is the signal-to-noise ratio in decibels, ``10 * log10(sum(float²) / sum((int8 - float)²))`` over all values and
 images (A. V. Oppenheim, R. W. Schafer, "Discrete-Time Signal Processing", 3rd ed., section 4.8.3). A step q too
 coarse by a factor c costs 20 log10(c) dB, because rounding leaves q²/12 on average (W. R. Bennett, "Spectra of
-Quantized Signals", Bell System Technical Journal 27, 1948). So a scale 1.5 times too large costs 3.5 dB only, less
-than honest layers differ by; ``lost_db`` finds it, which compares the own error with what Bennett's formula gives for
-255 steps over the values that the layer has.
+Quantized Signals", Bell System Technical Journal 27, 1948). So a scale 1.5 times too large costs
+only 3.5 dB, less than the spread of correct layers. ``lost_db`` finds it: it compares the own error with Bennett's
+formula for 255 steps over the layer's range of values.
 """
 
 import contextlib
@@ -29,27 +29,25 @@ from numpy.typing import NDArray
 
 from edgecnn import artifacts
 from edgecnn.data import DataSet
-from edgecnn.diagnosis.kernels import KernelSession
 from edgecnn.errors import ConfigError, SessionError, one_line
 from edgecnn.files import read_bytes
 from edgecnn.formats.onnx.qdq import to_onnx
-from edgecnn.formats.source import Source
 from edgecnn.optional import require
 from edgecnn.progress import progress
-from edgecnn.quantization.schemes import SCHEMES
-from edgecnn.records import Artifact, LayerError, LayerErrors
+from edgecnn.records import LayerError, LayerErrors
 from edgecnn.runtimes import Float
+from edgecnn.runtimes.litert import LitertSession
 from edgecnn.runtimes.ort import open_model
 from edgecnn.tflite.graph import Graph, Operator, Tensor, read_graph
-from edgecnn.verify import FAKE_QUANTIZED, FLOAT, fake_quantized_outputs, reference_of
+from edgecnn.verify import FAKE_QUANTIZED, FLOAT, is_from_qat, references_of
 from edgecnn.worker import isolated, more_time
 
 IMAGES = 200
 _INTEGER = ("int8", "uint8")
 _OWN = "/own"
-# A step's share below which a difference is float32 rounding: MAX_POOL_2D and RESHAPE pass integers on unchanged.
+# Differences below this fraction of a step are float32 rounding: MAX_POOL_2D and RESHAPE do not change integers.
 _NO_ERROR = 1e-3
-# Seconds for all images, once the first has been answered.
+# Time limit for all images after the first, in seconds.
 _LIMIT_S = 3600.0
 
 _Array = NDArray[Any]
@@ -58,32 +56,29 @@ _Array = NDArray[Any]
 def layers(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Path | None = None) -> list[LayerErrors]:
     """The errors inside each int8 .tflite of ``paths``, worst layer first.
 
-    Uses the first ``IMAGES`` of the training images that calibration draws, which are the same for the same data.
-    ``model`` is the Keras model the files came from, and ``qat_weights`` what ``edgecnn quantize`` made of it: the
-    float graph's output is compared with theirs.
+    Uses the first ``IMAGES`` calibration images, which are the same for the same data. The float graph's output is
+    compared with ``model``, the source Keras model, or with it after QAT, with ``qat_weights`` from ``edgecnn
+    quantize``.
 
     Raises:
         ArtifactError: a file is missing or damaged, or its hash does not match its sidecar.
         ConfigError: not a .tflite file with int8 activations, or an int8-qat file without ``qat_weights``.
-        UnsupportedError: an operator that edgecnn cannot compute in float, named with its place.
+        UnsupportedError: edgecnn cannot compute an operator in float; the message has its name and position.
         SessionError: a runtime refuses a file or fails while running.
     """
     for path in paths:
         if path.suffix != ".tflite":
-            raise ConfigError(f"diagnose layers reads .tflite files; {path.name} is none")
+            raise ConfigError(f"diagnose layers reads .tflite files; {path.name} is not one")
     found = [artifacts.load(path) for path in paths]
+    data = data.shaped(found[0].input.sample_shape)
     images = data.calibration(IMAGES)
-    references = {FLOAT: reference_of(model, images)}
-    if any(_reference_for(artifact.scheme) == FAKE_QUANTIZED for artifact in found):
-        if qat_weights is None:
-            raise ConfigError("an int8-qat file is compared with the model after quantisation-aware training: --qat")
-        references[FAKE_QUANTIZED] = fake_quantized_outputs(Source.load(model, data, qat_weights=qat_weights), images)
+    references = references_of(found, data, images, model=model, qat_weights=qat_weights)
     result = []
     for artifact, path in zip(found, paths, strict=True):
         with progress(f"layers of {path.name}", 1) as advance:
-            inside = isolated(_inside, path, artifact, images, doing=f"running {path.name}", limit_s=_LIMIT_S)
+            inside = isolated(_inside, path, images, doing=f"running {path.name}", limit_s=_LIMIT_S)
             advance()
-        reference = _reference_for(artifact.scheme)
+        reference = FAKE_QUANTIZED if is_from_qat(artifact) else FLOAT
         result.append(
             LayerErrors(
                 artifact=artifact.file,
@@ -108,32 +103,32 @@ class _Inside(NamedTuple):
     in_float: Float
 
 
-def _inside(path: Path, artifact: Artifact, images: Float) -> _Inside:
+def _inside(path: Path, images: Float) -> _Inside:
     graph = read_graph(read_bytes(path), path.name)
     layer_of = _layers_of(graph)
     if not any(layer_of.values()):
-        raise ConfigError(f"{path.name} has no int8 activations, so there is no error of a layer to look at")
+        raise ConfigError(f"{path.name} has no int8 activations, so its layers have no quantisation error")
     sums = {index: _Sums(graph.tensors[index]) for index in layer_of}
-    with contextlib.closing(KernelSession(path, artifact, "built-in", keep=True)) as session:
+    with contextlib.closing(LitertSession(path, kernels="built-in", keep=True)) as session:
         outputs, in_float = _run(graph, session, images, sums)
     errors = [_layer_error(graph.tensors[index], layer_of[index], sums[index]) for index in layer_of]
     return _Inside(tuple(sorted(errors, key=_worst_first)), outputs, in_float)
 
 
 def snr_db(signal: _Array, error: _Array) -> float | None:
-    """``10 * log10(sum(signal²) / sum(error²))`` in dB, of arrays of any equal shape; None without any error."""
+    """``10 * log10(sum(signal²) / sum(error²))`` in dB, of arrays of equal shape; None if there is no error."""
     return _ratio_db(_power(signal), _power(error))
 
 
 def float_models(graph: Graph) -> tuple[bytes, bytes]:
-    """The int8 ``graph`` in float as two ONNX models that show every activation, channels-first.
+    """The int8 ``graph`` in float as two ONNX models that output every activation, channels-first.
 
-    Weights are the file's integers times their scales; biases count at input scale times weight scale, as kernels
-    take them. In the first model each operator reads what the one before gives; its outputs are called as in
-    ``value_name``. In the second, each reads a graph input of that name, and gives an output that ends in "/own".
+    Weights are the file's integers times their scales; biases have the scale input scale times weight scale, as in the
+    kernels. In the first model, operators are connected; its outputs are named by ``value_name``. In the second, each
+    operator reads graph inputs of these names, and its output name ends in "/own".
 
     Raises:
-        UnsupportedError: an operator without counterpart, named with its place.
+        UnsupportedError: an operator has no ONNX counterpart; the message has its name and position.
     """
     onnx = require("onnx")
     whole = to_onnx(_in_float(graph), "float", in_float=range(2 * len(graph.operators)))
@@ -142,32 +137,28 @@ def float_models(graph: Graph) -> tuple[bytes, bytes]:
     def value(name: str) -> Any:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
 
-    apart = onnx.ModelProto()
-    apart.CopyFrom(whole)
+    separate = onnx.ModelProto()
+    separate.CopyFrom(whole)
     (output,) = (value.name for value in whole.graph.output)
     whole.graph.output.extend(value(name) for name in sorted(names - {output}))
-    for node in apart.graph.node:
+    for node in separate.graph.node:
         for position, name in enumerate(node.output):
             if name in names:
                 node.output[position] = name + _OWN
-    read = {name for node in apart.graph.node for name in node.input}
-    apart.graph.input.extend(value(name) for name in sorted(names & read))
-    del apart.graph.output[:]
-    apart.graph.output.extend(value(name + _OWN) for name in sorted(names))
-    return whole.SerializeToString(), apart.SerializeToString()
+    read = {name for node in separate.graph.node for name in node.input}
+    separate.graph.input.extend(value(name) for name in sorted(names & read))
+    del separate.graph.output[:]
+    separate.graph.output.extend(value(name + _OWN) for name in sorted(names))
+    return whole.SerializeToString(), separate.SerializeToString()
 
 
 def value_name(graph: Graph, index: int) -> str:
-    """The name of tensor ``index`` in what ``to_onnx`` writes."""
+    """The name of tensor ``index`` in the output of ``to_onnx``."""
     return "input" if index in graph.inputs else "output" if index in graph.outputs else f"t{index}"
 
 
-def _reference_for(scheme: str) -> str:
-    return FAKE_QUANTIZED if scheme in SCHEMES and SCHEMES[scheme].method == "qat" else FLOAT
-
-
 def _layers_of(graph: Graph) -> dict[int, Operator | None]:
-    """Index of every int8 tensor that is computed, and the operator that does it (None: the input)."""
+    """Index of every computed int8 tensor, with its operator (None: the input)."""
     found: dict[int, Operator | None] = {
         index: None for index in graph.inputs if graph.tensors[index].dtype in _INTEGER
     }
@@ -179,7 +170,7 @@ def _layers_of(graph: Graph) -> dict[int, Operator | None]:
 
 
 def _in_float(graph: Graph) -> Graph:
-    """``graph`` with float32 in place of int8 activations; their scales stay, which biases are counted in."""
+    """``graph`` with float32 instead of int8 activations; their scales stay, because biases need them."""
     tensors = [
         msgspec.structs.replace(tensor, dtype="float32") if tensor.data is None and tensor.dtype in _INTEGER else tensor
         for tensor in graph.tensors
@@ -187,7 +178,7 @@ def _in_float(graph: Graph) -> Graph:
     operators = list(graph.operators)
     for operator in graph.operators:
         if operator.kind in ("RESHAPE", "SQUEEZE"):
-            # A second reader: what only dense layers read is written in another order, with their weights.
+            # A second consumer: values read only by dense layers would be written in another order.
             copy = msgspec.structs.replace(tensors[operator.outputs[0]], index=len(tensors))
             tensors.append(copy)
             operators.append(
@@ -202,11 +193,11 @@ def _in_float(graph: Graph) -> Graph:
     return msgspec.structs.replace(graph, tensors=tuple(tensors), operators=tuple(operators))
 
 
-def _run(graph: Graph, session: KernelSession, images: Float, sums: dict[int, "_Sums"]) -> tuple[Float, Float]:
+def _run(graph: Graph, session: LitertSession, images: Float, sums: dict[int, "_Sums"]) -> tuple[Float, Float]:
     """Add up the errors of every layer over ``images``; returns the outputs in int8 and in float, ``(n, classes)``."""
-    whole, apart = (_ort_session(model) for model in float_models(graph))
+    whole, separate = (_ort_session(model) for model in float_models(graph))
     names = {index: value_name(graph, index) for index in sums}
-    wanted = {node.name for node in apart.get_inputs()}
+    wanted = {node.name for node in separate.get_inputs()}
     outputs, float_outputs = [], []
     for image in images:
         session.encode(image[None])
@@ -217,9 +208,9 @@ def _run(graph: Graph, session: KernelSession, images: Float, sums: dict[int, "_
         float_outputs.append(in_float["output"].reshape(1, -1))
         in_float["input"] = _channels_first(image[None])
         feeds = {"input": in_float["input"], **real}
-        own = _ort_run(apart, {name: feeds[name].astype(np.float32) for name in wanted})
+        own = _ort_run(separate, {name: feeds[name].astype(np.float32) for name in wanted})
         for index, name in names.items():
-            # the input has no layer in front: its own error is all there is
+            # the input has no layer before it, only its own error
             sums[index].add(real[name], in_float[name], own.get(name + _OWN, in_float[name]))
         if len(outputs) == 1:
             more_time(_LIMIT_S)
@@ -227,7 +218,7 @@ def _run(graph: Graph, session: KernelSession, images: Float, sums: dict[int, "_
 
 
 class _Sums:
-    """What is added up for one tensor, image by image, so that no activation is kept."""
+    """Sums of one tensor over the images, so that no activation is kept."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.scale, self.zero_point = float(tensor.scale[0]), int(tensor.zero_point[0])
@@ -239,11 +230,11 @@ class _Sums:
         self.low = self.high = 0.0
 
     def real(self, integers: _Array) -> _Array:
-        """The real numbers, float64, that ``integers`` of any shape stand for."""
+        """Dequantised ``integers`` of any shape, float64."""
         return (integers.astype(np.int64) - self.zero_point) * self.scale
 
     def add(self, real: _Array, in_float: Float, own: Float) -> None:
-        """Count the int8 values ``real`` of one image against the float graph's and the layer's own, all alike."""
+        """Add the errors of the int8 values ``real`` of one image against the float graph and the layer alone."""
         in_float, own = in_float.reshape(real.shape), own.reshape(real.shape)
         error, own_error = self._error(real, in_float), self._error(real, own)
         self.signal += _power(in_float)
@@ -267,7 +258,7 @@ class _Sums:
         return error
 
     def lost_db(self) -> float | None:
-        """How far the own error lies above the rounding to 255 steps over [low, high], which hold 0 exactly."""
+        """The own error in dB above rounding to 255 steps over [low, high]; 0 is exact."""
         step = (self.high - self.low) / 255
         if not self.own_error or not step:
             return None
@@ -301,7 +292,7 @@ def _power(values: _Array) -> float:
 
 
 def _ratio_db(signal: float, error: float) -> float | None:
-    # the smallest float stands in for a signal of nothing but 0, whose ratio JSON could not hold
+    # a tiny value replaces a signal of only 0, because JSON cannot hold its ratio
     return float(10 * (np.log10(max(signal, 1e-300)) - np.log10(error))) if error else None
 
 
@@ -311,7 +302,7 @@ def _channels_first(values: _Array) -> _Array:
 
 def _ort_session(model: bytes) -> Any:
     try:
-        return open_model(model, threads=1)  # single images are too little work to share
+        return open_model(model, threads=1)  # single images are too little work for several threads
     except Exception as error:
         raise SessionError(f"onnxruntime cannot load the graph in float: {one_line(error)}") from error
 

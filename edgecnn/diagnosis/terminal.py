@@ -1,4 +1,4 @@
-"""Both diagnoses in the terminal."""
+"""Terminal output of both diagnoses."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,46 +13,45 @@ _NO_ERROR = "exact"
 
 
 def show_path(path: AccuracyPath, console: Console | None = None) -> None:
-    """Print accuracy step by step, to stdout unless ``console`` says otherwise."""
+    """Print accuracy step by step to ``console``, by default stdout."""
     console = console_or(console)
     first, last = path.steps[0].accuracy, path.steps[-1].accuracy
     console.print(Text(f"{path.artifact}, {units.count(first.total)} test images", style="bold"))
-    table = _table("step", "right", "accuracy % [95 %]", "points", "gained", "lost", "same top class %")
+    table = _table("step", f"{first.metric} % [95 %]", "points", "better", "worse", "same answer %")
     notes = []
     for step in path.steps:
         mark = ""
         if step.note is not None:
             notes.append(step.note)
             mark = f" ({len(notes)})"
-        start = step.agree is None
+        start = step is path.steps[0]
         table.add_row(
             Text(step.name + mark),
-            units.count(step.accuracy.correct),
             str(units.accuracy(step.accuracy)),
             "" if start else units.points(step.change),
             "" if start else units.count(step.gained),
             "" if start else units.count(step.lost),
             "" if step.agreement is None else units.percent(step.agreement),
         )
-    net = last.correct - first.correct
+    net = sum(step.gained - step.lost for step in path.steps)
     gained, lost = units.count(max(net, 0)), units.count(max(-net, 0))
-    table.add_row("altogether, net", "", "", units.points(100 * net / first.total), gained, lost, "")
+    table.add_row("total, net", "", units.points(100 * (last.value - first.value)), gained, lost, "")
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(Text(f"({number}) {note}"))
 
 
 def show_layers(errors: LayerErrors, console: Console | None = None) -> None:
-    """Print the layers, worst first, to stdout unless ``console`` says otherwise."""
+    """Print the layers, worst first, to ``console``, by default stdout."""
     console = console_or(console)
     console.print(Text(f"{errors.artifact}, {errors.images} {errors.images_from}", style="bold"))
     console.print(
         Text(
             f"Compared: int8 values of {errors.runtime} with the same graph in float (same integer weights). own: "
             "the layer alone, in float on its actual int8 inputs; sum: all layers up to it. lost: own error above "
-            "rounding to 255 steps over the layer's values, ! from "
-            f"{units.significant(LayerError.OFF_DB, 1)} dB: the scale is too wide or clips; these come first. "
-            "low, high: values at the ends of the integers (a relu's zeros are its low end); cut: beyond them.",
+            "rounding to 255 steps over the layer's range, marked ! from "
+            f"{units.significant(LayerError.OFF_DB, 1)} dB: the scale is too large or clips; these come first. "
+            "low, high: values at the integer limits (zeros of a ReLU are at the low limit); cut: beyond the limits.",
             style="italic",
         )
     )

@@ -1,4 +1,4 @@
-"""``edgecnn embed``: a model as a folder that is ready to copy to where it runs, one module for each kind."""
+"""``edgecnn embed``: kits, folders to copy to a device; one module per kind."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ _TOOLS = ("edgecnn", "ai-edge-litert", "onnxruntime", "tflite-micro")
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A target: what files it takes, by ending, and what makes its content of a file and a data set (or None)."""
+    """A target: accepted file extensions, and the function that makes a kit from a file and a data set (or None)."""
 
     name: KitTarget
     formats: tuple[str, ...]
@@ -39,25 +39,25 @@ TARGETS: Registry[KitTarget, Target] = Registry("target", {target.name: target f
 
 
 def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
-    """Write the kit of the model file at ``model`` for ``target`` as the folder ``out``, whole or not at all.
+    """Write the kit of the model file ``model`` for ``target`` into the folder ``out``, completely or not at all.
 
-    ``data`` is a data set as for ``edgecnn.data.load``, whose test images become golden inputs; without it linux takes
-    the one the model was made from, and the others noise. A folder that holds a former kit and nothing else is made
-    anew; the same model and data give the same bytes.
+    ``data`` is a data set as for ``edgecnn.data.load``; its test images become golden inputs. Without it, linux uses
+    the model's own data set, and the other targets use noise. A folder that contains only an earlier kit is replaced.
+    The same model and data produce the same bytes.
 
     Raises:
-        UnknownNameError: there is no such target; the message lists the choices.
-        ArtifactError: the model is missing, damaged or changed, or not of a kind that the target takes.
-        UnsupportedError: an operator of the model is not written as C, or TFLM has no kernel for it.
-        MissingExtraError: ``tflite-micro``, which gives the golden outputs, is not installed.
+        UnknownNameError: unknown target; the message lists the choices.
+        ArtifactError: the model is missing, damaged, changed, or of an unsupported kind.
+        UnsupportedError: the C generator or TFLM does not support an operator.
+        MissingExtraError: ``tflite-micro``, which computes the golden outputs, is not installed.
         SessionError: a runtime refuses the model.
-        OutputError: ``out`` holds something else than a former kit, or cannot be written.
+        OutputError: ``out`` contains anything but an earlier kit, or cannot be written.
     """
     chosen = TARGETS[target]
     need_model(model)
     if model.suffix[1:] not in chosen.formats:
         endings = " or ".join(f".{format}" for format in chosen.formats)
-        raise ArtifactError(f"{model} is no exported model for {target}; give a file ending in {endings}")
+        raise ArtifactError(f"{model} is not a model file for {target}; give a file ending in {endings}")
     _check_former(out)
     content = chosen.make(model, data)
     kit = Kit(
@@ -76,7 +76,7 @@ def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
 
 
 def _check_former(out: Path) -> None:
-    """Refuse to replace a folder that holds anything but an unchanged former kit and what was built of it."""
+    """Refuse to replace a folder that contains anything but an unchanged earlier kit and its build output."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -88,7 +88,7 @@ def _check_former(out: Path) -> None:
     try:
         kit = read_record(out / KIT_FILE, Kit)
     except RecordError as error:
-        raise OutputError(f"{out} is not a kit: it holds {there[0]}; {advice}") from error
+        raise OutputError(f"{out} is not a kit: it contains {there[0]}; {advice}") from error
     found = {
         path.relative_to(out).as_posix(): path
         for path in out.rglob("*")
@@ -96,9 +96,9 @@ def _check_former(out: Path) -> None:
     }
     for name, path in sorted(found.items()):
         if name not in kit.files:
-            raise OutputError(f"{out} is a kit with something else in it: {name}; {advice}, or move that away")
+            raise OutputError(f"{out} is a kit with another file in it: {name}; {advice}, or move that file")
         if path.is_symlink() or sha256_file(path) != kit.files[name]:
-            raise OutputError(f"{out} is a kit in which {name} was changed; {advice}, or move that away")
+            raise OutputError(f"{out} is a kit in which {name} was changed; {advice}, or move that file")
 
 
 def _version(tool: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The kit for Arduino: a library around the generated C, with a sketch that prints the class."""
+"""The kit for Arduino: a library with the generated C and a sketch that prints the class."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ _SKETCH = "examples/classify"
 
 
 def make(model: Path, data: str | None) -> Content:
-    """The kit of the .tflite at ``model``; golden inputs come from ``data``, or are noise.
+    """The kit of the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
     Raises:
         ArtifactError, UnsupportedError, MissingExtraError, SessionError: as ``edgecnn.embed.c99.generate``.

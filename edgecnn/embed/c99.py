@@ -1,4 +1,4 @@
-"""The kit of the generated C: ``<name>.h``, ``<name>.c``, and a self-test with TFLM's answers."""
+"""The kit of the generated C: ``<name>.h``, ``<name>.c``, and a self-test with TFLM's outputs."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from edgecnn.tflite.graph import read_graph
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """Generated code with golden inputs and outputs, and what templates call it all."""
+    """Generated code, golden inputs and outputs, and the values for templates."""
 
     name: str
     code: Generated
@@ -20,12 +20,12 @@ class Generation(msgspec.Struct, frozen=True):
 
 
 def generate(model: Path, data: str | None) -> Generation:
-    """The .tflite at ``model`` as C; golden inputs come from ``data``, or are noise.
+    """Generate C from the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
     Raises:
-        ArtifactError: it is damaged or changed, or its input or output is no 8-bit integer.
-        UnsupportedError: an operator is not written as C.
-        MissingExtraError, SessionError: TFLM, which gives the golden outputs, is not there or refuses the model.
+        ArtifactError: it is damaged or changed, or its input or output is not an 8-bit integer.
+        UnsupportedError: the C generator does not support an operator.
+        MissingExtraError, SessionError: TFLM, which computes the golden outputs, is not installed or refuses the model.
     """
     loaded = load_integer_model(model)
     name, provenance = identifier(model.stem), loaded.artifact.provenance

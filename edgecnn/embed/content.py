@@ -1,4 +1,4 @@
-"""What the kits have in common: their templates, golden inputs and outputs, and arrays written as C."""
+"""Shared by the kits: templates, golden inputs and outputs, and C arrays."""
 
 import contextlib
 import re
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgecnn import artifacts
 from edgecnn.data import load
-from edgecnn.errors import ArtifactError
+from edgecnn.errors import ArtifactError, DataError
 from edgecnn.files import kits_folder
 from edgecnn.records import Artifact, Quantization
 from edgecnn.runtimes.quantized_io import to_input
@@ -28,7 +28,7 @@ _GOLDEN_BYTES = 64 * 1024
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """The files of a kit by their place in its folder, the name in its code, and its arena (see ``Kit``)."""
+    """The files of a kit by path, the model's name in its code, and its arena (see ``Kit``)."""
 
     name: str
     files: dict[str, bytes]
@@ -37,10 +37,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):
-    """Inputs ``(n, size)`` and what TFLM gives for them ``(n, size)``, both as the model's own integers.
-
-    ``kind`` says in words what the inputs are.
-    """
+    """Quantised inputs ``(n, size)`` and TFLM's outputs ``(n, size)``; ``kind`` describes the inputs."""
 
     inputs: Integers
     outputs: Integers
@@ -57,26 +54,26 @@ class IntegerModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Template(string.Template):
-    """Text in which ``@@name`` and ``@@{name}`` stand for values: C, Make and Markdown have no use for ``@@``."""
+    """Text with placeholders ``@@name`` and ``@@{name}``: C, Make and Markdown do not use ``@@``."""
 
     delimiter = "@@"
 
 
 def template(place: str, values: Mapping[str, object]) -> bytes:
-    """The source of a kit at ``place``, such as "c99/Makefile", with its ``@@name`` filled in."""
+    """The kit source at ``place``, such as "c99/Makefile", with its placeholders filled in."""
     return _Template(plain(place).decode()).substitute(values).encode()
 
 
 def plain(place: str) -> bytes:
-    """The source of a kit at ``place`` as it is."""
+    """The kit source at ``place``, unchanged."""
     return (kits_folder() / place).read_bytes()
 
 
 def load_integer_model(path: Path) -> IntegerModel:
-    """What is known of a .tflite whose input and output are 8-bit integers.
+    """Load the description of a .tflite with 8-bit integer input and output.
 
     Raises:
-        ArtifactError: it has others, or is changed.
+        ArtifactError: its input or output has another type, or the file was changed.
         SessionError: LiteRT refuses it.
     """
     artifact = artifacts.load(path)
@@ -84,15 +81,15 @@ def load_integer_model(path: Path) -> IntegerModel:
     for kind, spec in (("input", artifact.input), ("output", artifact.output)):
         if spec.dtype not in ("int8", "uint8") or spec.quantization is None:
             raise ArtifactError(
-                f"{path} has an {kind} of {spec.dtype}; the kit's self-test compares bytes: convert the model with "
-                "int8 input and output, as in edgecnn export --schemes int8 --io int8"
+                f"{path} has {kind} type {spec.dtype}, but the kit's self-test compares 8-bit integers; convert the "
+                "model with int8 input and output, as in edgecnn export --schemes int8 --io int8"
             )
         ends.append(spec.quantization)
     return IntegerModel(path=path, artifact=artifact, input=ends[0], output=ends[1])
 
 
 def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, object]:
-    """What templates call the model called ``name`` in code, its types and sizes, scales, and its golden inputs."""
+    """Template values: the model's ``name`` in code, types, sizes, scales, and a description of the golden inputs."""
     artifact = model.artifact
     return {
         "name": name,
@@ -111,12 +108,13 @@ def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, objec
 
 
 def golden(model: IntegerModel, data: str | None) -> Golden:
-    """Up to four inputs, as many as 64 KiB hold but one at least, and TFLM's outputs for them.
+    """Up to four inputs (at most 64 KiB, but at least one) and TFLM's outputs for them.
 
-    Inputs are test images of different classes of ``data``, or without it two of noise, all lowest and all highest.
+    Inputs are test images of ``data``, of different classes if it has classes. Without it, they are twice noise, all
+    lowest, all highest.
 
     Raises:
-        ArtifactError: the images of ``data`` do not fit the model, or its sidecar is that of another.
+        ArtifactError: the images of ``data`` do not fit the model, or the sidecar does not match the file.
         SessionError, MissingExtraError: as ``open_session``.
     """
     artifact = model.artifact
@@ -129,22 +127,24 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         inputs, kind = np.stack([*noise, *ends]), "noise, noise, all lowest, all highest"
     else:
         prepared = artifact.provenance.preprocessing.input_range if artifact.provenance else (0.0, 1.0)
-        loaded = load(data, prepared)
-        if loaded.input_shape != shape:
+        loaded = load(data, prepared, artifact.provenance.task if artifact.provenance else "auto")
+        try:
+            loaded = loaded.shaped(shape)
+        except DataError as error:
             raise ArtifactError(
-                f"{model.path} takes {shape}, the images of {data} are {loaded.input_shape}; see --data"
-            )
-        first = np.unique(loaded.test.labels, return_index=True)[1][:_MOST_GOLDEN]
+                f"{model.path} expects {shape}, but the images of {data} are {loaded.input_shape}; see --data"
+            ) from error
+        first = loaded.different(_MOST_GOLDEN)
         inputs = to_input(loaded.inputs(loaded.test.images[first]), artifact.input)
         kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
     inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
-    artifacts.check_said(model.path, artifact)
+    artifacts.check_metadata(model.path, artifact)
     outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
     return Golden(inputs=inputs.reshape(len(inputs), -1), outputs=outputs, kind=kind)
 
 
 def _answers(path: Path, inputs: Integers) -> Integers:
-    """What TFLM gives for ``inputs`` ``(n, …)``: ``(n, size)``."""
+    """TFLM's outputs ``(n, size)`` for ``inputs`` ``(n, …)``."""
     confine(path.stat().st_size)
     with contextlib.closing(TflmSession(path, 1, 1, "cpu")) as session:
         return np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
@@ -153,7 +153,7 @@ def _answers(path: Path, inputs: Integers) -> Integers:
 def golden_header(name: str, found: Golden) -> bytes:
     """The file golden.h: arrays ``golden_inputs`` and ``golden_outputs``, static and constant."""
     inputs, outputs = _array("golden_inputs", found.inputs), _array("golden_outputs", found.outputs)
-    about = f"golden inputs ({_quoted(found.kind)}) and what TensorFlow Lite Micro gives for them"
+    about = f"golden inputs ({_quoted(found.kind)}) and TensorFlow Lite Micro's outputs for them"
     text = (
         f"/* {name}: {about}; generated, do not edit. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n"
         f"#define GOLDEN_COUNT {len(found.inputs)}\n\n{inputs}\n{outputs}\n#endif\n"
@@ -162,7 +162,7 @@ def golden_header(name: str, found: Golden) -> bytes:
 
 
 def _quoted(text: str) -> str:
-    """A name as it may stand in a comment of C, on a line of its own, and in Markdown."""
+    """A name made safe for C comments and Markdown."""
     return re.sub(r"[*?\\`|<>$@]", "_", shown(text, NAME))
 
 

@@ -1,4 +1,4 @@
-"""The kit for a Cortex-M: the generated C, and a test program for a board that QEMU emulates, with TFLM's answers."""
+"""The kit for a Cortex-M: the generated C, and a test program for an emulated board, with TFLM's outputs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from edgecnn.emulation import kit_files, sources_of
 
 
 def make(core: str, model: Path, data: str | None) -> Content:
-    """The kit of the .tflite at ``model`` for ``core``; golden inputs come from ``data``, or are noise.
+    """The kit of the .tflite at ``model`` for ``core``; golden inputs come from ``data``, or are noise if it is None.
 
     Raises:
         ArtifactError, UnsupportedError, MissingExtraError, SessionError: as ``edgecnn.embed.c99.generate``.

@@ -9,25 +9,25 @@ from edgecnn.runtimes.tflm import arena_bytes
 from edgecnn.tflite.graph import read_graph
 from edgecnn.tflite.micro import resolver_methods
 
-# What is put on top of the arena measured on the host. On a device pointers are smaller, which helps, but optimised
-# kernels ask for scratch memory that the portable ones do not need: the most seen so far was 12.5 % (DS-CNN on a
-# Cortex-M55 with CMSIS-NN). Twice that, and a kilobyte at least, for what has not been seen.
+# Margin added to the arena measured on the host. A device's pointers are smaller, but optimised kernels may need
+# scratch memory that portable kernels do not: at most 12.5 % so far (DS-CNN on a Cortex-M55 with CMSIS-NN). The margin
+# is twice that, and at least a kilobyte.
 MARGIN = 0.25
 _LEAST_MARGIN = 1024
 _ALIGNMENT = 16
 
 
 def arena_with_margin(measured: int) -> int:
-    """Bytes to set aside on a device for what took ``measured`` bytes on the host; a multiple of 16."""
+    """Bytes to reserve on a device for an arena of ``measured`` bytes on the host; a multiple of 16."""
     wanted = measured + max(round(MARGIN * measured), _LEAST_MARGIN)
     return -(-wanted // _ALIGNMENT) * _ALIGNMENT
 
 
 def make(model: Path, data: str | None) -> Content:
-    """The kit of the .tflite at ``model``; golden inputs come from ``data``, or are noise.
+    """The kit of the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
     Raises:
-        ArtifactError: the model is damaged or changed, or its input or output is no 8-bit integer.
+        ArtifactError: the model is damaged or changed, or its input or output is not an 8-bit integer.
         UnsupportedError: TFLM has no kernel for an operator.
         MissingExtraError: ``tflite-micro`` is not installed.
         SessionError: TFLM refuses the model.

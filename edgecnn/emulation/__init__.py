@@ -1,4 +1,4 @@
-"""Machines in QEMU that generated code is built for and run on: what it answers, and what it costs."""
+"""Generated code on targets emulated by QEMU: its outputs and its costs."""
 
 from edgecnn.emulation.costs import costs
 from edgecnn.emulation.machine import (

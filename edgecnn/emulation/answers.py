@@ -1,4 +1,4 @@
-"""What model files answer on emulated processors, beside their reference and beside this machine."""
+"""Outputs of model files on emulated processors, compared with their reference and with this machine."""
 
 import shutil
 import statistics
@@ -26,25 +26,26 @@ from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Artifact, Failure, Parity, ProcessorAnswers, ProcessorState, Tolerance
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.tasks import Scoring
 
 IMAGES = 100
-"""How many test images files are run on, unless told otherwise."""
+"""Default number of test images."""
 
 FORMATS = ("tflite", "onnx")
-"""Of the files that are run there; C code is, by ``machine``."""
+"""Formats of the files that run on emulated processors; for C code see ``machine``."""
 
 HERE = "this machine"
-"""What a ``Parity`` calls the same file on the machine that emulates, where that answers like the file's reference."""
+"""The reference of a ``Parity`` with the same file on this machine, if its outputs match the file's reference."""
 
 WRONG_HERE = "this machine, which is wrong itself"
-"""What it calls it where it does not."""
+"""The same, if the outputs on this machine do not match the file's reference."""
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _LIMIT_S = 600.0
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A processor with what it takes to run model files on it."""
+    """A processor with its emulator and interpreter."""
 
     processor: Processor
     emulator: Emulator
@@ -52,7 +53,7 @@ class Ready(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> tuple[str, str, dict[str, str]]:
-        """What answers may depend on, but for the file and the images."""
+        """Everything that outputs depend on, except the file and the images."""
         return self.processor.name, self.emulator.version, dict(self.interpreter.versions)
 
 
@@ -61,14 +62,14 @@ def ready(names: Sequence[str]) -> list[Ready]:
 
     Raises:
         UnknownNameError: there is no such processor.
-        EmulationError: QEMU or the Python for one of them is missing; says how to get it.
+        EmulationError: QEMU or the Python for one of them is missing; the message tells how to install it.
     """
     processors = [PROCESSORS[name] for name in dict.fromkeys(names)]
     return [Ready(each, emulator_for(each.machine), interpreter_for(each)) for each in processors]
 
 
 def state(processor: Processor) -> ProcessorState:
-    """What is here to run model files on ``processor``, and what is missing."""
+    """The installed requirements for ``processor``, and the missing ones."""
     missing: list[str] = []
     emulator = interpreter = None
     try:
@@ -82,7 +83,7 @@ def state(processor: Processor) -> ProcessorState:
     else:
         if interpreter.versions != versions_here():
             wanted = ", ".join(f"{name} {version}" for name, version in versions_here().items())
-            missing.append(f"its Python has not {wanted}; run: edgecnn emulate --install {processor.name}")
+            missing.append(f"its Python lacks {wanted}; run: edgecnn emulate --install {processor.name}")
     return ProcessorState(
         processor=processor.name,
         stands_for=processor.stands_for,
@@ -104,8 +105,8 @@ def verify_on(
 ) -> list[ProcessorAnswers | Failure]:
     """Run the files at ``paths`` on the processors ``on`` for the first ``images`` test images of ``data``.
 
-    The reference is the one that ``verify.verify`` compares with. A file that this machine does not run is a failure of
-    the stage "emulate" too.
+    The reference is the one of ``verify.verify``. A file that does not run on this machine is a ``Failure`` of the
+    stage "emulate" too.
 
     Raises:
         ArtifactError, ConfigError: as ``verify.verify``, before anything runs.
@@ -113,7 +114,8 @@ def verify_on(
     """
     processors = ready(on)
     found = [artifacts.load(path) for path in paths]
-    inputs, labels = data.inputs(data.test.images[:images]), data.test.labels[:images]
+    data = data.shaped(found[0].input.sample_shape)
+    inputs, scoring = data.test_inputs(images), data.scoring(images)
     kinds = [verify.reference_for(artifact) for artifact in found]
     references = verify.references_of(found, data, inputs, model=model, qat_weights=qat_weights)
     rows: list[ProcessorAnswers | Failure] = []
@@ -123,7 +125,7 @@ def verify_on(
         except EdgecnnError as error:
             rows.append(_failure(artifact.file, error))
         else:
-            rows += run_on(path, artifact, processors, inputs, labels, references[kind], here)
+            rows += run_on(path, artifact, processors, inputs, scoring, references[kind], here)
     return rows
 
 
@@ -132,20 +134,20 @@ def run_on(
     artifact: Artifact,
     processors: Sequence[Ready],
     images: Float,
-    labels: NDArray[np.int64],
+    scoring: Scoring,
     reference: Float,
     here: Float,
 ) -> list[ProcessorAnswers | Failure]:
-    """Run the file at ``path`` on each of ``processors``, in a process each, one for each usable core at a time.
+    """Run the file at ``path`` on each of ``processors``, in separate processes, at most one per usable core.
 
-    ``images`` are ``(n, height, width, channels)``; ``reference`` and ``here`` are the outputs ``(n, classes)`` of the
-    reference and of this machine for them. A file that a processor does not run is a failure of the stage "emulate".
+    ``images`` are ``(n, …)``; ``reference`` and ``here`` are the outputs ``(n, values)`` of the
+    reference and of this machine. A file that does not run on a processor is a ``Failure`` of the stage "emulate".
     """
 
     def one(on: Ready) -> ProcessorAnswers | Failure:
         try:
             if artifact.format not in FORMATS:
-                raise UnsupportedError(f"only .tflite and .onnx files are run there, {path.name} is none")
+                raise UnsupportedError(f"only .tflite and .onnx files run on emulated processors, not {path.name}")
             ran = _run(path, artifact, on, to_input(images, artifact.input), plugin)
             package = ran.runtime.partition(" ")[0]
             return ProcessorAnswers(
@@ -158,7 +160,7 @@ def run_on(
                     artifact,
                     ran.outputs,
                     here,
-                    labels,
+                    scoring,
                     against=WRONG_HERE if to_reference(here).violations else HERE,
                     tolerance=_same_file(artifact),
                 ),
@@ -169,7 +171,7 @@ def run_on(
 
     def to_reference(outputs: Float) -> Parity:
         against, tolerance = verify.reference_for(artifact), verify.TOLERANCES[artifact.scheme]
-        return verify.compare(artifact, outputs, reference, labels, against=against, tolerance=tolerance)
+        return verify.compare(artifact, outputs, reference, scoring, against=against, tolerance=tolerance)
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -196,10 +198,10 @@ class _Ran(msgspec.Struct, frozen=True):
 
 
 def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic], plugin: Path | None) -> _Ran:
-    """Run the file at ``path`` on ``inputs``, as it takes them, in a process of its own.
+    """Run the file at ``path`` on raw ``inputs`` in a separate process.
 
     Raises:
-        EmulationError: the process ended early, hung, or gave something else than the file's output.
+        EmulationError: the process failed, hung, or wrote an output of another type or shape.
     """
     what = f"{path.name} on {on.processor.name}"
     with tempfile.TemporaryDirectory() as place:
@@ -218,16 +220,16 @@ def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic],
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise EmulationError(
-                f"{what} did not answer {len(inputs)} images within {_LIMIT_S:g} s; give it fewer"
+                f"{what} did not finish {len(inputs)} images within {_LIMIT_S:g} s; use fewer images"
             ) from error
         if done.returncode:
-            raise EmulationError(f"{what} ended with status {done.returncode}: {gist(done.stderr) or 'without a word'}")
+            raise EmulationError(f"{what} ended with status {done.returncode}: {gist(done.stderr) or 'no message'}")
         if not (folder / "outputs.npy").is_file():
-            raise EmulationError(f"{what} ended without an answer")
+            raise EmulationError(f"{what} ended without an output")
         raw = read_npy(folder / "outputs.npy")
         if raw.shape[:1] != inputs.shape[:1] or raw.dtype.name != artifact.output.dtype:
             raise EmulationError(
-                f"{what} answered {raw.dtype} {raw.shape}, not {artifact.output.dtype} for {len(inputs)} images"
+                f"{what} returned {raw.dtype} {raw.shape}, not {artifact.output.dtype} for {len(inputs)} images"
             )
         return _Ran(
             outputs=from_output(raw, artifact.output),
@@ -237,14 +239,14 @@ def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic],
 
 
 def _instructions(marks: Path) -> int | None:
-    """The median of the instructions between two marks, without those of the marks; None where QEMU has no plugins."""
+    """The median of the instructions between two marks, without those of a mark; ``None`` if QEMU has no plugins."""
     counts = [int(line) for line in marks.read_text(encoding="utf-8").split()] if marks.is_file() else []
     between = [end - start for start, end in zip(counts[::2], counts[1::2], strict=True)]
     return round(statistics.median(between[EMPTY:]) - min(between[:EMPTY])) if between else None
 
 
 def _plugin(folder: Path) -> Path | None:
-    """The plugin that counts instructions, compiled into ``folder``; None where there is no C compiler."""
+    """Compile the plugin that counts instructions into ``folder``; ``None`` without a C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -253,12 +255,12 @@ def _plugin(folder: Path) -> Path | None:
     command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(plugin), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
-        raise EmulationError(f"what counts instructions does not compile: {gist(done.stderr) or 'without a word'}")
+        raise EmulationError(f"the counting plugin does not compile: {gist(done.stderr) or 'no message'}")
     return plugin
 
 
 def _same_file(artifact: Artifact) -> Tolerance:
-    """What a file on another processor is held to against itself here: the kernels may round differently."""
+    """The tolerance of a file on another processor against itself on this one, whose kernels may round differently."""
     if is_static_int8(SCHEMES[artifact.scheme]):
         return verify.SAME_WEIGHTS if verify.has_float_operators(artifact) else verify.SAME_INTEGERS
     return verify.TOLERANCES[artifact.scheme]

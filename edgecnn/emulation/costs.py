@@ -1,4 +1,4 @@
-"""What model files cost as C on emulated processors, and why others cannot be counted."""
+"""Instructions, flash and RAM of model files as C on emulated processors."""
 
 import math
 import tempfile
@@ -14,10 +14,10 @@ from edgecnn.files import need_model, read_bytes, sha256_file
 from edgecnn.formats.c99 import identifier
 from edgecnn.progress import progress
 from edgecnn.records import Emulated, Failure
-from edgecnn.runtimes.c99 import header_of, read_generated, said_in
+from edgecnn.runtimes.c99 import header_of, metadata_in, read_generated
 from edgecnn.tflite.graph import Graph, read_graph
 
-_NAME = "model"  # of the C code made here; no file of the test program is called so
+_NAME = "model"  # name of the generated C code; no file of the test program has this name
 
 
 def costs(
@@ -25,11 +25,11 @@ def costs(
 ) -> tuple[tuple[Emulated, ...], tuple[Failure, ...]]:
     """Build each int8 .tflite and each generated .c of ``paths`` for ``targets``; count one inference of random bytes.
 
-    A .tflite is written as C first. What cannot be counted is a failure with the reason, of the stage "target"; it is
-    expected where the file does not compute in int8.
+    A .tflite is converted to C first. A file that cannot be counted is a ``Failure`` of the stage "target"; it is
+    expected if the file does not compute in int8.
 
     Raises:
-        UnknownNameError: no such target, or none that instructions are counted on.
+        UnknownNameError: a target is unknown, or does not support counting instructions.
     """
     for target in targets:
         if target not in BARE:
@@ -64,7 +64,7 @@ def costs(
 
 
 class _NotInt8Error(UnsupportedError):
-    """A file that is no static int8 model, or of a format that is not compiled."""
+    """A file that is not a static int8 model, or of a format that cannot be compiled."""
 
 
 def _failure(subject: str, error: EdgecnnError, *, expected: bool = False) -> Failure:
@@ -72,14 +72,14 @@ def _failure(subject: str, error: EdgecnnError, *, expected: bool = False) -> Fa
 
 
 def _sources(path: Path) -> tuple[Sources, int]:
-    """The C code of the file at ``path``, and the bytes of its arena.
+    """The C code of the file at ``path``, and the size of its arena in bytes.
 
     Raises:
-        _NotInt8Error: there is none, because the file does not compute in int8.
-        EdgecnnError: there is none for another reason.
+        _NotInt8Error: the file does not compute in int8.
+        EdgecnnError: there is no C code for another reason.
     """
     if path.suffix not in (".tflite", ".c"):
-        raise _NotInt8Error(f"{path.name} is not compiled; of .tflite and .c files, instructions are counted")
+        raise _NotInt8Error(f"instructions are counted for .tflite and .c files only, not for {path.name}")
     need_model(path)
     if artifacts.sidecar(path).is_file():
         artifacts.load(path)  # checks the hashes
@@ -87,19 +87,23 @@ def _sources(path: Path) -> tuple[Sources, int]:
 
 
 def _own(path: Path) -> tuple[Sources, int]:
-    said = read_generated(path)
-    if identifier(said.name) != said.name:
-        raise ArtifactError(f"{path.name} names its functions {said.name!r}, which edgecnn never does; export it again")
-    if said.caller_arena:
-        raise ArtifactError(f"{path.name} takes its arena from the caller; instructions are counted with a static one")
+    metadata = read_generated(path)
+    name = metadata.name
+    if identifier(name) != name:
+        raise ArtifactError(f"{path.name} has the invalid function prefix {name!r}; export it again")
+    if metadata.caller_arena:
+        raise ArtifactError(
+            f"{path.name} expects its arena from the caller, but counting instructions needs a static arena; export it "
+            "with one"
+        )
     header = read_bytes(header_of(path))
     sources = Sources(
-        name=said.name,
-        files={header_of(path).name: header, f"{said.name}.h": header, f"{said.name}.c": read_bytes(path)},
-        input_size=math.prod(size or 1 for size in said.input.shape),
-        output_size=math.prod(size or 1 for size in said.output.shape),
+        name=name,
+        files={header_of(path).name: header, f"{name}.h": header, f"{name}.c": read_bytes(path)},
+        input_size=math.prod(size or 1 for size in metadata.input.shape),
+        output_size=math.prod(size or 1 for size in metadata.output.shape),
     )
-    return sources, said.memory.arena_bytes
+    return sources, metadata.memory.arena_bytes
 
 
 def _generated(path: Path) -> tuple[Sources, int]:
@@ -110,7 +114,7 @@ def _generated(path: Path) -> tuple[Sources, int]:
         if _computes_in_int8(graph):
             raise
         raise _NotInt8Error(str(error)) from error
-    return sources, said_in(sources.files[f"{_NAME}.c"], path.name).memory.arena_bytes
+    return sources, metadata_in(sources.files[f"{_NAME}.c"], path.name).memory.arena_bytes
 
 
 def _computes_in_int8(graph: Graph) -> bool:

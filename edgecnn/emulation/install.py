@@ -1,7 +1,7 @@
-"""A Python with the runtimes for another architecture, in the cache folder; nothing of this system is changed.
+"""A Python with the runtimes for another architecture, in the cache folder; the system is not changed.
 
-It is unpacked from the packages of this system's distribution, which apt checks by their signatures, and from wheels.
-Programs see its files in front of this system's own, by QEMU's option -L.
+It is unpacked from packages of this system's distribution, whose signatures apt checks, and from wheels. With QEMU's
+option -L, emulated programs find its files before those of this system.
 """
 
 import os
@@ -25,20 +25,20 @@ from edgecnn.progress import progress
 from edgecnn.records import EmulatedPython, read_record, to_json
 
 RUNTIMES = ("ai-edge-litert", "onnxruntime")
-"""The packages whose versions are to be those of this environment."""
+"""The packages that must have the same versions as in this environment."""
 
 ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1"}
-"""All variables that emulated processes have: this environment's may be settings for this machine's processor."""
+"""The only environment variables of emulated processes: others may be settings for this machine's processor."""
 
 _PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 _ARCHITECTURES = {"aarch64": "arm64", "x86_64": "amd64"}  # Debian's names
-_SITE = "usr/lib/python3/dist-packages"  # where Debian's Python looks
+_SITE = "usr/lib/python3/dist-packages"  # on the module path of Debian's Python
 _HOOKS = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")
 _LIMIT_S = 600.0
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """A Python to emulate: its program, the folder with its system where it is not this one, its runtimes' versions."""
+    """A Python to emulate: its program, its system folder (``None``: this system), the versions of its runtimes."""
 
     program: Path
     system: Path | None
@@ -51,17 +51,17 @@ def versions_here() -> dict[str, str]:
 
 
 def interpreter_for(processor: Processor) -> Interpreter:
-    """The Python that ``processor`` can run: this one where the architecture is the same, else the installed one.
+    """The Python for ``processor``: this one if the architecture is the same, else the installed one.
 
     Raises:
-        EmulationError: none is installed; says how to.
+        EmulationError: none is installed; the message has the command to install it.
     """
     if processor.machine == platform.machine():
         return Interpreter(Path(sys.executable), None, versions_here())
     record = installed(processor.machine)
     if record is None:
         raise EmulationError(
-            f"{processor.name} needs a Python for {processor.machine}, which is not here; "
+            f"{processor.name} needs a Python for {processor.machine}, which is not installed; "
             f"run: edgecnn emulate --install {processor.name}"
         )
     system = _folder(processor.machine)
@@ -69,22 +69,22 @@ def interpreter_for(processor: Processor) -> Interpreter:
 
 
 def installed(machine: str) -> EmulatedPython | None:
-    """What is known of the Python that is installed for ``machine``, if there is one."""
+    """The record of the Python installed for ``machine``, if there is one."""
     path = _folder(machine) / "python.json"
     try:
         return read_record(path, EmulatedPython)
-    except RecordError:  # not there, or of another edgecnn: it is installed anew
+    except RecordError:  # missing, or from another version of edgecnn, which requires a new installation
         return None
 
 
 def install(processor: Processor) -> EmulatedPython | None:
-    """Install the Python that ``processor`` needs, unless it is there with this environment's versions of the runtimes.
+    """Install the Python for ``processor``, unless it is installed with this environment's versions of the runtimes.
 
-    None where it needs no other than this one. What was downloaded before an interruption is not downloaded again.
+    Returns ``None`` if this Python is sufficient. After an interruption, existing downloads are reused.
 
     Raises:
-        EmulationError: QEMU or apt is missing, packages or wheels are not to be had, or the Python does not work.
-        OutputError: the cache folder cannot be written to.
+        EmulationError: QEMU or apt is missing, packages or wheels are not available, or the Python does not work.
+        OutputError: the cache folder is not writable.
     """
     emulator = emulator_for(processor.machine).program
     if processor.machine == platform.machine():
@@ -124,15 +124,15 @@ def install(processor: Processor) -> EmulatedPython | None:
 
 
 def system_for(processor: Processor, interpreter: Interpreter, folder: Path) -> Path:
-    """Make ``folder`` what QEMU's -L takes: files that the processor is to see in front of this system's own.
+    """Prepare ``folder`` for QEMU's option -L: files that emulated programs find before those of this system.
 
-    They are the interpreter's system and, for an Arm processor, how Linux describes it: libraries that find another
-    system's description choose kernels for the wrong processor or crash.
+    These are the interpreter's system and, for an Arm processor, its description by Linux: with this machine's
+    description, libraries would choose kernels for the wrong processor or crash.
     """
     make_folder(folder)
     if interpreter.system is not None:
         for name in ("etc", "lib", "lib64", "usr"):
-            # where /lib is a link to /usr/lib, packages do not bring it
+            # packages do not contain /lib if it is a link to /usr/lib
             found = next((path for path in (name, f"usr/{name}") if (interpreter.system / path).is_dir()), None)
             if found is not None:
                 (folder / name).symlink_to(interpreter.system / found)
@@ -153,17 +153,16 @@ def _folder(machine: str) -> Path:
 
 
 def _download_packages(machine: str, folder: Path) -> list[Path]:
-    """The Debian packages of Python and all that they need, through this system's apt with lists of its own."""
+    """Download the Debian packages of Python and their dependencies, by this system's apt with separate lists."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise EmulationError(
-            f"a Python for {machine} is made of Debian's or Ubuntu's packages by apt-get and dpkg-deb, "
-            "which this system lacks"
+            f"installing a Python for {machine} needs apt-get and dpkg-deb, which are missing; use Debian or Ubuntu"
         )
     archives = folder / "packages"
     for place in (folder / "lists" / "partial", archives / "partial"):
         make_folder(place)
-    (folder / "status").touch()  # no package is installed there
-    hooks = folder / "hooks.conf"  # without those of this system, which work on its own lists
+    (folder / "status").touch()  # no packages are installed
+    hooks = folder / "hooks.conf"  # disables this system's hooks, which would use its own lists
     hooks.write_text("".join(f"#clear APT::Update::{when};\n" for when in _HOOKS))
     settings = {
         "APT::Architecture": _ARCHITECTURES[machine],
@@ -181,12 +180,12 @@ def _download_packages(machine: str, folder: Path) -> list[Path]:
     reason = f"apt has no {' '.join(_PACKAGES)} for {_ARCHITECTURES[machine]} here"
     _run([*apt, "update"], reason)
     _run([*apt, "--yes", "--download-only", "install", *_PACKAGES], reason)
-    _run([*apt, "autoclean"], reason)  # of former versions
+    _run([*apt, "autoclean"], reason)  # removes earlier versions
     return sorted(archives.glob("*.deb"))
 
 
 def _download_wheels(machine: str, folder: Path, python: str, packages: list[Path]) -> list[Path]:
-    """The wheels of numpy and the runtimes, and all that they need."""
+    """Download the wheels of numpy, the runtimes and their dependencies."""
     glibc = next(re.match(r"libc6_(\d+)\.(\d+)", path.name) for path in packages if path.name.startswith("libc6_"))
     assert glibc is not None  # packages are called name_version_architecture.deb
     major, minor = python.split(".")
@@ -204,7 +203,7 @@ def _download_wheels(machine: str, folder: Path, python: str, packages: list[Pat
 
 
 def _try(emulator: str, processor: Processor, interpreter: Interpreter) -> None:
-    """Import the runtimes; Python keeps them compiled from then on."""
+    """Import the runtimes, which also compiles their modules for later runs."""
     folder = interpreter.program.parents[2] / ".try"
     system = system_for(processor, interpreter, folder)
     code = "import ai_edge_litert.interpreter, onnxruntime"
@@ -214,7 +213,7 @@ def _try(emulator: str, processor: Processor, interpreter: Interpreter) -> None:
 
 
 def _run(command: list[str], what: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Run ``command``; an error begins with ``what``."""
+    """Run ``command``; error messages begin with ``what``."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=_LIMIT_S,
@@ -227,6 +226,6 @@ def _run(command: list[str], what: str, environment: Mapping[str, str] = os.envi
 
 
 def gist(text: str) -> str:
-    """The last line of what a program wrote to stderr that is no warning; an address may be that of a private index."""
+    """The last line of a program's stderr that is not a warning, without URLs, which may name a private index."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "warning:" not in line and line[:2] != "W:"]
     return re.sub(r"\S*://\S+", "…", lines[-1])[:300] if lines else ""

@@ -1,7 +1,7 @@
-"""Builds generated C for a target, runs it in QEMU, counts the instructions it executes.
+"""Builds generated C for a target, runs it in QEMU, and counts its instructions.
 
-How a target is built and emulated stands in one place, the Makefile in ``export/cortex_m``, which is also what a person
-uses who has the kit without edgecnn. Here it is called, and what it prints becomes records.
+The build and emulation commands of all targets are in one Makefile, in ``export/cortex_m``, which users of a kit run
+without edgecnn. This module calls it and parses its output.
 """
 
 import os
@@ -28,15 +28,15 @@ from edgecnn.tflite.graph import Graph
 Int8 = NDArray[np.int8]
 
 BARE = get_args(BareTarget)
-"""Bare machines, which instructions are counted on."""
+"""Bare-metal targets, on which instructions are counted."""
 
 TARGETS = (*BARE, "aarch64", "armhf", "powerpc", "host")
-"""What the Makefile of the kit builds for: ``BARE``, then Linux programs (powerpc is big-endian), then this machine."""
+"""All targets of the kit's Makefile: ``BARE``, then Linux programs (powerpc is big-endian), then this machine."""
 
 LEVELS = ("-O2", "-Os", "-O3")
 
 _ROOMY = "MEMORY=0x11000000 0xf000000 0x20000000 0x60000000"
-"""Flash and RAM, origin and length of each, of a board that is larger than any."""
+"""Origin and length of flash and of RAM, larger than those of any board."""
 
 _BUILD_LIMIT_S = 120.0
 
@@ -54,10 +54,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Firmware(msgspec.Struct, frozen=True, kw_only=True):
-    """A program built for a target, in ``folder``. Sizes are bytes of the model alone, without our test program.
+    """A program built for a target, in ``folder``. Sizes are bytes of the model alone, without the test program.
 
-    ``code`` is machine code, with what it needs of the compiler's libraries; ``constants`` are weights and other
-    read-only data; ``ram`` is static, the stack comes on top (see :class:`Cost`).
+    ``code`` is machine code, including the needed functions of the compiler's libraries; ``constants`` are weights and
+    other read-only data; ``ram`` is static RAM, without the stack (see :class:`Cost`).
     """
 
     sources: Sources
@@ -76,14 +76,14 @@ class Firmware(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def flash(self) -> int:
-        """Code, constants, and first values of variables."""
+        """Code, constants, and initial values of variables."""
         return self.code + self.constants + self.data
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one inference costs: executed instructions, also by function; at most ``stack`` bytes of stack.
+    """Cost of one inference: executed instructions, in total and by function; peak ``stack`` in bytes.
 
-    Instructions are not time: QEMU does not model pipelines, memories or caches.
+    Instruction counts are not timings: QEMU models no pipelines, memories or caches.
     """
 
     instructions: int
@@ -92,7 +92,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def missing_tools(target: str, goal: str = "tools") -> tuple[str, ...]:
-    """The programs that ``target`` needs and this machine does not have; "build-tools" are those to build alone."""
+    """The programs that ``target`` needs and this machine lacks; the goal "build-tools" omits the emulator."""
     if shutil.which("make") is None:
         return ("make",)
     return tuple(tool for tool in _tools(target, goal) if shutil.which(tool) is None)
@@ -105,7 +105,7 @@ def _tools(target: str, goal: str = "tools") -> tuple[str, ...]:
 
 
 def tool_versions(target: str) -> dict[str, str]:
-    """What the compiler and the emulator of ``target`` say of themselves.
+    """The versions of the compiler and the emulator of ``target``.
 
     Raises:
         UnknownNameError: no such target.
@@ -120,7 +120,7 @@ def tool_versions(target: str) -> dict[str, str]:
 
 
 def generate(graph: Graph, name: str) -> Sources:
-    """C99 code of the int8 ``graph``, called ``name``.
+    """Generate C99 code called ``name`` from the int8 ``graph``.
 
     Raises:
         ConfigError, UnsupportedError, ArtifactError: as :func:`edgecnn.formats.c99.to_c`.
@@ -129,7 +129,7 @@ def generate(graph: Graph, name: str) -> Sources:
 
 
 def sources_of(generated: c99.Generated, name: str) -> Sources:
-    """The C99 code ``generated``, which is called ``name``."""
+    """The generated C99 code called ``name`` as ``Sources``."""
     sizes = dict(re.findall(r"_(INPUT|OUTPUT)_SIZE (\d+)", generated.header))
     return Sources(
         name=name,
@@ -140,9 +140,9 @@ def sources_of(generated: c99.Generated, name: str) -> Sources:
 
 
 def kit_files(sources: Sources, inputs: Int8, outputs: Int8, target: str = "cortex-m4") -> dict[str, bytes]:
-    """The folder that ``make check`` runs in, by path: generated code, test program, and what it should answer.
+    """The files that ``make check`` needs, by path: generated code, test program, golden inputs and outputs.
 
-    ``inputs`` is ``(n, input_size)``, ``outputs`` ``(n, output_size)``; ``target`` is what make takes by default.
+    ``inputs`` is ``(n, input_size)``, ``outputs`` ``(n, output_size)``; ``target`` is make's default target.
     """
     names = {"MODEL": sources.name, "INPUT_SIZE": sources.input_size, "OUTPUT_SIZE": sources.output_size}
     settings = "".join(f"{name} := {value}\n" for name, value in names.items())
@@ -158,13 +158,13 @@ def kit_files(sources: Sources, inputs: Int8, outputs: Int8, target: str = "cort
 def build(sources: Sources, target: str, folder: Path, opt: str = LEVELS[0], *, roomy: bool = False) -> Firmware:
     """Compile and link ``sources`` for ``target`` with optimisation ``opt``, in ``folder``.
 
-    Other targets and levels may be built into the same folder, other sources may not. ``roomy`` is for the sizes alone,
-    of a bare machine: the program is linked for a board with room for any model, which nothing emulates.
+    The same folder may be used for other targets and levels, but not for other sources. ``roomy`` links a bare-metal
+    program for a board with memory for any model; it gives the sizes, but cannot be emulated.
 
     Raises:
         UnknownNameError: no such target or level.
         FitError: the board has too little flash or RAM.
-        EmulationError: a tool is missing, or the code does not compile, with the compiler's first message.
+        EmulationError: a tool is missing, or the code does not compile; the message has the compiler's first error.
     """
     if opt not in LEVELS:
         raise UnknownNameError("optimisation", opt, LEVELS)
@@ -190,25 +190,28 @@ def build(sources: Sources, target: str, folder: Path, opt: str = LEVELS[0], *, 
 
 
 def run(firmware: Firmware, inputs: Int8, limit_s: float = 300.0) -> Int8:
-    """The outputs ``(n, output_size)`` that the emulated machine gives for ``inputs`` ``(n, input_size)``.
+    """The outputs ``(n, output_size)`` of the emulated machine for ``inputs`` ``(n, input_size)``.
 
     Raises:
-        EmulationError: the machine faulted, hung for ``limit_s`` seconds, or answered less than it was asked.
+        EmulationError: the machine faulted, exceeded ``limit_s`` seconds, or returned too few bytes.
     """
     return _emulate(firmware, inputs, [], limit_s)[0]
 
 
 def count(firmware: Firmware, image: Int8, limit_s: float = 300.0) -> Cost:
-    """What one inference of ``image`` ``(input_size,)`` costs on a bare machine.
+    """The cost of one inference of ``image`` ``(input_size,)`` on a bare-metal target.
 
-    The machine runs once with one inference and once with two: the difference is free of starting up, and our test
-    program's own functions are left out. The same program and image always give the same numbers.
+    The program runs once with one inference and once with two. The difference excludes the start-up; functions of the
+    test program are excluded too. The result is deterministic.
 
     Raises:
-        EmulationError: as :func:`run`; a Linux program, or a QEMU without plugins.
+        EmulationError: as :func:`run`; the target is a Linux program, or QEMU has no plugins.
     """
     if firmware.target not in BARE:
-        raise EmulationError(f"instructions are counted on bare machines: {', '.join(BARE)}; not {firmware.target}")
+        raise EmulationError(
+            f"instructions are counted on bare-metal targets only, not on {firmware.target}; "
+            f"choose from: {', '.join(BARE)}"
+        )
     plugin = firmware.elf.parent / "count.so"
     _make(firmware.folder, firmware.target, firmware.opt, str(plugin.relative_to(firmware.folder)))
     symbols = firmware.elf.parent / "symbols.txt"
@@ -227,20 +230,22 @@ def count(firmware: Firmware, image: Int8, limit_s: float = 300.0) -> Cost:
     if not counts[0]:
         raise EmulationError(f"{_emulator(firmware)[0]} did not run the counting plugin; it needs QEMU with plugins")
     one, two = counts
-    differences = {name: two[name] - one[name] for name in two if not _ours(name)}
+    differences = {name: two[name] - one[name] for name in two if not _is_harness(name)}
     functions = {name: difference for name, difference in differences.items() if difference}
     return Cost(instructions=sum(functions.values()), functions=functions, stack=stack)
 
 
-def _ours(function: str) -> bool:
+def _is_harness(function: str) -> bool:
     return function == "main" or function.startswith("harness_")
 
 
 def _emulate(firmware: Firmware, inputs: Int8, options: list[str], limit_s: float) -> tuple[Int8, str]:
-    """The outputs for ``inputs``, and what the program printed. ``options`` are more arguments for QEMU."""
+    """The outputs for ``inputs``, and the printed text of the program. ``options`` are extra arguments for QEMU."""
     sources = firmware.sources
     if inputs.dtype != np.int8 or inputs.ndim != 2 or inputs.shape[1] != sources.input_size:
-        raise EmulationError(f"{sources.name} takes int8 (n, {sources.input_size}); got {inputs.dtype} {inputs.shape}")
+        raise EmulationError(
+            f"the input of {sources.name} must be int8 (n, {sources.input_size}), got {inputs.dtype} {inputs.shape}"
+        )
     emulator, *arguments = _emulator(firmware)
     where = f"{sources.name} on {firmware.target}"
     with tempfile.TemporaryDirectory() as folder:
@@ -260,7 +265,7 @@ def _emulate(firmware: Firmware, inputs: Int8, options: list[str], limit_s: floa
         outputs = np.frombuffer(Path(folder, "outputs.bin").read_bytes(), np.int8)
     if outputs.size != len(inputs) * sources.output_size:
         wanted = len(inputs) * sources.output_size
-        raise EmulationError(f"{where} answered {outputs.size} bytes, not {wanted}: {_gist(printed)}")
+        raise EmulationError(f"{where} returned {outputs.size} bytes, not {wanted}: {_gist(printed)}")
     return outputs.reshape(len(inputs), sources.output_size), printed
 
 
@@ -269,11 +274,11 @@ def _emulator(firmware: Firmware) -> list[str]:
 
 
 def _make(folder: Path, target: str, opt: str, goal: str, *settings: str) -> str:
-    """What ``make goal`` prints, with ``settings`` such as "MEMORY=…".
+    """Run ``make goal`` with ``settings`` such as "MEMORY=…", and return its output.
 
     Raises:
-        FitError: the linker says by how much the board is too small.
-        EmulationError: it failed otherwise.
+        FitError: the linker reports that the board is too small; the message has the missing bytes.
+        EmulationError: make failed for another reason.
     """
     command = ["make", "--silent", "--no-print-directory", f"TARGET={target}", f"OPT={opt}", *settings, goal]
     try:
@@ -292,16 +297,16 @@ def _make(folder: Path, target: str, opt: str, goal: str, *settings: str) -> str
 
 
 def _build_environment() -> dict[str, str]:
-    """All variables that make has: others may be settings of the Makefile, and messages are read here in English."""
+    """The only environment variables for make: others may be settings of the Makefile; messages must be in English."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
     return {**kept, "LC_ALL": "C"}
 
 
 def _gist(text: str) -> str:
-    """The first line that speaks of an error, or else the first."""
+    """The first line that mentions an error, or else the first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if re.search(r"error|undefined|fault|fatal", line)]
-    return (told or lines or ["it said nothing"])[0][:300]
+    errors = [line for line in lines if re.search(r"error|undefined|fault|fatal", line)]
+    return (errors or lines or ["no message"])[0][:300]
 
 
 def _known(target: str) -> str:
@@ -332,7 +337,7 @@ _PACKAGES = {
 
 
 def _package(tool: str) -> str:
-    """The Debian package, or packages, that ``tool`` works with."""
+    """The Debian package, or packages, of ``tool`` and its dependencies."""
     prefix, _, name = tool.rpartition("-")
     beside = f"binutils-{prefix}" if name in ("size", "nm") and prefix else "qemu-user"
     return _PACKAGES.get(tool, "binutils" if tool in ("size", "nm") else beside)
@@ -344,7 +349,7 @@ def _kit() -> dict[str, bytes]:
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files``, those that differ: what make built of the others stays."""
+    """Write only the files that differ, so that make does not rebuild the others."""
     for name, content in files.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:

@@ -1,8 +1,8 @@
-/* A TCG plugin of QEMU that says how many instructions were executed up to each mark.
+/* A TCG plugin for QEMU that writes the number of instructions executed up to each mark.
 
-   qemu-... -plugin marks.so,out=FILE; a mark is a system call whose first argument is MARK, as runner.py makes it. FILE
-   gets a line with the count at each. It is right while one thread runs. What is used of QEMU's own header is declared
-   here, as in kit/count.c. */
+   qemu-... -plugin marks.so,out=FILE; a mark is a system call whose first argument is MARK, as made by runner.py. Each
+   mark adds a line with the count to FILE. Counts are correct for one thread. The needed declarations of QEMU's header
+   are repeated here, as in kit/count.c. */
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,7 +42,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
     (void)info;
     for (int i = 0; i < argc; ++i)
         if (!strncmp(argv[i], "out=", 4)) out = fopen(argv[i] + 4, "w");
-    if (out == NULL) { fputs("marks.so wants out=FILE\n", stderr); return 1; }
+    if (out == NULL) { fputs("marks.so needs out=FILE\n", stderr); return 1; }
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     qemu_plugin_register_vcpu_syscall_cb(id, called);
     return 0;

@@ -1,4 +1,4 @@
-"""Processors that QEMU stands in for, instruction by instruction, so that a runtime chooses its kernels for them."""
+"""Processors that QEMU emulates, so that a runtime chooses the kernels for them."""
 
 import re
 import shutil
@@ -11,14 +11,14 @@ from edgecnn.records import ProcessorName
 from edgecnn.registry import Registry
 
 _LIMIT_S = 60.0
-_QEMU = (7, 2)  # the first that has AVX2: one before it would run the SSE kernels as "haswell"
+_QEMU = (7, 2)  # the first version with AVX2: earlier ones would run the SSE kernels on "haswell"
 
 
 class Processor(msgspec.Struct, frozen=True, kw_only=True):
-    """A processor by the name that edgecnn gives it; ``cpu`` is QEMU's.
+    """A processor; ``name`` is edgecnn's name, ``cpu`` is QEMU's.
 
-    ``machine`` is its architecture, as Python's ``platform.machine()`` says it. ``midr`` is the number that an Arm
-    processor identifies itself with: libraries read it from /proc/cpuinfo and choose kernels by it.
+    ``machine`` is its architecture, as in Python's ``platform.machine()``. ``midr`` is the identification register of
+    an Arm processor; libraries read it from /proc/cpuinfo to choose kernels.
     """
 
     name: ProcessorName
@@ -42,9 +42,9 @@ _PROCESSORS = (
     ),
     Processor(
         name="arm-max",
-        stands_for="Arm with i8mm and all other extensions that QEMU has, but for SME",
+        stands_for="Arm with i8mm and all other extensions of QEMU except SME",
         machine="aarch64",
-        # with QEMU 7.2's SME the int8 convolutions of XNNPACK answer nonsense; without, they are right
+        # with SME of QEMU 7.2, int8 convolutions of XNNPACK have wrong results
         cpu="max,sme=off",
         midr=0x000F0510,
     ),
@@ -56,27 +56,29 @@ PROCESSORS: Registry[ProcessorName, Processor] = Registry(
 
 
 class Emulator(msgspec.Struct, frozen=True):
-    """A program that runs programs for another processor, and what it says of itself."""
+    """A program that runs programs for another processor, and its version."""
 
     program: str
     version: str
 
 
 def emulator_for(machine: str) -> Emulator:
-    """QEMU's user emulation of ``machine``.
+    """QEMU's user-mode emulator for ``machine``.
 
     Raises:
-        EmulationError: it is not installed, or is too old to emulate every processor.
+        EmulationError: it is not installed, or is too old to emulate all processors.
     """
     names = (f"qemu-{machine}", f"qemu-{machine}-static")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         raise EmulationError(f"{names[0]} is not installed (Debian: apt install qemu-user)")
-    said = version_of(program)
-    version = re.search(r"version (\d+)\.(\d+)", said)
+    printed = version_of(program)
+    version = re.search(r"version (\d+)\.(\d+)", printed)
     if version is None or (int(version[1]), int(version[2])) < _QEMU:
-        raise EmulationError(f"{names[0]} must be of QEMU {_QEMU[0]}.{_QEMU[1]} or later, with AVX2; it is: {said}")
-    return Emulator(program, said)
+        raise EmulationError(
+            f"{names[0]} must be QEMU {_QEMU[0]}.{_QEMU[1]} or later (with AVX2), got: {printed}; install a newer QEMU"
+        )
+    return Emulator(program, printed)
 
 
 def version_of(program: str) -> str:
@@ -91,4 +93,4 @@ def version_of(program: str) -> str:
         )
         return done.stdout.splitlines()[0]
     except (OSError, subprocess.SubprocessError, IndexError) as error:
-        raise EmulationError(f"{program} does not tell its version: {type(error).__name__}; install it anew") from error
+        raise EmulationError(f"{program} --version failed: {type(error).__name__}; reinstall {program}") from error

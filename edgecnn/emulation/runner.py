@@ -1,8 +1,8 @@
-"""Runs a model file on each input of inputs.npy, and writes the raw outputs to outputs.npy, whole or not at all.
+"""Runs a model file on each input of inputs.npy, and writes the raw outputs to outputs.npy atomically.
 
-An emulated Python runs it in a folder with these files: ``python -I runner.py model.onnx``. It needs numpy and one
-runtime, which it uses as anybody's program would: by default settings, but with one thread. runtime.txt gets the
-runtime's name and version.
+An emulated Python runs this script in a folder with these files: ``python -I runner.py model.onnx``. It needs numpy and
+one runtime, which runs with default settings, but with one thread. The runtime's name and version are written to
+runtime.txt.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 
 MARK = 0x45434E4E  # as in marks.c
-EMPTY = 3  # pairs of marks with nothing between, before those around each inference
+EMPTY = 3  # number of empty pairs of marks, before the pairs around each inference
 
 Infer = Callable[[Any], Any]
 
 
 def mark() -> None:
-    """A system call that does nothing but fail; marks.c knows it by its argument."""
+    """Make a system call that only fails; marks.c recognises it by its argument."""
     with contextlib.suppress(OSError):
         os.lseek(MARK, 0, os.SEEK_SET)
 
 
 def onnxruntime(model: str) -> Infer:
-    """Runs the .onnx file ``model`` on one input."""
+    """A function that runs the .onnx file ``model`` on one input."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -46,25 +46,25 @@ def onnxruntime(model: str) -> Infer:
 
 
 def litert(model: str) -> Infer:
-    """Runs the .tflite file ``model`` on one input."""
+    """A function that runs the .tflite file ``model`` on one input."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=model, num_threads=1)
     interpreter.allocate_tensors()
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def infer(image: Any) -> Any:
-        interpreter.set_tensor(taken["index"], image)
+        interpreter.set_tensor(source["index"], image)
         mark()
         interpreter.invoke()
         mark()
-        return interpreter.get_tensor(given["index"])
+        return interpreter.get_tensor(target["index"])
 
     return infer
 
 
 def main(model: str) -> None:
-    """Answer every input, one at a time."""
+    """Run the model on all inputs, one at a time."""
     package, opened = {".onnx": ("onnxruntime", onnxruntime), ".tflite": ("ai-edge-litert", litert)}[Path(model).suffix]
     inputs = np.load("inputs.npy", allow_pickle=False)
     infer = opened(model)

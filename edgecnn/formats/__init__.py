@@ -1,4 +1,4 @@
-"""Formats: one file each, found by name in ``FORMATS``; ``export`` writes an artifact with its sidecar."""
+"""File formats, one module each, by name in ``FORMATS``; ``export`` writes an artifact with its sidecar."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,21 +11,20 @@ from edgecnn import artifacts
 from edgecnn.data import DataSet
 from edgecnn.files import make_folder, write_atomic
 from edgecnn.formats import c99, onnx, tflite
-from edgecnn.formats.source import Source
-from edgecnn.models import architecture
+from edgecnn.formats.source import Source, calibration_methods
+from edgecnn.models import architecture, gives_probabilities
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
-from edgecnn.records import Artifact, FormatName, Provenance, Scheme, to_json
+from edgecnn.records import Artifact, FormatName, Provenance, Scheme, Tuning, to_json
 from edgecnn.registry import Registry
 
 TOOLS = ("edgecnn", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx")
-"""What a converted file depends on."""
+"""Tools that a converted file depends on."""
 
 
 class Format(msgspec.Struct, frozen=True):
-    """A file format. ``convert`` gives bytes, ``with_provenance`` the finished file.
+    """A file format. ``convert`` returns the converted model, ``with_provenance`` the finished file.
 
-    ``companions`` make the files that belong beside it, by their ending. ``only_int8`` formats hold static int8 schemes
-    and nothing else.
+    ``companions`` make additional files, by extension. Formats with ``only_int8`` support only static int8 schemes.
     """
 
     name: FormatName
@@ -46,9 +45,9 @@ FORMATS: Registry[FormatName, Format] = Registry("format", {format.name: format 
 
 
 def pairs(formats: Sequence[Format], schemes: Sequence[Scheme]) -> list[tuple[Format, Scheme]]:
-    """What to export: every scheme in every format.
+    """The combinations to export: every scheme in every format.
 
-    Formats for int8 only are left out of other schemes without a word, unless nothing else is asked for.
+    Other schemes in formats for int8 only are skipped silently, unless nothing else is requested.
     """
     every = [(format, scheme) for format in formats for scheme in schemes]
     return [pair for pair in every if is_static_int8(pair[1]) or not pair[0].only_int8] or every
@@ -61,26 +60,33 @@ def export(
     scheme: Scheme,
     provenance: Provenance,
     folder: Path,
+    tuning: Tuning | None = None,
 ) -> Artifact:
     """Convert, add the provenance, write ``<model>-<scheme>.<ending>`` and its sidecar ``….json`` into ``folder``.
 
-    Companions, such as a header, are written beside it. The finished file is loaded by its runtime once before it is
-    written.
+    ``tuning`` selects the operators of an int8 .onnx that stay in float; other formats ignore it. Companions, such as a
+    header, are written to the same folder. The runtime loads the finished file once before it is written.
 
     Raises:
-        UnsupportedError: the scheme makes no sense in this format, with the reason.
-        ExportError: the conversion failed, or gave something else than was asked for.
+        UnsupportedError: the format does not support the scheme; the message has the reason.
+        ExportError: the conversion failed, or its result is not as requested.
         SessionError: the runtime refuses the converted file.
     """
-    calibrated = len(source.calibration) if needs_calibration(scheme) else None
-    tuning = source.tunings.get(scheme.name) if format.name == "onnx" else None
+    images: int | None = None
+    methods: tuple[str, ...] = ()
+    if needs_calibration(scheme):
+        images, methods = len(source.calibration), calibration_methods(source, scheme)
+    if format.name != "onnx":
+        tuning = None
     provenance = provenance.replace(
         scheme=scheme.name,
-        calibration_images=calibrated,
+        calibration_images=images,
+        calibration_methods=methods,
         tuning=tuning,
         architecture=architecture(source.model),
+        threshold=0.5 if gives_probabilities(source.model) else 0.0,
     )
-    converted = format.convert(source, scheme)
+    converted = format.convert(source, scheme) if tuning is None else onnx.convert(source, scheme, tuning)
     path = make_folder(folder) / file_name(provenance.model, scheme, format)
     files = {path.with_suffix(f".{ending}"): make(converted, provenance) for ending, make in format.companions.items()}
     files[path] = format.with_provenance(converted, provenance)
@@ -95,17 +101,18 @@ def export(
 
 
 def file_name(model: str, scheme: Scheme, format: Format) -> str:
-    """What ``export`` calls a file."""
+    """The file name used by ``export``."""
     return f"{model}-{scheme.name}.{format.ending}"
 
 
 def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
-    """What an artifact of ``model`` trained on ``data`` carries; ``export`` fills in the rest."""
+    """The provenance of ``model`` trained on ``data``; ``export`` fills in the rest."""
     return Provenance(
         model=model,
         model_sha256=model_sha256,
         scheme="",
         labels=data.class_names,
+        task=data.task,
         preprocessing=data.preprocessing,
         data=data.name,
         data_sha256=data.sha256,

@@ -1,15 +1,24 @@
-"""What a converter starts from."""
+"""The input of every converter."""
 
+import logging
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.data import DataSet
-from edgecnn.models import check_model, load_model
-from edgecnn.quantization import qat
-from edgecnn.records import Io, OnnxCpu, Tuning
+from edgecnn.errors import QuantizationError
+from edgecnn.models import data_for, load_model, plain
+from edgecnn.quantization.engines import engine_of
+from edgecnn.quantization.schemes import is_static_int8
+from edgecnn.records import Io, OnnxCpu, Scheme
+
+if TYPE_CHECKING:
+    from edgecnn.quantization.ptq import Calibrated
+
+log = logging.getLogger("edgecnn")
 
 
 class Source:
@@ -17,14 +26,13 @@ class Source:
 
     Attributes:
         model: the float Keras 3 model.
-        quantized: the fake-quantised tf_keras model, or None without quantisation-aware training.
+        quantized: the fake-quantised model (Keras 3, or tf_keras from TFMOT); None without quantisation-aware training.
         calibration: float32 training images ``(n, height, width, channels)`` in the model's input range.
         io: type of input and output of int8 files.
-        batch: 1, or None for a free batch dimension.
+        batch: 1, or None for a dynamic batch dimension.
         onnx_cpu: processors on which int8 .onnx files give the right answers: "any", or "vnni" for those with VNNI or
             of other kinds than x86.
         converted: what was converted to .tflite already, by scheme; int8 .onnx is made from it.
-        tunings: which operators of int8 .onnx files are left in float, by scheme; none where there is no entry.
     """
 
     def __init__(
@@ -36,14 +44,13 @@ class Source:
         batch: Literal[1] | None,
         onnx_cpu: OnnxCpu = "any",
     ) -> None:
-        self.model = model
+        self.model = plain(model)
         self.quantized = quantized
         self.calibration = calibration
         self.io = io
         self.batch = batch
         self.onnx_cpu = onnx_cpu
         self.converted: dict[str, bytes] = {}
-        self.tunings: dict[str, Tuning] = {}
 
     @classmethod
     def load(
@@ -66,9 +73,29 @@ class Source:
             QuantizationError: the weights after quantisation-aware training are not of this model.
         """
         keras_model = load_model(model)
-        check_model(keras_model, data)
+        data = data_for(keras_model, data)
         quantized = None
         if qat_weights is not None:
-            quantized = qat.fake_quantized(keras_model, data)
-            qat.load_weights(quantized, qat_weights)
+            quantized = engine_of(qat_weights).load(qat_weights, keras_model, data)
         return cls(keras_model, quantized, data.calibration(calibration_images), io, batch, onnx_cpu)
+
+    @cached_property
+    def calibrated(self) -> "Calibrated | None":
+        """The model quantised with the calibration images.
+
+        None if its layers cannot be told from outside, as those of a subclass: then the converter calibrates.
+        """
+        from edgecnn.quantization.ptq import calibrated
+
+        try:
+            return calibrated(self.model, self.calibration)
+        except QuantizationError as error:
+            log.info("TensorFlow's converter calibrates int8 of %s: %s", self.model.name, error)
+            return None
+
+
+def calibration_methods(source: Source, scheme: Scheme) -> tuple[str, ...]:
+    """Where the ranges of a scheme that needs calibration come from."""
+    if is_static_int8(scheme) and source.calibrated is not None:
+        return source.calibrated.methods
+    return ("TensorFlow Lite's converter",)

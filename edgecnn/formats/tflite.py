@@ -1,19 +1,25 @@
 """Keras to TFLite, for every scheme, without Select (Flex) operators."""
 
+import logging
 import re
-import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from edgecnn.errors import ExportError, QuantizationError
+from edgecnn.errors import ExportError, QuantizationError, one_line
+from edgecnn.formats import converter
+from edgecnn.formats.converter import Conversion, Frozen
 from edgecnn.formats.source import Source
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Provenance, Scheme, to_json
 from edgecnn.tflite.flatbuffer import add_metadata, align
-from edgecnn.tflite.graph import read_graph
+from edgecnn.tflite.graph import Graph, Operator, float_operators, read_graph
 from edgecnn.training import require_tensorflow
+from edgecnn.worker import WorkerError
+
+log = logging.getLogger("edgecnn")
 
 METADATA_NAME = "edgecnn"
 
@@ -21,11 +27,12 @@ METADATA_NAME = "edgecnn"
 def convert(source: Source, scheme: Scheme) -> bytes:
     """The model of ``source`` as a .tflite file.
 
-    Static int8 schemes contain integer operators only and have input and output of type ``source.io``; the others
-    have float32 input and output.
+    Static int8 schemes have input and output of type ``source.io``; operators without an int8 kernel stay in float
+    between DEQUANTIZE and QUANTIZE, which is logged. The other schemes have float32 input and output.
 
     Raises:
-        ExportError: an operator has no built-in TFLite kernel (named), or the file is not what was asked for.
+        ExportError: an operator has no built-in TFLite kernel (named), the converter failed or crashed, or the file is
+            not as requested.
         QuantizationError: an int8-qat file without a fake-quantised model.
     """
     if scheme.name not in source.converted:
@@ -35,32 +42,18 @@ def convert(source: Source, scheme: Scheme) -> bytes:
 
 def _convert(source: Source, scheme: Scheme) -> bytes:
     tf = require_tensorflow()
-    model = source.model
+    model, calibration = source.model, source.calibration if needs_calibration(scheme) else None
     if scheme.method == "qat":
         if source.quantized is None:
             raise QuantizationError(f"{scheme.name} needs quantisation-aware training first: edgecnn quantize")
         model = source.quantized
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([_frozen(tf, model, source)])
-    operators = tf.lite.OpsSet.TFLITE_BUILTINS
-    if scheme.method != "none":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if scheme.weights == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if needs_calibration(scheme):
-        converter.representative_dataset = lambda: _one_by_one(source.calibration)
-    if is_static_int8(scheme):
-        if needs_calibration(scheme):  # fake quantisers bring their ranges, and the converter checks nothing then
-            operators = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-        converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(source.io)
-    elif scheme.activations == "int16":
-        operators = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-    converter.target_spec.supported_ops = [operators]
+    elif is_static_int8(scheme) and source.calibrated is not None:
+        model, calibration = source.calibrated.model, None
+    conversion = Conversion(frozen(tf, model, source), scheme, calibration, source.io)
     try:
-        with quiet_stderr(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "Statistics for quantized inputs were expected": we give them
-            model_bytes = align(bytes(converter.convert()))
-    except Exception as error:
-        raise ExportError(_reason(model.name, scheme, str(error))) from error
+        model_bytes = align(converter.convert(conversion, f"converting {source.model.name} to {scheme.name} .tflite"))
+    except WorkerError as error:
+        raise ExportError(_reason(source.model.name, scheme, error)) from error
     _check(model_bytes, source, scheme)
     return model_bytes
 
@@ -70,35 +63,77 @@ def with_provenance(model: bytes, provenance: Provenance) -> bytes:
     return add_metadata(model, METADATA_NAME, to_json(provenance))
 
 
-def _frozen(tf: Any, model: Any, source: Source) -> Any:
-    """The model's inference as a concrete function with its weights as constants.
+def frozen(tf: Any, model: Any, source: Source) -> Frozen:
+    """The inference of ``model`` with its weights as constants, and the batch and image size of ``source``.
 
-    Keras 3 models keep their variables where the converter does not look for them, so they are frozen first.
+    Keras 3 models keep their variables where converters do not look for them. Functions that Keras compiles with XLA,
+    such as grouped convolutions, become operators. LSTM and GRU are unrolled if the number of steps is known.
     """
     freeze = require("tensorflow.python.framework.convert_to_constants").convert_variables_to_constants_v2
     shape = (source.batch, *source.calibration.shape[1:])
     call = tf.function(lambda images: model(images, training=False))
-    with quiet_stderr():
-        return freeze(call.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="input")))
+    with quiet_stderr(), _inlined(tf), _unrolled(model):
+        function = freeze(call.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="input")))
+    return Frozen(
+        function.graph.as_graph_def().SerializeToString(),
+        tuple(tensor.name for tensor in function.inputs),
+        tuple(tensor.name for tensor in function.outputs),
+    )
 
 
-def _one_by_one(images: Any) -> Iterator[list[Any]]:
-    for index in range(len(images)):
-        yield [images[index : index + 1]]
+@contextmanager
+def _unrolled(model: Any) -> Iterator[None]:
+    """Trace recurrent layers as their steps: loops are neither read by edgecnn nor quantised by the converter."""
+    loops = [layer for layer in _recurrent(model) if not layer.unroll]
+    try:
+        for layer in loops:
+            layer.unroll = True
+        yield
+    finally:
+        for layer in loops:
+            layer.unroll = False
 
 
-def _reason(model: str, scheme: Scheme, text: str) -> str:
-    flex = sorted(set(re.findall(r"Flex(\w+)", text)) | set(re.findall(r"\btf\.([A-Z]\w+)", text)))
+def _recurrent(model: Any) -> Iterator[Any]:
+    """The recurrent layers that get a known number of steps."""
+    for layer in model._flatten_layers():
+        both = type(layer).__name__ == "Bidirectional"
+        found = (layer.forward_layer, layer.backward_layer) if both else (layer,)
+        if all(hasattr(each, "unroll") for each in found):
+            try:
+                steps = layer.input.shape[1]
+            except AttributeError:  # inside a wrapper or a subclass, or with several inputs
+                continue
+            if steps is not None:
+                yield from found
+
+
+@contextmanager
+def _inlined(tf: Any) -> Iterator[None]:
+    """Trace the inside of functions of TensorFlow instead of calls."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _reason(model: str, scheme: Scheme, error: WorkerError) -> str:
+    what = f"{model} cannot be exported as {scheme.name} .tflite"
+    if error.error in ("ChildProcessError", "MemoryError", "TimeoutError"):
+        return f"{what}: {error.reason}; TensorFlow's converter does not support this model, other formats may"
+    flex = sorted(set(re.findall(r"Flex(\w+)", error.reason)) | set(re.findall(r"\btf\.([A-Z]\w+)", error.reason)))
     if flex:
         return (
-            f"{model} cannot be exported as {scheme.name} .tflite: no built-in kernel for {', '.join(flex)}; Select "
-            "(Flex) operators do not run on devices, replace the layer that uses them"
+            f"{what}: no built-in kernel for {', '.join(flex)}; Select (Flex) operators do not run on devices, replace "
+            "the layer that uses them"
         )
-    return f"{model} cannot be exported as {scheme.name} .tflite: {' '.join(text.split())[:300]}"
+    return f"{what}: {one_line(error.reason)[:300]}"
 
 
 def _check(model: bytes, source: Source, scheme: Scheme) -> None:
-    """Assert on the finished file what was asked for: types of input and output, and no float in an int8 file."""
+    """Check on the finished file what was requested: types of input and output, and int8 where there are kernels."""
     graph = read_graph(model, f"the {scheme.name} .tflite file")
     wanted = source.io if is_static_int8(scheme) else "float32"
     for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
@@ -107,12 +142,23 @@ def _check(model: bytes, source: Source, scheme: Scheme) -> None:
             raise ExportError(f"the {scheme.name} .tflite file has an {kind} of {got}, {wanted} was asked for")
     if not is_static_int8(scheme):
         return
-    for operator in graph.operators:
-        floats = [index for index in operator.inputs if index >= 0 and graph.tensors[index].dtype == "float32"]
-        if floats and operator.kind != "QUANTIZE":
-            reason = (
-                "quantisation-aware training left that layer without ranges"
-                if scheme.method == "qat"
-                else "it has no int8 kernel; replace the layer that uses it"
-            )
-            raise ExportError(f"the {scheme.name} .tflite file computes in float at {operator}; {reason}")
+    floats = float_operators(graph)
+    if len(floats) == len(graph.operators) - sum(each.kind in ("DEQUANTIZE", "QUANTIZE") for each in graph.operators):
+        raise ExportError(f"the {scheme.name} .tflite file computes everything in float; use float32 or dynamic-int8")
+    if floats:
+        log.warning(
+            "%s: the %s .tflite file computes in float, since there is no int8 kernel: %s",
+            source.model.name, scheme.name, ", ".join(_by_layer(graph, floats, source.model)),
+        )  # fmt: skip
+
+
+def _by_layer(graph: Graph, operators: tuple[Operator, ...], model: Any) -> dict[str, None]:
+    """Each of ``operators`` with the layer of ``model`` that it belongs to, as far as names of tensors tell it."""
+    layers = {layer.name for layer in model._flatten_layers()}
+    found: dict[str, None] = {}
+    for operator in operators:
+        scopes = graph.tensors[operator.outputs[0]].name.split(";")[0].split("/")[:-1]
+        plain = [re.sub(r"(_activation)?(_\d+)?$", "", scope) for scope in scopes]
+        named = [name for pair in zip(scopes, plain, strict=True) for name in pair if name in layers]
+        found[f"{operator.kind} of layer {named[-1]}" if named else operator.kind] = None
+    return found

@@ -1,6 +1,6 @@
-"""What is in a model file, and what a runtime makes of it: which nodes run in integers, which in float.
+"""The content of a model file, and how a runtime executes it: which nodes run in integers, which in float.
 
-``onnx_file`` and ``tflite_file`` each give the nodes of their format; what they share is in ``common``.
+``onnx_file`` and ``tflite_file`` read the nodes of their format; ``common`` has the shared code.
 """
 
 from pathlib import Path
@@ -19,14 +19,13 @@ _READERS = {"onnx": read_onnx, "tflite": read_tflite}
 
 
 def inspect(path: Path, shape: tuple[int, ...] | None = None) -> Inspection:
-    """Read the .onnx or .tflite file at ``path`` and run it on one thread, with made-up input.
+    """Read the .onnx or .tflite file at ``path``, from any tool, and run it on one thread with random input.
 
-    Any tool may have made the file. ``shape`` is that of the only input, where the file leaves it free; a free batch
-    is taken as 1 without it.
+    ``shape`` sets dynamic dimensions of the only input; without it, a dynamic batch is 1.
 
     Raises:
         ArtifactError: the file is missing, damaged or of another format.
-        ConfigError: an input has free dimensions other than the batch, or ``shape`` does not fit.
+        ConfigError: an input has dynamic dimensions other than the batch, or ``shape`` does not fit.
         SessionError: the runtime refuses the file, crashes, or takes too long or too much memory.
         MissingExtraError: an .onnx file, and the package onnx is not installed.
     """

@@ -1,4 +1,4 @@
-"""What inspecting .onnx and .tflite files has in common: timing, made-up input, and shares."""
+"""Shared by inspection of .onnx and .tflite files: timing, synthetic input, and shares."""
 
 import math
 import time
@@ -15,12 +15,12 @@ from edgecnn.worker import more_time
 
 _WARM_UP, _FEWEST, _MOST = 3, 10, 200
 _SECONDS = 0.5
-# What inspecting a file that has run may take: seconds, and as many times a run.
+# Time limit after the first runs: seconds, plus this many times a run.
 _SETTLED_S, _RUNS = 120.0, 1000
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What a reader found: the runtime's name, the nodes, seconds of each run, and what the user must know."""
+    """The result of a reader: the runtime's name, the nodes, seconds of each run, and notes for the user."""
 
     runtime: str
     nodes: tuple[InspectedNode, ...]
@@ -29,7 +29,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def timed(run: Callable[[], object]) -> tuple[float, ...]:
-    """Seconds of each of some runs, about half a second of them, after a few that warm up."""
+    """Seconds of each run, for about half a second, after a few warm-up runs."""
     start = time.perf_counter()
     for _ in range(_WARM_UP):
         run()
@@ -43,40 +43,38 @@ def timed(run: Callable[[], object]) -> tuple[float, ...]:
 
 
 def made_up(shape: Sequence[int], dtype: str) -> NDArray[Any]:
-    """An input: noise in 0…1 for floats, ones for integers, which are valid as indices too."""
+    """A synthetic input: noise in 0…1 for floats, ones for integers, which are also valid indices."""
     if np.issubdtype(np.dtype(dtype), np.floating):
         return np.random.default_rng(0).random(tuple(shape)).astype(dtype)
     return np.ones(tuple(shape), dtype)
 
 
 def input_shape(name: str, stored: Sequence[int | None], shape: tuple[int, ...] | None, inputs: int) -> tuple[int, ...]:
-    """The shape to run an input with, whose free dimensions are ``None`` in ``stored``.
+    """The shape to run an input with; dynamic dimensions are ``None`` in ``stored``.
 
     Raises:
-        ConfigError: ``shape`` does not fit, or is needed.
+        ConfigError: ``shape`` does not fit, or is required.
     """
     shown = ",".join("?" if size is None else str(size) for size in stored)
     if shape is not None:
         if inputs != 1:
-            raise ConfigError(f"a shape can be given for a model with one input; this one has {inputs}")
+            raise ConfigError(f"--shape needs a model with one input; this one has {inputs}")
         fits = len(shape) == len(stored) and all(s in (None, n) for s, n in zip(stored, shape, strict=True))
         if not fits or min(shape, default=1) < 1:
             raise ConfigError(f"input {name!r} has the shape {shown}; {','.join(map(str, shape))} does not fit")
         return shape
     if None in stored[1:]:
-        raise ConfigError(
-            f"input {name!r} has free dimensions ({shown}); say which to run with, as in --shape 1,3,64,64"
-        )
+        raise ConfigError(f"input {name!r} has dynamic dimensions ({shown}); set them, as in --shape 1,3,64,64")
     return tuple(1 if size is None else size for size in stored)
 
 
 def product(sizes: Iterable[int | None] | None) -> int:
-    """Number of values of a shape; 0 where a size is not known."""
+    """Number of values of a shape; 0 if a size is unknown."""
     return 0 if sizes is None else math.prod(size or 0 for size in sizes)
 
 
 def shares(nodes: Iterable[InspectedNode], weight: Callable[[InspectedNode], float]) -> dict[str, float]:
-    """The share (0…1) of each precision in the sum of ``weight``; empty where that is 0."""
+    """The share (0…1) of each precision in the sum of ``weight``; empty if the sum is 0."""
     sums: dict[str, float] = {}
     for node in nodes:
         if node.precision is not None and weight(node):
@@ -86,7 +84,7 @@ def shares(nodes: Iterable[InspectedNode], weight: Callable[[InspectedNode], flo
 
 
 def precision_of(activation: str, constants: Iterable[str]) -> Precision:
-    """What a computing kernel works in, from the types of its first input and of its constant inputs."""
+    """The precision of a kernel, from the types of its first input and of its constant inputs."""
     if activation in ("int8", "uint8"):
         return "int8"
     if activation == "int16":

@@ -1,11 +1,11 @@
-"""Inspects .onnx files: what is in them from the graph, what runs from ONNX Runtime's profiler.
+"""Inspect .onnx files: content from the graph, execution from ONNX Runtime's profiler.
 
-Multiply-accumulates of one run, with free batches taken as 1; the quantised forms count alike:
+Multiply-accumulates of one run, with dynamic batches as 1; quantised forms count the same:
 
 ================  ============================================================================================
 Conv              out_n · out_c · out_h · out_w · kernel_h · kernel_w · in_c / groups
 ConvTranspose     in_n · in_c · in_h · in_w · kernel_h · kernel_w · out_c / groups
-Gemm, MatMul      values of the output · length of the summed axis
+Gemm, MatMul      output values · length of the summed axis
 ================  ============================================================================================
 
 Everything else counts 0: additions, pooling and activations have no multiply-accumulate pairs.
@@ -40,21 +40,21 @@ _DATA = (
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Concat", "QLinearConcat", "Slice", "Split", "Gather", "Pad", "Shape",
     "Identity", "Expand", "Tile", "Constant", "ConstantOfShape", "Size", "SpaceToDepth", "DepthToSpace", "Dropout",
 )  # fmt: skip
-# Inputs that hold weights, where they are constant.
+# Inputs that are weights if they are constant.
 _WEIGHTS = {
     "Conv": (1, 2), "ConvTranspose": (1, 2), "ConvInteger": (1,), "QLinearConv": (3, 8), "Gemm": (1, 2),
     "QGemm": (3, 6), "MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3), "Add": (0, 1), "Sub": (0, 1),
     "Mul": (0, 1), "Div": (0, 1), "PRelu": (1,), "BatchNormalization": (1, 2, 3, 4), "LayerNormalization": (1, 2),
     "InstanceNormalization": (1, 2),
 }  # fmt: skip
-# Where the scale and zero point of the output stand among the inputs of operators that compute in integers.
+# Input positions of the output's scale and zero point, for operators that compute in integers.
 _OUTPUT_STEPS = {"QLinearConv": (6, 7), "QLinearMatMul": (6, 7), "QGemm": (7, 8), "QLinearAdd": (6, 7)}
 _TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(int8)": "int8",
     "tensor(uint8)": "uint8", "tensor(int16)": "int16", "tensor(uint16)": "uint16", "tensor(int32)": "int32",
     "tensor(int64)": "int64", "tensor(bool)": "bool",
 }  # fmt: skip
-# Profiles of more events than this take long to read.
+# Limit of profile events, because large profiles are slow to read.
 _EVENTS = 20_000
 _MOST_RUNS, _WARM_UP, _SECONDS = 100, 3, 2.0
 
@@ -69,7 +69,7 @@ class _Event(msgspec.Struct):
 
 
 class _Executed(msgspec.Struct):
-    """A node the runtime ran: name, kernel, (type, shape) of inputs and outputs, seconds of a run."""
+    """An executed node: name, kernel, (type, shape) of inputs and outputs, seconds per run."""
 
     name: str
     kernel: str
@@ -79,11 +79,11 @@ class _Executed(msgspec.Struct):
 
 
 def read(path: Path, shape: tuple[int, ...] | None) -> Found:
-    """The nodes ONNX Runtime ran of the .onnx file at ``path``, those it did not, and the time of each.
+    """The executed and removed nodes of the .onnx file at ``path`` in ONNX Runtime, with their times.
 
     Raises:
         ArtifactError: the file is damaged.
-        ConfigError: as ``inspect``.
+        ConfigError: see ``inspect``.
         SessionError: ONNX Runtime refuses the file.
         MissingExtraError: the package onnx is not installed.
     """
@@ -97,7 +97,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
     except Exception as error:
         raise ArtifactError(f"{path} cannot be read as an ONNX file: {one_line(error)}") from error
     if not model.graph.node:
-        raise ArtifactError(f"{path} is no ONNX file, or one without operators")
+        raise ArtifactError(f"{path} is not an ONNX file, or has no operators")
     position = {node.name: number for number, node in enumerate(model.graph.node)}
     try:
         unsafe, whole = saturating(model), model
@@ -126,7 +126,7 @@ def _computed(model: Any) -> bool:
 
 
 def _name_nodes(model: Any) -> None:
-    """Give each node a name of its own, by which it is found in the profile again."""
+    """Give each node a unique name, to identify it in the profile."""
     taken = Counter(node.name for node in model.graph.node)
     for number, node in enumerate(model.graph.node):
         if not node.name or taken[node.name] > 1:
@@ -134,12 +134,12 @@ def _name_nodes(model: Any) -> None:
 
 
 def _run(name: str, content: bytes, shape: tuple[int, ...] | None) -> tuple[dict[str, Any], tuple[float, ...]]:
-    """Made-up inputs, and the seconds of runs without the profiler."""
+    """Synthetic inputs, and seconds of runs without the profiler."""
     session = open_model(content, threads=1)
     feeds = {}
     for entry in session.get_inputs():
         if entry.type not in _TYPES:
-            raise SessionError(f"{name} has an input of {entry.type}; known are: {', '.join(_TYPES)}")
+            raise SessionError(f"{name} has an input of {entry.type}; supported are: {', '.join(_TYPES)}")
         stored = [size if isinstance(size, int) else None for size in entry.shape]
         wanted = input_shape(entry.name, stored, shape, len(session.get_inputs()))
         feeds[entry.name] = made_up(wanted, _TYPES[entry.type])
@@ -147,7 +147,7 @@ def _run(name: str, content: bytes, shape: tuple[int, ...] | None) -> tuple[dict
 
 
 def _profile(content: bytes, feeds: dict[str, Any], nodes: int, seconds: float) -> list[_Executed]:
-    """The nodes in the order they ran, each with its mean over the faster half of the runs.
+    """The nodes in execution order, each with its mean time over the faster half of the runs.
 
     A run has about ``nodes`` nodes and takes about ``seconds``.
     """
@@ -168,7 +168,7 @@ def _executed(nodes: dict[tuple[str, str], list[_Event]]) -> list[_Executed]:
     samples = [np.array([event.dur for event in events[_WARM_UP:] or events], float) for events in nodes.values()]
     runs = min((len(times) for times in samples), default=0)
     totals = sum((times[:runs] for times in samples), np.zeros(runs))
-    # Whole microseconds and now and then a pause: a mean keeps fractions, and slow runs stay out of it.
+    # Times are whole microseconds with occasional pauses: a mean keeps fractions, and slow runs are excluded.
     fast = np.argsort(totals, kind="stable")[: (runs + 1) // 2]
     return [
         _Executed(
@@ -187,14 +187,14 @@ def _tensors(listed: Iterable[dict[str, list[int]]]) -> tuple[tuple[str, tuple[i
 
 
 class _Reader(Wiring):
-    """The graph of a file, and which of its nodes are behind those that ran."""
+    """The graph of a file, and the mapping from executed nodes to its nodes."""
 
     def __init__(self, onnx: Any, model: Any, inputs: dict[str, tuple[int, ...]]) -> None:
         super().__init__(model.graph.node, model.graph.initializer)
         self.onnx = onnx
         self.position = {node.name: number for number, node in enumerate(self.nodes)}
         self.roots = dict(self.constants)
-        for node in self.nodes:  # in an order in which inputs come first
+        for node in self.nodes:  # in topological order
             names = [name for name in node.input if name]
             if names and all(name in self.roots for name in names):
                 largest = max((self.roots[name] for name in names), key=lambda tensor: product(tensor.dims))
@@ -203,7 +203,7 @@ class _Reader(Wiring):
         self.counted: set[str] = set()
 
     def inspected(self, executed: list[_Executed]) -> tuple[InspectedNode, ...]:
-        behind = self._match(executed)
+        matched = self._match(executed)
         total = sum(entry.seconds for entry in executed) or 1.0
         found = [
             self._node(
@@ -215,9 +215,9 @@ class _Reader(Wiring):
                 seconds=entry.seconds,
                 time_share=entry.seconds / total,
             )
-            for entry, node in zip(executed, behind, strict=True)
+            for entry, node in zip(executed, matched, strict=True)
         ]
-        ran = {node.name for node in behind if node is not None}
+        ran = {node.name for node in matched if node is not None}
         folded: set[str] = set(self.constants)
         for node in self.nodes:
             if node.name not in ran:
@@ -228,7 +228,7 @@ class _Reader(Wiring):
         return tuple(found)
 
     def _node(self, node: Any, *, executed: _Executed | None = None, **fields: Any) -> InspectedNode:
-        """The record of a file's ``node``, or of one that the runtime put in."""
+        """The record of a file's ``node``, or of one inserted by the runtime (None)."""
         if node is None:
             assert executed is not None
             return InspectedNode(
@@ -242,7 +242,7 @@ class _Reader(Wiring):
                 weight_bytes=0,
                 **fields,
             )
-        # What was computed from constants alone holds no weights of its own: they count where they are used.
+        # A node folded to a constant has no weights of its own: they count where they are used.
         weights = [] if fields["fate"] == "folded" else self._weights(node)
         weights = [tensor for tensor in weights if tensor.name not in self.counted]
         self.counted.update(tensor.name for tensor in weights)
@@ -260,7 +260,7 @@ class _Reader(Wiring):
         )
 
     def _outputs(self, node: Any, executed: _Executed | None) -> tuple[InspectedTensor, ...]:
-        """Outputs as the file means them; as the kernel gives them where it leaves quantising to another node."""
+        """Outputs as in the file, or as the kernel's if another node quantises them."""
         outputs = [self._tensor(name, steps_of=node) for name in node.output if name]
         if executed is not None:
             for place, (dtype, shape) in enumerate(executed.outputs[: len(outputs)]):
@@ -276,21 +276,21 @@ class _Reader(Wiring):
     # Which node of the file ran
 
     def _match(self, executed: list[_Executed]) -> list[Any]:
-        """The file's node behind each that ran, or None for those the runtime put in."""
+        """The file's node for each executed node, or None if the runtime inserted it."""
         exact = {entry.name for entry in executed} & set(self.position)
         claimed: set[str] = set()
-        behind = []
+        matched = []
         for entry in executed:
             node = self._behind(entry, exact - {entry.name})
             if node is not None and node.name in claimed:
                 node = None
             if node is not None:
                 claimed.add(node.name)
-            behind.append(node)
-        return behind
+            matched.append(node)
+        return matched
 
     def _behind(self, entry: _Executed, others: set[str]) -> Any:
-        """By the name the runtime gave it: the node's own, one derived from it, or that of the tensor it makes."""
+        """The node with the runtime's name, which is the node's, one derived from it, or that of its output tensor."""
         if entry.name in self.position:
             return self.nodes[self.position[entry.name]]
         if entry.kernel in _CONVERSIONS:
@@ -304,7 +304,7 @@ class _Reader(Wiring):
             if not starts:
                 return None
             node = self.nodes[self.position[max(starts, key=len)]]
-        # A tensor's name is that of the last node that was fused: go back to the one that computes.
+        # A tensor is named after the last fused node: go back to the computing node.
         wanted, candidate = _plain(entry.kernel), node
         for _ in range(4):
             if _plain(candidate.op_type) == wanted:
@@ -321,7 +321,7 @@ class _Reader(Wiring):
         if entry.kernel in _DATA or not entry.inputs:
             return "data"
         types = [dtype for dtype, _ in entry.inputs]
-        # Kernels over floats that take integer weights quantise the activations themselves.
+        # Kernels with float inputs and integer weights quantise the activations themselves.
         return precision_of(types[0], types[1:2] if "MatMul" in entry.kernel or "Gemm" in entry.kernel else ())
 
     # What is in the file
@@ -333,7 +333,7 @@ class _Reader(Wiring):
     def _weights(self, node: Any) -> list[Any]:
         names = [node.input[i] for i in _WEIGHTS.get(node.op_type, ()) if i < len(node.input) and node.input[i]]
         roots = [root for root in map(self._root, names) if root is not None]
-        single = node.op_type in ("Mul", "Div", "Add", "Sub")  # by one number: part of the arithmetic, no weight
+        single = node.op_type in ("Mul", "Div", "Add", "Sub")  # a scalar is part of the arithmetic, not a weight
         return [root for root in roots if not single or product(root.dims) > 1]
 
     def _bytes(self, tensor: Any) -> int:
@@ -368,7 +368,7 @@ class _Reader(Wiring):
         return self._steps(node.input[1], node.input[2] if len(node.input) > 2 else "", node.input[0])
 
     def _written_steps(self, name: str, node: Any) -> Any:
-        """Scale, zero point and type of a value that is quantised next, at most a fused activation further on."""
+        """Scale, zero point and type of a value that is quantised next, after at most one fused activation."""
         if node.op_type in _OUTPUT_STEPS:
             places = _OUTPUT_STEPS[node.op_type]
             if len(node.input) <= places[1]:
@@ -404,7 +404,9 @@ class _Reader(Wiring):
         values = product(written) or product(out)
         if plain == "Conv":  # weights (out_c, in_c / groups, h, w)
             return values * product(second[1:])
-        if plain == "ConvTranspose":  # weights (in_c, out_c / groups, h, w); each value meets the whole kernel
+        if (
+            plain == "ConvTranspose"
+        ):  # weights (in_c, out_c / groups, h, w); each value is multiplied with the whole kernel
             return product(first) * product(second[1:])
         across = plain == "Gemm" and any(a.name == "transA" and a.i for a in node.attribute)
         return values * (first[-2 if across else -1] or 0)
@@ -418,7 +420,7 @@ class _Reader(Wiring):
 def _types(
     onnx: Any, model: Any, inputs: dict[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, tuple[int | None, ...] | None]]:
-    """Type and shape of each tensor, inferred anew for the shapes of ``inputs``; shape None where not known."""
+    """Type and shape of each tensor, inferred for the shapes of ``inputs``; shape None if unknown."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
@@ -430,7 +432,7 @@ def _types(
         value.type.tensor_type.ClearField("shape")
     try:
         copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    except Exception:  # noqa: BLE001 - shapes are shown where they are known; the file itself has run already
+    except Exception:  # noqa: BLE001 - shapes are optional; the file itself has already run
         return {}
     found: dict[str, tuple[int, tuple[int | None, ...] | None]] = {}
     for value in (*copy.graph.value_info, *copy.graph.input, *copy.graph.output):
@@ -444,7 +446,7 @@ def _types(
 
 
 def _plain(kind: str) -> str:
-    """The operator behind its quantised, fused or channels-last form: ``Conv`` for ``QLinearConv``."""
+    """The operator without its quantised, fused or channels-last prefix: ``Conv`` for ``QLinearConv``."""
     for form in ("QLinear", "Nhwc", "Fused", "DynamicQuantize", "Q"):
         kind = kind.removeprefix(form)
     return {"ConvInteger": "Conv", "MatMulInteger": "MatMul", "MatMulIntegerToFloat": "MatMul"}.get(kind, kind)
@@ -453,18 +455,18 @@ def _plain(kind: str) -> str:
 def _notes(nodes: tuple[InspectedNode, ...], run_seconds: tuple[float, ...], branches: int) -> tuple[str, ...]:
     gone = []
     if branches:
-        gone.append(f"shown in the branch that this processor takes, chosen when the file is loaded: If ×{branches}")
-    for fate, said in (("fused", "fused into neighbours"), ("folded", "computed once, when the file is loaded")):
+        gone.append(f"shown as the branch taken on this processor, chosen when the file is loaded: If ×{branches}")
+    for fate, what in (("fused", "fused into neighbours"), ("folded", "computed once, when the file is loaded")):
         kinds = Counter(node.kind for node in nodes if node.fate == fate)
         if kinds:
-            gone.append(f"{said}: {', '.join(f'{kind} ×{count}' for kind, count in kinds.items())}")
+            gone.append(f"{what}: {', '.join(f'{kind} ×{count}' for kind, count in kinds.items())}")
     inserted = Counter(node.kernel for node in nodes if node.fate == "inserted")
     if inserted:
-        gone.append(f"put in by ONNX Runtime: {', '.join(f'{kind} ×{count}' for kind, count in inserted.items())}")
-    # It does so, with one scale for all channels, where a lone node stands between quantised values.
+        gone.append(f"inserted by ONNX Runtime: {', '.join(f'{kind} ×{count}' for kind, count in inserted.items())}")
+    # ONNX Runtime requantises, with one scale for all channels, a single float node between quantised values.
     again = [node.name for node in nodes if node.precision == "int8" and node.macs and _float_weights(node)]
     if again:
-        gone.append(f"weights in float that ONNX Runtime made int8 itself: {', '.join(again)}")
+        gone.append(f"float weights that ONNX Runtime quantised to int8 itself: {', '.join(again)}")
     unsafe = [node.name for node in nodes if node.saturates]
     if unsafe:
         gone.append(
@@ -474,9 +476,9 @@ def _notes(nodes: tuple[InspectedNode, ...], run_seconds: tuple[float, ...], bra
     profiled = sum(node.seconds or 0.0 for node in nodes)
     return (
         *(f"{part[0].upper()}{part[1:]}." for part in gone),
-        f"A run takes {units.duration(median(run_seconds))}, and its nodes {units.duration(profiled)} in the profiler, "
-        "which counts whole microseconds and adds some to each node: shares of small nodes are too high.",
-        "Precision is that of the kernel's input as the profiler tells it.",
+        f"A run takes {units.duration(median(run_seconds))}; its nodes take {units.duration(profiled)} in the "
+        "profiler, which rounds to microseconds and adds overhead to each node, so shares of small nodes are too high.",
+        "Precision is that of the kernel's input as reported by the profiler.",
     )
 
 

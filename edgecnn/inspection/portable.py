@@ -1,10 +1,9 @@
-"""Which nodes of an .onnx file can saturate on x86 without VNNI, found from the file alone, on any processor.
+"""Find the nodes of an .onnx file that can saturate on x86 without VNNI, from the file alone, on any processor.
 
-What ONNX Runtime computes there with sums that saturate was found by running each operator with its AVX2 kernels, but
-for QAttention, which is taken to be like the others. The operators of ``_INTEGER`` do with uint8 activations and int8
-weights. So do Conv, Gemm and MatMul between DequantizeLinear and QuantizeLinear (behind Gemm and MatMul it may be
-missing), with int8 activations as well, because these are stored as uint8 on x86. ConvInteger does not, nor a MatMul of
-two activations.
+The rules were found by running each operator with ONNX Runtime's AVX2 kernels; QAttention is assumed to behave like the
+others. The operators of ``_INTEGER`` saturate with uint8 activations and int8 weights. So do Conv, Gemm and MatMul
+between DequantizeLinear and QuantizeLinear (optional after Gemm and MatMul), also with int8 activations, because these
+are stored as uint8 on x86. ConvInteger and a MatMul of two activations do not saturate.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +14,8 @@ import numpy as np
 from edgecnn.formats.onnx import saturation
 from edgecnn.optional import require
 
-# Where the weights and the zero point of the activations stand among the inputs, which of the weights' axes is that of
-# the outputs. An absent zero point means uint8, as does one that is computed (by DynamicQuantizeLinear).
+# Input positions of the weights and of the activations' zero point, and the output axis of the weights. A missing zero
+# point means uint8, and so does a computed one (by DynamicQuantizeLinear).
 _INTEGER = {
     "QLinearConv": (3, 2, 0), "QLinearMatMul": (3, 2, -1), "QGemm": (3, 2, -1), "MatMulInteger": (1, 2, -1),
     "MatMulIntegerToFloat": (1, 4, -1), "DynamicQuantizeMatMul": (1, None, -1), "QAttention": (1, 6, -1),
@@ -28,23 +27,23 @@ _BEFORE_QUANTIZING = ("Relu", "Clip")
 def saturating(model: Any) -> frozenset[str]:
     """Names of the nodes of an onnx ``ModelProto`` in which a sum of products can saturate on x86 without VNNI.
 
-    Where an If depends on constants alone, the branch counts that such a processor takes.
+    For an If that depends only on constants, the branch taken on such a processor counts.
     """
     file = _File(without_vnni(model).graph)
     return frozenset(node.name for node in file.nodes if file.saturates(node))
 
 
 def without_vnni(model: Any) -> Any:
-    """A copy of ``model`` as ONNX Runtime takes it on x86 without VNNI: each If replaced by the branch taken there."""
+    """A copy of ``model`` as executed on x86 without VNNI: each constant If replaced by the branch taken there."""
     return without_constant_ifs(model, _on_saturating)
 
 
 def without_constant_ifs(model: Any, compute: Callable[[Any], bool]) -> Any:
-    """A copy of ``model`` in which each If whose condition comes from constants is replaced by the branch it takes.
+    """A copy of ``model`` with each If that has a constant condition replaced by the branch taken.
 
-    What only their conditions needed is left out. ONNX Runtime does the same when it loads a file. ``compute`` gives
-    the only output of a model without inputs, the condition, as a processor computes it; where it raises
-    ``NotImplementedError`` the If stays. A node from a branch is named after its If.
+    Nodes needed only for these conditions are removed. ONNX Runtime does the same when it loads a file. ``compute``
+    returns the condition, the only output of a model without inputs, as computed by a processor; if it raises
+    ``NotImplementedError``, the If stays. A node from a branch is named after its If.
     """
     resolved = require("onnx").ModelProto()
     resolved.CopyFrom(model)
@@ -125,7 +124,7 @@ def _on_saturating(model: Any) -> bool:
 
     class MatMulInteger(operator):  # type: ignore[misc, valid-type]
         def _run(self, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> tuple[Any]:
-            del a_zero, b_zero  # they come off the sum in kernels with zero points; a probe has none
+            del a_zero, b_zero  # zero points are subtracted from the sum; a probe has none
             a, b = a.astype(np.int32), b.astype(np.int32)
             odd = a.shape[-1] % 2
             products = np.pad(
@@ -136,13 +135,13 @@ def _on_saturating(model: Any) -> bool:
 
     try:
         (value,) = require("onnx.reference").ReferenceEvaluator(model, new_ops=[MatMulInteger]).run(None, {})
-    except Exception as error:  # of any kind: it computes what someone wrote into a file
+    except Exception as error:  # an untrusted graph can raise any exception
         raise NotImplementedError from error
     return bool(np.all(value))
 
 
 class Wiring:
-    """Nodes, the stored ``constants`` that they read, and which node makes and which ones read a value, by its name."""
+    """Nodes, the ``constants`` that they read, and the producer and consumers of each value, by name."""
 
     def __init__(self, nodes: Iterable[Any], initializers: Iterable[Any]) -> None:
         self.nodes = list(nodes)
@@ -158,7 +157,7 @@ class Wiring:
 
 
 class _File(Wiring):
-    """A whole file, the nodes inside other nodes included."""
+    """All nodes of a file, including nodes of nested graphs."""
 
     def __init__(self, graph: Any) -> None:
         graphs = list(_graphs(graph))
@@ -168,7 +167,7 @@ class _File(Wiring):
         )
 
     def saturates(self, node: Any) -> bool:
-        """Whether sums of the products in ``node`` can leave 16 bits."""
+        """Whether sums of products in ``node`` can overflow 16 bits."""
         if node.op_type in _INTEGER:
             weights, zero, axis = _INTEGER[node.op_type]
             signed = zero is not None and len(node.input) > zero and self._type(node.input[zero]) == np.int8
@@ -185,7 +184,7 @@ class _File(Wiring):
 
     def _can(self, node: Any, weights: str, axis: int) -> bool:
         tensor = self.constants.get(weights)
-        if tensor is None:  # whatever is computed may be as bad as can be
+        if tensor is None:  # computed weights can have any values
             return True
         array = require("onnx").numpy_helper.to_array(tensor)
         if array.dtype != np.int8 or array.ndim < 2:
@@ -198,7 +197,7 @@ class _File(Wiring):
         return None if tensor is None else require("onnx").helper.tensor_dtype_to_np_dtype(tensor.data_type)
 
     def _is_quantized(self, name: str) -> bool:
-        """Whether a value is quantised next, behind at most one activation."""
+        """Whether a value is quantised next, after at most one activation."""
         users = self.consumers.get(name, [])
         if len(users) == 1 and users[0].op_type in _BEFORE_QUANTIZING:
             users = self.consumers.get(users[0].output[0], [])
@@ -206,7 +205,7 @@ class _File(Wiring):
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
-    """``graph`` and those inside its nodes."""
+    """``graph`` and the graphs nested in its nodes."""
     yield graph
     for node in graph.node:
         yield from _inside(node)

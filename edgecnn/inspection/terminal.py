@@ -1,4 +1,4 @@
-"""An inspection in the terminal: one line per node, in 100 columns."""
+"""Terminal output of an inspection: one line per node, in 100 columns."""
 
 import textwrap
 from statistics import median
@@ -17,9 +17,9 @@ _TYPES = {"float32": "f32", "float16": "f16", "float64": "f64", "unknown": "?"}
 
 
 def show(inspection: Inspection, console: Console | None = None) -> None:
-    """Print the nodes of ``inspection`` and the totals, to stdout unless ``console`` says otherwise.
+    """Print the nodes of ``inspection`` and the totals to ``console``, by default stdout.
 
-    Where the output is not a terminal, it is ``WIDTH`` columns wide.
+    If the output is not a terminal, it is ``WIDTH`` columns wide.
     """
     console = console_or(console)
     cpu = inspection.environment.cpu or "an unknown CPU"
@@ -51,7 +51,7 @@ def _shares(shares: dict[str, float]) -> str:
 
 def _table(inspection: Inspection) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    # ONNX Runtime's kernels are named after their operators, LiteRT's are told apart by who brings them.
+    # ONNX Runtime's kernels are named after their operators; LiteRT's are XNNPACK or builtin.
     delegates = inspection.format == "tflite"
     timed = bool(inspection.time_shares)
     table.add_column("#", justify="right", no_wrap=True)

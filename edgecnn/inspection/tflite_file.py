@@ -1,4 +1,4 @@
-"""Inspects .tflite files: what is in them from the flatbuffer, what is delegated from LiteRT's execution plan.
+"""Inspect .tflite files: content from the flatbuffer, delegation from LiteRT's execution plan.
 
 Multiply-accumulates of one run, with shapes as the runtime computed them:
 
@@ -7,7 +7,7 @@ CONV_2D              out_n · out_h · out_w · out_c · kernel_h · kernel_w ·
 DEPTHWISE_CONV_2D    out_n · out_h · out_w · out_c · kernel_h · kernel_w
 TRANSPOSE_CONV       in_n · in_h · in_w · in_c · kernel_h · kernel_w · out_c
 FULLY_CONNECTED      rows · in_features · out_features
-BATCH_MATMUL         values of the output · length of the summed axis
+BATCH_MATMUL         output values · length of the summed axis
 ===================  =========================================================================================
 
 Everything else counts 0: additions, pooling and activations have no multiply-accumulate pairs.
@@ -24,13 +24,11 @@ import numpy as np
 from edgecnn.errors import SessionError, one_line
 from edgecnn.files import read_bytes
 from edgecnn.inspection.common import Found, input_shape, made_up, precision_of, timed
-from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import InspectedNode, InspectedTensor, Precision
 from edgecnn.report import units
 from edgecnn.runtimes.litert import Kernels, open_interpreter
 from edgecnn.tflite.graph import Graph, Operator, Tensor, macs, read_graph
-from edgecnn.worker import confine
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "TRANSPOSE")
 _DATA = (
@@ -38,7 +36,7 @@ _DATA = (
     "SPLIT", "SPLIT_V", "PACK", "UNPACK", "GATHER", "GATHER_ND", "SHAPE", "TILE", "FILL", "SPACE_TO_DEPTH",
     "DEPTH_TO_SPACE", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "REVERSE_V2", "BROADCAST_TO", "DENSIFY",
 )  # fmt: skip
-# Inputs that hold weights, where they are constant.
+# Inputs that are weights if they are constant.
 _WEIGHTS = {
     "CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1, 2), "TRANSPOSE_CONV": (1, 3),
     "BATCH_MATMUL": (0, 1), "PRELU": (1,), "ADD": (0, 1), "SUB": (0, 1), "MUL": (0, 1), "DIV": (0, 1),
@@ -46,16 +44,14 @@ _WEIGHTS = {
 
 
 def read(path: Path, shape: tuple[int, ...] | None) -> Found:
-    """The operators of the .tflite file at ``path`` in their order, and the time of a run in LiteRT.
+    """The operators of the .tflite file at ``path`` in order, and the time of a run in LiteRT.
 
     Raises:
-        ArtifactError: the file is damaged, or holds what edgecnn does not read.
-        ConfigError: as ``inspect``.
+        ArtifactError: the file is damaged, or edgecnn cannot read it.
+        ConfigError: see ``inspect``.
         SessionError: LiteRT refuses the file.
     """
     graph = read_graph(read_bytes(path), path.name)
-    require("ai_edge_litert.interpreter")  # what it takes does not count
-    confine(path.stat().st_size)
     try:
         # Shapes come from the runtime without delegates: tensors inside a delegate keep the shapes of the file.
         plain = _interpreter(path, graph, shape, "built-in")
@@ -73,7 +69,7 @@ def read(path: Path, shape: tuple[int, ...] | None) -> Found:
 
 
 def _interpreter(path: Path, graph: Graph, shape: tuple[int, ...] | None, kernels: Kernels) -> Any:
-    """An interpreter on one thread, its inputs filled."""
+    """An interpreter on one thread, with its inputs set."""
     with quiet_stderr():
         interpreter = open_interpreter(path, kernels=kernels)
         for details in interpreter.get_input_details():
@@ -91,7 +87,7 @@ def _interpreter(path: Path, graph: Graph, shape: tuple[int, ...] | None, kernel
 def _delegated(interpreter: Any, graph: Graph) -> list[frozenset[int]]:
     """Positions of the operators inside each delegate of the execution plan.
 
-    The plan tells a delegate's inputs and outputs only; what is inside is all that leads from the ones to the others.
+    The plan lists only a delegate's inputs and outputs; all operators between them are inside.
     """
     producer = {index: operator for operator in graph.operators for index in operator.outputs}
     parts = []
@@ -116,7 +112,7 @@ class _Reader:
         self.shapes = shapes
         self.delegated = delegated
         self.counted: set[int] = set()
-        # Stored values that an operator turns into float once, while loading: weights in float16.
+        # Constants that an operator converts to float once, at load: float16 weights.
         self.unpacked = {
             operator.outputs[0]: operator.inputs[0]
             for operator in graph.operators
@@ -127,7 +123,7 @@ class _Reader:
         folded = operator.outputs and operator.outputs[0] in self.unpacked
         inside = operator.position in self.delegated
         weights = [t for t in self._weights(operator) if t.index not in self.counted]
-        self.counted.update(tensor.index for tensor in weights)  # a tensor that several share is stored once
+        self.counted.update(tensor.index for tensor in weights)  # a shared tensor is stored once
         return InspectedNode(
             position=operator.position,
             name=self.graph.tensors[operator.outputs[0]].name if operator.outputs else "",
@@ -157,7 +153,8 @@ class _Reader:
         if operator.kind in _DATA or not inputs:
             return "data"
         computed = [tensor for tensor in inputs if tensor.data is None] or inputs
-        # TRANSPOSE_CONV and the like take their shape first: the activation is the last that is no int32.
+        # TRANSPOSE_CONV and others have a shape as first input: the activation is the first that is not an integer
+        # index.
         activation = next((t for t in computed if t.dtype not in ("int32", "int64")), computed[0])
         return precision_of(activation.dtype, (tensor.dtype for tensor in self._weights(operator)))
 
@@ -182,12 +179,13 @@ def _notes(nodes: tuple[InspectedNode, ...], parts: int, run_seconds: tuple[floa
     took = f"a run takes {units.duration(median(run_seconds))}"
     where = f"{inside} of {units.counted(running, 'operator')} are in {units.counted(parts, 'XNNPACK partition')}"
     if parts == 1 and not outside:
-        time = f"{where}, which is the whole run: {took}"
+        time = f"{where}, the whole run: {took}"
     else:
         time = f"{where}; LiteRT's own kernels run {', '.join(outside) or 'nothing'}; {took}"
     return (
-        f"{time}. LiteRT's Python interface has no profiler, so this time is not divided among operators.",
-        "Delegated or not is read from LiteRT's execution plan. Precision follows from an operator's tensors, by whose "
-        "types XNNPACK (QS8 and QU8 for int8 and uint8) and LiteRT choose a kernel; inside, a kernel may use tables or "
-        "floats, as LiteRT's SOFTMAX does. Hybrid: int8 weights, float activations quantised in each run.",
+        f"{time}. LiteRT's Python interface has no profiler, so there is no time per operator.",
+        "Delegation is read from LiteRT's execution plan. Precision is derived from the types of an operator's "
+        "tensors, by which XNNPACK (QS8 and QU8 for int8 and uint8) and LiteRT choose a kernel; a kernel may use "
+        "tables or floats internally, as LiteRT's SOFTMAX does. Hybrid: int8 weights, float activations "
+        "quantised in each run.",
     )

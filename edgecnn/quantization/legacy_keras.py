@@ -20,13 +20,9 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import QuantizationError
 from edgecnn.optional import require
+from edgecnn.quantization.keras3 import AFFINE, IDENTITY_AT_INFERENCE, affine, separated
 
-_IDENTITY_AT_INFERENCE = {
-    "ActivityRegularization", "AlphaDropout", "GaussianDropout", "GaussianNoise", "Identity", "RandomBrightness",
-    "RandomContrast", "RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom",
-}  # fmt: skip
 _FOLDS_BATCH_NORM = {"Conv2D", "Dense", "DepthwiseConv2D", "SeparableConv2D"}
-_AFFINE = {"BatchNormalization", "Normalization", "Rescaling"}
 # Keras 3 records an operator between tensors (x + y) under the name of the layer that does the same.
 _OPERATORS = {"Add", "Multiply", "Subtract", "Maximum", "Minimum"}
 # Arguments that have another name in legacy Keras.
@@ -149,15 +145,16 @@ def _call(layer: Any, tensors: list[Any], feeder: str, prefix: str) -> Any:
     keras3 = require("keras")
     if isinstance(layer, keras3.Model):
         return _rebuild_graph(layer, tensors[0], f"{name}_")
-    if kind in _IDENTITY_AT_INFERENCE:
+    if kind in IDENTITY_AT_INFERENCE:
         return tensors[0]
     folds = kind == "BatchNormalization" and feeder in _FOLDS_BATCH_NORM
-    if kind in _AFFINE and not folds:
+    if kind in AFFINE and not folds:
         return _depthwise(layer, tensors[0], name)
     if not isinstance(layer, keras3.layers.Layer) and kind in _OPERATORS and len(tensors) == 2:
         return getattr(tf_keras().layers, kind)(name=name)(tensors)
     if kind == "SeparableConv2D":
-        return _separable(layer, tensors[0], prefix)
+        depthwise, pointwise = separated(layer, tuple(tensors[0].shape))  # TFMOT's own split loses the connections
+        return _call(pointwise, [_call(depthwise, tensors, "", prefix)], "", prefix)
     relu6 = getattr(getattr(layer, "activation", None), "__name__", None) == "relu6"
     if relu6 and kind == "Activation":
         return tf_keras().layers.ReLU(6.0, name=name)(tensors[0])
@@ -228,26 +225,6 @@ def _regularizer(key: str, value: dict[str, Any], where: str) -> Any:
     return tf_keras().regularizers.deserialize({"class_name": value["class_name"], "config": value["config"]})
 
 
-def _separable(layer: Any, tensor: Any, prefix: str) -> Any:
-    """A SeparableConv2D as the two convolutions it stands for; TFMOT's own split loses the connections."""
-    keras3 = require("keras")
-    shared = {"padding": layer.padding, "data_format": layer.data_format}
-    depthwise = keras3.layers.DepthwiseConv2D(
-        layer.kernel_size, strides=layer.strides, dilation_rate=layer.dilation_rate,
-        depth_multiplier=layer.depth_multiplier, use_bias=False, name=f"{layer.name}_depthwise", **shared,
-    )  # fmt: skip
-    pointwise = keras3.layers.Conv2D(
-        layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=layer.name, **shared
-    )
-    shape = (None, *tensor.shape[1:])
-    depthwise.build(shape)
-    pointwise.build(depthwise.compute_output_shape(shape))
-    weights = _inference_weights(layer)
-    depthwise.set_weights(weights[:1])
-    pointwise.set_weights(weights[1:])
-    return _call(pointwise, [_call(depthwise, [tensor], "", prefix)], "", prefix)
-
-
 def _depthwise(layer: Any, tensor: Any, name: str) -> Any:
     """An affine layer, ``y = x * scale + offset`` per channel, as a 1×1 depthwise convolution."""
     if len(tensor.shape) != 4:
@@ -256,7 +233,7 @@ def _depthwise(layer: Any, tensor: Any, name: str) -> Any:
             "layer it could be folded into; move it before Flatten or behind a convolution"
         )
     channels = int(tensor.shape[-1])
-    scale, offset = _affine(layer)
+    scale, offset = affine(layer)
     legacy = tf_keras().layers.DepthwiseConv2D(1, name=name)
     output = legacy(tensor)
     legacy.set_weights(
@@ -266,23 +243,3 @@ def _depthwise(layer: Any, tensor: Any, name: str) -> Any:
         ]
     )
     return output
-
-
-def _affine(layer: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scale and offset per channel of an affine layer at inference."""
-
-    def array(value: Any) -> NDArray[np.float64]:
-        return np.asarray(value, np.float64).reshape(-1)
-
-    if type(layer).__name__ == "Rescaling":
-        return array(layer.scale), array(layer.offset)
-    if type(layer).__name__ == "Normalization":
-        deviation = np.maximum(np.sqrt(array(layer.variance)), 1e-7)
-        if layer.invert:
-            return deviation, array(layer.mean)
-        return 1 / deviation, -array(layer.mean) / deviation
-    scale = 1 / np.sqrt(array(layer.moving_variance) + layer.epsilon)
-    if layer.scale:
-        scale = scale * array(layer.gamma)
-    offset = -array(layer.moving_mean) * scale
-    return scale, offset + array(layer.beta) if layer.center else offset

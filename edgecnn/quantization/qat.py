@@ -1,76 +1,23 @@
-"""Quantisation-aware training with TFMOT, on a Keras 3 model."""
+"""Quantisation-aware training on Keras 3 itself: the user's model with fake quantisers, on any back end of Keras."""
 
-import io
+import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import keras
 
-from edgecnn.arrays import read_npz
 from edgecnn.data import DataSet
-from edgecnn.errors import DataError, QuantizationError, one_line
-from edgecnn.files import write_atomic
-from edgecnn.models import gives_probabilities
-from edgecnn.optional import require
-from edgecnn.quantization.legacy_keras import rebuild, tf_keras, tfmot_quantization
+from edgecnn.errors import ModelError, QuantizationError
+from edgecnn.models import data_for, load_model, loss_for, plain, save_model
+from edgecnn.quantization.graph import functional
+from edgecnn.quantization.layers import FakeQuant, calibrate
+from edgecnn.quantization.ptq import LEAST_SQUARES, Calibrated, calibrated
 from edgecnn.records import History
-from edgecnn.training import compile_model, fit, require_tensorflow
+from edgecnn.training import compile_model, fit, settle
 
-_COMPARED_IMAGES = 32
+log = logging.getLogger("edgecnn")
+
 _CALIBRATION_IMAGES = 256
-# of TFMOT's moving averages (MovingAverageQuantizer)
-_EMA_DECAY = 0.999
-_MOST_STEPS = 20
-# Layers TFMOT does not list although the converter quantises them: their output gets a fake quantiser.
-_OUTPUT_QUANTISED = ("Average", "Maximum", "Minimum", "Multiply", "Subtract")
-
-
-def fake_quantized(model: Any, data: DataSet) -> Any:
-    """The Keras 3 ``model`` as a tf_keras model with fake quantisers in front of weights and behind activations.
-
-    8 bits: weights symmetric, per channel in convolutions; activations asymmetric with ranges learnt in training
-    (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-    CVPR 2018).
-
-    Raises:
-        QuantizationError: layers that cannot be rebuilt or quantised, each named with the reason.
-    """
-    require_tensorflow()
-    # Names of layers end up in the .tflite; without this they would count on from models built before.
-    tf_keras().backend.reset_uids()
-    legacy = rebuild(model, data.inputs(data.train.images[:_COMPARED_IMAGES]))
-    keras, tfmot = tf_keras(), tfmot_quantization()
-    configs = require(
-        "tensorflow_model_optimization.python.core.quantization.keras.default_8bit.default_8bit_quantize_configs"
-    )
-    registry = tfmot.default_8bit.Default8BitQuantizeScheme().get_quantize_registry()
-    refused = [
-        f"{layer.name!r} ({kind})"
-        for layer in legacy.layers
-        if (kind := type(layer).__name__) not in ("InputLayer", "BatchNormalization", "SeparableConv2D")
-        and kind not in _OUTPUT_QUANTISED
-        and not registry.supports(layer)
-    ]
-    if refused:
-        raise QuantizationError(
-            f"layers that TFMOT cannot train quantised: {', '.join(refused)}; use the scheme int8 for this model, "
-            "or replace the layers"
-        )
-
-    def annotate(layer: Any) -> Any:
-        output_only = type(layer).__name__ in _OUTPUT_QUANTISED
-        config = configs.Default8BitOutputQuantizeConfig() if output_only else None
-        return tfmot.quantize_annotate_layer(layer, quantize_config=config)
-
-    output_config = {"Default8BitOutputQuantizeConfig": configs.Default8BitOutputQuantizeConfig}
-    try:
-        with tfmot.quantize_scope(output_config):
-            annotated = keras.models.clone_model(legacy, clone_function=annotate)
-            annotated.set_weights(legacy.get_weights())
-            return tfmot.quantize_apply(annotated)
-    except (ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise QuantizationError(f"TFMOT cannot quantise model {model.name}: {one_line(error)}") from error
 
 
 def train_quantized(
@@ -85,16 +32,21 @@ def train_quantized(
 ) -> tuple[Any, History]:
     """Fine-tune a trained Keras 3 ``model`` with fake quantisers; ``model`` itself stays as it is.
 
-    Returns the fake-quantised tf_keras model and the history.
+    Runs on any back end of Keras. The ranges of activations are measured before every epoch and stay during it.
+
+    Returns the fake-quantised Keras 3 model and the history.
 
     Raises:
-        QuantizationError: layers that cannot be rebuilt or quantised, each named with the reason.
-        ModelError: TensorFlow is not the back end of Keras, or the training diverged.
+        QuantizationError: the layers of ``model`` cannot be told from outside, or its folded form gives other outputs.
+        ModelError: the training diverged.
     """
-    quantized = fake_quantized(model, data)
-    calibrate_ranges(quantized, data.calibration(_CALIBRATION_IMAGES))
-    keras = tf_keras()
-    compile_model(quantized, keras, learning_rate, gives_probabilities(model))
+    quantized, methods = fake_quantized(model, data)
+    compile_model(quantized, keras, learning_rate, loss_for(model, data.task, keras))
+
+    def after_epoch(number: int, history: History) -> None:
+        if number < epochs:
+            calibrate(quantized, data.calibration(_CALIBRATION_IMAGES), least_squares=LEAST_SQUARES in methods)
+
     history = fit(
         quantized,
         data,
@@ -103,68 +55,47 @@ def train_quantized(
         batch_size=batch_size,
         validation_split=validation_split,
         description="train int8-qat",
-        callback=keras.callbacks.LambdaCallback,
+        library=keras,
         history=History(epochs=()),
-        after_epoch=lambda number, history: None,
+        after_epoch=after_epoch,
     )
     return quantized, history
 
 
-def calibrate_ranges(quantized: Any, images: NDArray[np.float32]) -> None:
-    """Set the activation ranges of a fake-quantised model to what ``images`` ``(n, height, width, channels)`` give.
-
-    TFMOT starts every range at [-6, 6] and moves it by a thousandth per step towards the smallest and largest
-    value of the batch. After a short training the ranges behind a relu would still reach below 0, which wastes
-    integers, and others would clip. One step tells where it leads to, so the ranges can go there at once; they
-    are settled when a further step, through layers that no longer clip, leads nowhere else.
-    """
-    ranges: list[Any] = []
-    others: list[Any] = []
-    for variable in quantized.weights:
-        if variable.name.startswith("quantize_layer"):
-            continue  # the input's range is not a moving average: one step settles it
-        is_range = variable.name.endswith(("_min:0", "_max:0")) and "kernel" not in variable.name
-        (ranges if is_range else others).append(variable)
-    kept = [variable.numpy() for variable in others]
-    for _ in range(_MOST_STEPS):
-        before = [float(variable.numpy()) for variable in ranges]
-        quantized(images, training=True)
-        targets = [
-            start + (float(variable.numpy()) - start) / (1 - _EMA_DECAY)
-            for variable, start in zip(ranges, before, strict=True)
-        ]
-        for variable, value in zip(others, kept, strict=True):  # batch normalisation learns from a step too
-            variable.assign(value)
-        for variable, target in zip(ranges, targets, strict=True):
-            variable.assign(min(target, 0.0) if variable.name.endswith("_min:0") else max(target, 0.0))
-        if np.allclose(before, targets, rtol=0.01, atol=1e-3):
-            return
+def save(quantized: Any, path: Path) -> None:
+    """Write a fake-quantised model as a .keras file, whole or not at all."""
+    save_model(quantized, path)
 
 
-def save_weights(quantized: Any, path: Path) -> None:
-    """Write the weights and ranges of a fake-quantised model to ``path`` (.npz); the model is rebuilt to load them."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{f"{index:04}": weight for index, weight in enumerate(quantized.get_weights())})
-    write_atomic(path, buffer.getvalue())
-
-
-def load_weights(quantized: Any, path: Path) -> None:
-    """Read what ``save_weights`` wrote into a model made by ``fake_quantized`` from the same Keras 3 model.
+def load(path: Path, model: Any, data: DataSet) -> Any:
+    """Read what ``save`` wrote of ``model``.
 
     Raises:
-        QuantizationError: no such file, damaged, or of another model.
+        QuantizationError: no such file, damaged, not fake-quantised, or of another model.
     """
-    wanted = quantized.get_weights()
     try:
-        stored = [*read_npz(path).values()]
-        if len(stored) != len(wanted):
-            raise DataError(f"it holds {len(stored)} arrays, this model has {len(wanted)}")
-        for number, (weight, ours) in enumerate(zip(stored, wanted, strict=True)):
-            if weight.shape != ours.shape or weight.dtype.kind not in "biuf" or not np.isfinite(weight).all():
-                raise DataError(f"array {number} is not made of finite numbers in the shape {ours.shape}")
-    except DataError as error:
-        raise QuantizationError(
-            f"{path} does not hold the weights of this model after quantisation-aware training: {error}; "
-            "make them with: edgecnn quantize"
-        ) from error
-    quantized.set_weights(stored)
+        quantized = load_model(path)
+        data_for(quantized, data)
+    except ModelError as error:
+        raise QuantizationError(str(error)) from error
+    if not any(isinstance(layer, FakeQuant) for layer in quantized.layers):
+        raise QuantizationError(f"{path} has no fake quantisers; make it with: edgecnn quantize")
+    return quantized
+
+
+def fake_quantized(model: Any, data: DataSet) -> Calibrated:
+    """A Keras 3 model with the outputs of ``model`` as an int8 file would give them; it trains, saves and loads.
+
+    Batch normalisation and other affine layers are folded into linear neighbours. Kernels are fake-quantised
+    symmetrically, one scale for each output channel, activations asymmetrically (Jacob et al., "Quantization and
+    Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018), as ``calibrated`` chooses.
+    Statistics of batch normalisation that had not settled are measured again first.
+
+    Raises:
+        QuantizationError: the layers of ``model`` cannot be told from outside, or its folded form gives other outputs.
+    """
+    copied = keras.models.clone_model(plain(functional(model)))
+    copied.set_weights(model.get_weights())
+    if settle(copied, data):
+        log.warning("int8-qat of %s starts from these statistics, the other schemes do not", model.name)
+    return calibrated(copied, data.calibration(_CALIBRATION_IMAGES))

@@ -1,4 +1,4 @@
-"""Runs' records as report.md, report.html, report.json and report.csv, in the terminal, and against each other."""
+"""Reports as Markdown, HTML, JSON, CSV and terminal text; merging and comparing reports."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ __all__ = ["merge", "read", "show", "show_answers", "show_gate", "write"]
 
 
 def merge(paths: Sequence[Path]) -> Report:
-    """The reports at ``paths`` as one: the first, with the others beside it; titles tell the files apart.
+    """The reports at ``paths`` as one: the first, with the others in ``others``; titles name the files.
 
-    A file that holds several brings all of them.
+    If a file contains several reports, all of them are merged.
 
     Raises:
         RecordError: see ``read``.
@@ -36,7 +36,7 @@ def write(report: Report, folder: Path) -> tuple[Path, ...]:
 
     Raises:
         OutputError: the folder or a file cannot be written.
-        MissingExtraError: the HTML needs the extra "report"; the other files are there all the same.
+        MissingExtraError: the HTML needs the extra "report"; the other files are written first.
     """
     make_folder(folder)
     path = folder / "report.json"

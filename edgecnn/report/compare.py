@@ -1,16 +1,15 @@
 """The regression gate: a report against an older one, row by row.
 
-A limit counts as broken only where the whole 95 % interval lies beyond it, and as kept where none of it does. Between
-these nothing can be told, and that is said and breaks nothing.
+A limit is broken if the whole 95 % interval exceeds it, and kept if the whole interval is within it. Otherwise the
+row is undecided; this is reported, but is no regression.
 
-- Latency: new median ÷ old median. The two files share no rounds, so what is uncertain about either median adds up;
-  what differs from one run to the next beyond the worker processes of each (another kernel, another neighbour) is in
-  no interval: leave the limit room for it. Times of different machines are not compared.
-- Accuracy: old − new on the same test images, in percentage points. Where both files say which images were right, the
-  interval is that of the pairs (Bonett and Price 2012), else that of two separate sets of images (Newcombe 1998), which
-  is wider. The same file with the same count has lost nothing, without an interval.
-- What was measured or counted before and is no longer there is a regression: a gate must not pass on what it does not
-  see.
+- Latency: new median ÷ old median. The two reports share no rounds, so the uncertainties of both medians add up.
+  Variation between runs (another kernel, other load on the host) is in no interval: leave a margin in the limit.
+  Times of different machines are not compared.
+- Accuracy: old − new on the same test images, in percentage points. If both reports store which images were classified
+  correctly, the interval is the paired one (Bonett and Price 2012), else the unpaired one (Newcombe 1998), which is
+  wider. The same file with the same count has a drop of exactly 0.
+- A row or an accuracy that is in the old report and missing in the new one is a regression.
 """
 
 import math
@@ -29,11 +28,11 @@ _Key = tuple[str, str, Setting]
 
 
 class Change(Record, frozen=True):
-    """How a number of a row changed: its ``change`` with the ends of the 95 % interval, against ``limit``.
+    """Change of a number of a row, with the ends of its 95 % interval, against ``limit``.
 
-    The ends are ``None`` where too little was measured to know them.
-    For latency ``old`` and ``new`` are medians in seconds, and the change is new ÷ old; for accuracy they are shares,
-    0…1, and the change is old − new in percentage points.
+    The ends are ``None`` if there are too few samples for an interval. For latency, ``old`` and ``new`` are medians in
+    seconds and the change is new ÷ old; for accuracy, they are shares (0…1) and the change is old − new in percentage
+    points.
     """
 
     old: float
@@ -46,7 +45,7 @@ class Change(Record, frozen=True):
 
 
 class RowChange(Record, frozen=True):
-    """A row that both reports have; ``same_file`` where the artifact's hash is the same."""
+    """A row that both reports contain; ``same_file`` if the artifact has the same hash in both."""
 
     artifact: str
     runtime: str
@@ -59,9 +58,9 @@ class RowChange(Record, frozen=True):
 
 
 class Gate(FileRecord, frozen=True):
-    """A report against an older one. The gate is passed where there are no ``regressions``.
+    """A report against an older one. The gate passes if there are no ``regressions``.
 
-    ``undecided`` says where the intervals straddle a limit, ``notes`` what was not compared and what is new.
+    ``undecided`` lists the intervals that contain their limit, ``notes`` what was not compared and what is new.
     """
 
     old: str
@@ -73,17 +72,17 @@ class Gate(FileRecord, frozen=True):
 
 
 def compare(old: Report, new: Report, *, max_accuracy_drop: float, max_latency_ratio: float) -> Gate:
-    """Hold every row of ``old`` against that of ``new`` of the same artifact name, runtime, device, threads and batch.
+    """Compare the rows of ``old`` and ``new`` with the same artifact name, runtime, device, threads and batch.
 
     ``max_accuracy_drop`` is in percentage points.
 
     Raises:
-        ConfigError: a limit is not a finite number, or below 0.
-        RecordError: a report holds several machines, or two rows that have all these in common.
+        ConfigError: a limit is not finite, or below 0.
+        RecordError: a report contains several reports, or two rows with the same name and setting.
     """
     for name, limit in (("--max-accuracy-drop", max_accuracy_drop), ("--max-latency-ratio", max_latency_ratio)):
-        if not 0 <= limit < math.inf:  # NaN too, which no number would ever exceed
-            raise ConfigError(f"{name} must be a finite number from 0 on, got {limit:g}")
+        if not 0 <= limit < math.inf:  # refuses NaN too, which no number would exceed
+            raise ConfigError(f"{name} must be a finite number, 0 or more, got {limit:g}")
     before, after = _rows(old, "old"), _rows(new, "new")
     notes = _not_compared(old, new)
     timed, counted = same_machine(old.environment, new.environment), _same_data(old, new)
@@ -106,7 +105,7 @@ def compare(old: Report, new: Report, *, max_accuracy_drop: float, max_latency_r
         )
         rows.append(change)
         if row.accuracy is not None and after[key].accuracy is None:
-            regressions.append(f"{_named(key)}: accuracy was counted in the old report and is not in the new one")
+            regressions.append(f"{_named(key)}: accuracy is in the old report, but missing in the new one")
         for text, verdict in _judged(change):
             if verdict != "kept":
                 (regressions if verdict == "broken" else undecided).append(f"{_named(key)}: {text}")
@@ -127,7 +126,7 @@ def compare(old: Report, new: Report, *, max_accuracy_drop: float, max_latency_r
 def _rows(report: Report, which: str) -> dict[_Key, Result]:
     if report.others:
         raise RecordError(
-            f"the {which} report holds {1 + len(report.others)} reports side by side; compare one file each"
+            f"the {which} file contains {1 + len(report.others)} reports, but must contain one; compare single reports"
         )
     found: dict[_Key, Result] = {}
     for row in report.rows:
@@ -137,23 +136,23 @@ def _rows(report: Report, which: str) -> dict[_Key, Result]:
             key = (row.artifact.name, measured.runtime, where)
             if key in found:
                 raise RecordError(
-                    f"the {which} report has two rows for {_named(key)}, so it cannot be told which is meant; "
-                    "give the files different names, or measure them in two reports"
+                    f"the {which} report has two rows for {_named(key)}, so rows cannot be matched; "
+                    "give the files different names, or measure them in separate reports"
                 )
             found[key] = row
     return found
 
 
 def _not_compared(old: Report, new: Report) -> list[str]:
-    """What the two reports as a whole do not have in common."""
+    """Notes on what cannot be compared between the two reports, and on changed package versions."""
     notes = []
     if not same_machine(old.environment, new.environment):
         notes.append(
-            f"latency is not compared: the old report is of machine {old.environment.machine}, the new one of "
-            f"{new.environment.machine}; measure both files in one job on one machine"
+            f"latency is not compared: the old report is from machine {old.environment.machine}, the new one from "
+            f"{new.environment.machine}; measure both on the same machine"
         )
     if old.data is not None and new.data is not None and not _same_data(old, new):
-        notes.append("accuracy is not compared: it was counted on other test images")
+        notes.append("accuracy is not compared: the test images differ")
     before, after = old.environment.versions, new.environment.versions
     changed = [
         f"{name} {before[name]} → {after[name]}"
@@ -161,7 +160,7 @@ def _not_compared(old: Report, new: Report) -> list[str]:
         if after.get(name) != before[name] and name in after
     ]
     if changed:
-        notes.append(f"other versions: {', '.join(changed)}")
+        notes.append(f"changed versions: {', '.join(changed)}")
     return notes
 
 
@@ -203,29 +202,29 @@ def _change(old: float, new: float, change: Estimate, limit: float) -> Change:
 
 
 def _judged(row: RowChange) -> list[tuple[str, Verdict]]:
-    """Each change of a row in words."""
-    told: list[tuple[str, Verdict]] = []
+    """Each change of a row as text, with its verdict."""
+    judged: list[tuple[str, Verdict]] = []
     if row.latency is not None:
         change = row.latency
         times = f"{units.duration(change.old)} → {units.duration(change.new)}"
-        told.append((f"latency ratio {latency_text(change)} ({times}), {change.limit:g} allowed", change.verdict))
+        judged.append((f"latency ratio {latency_text(change)} ({times}), {change.limit:g} allowed", change.verdict))
     if row.accuracy is not None:
         change = row.accuracy
         shares = f"{units.percent(change.old)} % → {units.percent(change.new)} %"
-        told.append(
+        judged.append(
             (f"accuracy drop {accuracy_text(change)} points ({shares}), {change.limit:g} allowed", change.verdict)
         )
-    return told
+    return judged
 
 
 def latency_text(change: Change) -> str:
-    """A ratio of times with its interval."""
+    """A time ratio with its interval."""
     low, high = (0.0, math.inf) if change.low is None or change.high is None else (change.low, change.high)
     return str(units.ratio_interval(change.change, low, high))
 
 
 def accuracy_text(change: Change) -> str:
-    """A loss of accuracy in points with its interval; a gain is negative."""
+    """An accuracy drop in percentage points with its interval; a gain is negative."""
     assert change.low is not None  # counts always have an interval
     assert change.high is not None
     return str(units.points_interval(change.change, change.low, change.high))
@@ -236,7 +235,7 @@ def _named(key: _Key) -> str:
 
 
 def _reason(key: _Key, new: Report) -> str:
-    """Why a row is missing, where a failure names its file."""
+    """Why a row is missing, if the new report has a failure for its file."""
     reasons = [
         f"{row.stage}: {row.error}: {row.reason}"
         for row in new.rows

@@ -1,12 +1,12 @@
-"""A report as CSV: raw numbers, full precision, with the unit in the column's name."""
+"""A report as CSV: raw numbers in full precision, with the unit in the column name."""
 
 import csv
 import io
 
 from edgecnn.bench.comparison import AccuracyDifference
-from edgecnn.records import Estimate, Failure, Measurement, Summary
+from edgecnn.records import Estimate, Failure
 from edgecnn.report.page import Page
-from edgecnn.report.rows import BaselineComparison, Row
+from edgecnn.report.rows import BaselineComparison, MeasuredRow, MissingBaseline, ResultRow, Row
 from edgecnn.report.tables import cold_total
 
 COLUMNS = (
@@ -91,10 +91,11 @@ Value = str | int | float | None
 
 
 def render(page: Page) -> bytes:
-    """The rows of ``page``, then its failures, as UTF-8 CSV with a header; those of several reports one after another.
+    """The rows of ``page``, then its failures, as UTF-8 CSV with a header; several reports follow one another.
 
-    The columns to a baseline are to the best of several, a GPU's before a CPU's; the other files have all of them.
-    A text that a spreadsheet would run as a formula (``=``, ``+``, ``-`` or ``@`` first) gets an apostrophe in front.
+    Baseline columns compare with the best baseline only, a GPU before a CPU; the other formats list all baselines.
+    Text that a spreadsheet would run as a formula (it starts with ``=``, ``+``, ``-`` or ``@``) is prefixed with an
+    apostrophe.
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -111,27 +112,25 @@ def render(page: Page) -> bytes:
 
 
 def _row(row: Row, beside: BaselineComparison | None) -> dict[str, Value]:
+    if isinstance(row, MissingBaseline):
+        return {"row": "no baseline", "artifact": row.name, "absent": f"measurement: {row.reason}"}
     line: dict[str, Value] = {
-        "row": row.kind,
+        "row": "result" if isinstance(row, ResultRow) else "baseline",
         "artifact": row.name,
         "sha256": row.sha256,
         "format": row.format,
         "scheme": row.scheme,
         "runtime": row.runtime,
-        "machine": row.environment.machine if row.setting else None,
-        "same_machine": ("yes" if row.here else "no") if row.setting else None,
+        "device": row.setting.device,
+        "threads": row.setting.threads,
+        "batch": row.setting.batch,
+        "machine": row.environment.machine,
+        "same_machine": "yes" if row.elsewhere is None else "no",
         "elsewhere": row.elsewhere,
-        "size_bytes": row.size_bytes,
-        "size_to_float32_ratio": row.size_ratio,
         "accuracy_to_float_keras_points": row.accuracy_points,
-        "parity": ("fail" if row.violations else "pass") if row.parities else None,
-        "violations": "; ".join(row.violations),
         "warnings": "; ".join(row.warnings),
         "absent": "; ".join(f"{field}: {reason}" for field, reason in row.absent.items()),
-        "baseline_machine": row.foreign_baseline.machine if row.foreign_baseline else None,
     }
-    if row.setting is not None:
-        line |= {"device": row.setting.device, "threads": row.setting.threads, "batch": row.setting.batch}
     if row.accuracy is not None:
         low, high = row.accuracy.interval
         line |= {
@@ -141,15 +140,9 @@ def _row(row: Row, beside: BaselineComparison | None) -> dict[str, Value]:
             "accuracy_low_share": low,
             "accuracy_high_share": high,
         }
-    if row.accuracy_change is not None:
-        line |= {
-            "accuracy_to_float_keras_low_points": row.accuracy_change.low,
-            "accuracy_to_float_keras_high_points": row.accuracy_change.high,
-        }
-    if row.measurement is not None and row.timing is not None:
-        line |= _measured(row, row.measurement, row.timing)
-    line |= _estimate("time_to_float32", "ratio", row.time_to_float32)
-    line |= _estimate("time_to_baseline", "ratio", row.time_to_baseline)
+    line |= _measured(row)
+    if isinstance(row, ResultRow):
+        line |= _compared(row)
     if beside is not None:
         found = beside.found
         line["baseline"] = beside.baseline.name
@@ -161,11 +154,31 @@ def _row(row: Row, beside: BaselineComparison | None) -> dict[str, Value]:
     return line
 
 
-def _measured(row: Row, measurement: Measurement, timing: Summary) -> dict[str, Value]:
-    cold, memory, energy = row.cold_start, measurement.memory, measurement.energy
+def _compared(row: ResultRow) -> dict[str, Value]:
+    """The columns that only result rows have."""
+    line: dict[str, Value] = {
+        "size_bytes": row.size_bytes,
+        "size_to_float32_ratio": row.size_ratio,
+        "parity": ("fail" if row.violations else "pass") if row.parities else None,
+        "violations": "; ".join(row.violations),
+        "baseline_machine": row.foreign_baseline.machine if row.foreign_baseline else None,
+    }
+    if row.accuracy_change is not None:
+        line |= {
+            "accuracy_to_float_keras_low_points": row.accuracy_change.low,
+            "accuracy_to_float_keras_high_points": row.accuracy_change.high,
+        }
+    line |= _estimate("time_to_float32", "ratio", row.time_to_float32)
+    line |= _estimate("time_to_baseline", "ratio", row.time_to_baseline)
+    return line
+
+
+def _measured(row: MeasuredRow) -> dict[str, Value]:
+    measurement, timing, cold = row.measurement, row.timing, row.cold_start
+    memory, energy = measurement.memory, measurement.energy
     line: dict[str, Value] = {
         "samples": timing.samples,
-        "blocks": len(measurement.blocks) or None,  # none where summaries stand for them
+        "blocks": len(measurement.blocks_ns) or None,  # no blocks if only summaries are stored
         "time_p50_s": timing.median,
         "time_p50_low_s": timing.low,
         "time_p50_high_s": timing.high,

@@ -1,4 +1,4 @@
-"""Tables and their notes as plain text, ready for any output format to escape and lay out."""
+"""Tables and their notes as plain text, independent of the output format."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,7 @@ import msgspec
 from edgecnn.processor import kind_of
 from edgecnn.records import Environment
 from edgecnn.report import units
-from edgecnn.report.rows import Row, Setting
+from edgecnn.report.rows import MeasuredRow, Setting
 
 Tone = Literal["", "good", "bad", "aside"]
 
@@ -18,17 +18,17 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 COMMAND = re.compile(r"(?<!`)`([\w .=-]+)`(?!`)")
-"""A command to type, in backticks; nothing in it means anything to Markdown or HTML."""
+"""A command in backticks, which contains no Markdown or HTML syntax."""
 
 
 _NUMBER = re.compile(r"[-+−]?\d(?:[\d.,]*\d)?(?:\s?%)?")
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """A cell's text, and behind it in brackets an interval or a setting, which short views leave out.
+    """A cell: its short text, and in ``bracket`` an interval or a setting, which short views omit.
 
-    ``value`` is the number behind the text, to sort by. ``notes`` are sentences that belong to the cell, ``of`` whose
-    they are where cells share them (see ``Notes.mark``); ``marks`` are their letters, which ``laid_out`` gives.
+    ``value`` is the number to sort by. ``notes`` are sentences about the cell; ``of`` names their owner where cells
+    share a note (see ``Notes.mark``). ``marks`` are the letters of the notes, set by ``laid_out``.
     """
 
     short: str
@@ -41,18 +41,18 @@ class Cell(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """All of it: ``98.71 [98.47, 98.91]``."""
+        """The full text: ``98.71 [98.47, 98.91]``."""
         return f"{self.short} {self.bracket}" if self.bracket else self.short
 
     def noted(self, notes: tuple[str, ...], of: str | None = None) -> "Cell":
-        """The same cell with these notes."""
+        """A copy of the cell with these notes."""
         return msgspec.structs.replace(self, notes=notes, of=of)
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column: its heading, what it shows of an item, a name to find it by, and whether it holds numbers.
+    """A column: its heading, the cell for an item, a key, and whether it contains numbers.
 
-    An ``optional`` column is left out where it would be empty.
+    An ``optional`` column is omitted if it would be empty.
     """
 
     title: str
@@ -63,9 +63,9 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
-    """A table: every row has one cell for each column; ``notes`` are (mark, text).
+    """A table: every row has one cell per column; ``notes`` are (mark, text).
 
-    ``left_out`` are columns that would be empty: (title, why).
+    ``left_out`` are the omitted empty columns: (title, reason).
     """
 
     caption: str
@@ -76,7 +76,7 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def laid_out(caption: str, columns: Sequence[Column], items: Sequence[Any]) -> Grid:
-    """A table with a row for each of ``items``, without those optional columns that say nothing in any row."""
+    """A table with one row per item, without the optional columns that are empty in all rows."""
     kept, left_out = [], []
     for column in columns:
         cells = [column.cell(item) for item in items]
@@ -100,7 +100,7 @@ def laid_out(caption: str, columns: Sequence[Column], items: Sequence[Any]) -> G
 
 
 class Notes:
-    """The notes of one table. The same text gets the same mark, and so do warnings that differ in numbers alone."""
+    """The notes of one table. Equal texts share a mark, and so do warnings that differ only in numbers."""
 
     def __init__(self) -> None:
         self._marks: dict[str, str] = {}
@@ -109,7 +109,7 @@ class Notes:
     def mark(self, *texts: str, of: str | None = None) -> tuple[str, ...]:
         """The marks of ``texts``: a, b, … z, aa, ab, …
 
-        Texts ``of`` several rows that differ only in numbers share one; the note then tells each row's number.
+        Texts ``of`` several rows that differ only in numbers share a mark; the note lists the number of each row.
         """
         marks = []
         for text in texts:
@@ -124,7 +124,7 @@ class Notes:
 
 
 def _together(texts: dict[str, list[str]]) -> str:
-    """One sentence for texts that are equal but for numbers: a number that varies is followed by whose it is."""
+    """One sentence for texts that differ only in numbers: each number that varies is followed by its owners."""
     first, *more = texts
     if not more:
         return first
@@ -132,20 +132,20 @@ def _together(texts: dict[str, list[str]]) -> str:
     parts = _NUMBER.split(first)
     for place, values in enumerate(zip(*numbers, strict=True)):
         owners: dict[str, list[str]] = {}
-        for value, whose in zip(values, texts.values(), strict=True):
-            owners.setdefault(value, []).extend(whose)
-        told = values[0]
+        for value, names in zip(values, texts.values(), strict=True):
+            owners.setdefault(value, []).extend(names)
+        shown = values[0]
         if len(owners) > 1:
-            told = ", ".join(f"{value} ({_owners(whose)})" for value, whose in owners.items())
-        parts[place] += told
+            shown = ", ".join(f"{value} ({_joined(names)})" for value, names in owners.items())
+        parts[place] += shown
     return "".join(parts)
 
 
-def _owners(whose: list[str]) -> str:
-    """``row 1``; ``rows 1, 7``; names as they are."""
-    if len(whose) > 1 and all(one.startswith("row ") for one in whose):
-        return f"rows {', '.join(one.removeprefix('row ') for one in whose)}"
-    return ", ".join(whose)
+def _joined(names: list[str]) -> str:
+    """``row 1``; ``rows 1, 7``; other names unchanged."""
+    if len(names) > 1 and all(name.startswith("row ") for name in names):
+        return f"rows {', '.join(name.removeprefix('row ') for name in names)}"
+    return ", ".join(names)
 
 
 def letters(index: int) -> str:
@@ -155,17 +155,17 @@ def letters(index: int) -> str:
 
 
 def marks_of(cell: Cell) -> str:
-    """The marks of a cell's notes as text to put behind it: `` (a, c)``."""
+    """The marks of a cell's notes as a suffix: `` (a, c)``."""
     return f" ({', '.join(cell.marks)})" if cell.marks else ""
 
 
-def label(row: Row) -> str:
-    """A row's artifact and where it ran: ``int8.tflite on litert``."""
-    return row.name if row.runtime is None else f"{row.name} on {row.runtime}"
+def label(row: MeasuredRow) -> str:
+    """A row's artifact and runtime: ``int8.tflite on litert``."""
+    return f"{row.name} on {row.runtime}"
 
 
 def machine(environment: Environment) -> str:
-    """A machine's processors, the kind of its instructions, and its fingerprint."""
+    """A machine's processors, the instruction set of their int8 kernels, and its fingerprint."""
     kind = kind_of(environment.cpu_features)
     parts = [part for part in (environment.gpu, environment.cpu or "processor not known", kind) if part is not None]
     return f"{', '.join(parts)} ({environment.machine})"
@@ -173,7 +173,7 @@ def machine(environment: Environment) -> str:
 
 def setting(value: Setting) -> str:
     """A setting in words: ``cpu, 1 thread, batch 1``."""
-    # 0 leaves the number to the back end
+    # 0 means that the back end chooses
     threads = units.counted(value.threads, "thread") if value.threads else "default threads"
     return f"{value.device}, {threads}, batch {units.count(value.batch)}"
 

@@ -1,7 +1,7 @@
-"""A report as one HTML file that needs nothing else: no network, no other files.
+"""A report as one self-contained HTML file: no network, no other files.
 
-It is whole without its script, which adds sorting and the numbers behind marks. The page's policy admits that script
-by its hash, and nothing else.
+The page works without its script, which adds sorting and tooltips. The content security policy allows only this
+script, by its hash.
 """
 
 import base64

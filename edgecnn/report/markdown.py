@@ -1,12 +1,12 @@
-"""A report as Markdown with tables, as GitHub shows it."""
+"""A report as GitHub-flavoured Markdown."""
 
 import re
 
 from edgecnn.report.grid import COMMAND, Cell, Grid, Pairs, machine, marks_of
 from edgecnn.report.page import Page, heading, titled
 
-# What Markdown obeys inside a line. Brackets mean nothing without a round or square one behind them, and an
-# underscore nothing inside a word; an address becomes a link. At its start: headings, lists and rules.
+# Markdown syntax inside a line: brackets only before another bracket, underscores only at the edge of a word, and
+# URLs, which become links. At the start of a line: headings, lists and rules.
 _SPECIAL = re.compile(
     r"[\\`*|~$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|:(?=//)|(?<=www)\.|^#(?=[# ])|^[-+](?=[- ])|(?<=^\d)[.)](?= )"
 )
@@ -33,21 +33,21 @@ def _part(page: Page, level: int) -> list[str]:
     parts = [f"{head} {_escaped(titled(page))}", _pairs(page.facts)]
     parts += [f"{sub} Verdict", "\n".join(f"- {_escaped(sentence)}" for sentence in page.verdict)]
     if page.cautions:
-        parts += ["\n".join(f"- Take care: {_escaped(sentence)}" for sentence in page.cautions)]
+        parts += ["\n".join(f"- Caution: {_escaped(sentence)}" for sentence in page.cautions)]
     parts += [f"{sub} Results", _grid(page.results)]
     for title, grids in (
         ("Start, memory and energy", (page.resources,)),
         ("Emulated processors", (page.emulated,)),
-        ("Answers by processor", (page.processors,)),
+        ("Outputs by processor", (page.processors,)),
         ("Float baselines", (page.baselines, page.against)),
-        ("What the numbers are", ()),
+        ("Definitions", ()),
         ("Verification", (page.verification,)),
         ("Layers", page.layers),
         ("Failures", (page.failed,)),
-        ("Not tried", (page.unsupported,)),
+        ("Skipped", (page.unsupported,)),
     ):
         shown = [_grid(grid) for grid in grids if grid.rows]
-        if title == "What the numbers are":
+        if title == "Definitions":
             shown = [_pairs(page.method)]
         if shown:
             parts += [f"{sub} {title}", *shown]
@@ -80,10 +80,10 @@ def _pairs(pairs: Pairs) -> str:
 
 
 def _escaped(text: str) -> str:
-    """``text`` so that Markdown and HTML in it are shown, not obeyed."""
+    """``text`` with its Markdown and HTML syntax escaped."""
     parts = []
     for index, part in enumerate(COMMAND.split(text)):
-        if index % 2:  # between the backticks
+        if index % 2:  # between backticks
             parts.append(f"`{part}`")
         else:
             part = part.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

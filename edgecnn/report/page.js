@@ -1,8 +1,7 @@
 "use strict";
-// The page is whole without this: it adds sorting to tables, and the numbers of a point or bar on pointing at it, on
-// tapping it, and by keyboard.
+// Optional script: makes tables sortable, and shows the numbers of a point or bar on hover, tap and keyboard focus.
 
-const said = document.getElementById("said");
+const announcement = document.getElementById("announcement");
 
 function valueOf(row, column) {
   const cell = row.cells[column];
@@ -26,16 +25,16 @@ function sort(table, column) {
   const rows = [...table.tBodies[0].rows].sort((one, other) => {
     const first = Number(one.dataset.place) - Number(other.dataset.place);
     if (order === "none") return first;
-    // float baselines take part in no ranking, most being of other machines
-    if (one.dataset.apart !== other.dataset.apart) return one.dataset.apart ? 1 : -1;
+    // float baselines are not ranked, because most are from other machines
+    if (one.dataset.aside !== other.dataset.aside) return one.dataset.aside ? 1 : -1;
     const values = [valueOf(one, column), valueOf(other, column)];
-    // what has no value stays at the end, whichever way the others stand
+    // rows without a value stay at the end in both orders
     if (values.includes(null)) return (values[0] === null) - (values[1] === null) || first;
     return compare(...values) * (order === "ascending" ? 1 : -1) || first;
   });
   table.tBodies[0].append(...rows);
   const name = head.textContent.trim();
-  said.textContent = order === "none" ? "Rows are in their first order." : `Sorted by ${name}, ${order}.`;
+  announcement.textContent = order === "none" ? "Rows are in their original order." : `Sorted by ${name}, ${order}.`;
 }
 
 for (const table of document.querySelectorAll("table")) {
@@ -76,8 +75,8 @@ for (const svg of document.querySelectorAll("figure svg")) {
     const title = mark.querySelector("title");
     mark.setAttribute("role", "img");
     mark.setAttribute("aria-label", title.textContent);
-    mark.setAttribute("tabindex", place ? "-1" : "0"); // one stop for each figure; arrows go on from there
-    title.remove(); // or the browser shows it a second time
+    mark.setAttribute("tabindex", place ? "-1" : "0"); // one tab stop per figure; arrow keys move between marks
+    title.remove(); // otherwise the browser shows a second tooltip
     mark.addEventListener("pointerenter", () => show(mark));
     mark.addEventListener("pointerleave", () => document.activeElement !== mark && hide());
     mark.addEventListener("click", () => mark.focus());

@@ -1,11 +1,11 @@
-"""What a report says, as plain text and tables, ready for any output format to escape and lay out."""
+"""The content of a report as plain text and tables, independent of the output format."""
 
 from collections.abc import Sequence
 
 import msgspec
 
 from edgecnn.bench.statistics import P99_SAMPLES, difference, inverse, machine_warnings
-from edgecnn.records import Emulated, Environment, LayerErrors, Report
+from edgecnn.records import Emulated, Environment, LayerErrors, Report, TaskName
 from edgecnn.report import tables, units
 from edgecnn.report.grid import Cell, Column, Grid, Pairs, label, laid_out, letters, listed, machine, setting
 from edgecnn.report.rows import (
@@ -13,6 +13,9 @@ from edgecnn.report.rows import (
     CodeComparison,
     Findings,
     FloatAccuracy,
+    MeasuredRow,
+    Recommendation,
+    ResultRow,
     Row,
     Setting,
     findings,
@@ -25,12 +28,12 @@ from edgecnn.report.units import Unit
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole report in words.
+    """A whole report as text and tables.
 
-    ``rows``, ``versus``, ``unit``, ``layer_errors`` and ``costs`` are for figures, which draw numbers.
+    ``rows``, ``versus``, ``unit``, ``layer_errors`` and ``costs`` are the numbers for the figures.
 
-    ``letter`` names the report where several stand in one page; ``others`` are the further ones, and
-    ``side_by_side`` their times beside those of this one.
+    If a page shows several reports, ``letter`` names this one, ``others`` are the others, and ``side_by_side`` compares
+    the times of all of them.
     """
 
     title: str
@@ -70,7 +73,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def page(report: Report) -> Page:
-    """Put ``report`` and those beside it into words."""
+    """The page of ``report`` and of its ``others``."""
     if not report.others:
         return _page(report, "")
     first, *others = (
@@ -84,7 +87,7 @@ def _page(report: Report, letter: str) -> Page:
     found = findings(report, rows)
     beside = versus(report, rows)
     reference = float_accuracy(report)
-    unit = units.unit_for(row.timing.median for row in rows if row.timing is not None)
+    unit = units.unit_for(row.timing.median for row in rows if isinstance(row, MeasuredRow))
     return Page(
         title=report.title,
         letter=letter,
@@ -100,8 +103,8 @@ def _page(report: Report, letter: str) -> Page:
         against=tables.against(beside),
         verification=tables.verification(report.parities),
         layers=tuple(map(tables.layers, report.layers)),
-        failed=tables.failures("What failed, and why", found.failed),
-        unsupported=tables.failures("Unsupported combinations, not tried", found.unsupported),
+        failed=tables.failures("Failures and their reasons", found.failed),
+        unsupported=tables.failures("Unsupported combinations, skipped", found.unsupported),
         method=_method(report, rows, reference),
         environments=_environments(report),
         stages=tables.stages(report),
@@ -117,60 +120,86 @@ def _page(report: Report, letter: str) -> Page:
 
 
 def shared_model(page: Page) -> str:
-    """The name of the model that all exported files begin with, and the dash; empty if there are several."""
+    """The prefix of all exported files: the model's name and a dash; empty if there are several models."""
     models = {
         row.name.removesuffix(f"{row.scheme}.{row.format}")
         for row in page.rows
-        if row.kind == "result" and row.format != "keras"
+        if isinstance(row, ResultRow) and row.format != "keras"
     }
     return models.pop() if len(models) == 1 else ""
 
 
 def heading(page: Page) -> str:
-    """What the whole document is called."""
+    """The title of the whole document."""
     return f"{len(page.parts)} reports side by side" if page.others else page.title
 
 
 def titled(page: Page) -> str:
-    """A report's title, with its letter in front where there are several."""
+    """A report's title, preceded by its letter if there are several reports."""
     return f"{page.letter}: {page.title}" if page.letter else page.title
 
 
 def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tuple[str, ...]:
-    """The verdict in plain sentences, one string for each point."""
+    """The verdict as sentences, one string per point."""
     sentences = []
     if found.setting is None:
         sentences.append("No exported file was measured.")
     elif found.fastest is None:
-        sentences.append("No measured artifact is verified to lie within tolerance, so none is recommended.")
+        sentences.append("No measured artifact is verified as within tolerance and accurate, so none is recommended.")
+    sentences += [_recommended(one, unit) for one in found.recommended]
     if found.smallest:
         sentences.append(_smallest(found.smallest, reference))
     if found.fastest is not None:
-        sentences.append(_fastest(found, unit))
+        sentences.append(_fastest(found.fastest, found, unit))
         if found.fastest.sha256 not in {row.sha256 for row in found.smallest}:
             sentences[-1] += f" {_accuracy_sentence(found.fastest, reference)}"
     if len(found.front) > 1:
         names = listed(label(row) for row in found.front)
-        sentences.append(f"Pareto front (nothing measured beats these in both time and accuracy): {names}.")
+        sentences.append(f"Pareto front (no other row is better in both time and accuracy): {names}.")
     sentences += map(_against_c, found.as_code)
+    if found.guesses:
+        names = listed(dict.fromkeys(row.name for row in found.guesses))
+        sentences.append(f"No better than guessing, so not recommended: {names}. Train the model longer.")
+    if found.weak and found.best is not None:
+        names = listed(dict.fromkeys(row.name for row in found.weak))
+        sentences.append(f"Clearly less accurate than {found.best.name}, so not recommended: {names}.")
     if found.outside:
         sentences.append(f"Outside tolerance: {listed(_outside(row) for row in found.outside)}.")
     if found.unverified:
         names = listed(dict.fromkeys(label(row) for row in found.unverified))
-        sentences.append(f"Not verified, so not considered above: {names}.")
+        sentences.append(f"Not verified, so not ranked: {names}.")
     if found.failed:
         names = listed(f"{failure.subject} ({failure.stage})" for failure in found.failed)
         sentences.append(f"{units.count(len(found.failed))} failed: {names}.")
     if found.unsupported:
         number = units.counted(len(found.unsupported), "combination")
-        sentences.append(f"Not tried: {number} that cannot work, listed below with the reason.")
+        sentences.append(f"Skipped: {number}, not supported for the reasons below.")
     return tuple(sentences)
 
 
-def _smallest(rows: tuple[Row, ...], reference: FloatAccuracy | None) -> str:
+def _recommended(one: Recommendation, unit: Unit) -> str:
+    row = one.row
+    assert row.accuracy is not None  # only verified rows are recommended
+    facts = [f"{row.accuracy.metric} {units.accuracy(row.accuracy)} %"]
+    if (change := points_text(row)) is not None:
+        facts.append(f"{change} points to the float Keras model")
+    if one.device == "microcontroller":
+        facts += [
+            f"flash {units.kib(cost.flash_bytes)} KiB, RAM {units.kib(cost.ram_bytes)} KiB and "
+            f"{units.millions(cost.instructions)} million instructions on {cost.target}"
+            for cost in one.costs
+        ]
+    else:
+        facts += [
+            f"{units.kib(row.size_bytes)} KiB",
+            f"median {median_text(row.timing, unit).value} {unit.name} on {row.runtime} here",
+        ]
+    return f"For a {one.device}: {row.name}: {', '.join(facts)}."
+
+
+def _smallest(rows: tuple[ResultRow, ...], reference: FloatAccuracy | None) -> str:
     first = rows[0]
     names = listed(row.name for row in rows)
-    assert first.size_bytes is not None
     text = f"Smallest within tolerance: {names}, {units.kib(first.size_bytes)} KiB"
     if len(rows) > 1:
         text += " each"
@@ -179,9 +208,10 @@ def _smallest(rows: tuple[Row, ...], reference: FloatAccuracy | None) -> str:
     return f"{text}. {_accuracy_sentence(first, reference)}"
 
 
-def _accuracy_sentence(row: Row, reference: FloatAccuracy | None) -> str:
-    assert row.accuracy is not None  # within tolerance means verified, and verification counts right answers
-    text = f"Accuracy of {row.name}: {units.accuracy(row.accuracy)} %"
+def _accuracy_sentence(row: ResultRow, reference: FloatAccuracy | None) -> str:
+    assert row.accuracy is not None  # within tolerance means verified, and verification counts accuracy
+    metric = row.accuracy.metric
+    text = f"{metric.capitalize() if metric.islower() else metric} of {row.name}: {units.accuracy(row.accuracy)} %"
     if reference is None or row.accuracy_points is None:
         return f"{text}."
     text += f", {points_text(row)} points to the float Keras model"
@@ -194,11 +224,7 @@ def _accuracy_sentence(row: Row, reference: FloatAccuracy | None) -> str:
     return f"{text}."
 
 
-def _fastest(found: Findings, unit: Unit) -> str:
-    row = found.fastest
-    assert row is not None
-    assert row.timing is not None
-    assert row.setting is not None
+def _fastest(row: ResultRow, found: Findings, unit: Unit) -> str:
     text = (
         f"Fastest within tolerance ({setting(row.setting)}): {label(row)}, "
         f"median {median_text(row.timing, unit)} {unit.name}"
@@ -212,20 +238,19 @@ def _fastest(found: Findings, unit: Unit) -> str:
     if row.baseline is not None and row.time_to_baseline is not None:
         elsewhere = f"{row.baseline.model}, {row.baseline.elsewhere}"
         name = row.baseline.name if row.foreign_baseline is None else elsewhere
-        text += f" It takes {estimate_text(row.time_to_baseline)} of the time of {name}."
+        text += f" Time ÷ float baseline ({name}): {estimate_text(row.time_to_baseline)}."
     if found.tied:
         names = listed(f"{label(one.row)} (time ratio {estimate_text(one.ratio)})" for one in found.tied)
-        text += f" No measurable difference in time between it and {names}."
+        text += f" No measurable difference in time to {names}."
     if found.next is not None:
         text += f" {label(found.next.row)} takes {estimate_text(found.next.ratio)} times as long."
     if not found.tied and found.next is None:
-        text += " Nothing else within tolerance was measured in this setting."
+        text += " No other file within tolerance was measured in this setting."
     return text
 
 
 def _against_c(one: CodeComparison) -> str:
-    """Which is faster on this machine, a runtime or the code that needs none."""
-    assert one.litert.setting is not None
+    """Whether LiteRT or the C code is faster on this machine."""
     where, name = f"On this machine ({setting(one.litert.setting)})", one.litert.name
     found = difference(one.ratio)
     if found == "slower":
@@ -241,38 +266,38 @@ def _against_c(one: CodeComparison) -> str:
     )
 
 
-def _outside(row: Row) -> str:
-    reasons = "; ".join(row.violations) or "loses more accuracy to float Keras than is allowed"
+def _outside(row: ResultRow) -> str:
+    reasons = "; ".join(row.violations) or "accuracy drop to float Keras exceeds the limit"
     return f"{label(row)} ({reasons})"
 
 
 def side_by_side(parts: tuple[Page, ...]) -> Grid:
-    """The medians of all reports, one column each: what has the same name and setting stands in one row."""
-    unit = units.unit_for(row.timing.median for part in parts for row in part.rows if row.timing is not None)
-    found: dict[tuple[str, str, Setting], dict[str, Row]] = {}
+    """The medians of all reports, one column per report and one row per name, runtime and setting."""
+    unit = units.unit_for(row.timing.median for part in parts for row in part.rows if isinstance(row, MeasuredRow))
+    found: dict[tuple[str, str, Setting], dict[str, ResultRow]] = {}
     for part in parts:
         for row in part.rows:
-            if row.kind == "result" and row.setting is not None:
-                found.setdefault((row.name, row.runtime or "", row.setting), {}).setdefault(part.letter, row)
+            if isinstance(row, ResultRow):
+                found.setdefault((row.name, row.runtime, row.setting), {}).setdefault(part.letter, row)
 
-    def name(rows: dict[str, Row]) -> Cell:
+    def name(rows: dict[str, ResultRow]) -> Cell:
         first, *others = rows.values()
         differing = any(row.sha256 != first.sha256 for row in others)
-        return Cell(first.name, notes=("the files differ: their hashes are not equal",) if differing else ())
+        return Cell(first.name, notes=("the files differ: their hashes are different",) if differing else ())
 
     def median(part: Page) -> Column:
-        def cell(rows: dict[str, Row]) -> Cell:
+        def cell(rows: dict[str, ResultRow]) -> Cell:
             row = rows.get(part.letter)
-            return Cell(units.ABSENT) if row is None or row.timing is None else tables.median_cell(row.timing, unit)
+            return Cell(units.ABSENT) if row is None else tables.median_cell(row.timing, unit)
 
         return Column(f"{part.letter}, {unit.name} [95 %]", cell, numeric=True)
 
     machines = {part.environment.machine for part in parts}
     caption = (
-        "Median time of one call. The columns come from different machines: they are shown side by side and not ranked."
+        "Median time of one call. The columns come from different machines and are not ranked."
         if len(machines) > 1
         else "Median time of one call. The columns are separate measurements on one machine and share no rounds, so "
-        "small differences between them mean nothing; `edgecnn compare` judges them."
+        "small differences may be chance; test them with `edgecnn compare`."
     )
     columns = (
         Column("artifact", name, "artifact"),
@@ -283,10 +308,10 @@ def side_by_side(parts: tuple[Page, ...]) -> Grid:
 
 
 def _cautions(report: Report) -> tuple[str, ...]:
-    """What makes the whole report less than it should be."""
-    interrupted = ("the measurement was interrupted: rows are missing or short",) if report.unfinished else ()
+    """Problems that affect the whole report."""
+    interrupted = ("the measurement was interrupted: rows are missing or incomplete",) if report.unfinished else ()
     wrong = (
-        f"{one.artifact} answers otherwise on {one.processor}, {one.violations[0]}"
+        f"outputs of {one.artifact} differ on {one.processor}, {one.violations[0]}"
         for one in report.processors
         if one.violations
     )
@@ -307,93 +332,100 @@ def _facts(report: Report) -> Pairs:
 
 
 def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | None) -> Pairs:
-    measured = [row.measurement for row in rows if row.kind == "result" and row.measurement is not None]
+    measured = [row.measurement for row in rows if isinstance(row, ResultRow)]
     if reference is None:
-        float_text = "The accuracy of the float Keras model is not known here."
+        float_text = "The accuracy of the float Keras model is unknown."
     else:
         float_text = (
-            "“Points” are percentage points to the float Keras model: "
+            "“Points” are the difference in percentage points to the float Keras model: "
             f"{units.accuracy(reference.accuracy)} % ({reference.source})."
         )
     samples = "No row was measured."
     if measured:
         samples = (
-            f"Each row has {_span([len(one.samples) for one in measured], 'sample')} "
-            f"in {_span([len(one.blocks) for one in measured], 'block')}. No statistic uses the "
-            f"{_span([len(one.warmup) for one in measured], 'warm-up call')} before the first block and at the "
-            "start of each. "
-            "The blocks of the rows take turns in random order, one of each in every round, so a machine "
-            "that slows down slows all of them."
+            f"Each row has {_span([len(one.samples_s) for one in measured], 'sample')} "
+            f"in {_span([len(one.blocks_ns) for one in measured], 'block')}. "
+            f"{_span([len(one.warmup_ns) for one in measured], 'warm-up call')} before the first block and at the "
+            "start of each block are not used. "
+            "Every round measures one block of each row, in random order, so a slowdown of the machine affects all "
+            "rows."
         )
     terms = {
-        "size": "The model file's bytes ÷ 1,024. Size ÷ float32 below 1 is smaller.",
-        "accuracy": (
-            "Right top classes of the exported file itself on the row's runtime; in brackets the 95 % Wilson "
-            f"interval. {float_text}"
-        ),
+        "size": "Size of the model file, bytes ÷ 1,024. Size ÷ float32 below 1 is smaller.",
+        "accuracy": (f"{_METRICS[report.task]} In brackets the 95 % interval. {float_text}"),
         "p50, p90, p99": (
-            "Median and percentiles of the time of one call of the runtime with the input already in place; "
-            "a call handles the whole batch. In brackets the 95 % interval, from drawing worker processes and whole "
-            "blocks of them with replacement; its ends are rounded outwards. "
+            "Median and percentiles of the time of one call of the runtime, with the input already in place; "
+            "a call processes the whole batch. In brackets the 95 % interval, from a bootstrap that draws worker "
+            "processes and whole blocks of them with replacement; its ends are rounded outwards. "
             f"p99 needs {units.count(P99_SAMPLES)} samples. {samples}"
         ),
         "end to end": (
-            "Median time of encode, invoke and decode together: from float images to float answers, measured in the "
+            "Median time of encode, invoke and decode together: from float images to float outputs, measured in the "
             "same rounds as p50."
         ),
         "images/s": (
-            "All images over all measured time of invoke. Beside a baseline they are those at the median time, whole "
-            "and divided by the threads, or by the usable cores where the runtime chooses their number."
+            "Number of images ÷ total time of invoke. In the comparison with a baseline: images per second at the "
+            "median time, in total and per core (÷ threads, or ÷ usable cores if the runtime chooses the number of "
+            "threads)."
         ),
         "start": (
             "In fresh processes: import of the runtime, load of the file until the session is ready, first inference. "
-            "Files are in the system's cache."
+            "Files are in the page cache."
         ),
         "memory, energy": (
-            "Memory is the peak of resident memory above that of the process before it imported the runtime. Energy "
-            "is what a counter of the machine read, divided by the inferences; where there is no counter there is no "
-            "number."
+            "Memory is peak resident memory minus that of the process before it imported the runtime. Energy is the "
+            "reading of a hardware counter, divided by the number of inferences; it is missing if there is no counter."
         ),
         "time ÷ float32": (
             "Time divided by the time of the float32 file of the same format on the same runtime, device, "
             "threads and batch: the median over the rounds of the ratio of the two blocks' medians, with its "
-            "95 % bootstrap interval. Below 1 is faster; an interval that contains 1 is no measurable "
+            "95 % bootstrap interval. Below 1 is faster; if the interval contains 1, there is no measurable "
             "difference."
         ),
         "time ÷ float baseline": (
-            "Time divided by the time of the float Keras model, on a GPU where one was measured, with the same layers, "
-            "shapes and batch, whatever its weights. A recorded baseline shares no rounds with these rows: what is "
-            "uncertain about either median adds up in the interval. One from another machine is marked with it "
-            "and takes part in no ranking."
+            "Time divided by the time of the float Keras model with the same layers, shapes and batch (weights may "
+            "differ), on a GPU if one was measured. A recorded baseline shares no rounds with these rows, so the "
+            "interval combines the uncertainties of both medians. A baseline from another machine is marked and not "
+            "ranked."
         ),
         "accuracy − baseline": (
-            "Paired where both have the same weights and say which images they got right (Bonett and Price's "
-            "interval). Models stumble over the same images, so the pairs tell differences that the two intervals "
-            "alone cannot."
+            "Paired (Bonett and Price's interval) if both have the same weights and store which images were classified "
+            "correctly. Models fail on the same images, so pairs show differences that two separate intervals cannot."
         ),
         "Pareto front": (
-            "Among the rows of one setting, by their medians and counts: no other is at least as fast and as accurate "
-            "and better in one. Rows outside tolerance take no part."
+            "The rows of one setting for which no other row is at least as fast and as accurate, and better in one of "
+            "the two. Medians and counts are compared. Rows outside tolerance are excluded."
         ),
         "parity": (
-            "Whether the exported file answers like its reference on the same images, within the tolerance "
-            "of the verification table. Same top class and accuracy drop count as broken only where chance "
-            "does not explain them (95 %)."
+            "Whether the outputs of the exported file match its reference on the same images, within the tolerance "
+            "in the verification table. The limits of same top class and accuracy drop count as violated only if "
+            "chance does not explain it (95 %)."
         ),
         "within tolerance": (
-            "Every verification of the file on that runtime passes, and it loses no more accuracy to the "
-            f"float Keras model than {_allowed(rows)}."
+            "Every verification of the file on that runtime passes, and its accuracy drop to the float Keras model "
+            f"is at most {_allowed(rows)}."
         ),
     }
     return tuple(terms.items())
 
 
+_METRICS: dict[TaskName, str] = {
+    "classification": "Top-1 accuracy of the exported file on the row's runtime.",
+    "multilabel": "The share of right labels, decided at 0.5; AUC is the mean over the labels.",
+    "segmentation": "mIoU: mean intersection over union of the classes, over all pixels of all test images.",
+    "regression": "R²: 1 − squared error ÷ variance, the mean over the outputs. MAE and RMSE: in the labels' unit.",
+    "reconstruction": (
+        "AUC of the error if the labels have anomalies; else R²: 1 − squared error ÷ variance. MSE: mean squared error."
+    ),
+}
+
+
 def _allowed(rows: tuple[Row, ...]) -> str:
-    allowed = next((row.allowed_drop for row in rows if row.allowed_drop is not None), None)
+    allowed = next((row.allowed_drop for row in rows if isinstance(row, ResultRow)), None)
     return (
-        "the verification allows"
+        "what the verification allows"
         if allowed is None
-        else f"{units.percent(allowed / 100)} points, the most any tolerance allows"
+        else f"{units.percent(allowed / 100)} points, the loosest of all tolerances"
     )
 
 
@@ -407,7 +439,7 @@ def _environments(report: Report) -> tuple[tuple[str, Pairs], ...]:
 
 
 def _environment(environment: Environment) -> Pairs:
-    unknown = "not known"
+    unknown = "unknown"
     memory, load = environment.memory_bytes, environment.load_1min
     quota, limit, frequency = environment.cpu_quota, environment.memory_limit_bytes, environment.frequency_hz
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
@@ -418,10 +450,10 @@ def _environment(environment: Environment) -> Pairs:
         ("processor features", ", ".join(environment.cpu_features) or unknown),
         ("cores", f"{environment.cores}, of which {environment.usable_cores} usable"),
         ("cores allowed", ", ".join(map(str, environment.affinity)) or unknown),
-        ("container's limit of cores", "none known" if quota is None else units.tick(quota)),
+        ("container CPU limit, cores", "none known" if quota is None else units.tick(quota)),
         ("memory", unknown if memory is None else units.gib(memory)),
-        ("container's limit of memory", "none known" if limit is None else units.gib(limit)),
-        ("graphics processor", environment.gpu or "none found"),
+        ("container memory limit", "none known" if limit is None else units.gib(limit)),
+        ("GPU", environment.gpu or "none found"),
         ("frequency governor", environment.governor or unknown),
         ("frequency range", unknown if frequency is None else units.gigahertz(frequency)),
         ("load before measuring", unknown if load is None else f"{load:.2f} (1 minute)"),
@@ -432,10 +464,10 @@ def _environment(environment: Environment) -> Pairs:
 
 def _reproduce(report: Report) -> tuple[str, ...]:
     return (
-        "Every sample behind these numbers is in report.json beside this file. "
-        "`edgecnn report report.json --out DIR` computes all tables from it again.",
-        f"`edgecnn run CONFIG.toml --out DIR` with the same configuration and seed {report.seed} measures "
-        "again. Times differ between machines and a little between runs; sizes and hashes belong to the "
+        "All samples are in report.json in the same folder. "
+        "`edgecnn report report.json --out DIR` computes all tables from it.",
+        f"`edgecnn run CONFIG.toml --out DIR` with the same configuration and seed {report.seed} repeats the "
+        "measurement. Times differ between machines and slightly between runs; sizes and hashes depend on the "
         "versions listed under “Environment”.",
         "Data: none, only latency was measured."
         if report.data is None

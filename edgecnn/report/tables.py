@@ -1,6 +1,6 @@
-"""The tables of a report: each column says what it shows of a row or a record."""
+"""The tables of a report; each column is a function from a row or record to a cell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edgecnn.bench.comparison import best_batch
@@ -19,100 +19,119 @@ from edgecnn.records import (
     Report,
     StageTime,
     Summary,
-    Tolerance,
 )
 from edgecnn.report import units
 from edgecnn.report.grid import Cell, Column, Grid, Tone, laid_out, machine, setting
-from edgecnn.report.rows import BaselineComparison, FloatBaseline, Row
+from edgecnn.report.rows import BaselineComparison, FloatBaseline, MeasuredRow, MissingBaseline, ResultRow, Row
 from edgecnn.report.units import Unit
+from edgecnn.tasks import PERCENTAGES
 
 
 def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
-    """The main table: what every row is, how accurate and how fast."""
+    """The main table: identity, accuracy and latency of every row."""
 
-    def shown(field: str, cell: Callable[[Row], Cell | None]) -> Callable[[Row], Cell]:
-        """What ``cell`` makes of a row, else the reason why its ``field`` is absent."""
+    def shown(field: str, cell: Callable[[MeasuredRow], Cell]) -> Callable[[Row], Cell]:
+        """``cell`` of a row, with the reason as a note if ``field`` is absent."""
 
         def of(row: Row) -> Cell:
-            reason = row.absent.get(field)
-            return cell(row) or Cell(units.ABSENT, notes=() if reason is None else (reason,))
+            if isinstance(row, MissingBaseline):
+                return Cell(units.ABSENT)
+            found = cell(row)
+            if found.text == units.ABSENT and field in row.absent:
+                return found.noted((row.absent[field],))
+            return found
 
         return of
 
-    def text(field: str) -> Callable[[Row], Cell]:
-        return shown(field, lambda row: None if getattr(row, field) is None else Cell(getattr(row, field)))
+    def compared(field: str, cell: Callable[[ResultRow], Cell]) -> Callable[[Row], Cell]:
+        """As ``shown``, for fields that only result rows have."""
+        return shown(field, lambda row: cell(row) if isinstance(row, ResultRow) else Cell(units.ABSENT))
 
-    def number(field: str, text: Callable[[Any], str]) -> Callable[[Row], Cell]:
-        return shown(field, lambda row: None if getattr(row, field) is None else _number(getattr(row, field), text))
-
-    def timed(field: str, of: Callable[[Summary], Estimate | None]) -> Callable[[Row], Cell]:
-        def cell(row: Row) -> Cell | None:
-            time = None if row.timing is None else of(row.timing)
-            return None if time is None else _time(time, unit)
-
-        return shown(field, cell)
-
-    def p50(row: Row) -> Cell | None:
-        if row.timing is None:
-            return None
+    def p50(row: MeasuredRow) -> Cell:
         return median_cell(row.timing, unit).noted(row.warnings, of=f"row {row.number}")
 
-    def parity(row: Row) -> Cell | None:
-        return _parity(row.violations) if row.parities else None
+    def p99(row: MeasuredRow) -> Cell:
+        return Cell(units.ABSENT) if row.timing.p99 is None else _time(row.timing.p99, unit)
+
+    def whole(row: MeasuredRow) -> Cell:
+        return Cell(units.ABSENT) if row.end_to_end is None else median_cell(row.end_to_end, unit)
+
+    def parity(row: ResultRow) -> Cell:
+        return _parity(row.violations) if row.parities else Cell(units.ABSENT)
 
     columns = (
         Column("#", _row_number, "number", numeric=True),
         Column("artifact", _name, "artifact"),
-        Column("scheme", text("scheme")),
+        Column("scheme", shown("scheme", lambda row: Cell(row.scheme))),
         Column("runtime [setting]", runtime_cell, "runtime"),
-        Column("size, KiB", number("size_bytes", units.kib), "size", numeric=True),
+        Column(
+            "size, KiB", compared("size_bytes", lambda row: _number(row.size_bytes, units.kib)), "size", numeric=True
+        ),
         Column(
             "size ÷ float32 (same format)",
-            number("size_ratio", units.ratio),
+            compared("size_ratio", lambda row: _number(row.size_ratio, units.ratio)),
             "size_ratio",
             numeric=True,
             optional=True,
         ),
         Column(
-            "accuracy, % [95 %]",
-            shown("accuracy", lambda row: None if row.accuracy is None else _accuracy(row.accuracy)),
+            _score(row.accuracy for row in rows if isinstance(row, MeasuredRow)),
+            shown("accuracy", lambda row: _accuracy(row.accuracy)),
             "accuracy",
             numeric=True,
             optional=True,
         ),
+        *_further(rows),
         Column("points to float Keras", shown("accuracy_points", _points), "points", numeric=True, optional=True),
         Column(f"p50, {unit.name} [95 %]", shown("p50", p50), "p50", numeric=True),
         Column(
             "time ÷ float32 (same runtime)",
-            shown("time_to_float32", _to_float32),
+            compared("time_to_float32", lambda row: _estimate(row.time_to_float32)),
             "to_float32",
             numeric=True,
             optional=True,
         ),
         Column(
             "time ÷ float baseline",
-            shown("time_to_baseline", _to_baseline),
+            compared("time_to_baseline", _to_baseline),
             "to_baseline",
             numeric=True,
             optional=True,
         ),
-        Column("parity", shown("parity", parity), "parity", optional=True),
-        Column(f"p90, {unit.name} [95 %]", timed("p90", lambda timing: timing.p90), numeric=True),
-        Column(f"p99, {unit.name} [95 %]", timed("p99", lambda timing: timing.p99), "p99", numeric=True, optional=True),
+        Column("parity", compared("parity", parity), "parity", optional=True),
+        Column(f"p90, {unit.name} [95 %]", shown("p90", lambda row: _time(row.timing.p90, unit)), numeric=True),
+        Column(f"p99, {unit.name} [95 %]", shown("p99", p99), "p99", numeric=True, optional=True),
         Column(
             f"end to end, {unit.name} [95 %]",
-            shown("end_to_end", lambda row: None if row.end_to_end is None else median_cell(row.end_to_end, unit)),
+            shown("end_to_end", whole),
             "end_to_end",
             numeric=True,
             optional=True,
         ),
-        Column("images/s", shown("images_per_s", _throughput), numeric=True),
+        Column("images/s", shown("images_per_s", lambda row: _number(row.timing.throughput, units.rate)), numeric=True),
     )
-    return laid_out("Below 1 in a “time ÷” column is faster than what it is divided by, above 1 slower.", columns, rows)
+    return laid_out("In the “time ÷” columns, below 1 is faster than the reference, above 1 slower.", columns, rows)
+
+
+def _score(found: Iterable[Accuracy | None]) -> str:
+    """The title of a column of scores."""
+    return f"{units.metric(found)} [95 %]"
+
+
+def _further(rows: tuple[Row, ...]) -> tuple[Column, ...]:
+    """A column for each further metric."""
+    scores = {row.number: dict(row.accuracy.more) for row in rows if isinstance(row, MeasuredRow) and row.accuracy}
+
+    def column(name: str) -> Column:
+        text = units.percent if name in PERCENTAGES else units.significant
+        title = f"{name}, %" if name in PERCENTAGES else name
+        return Column(title, lambda row: _number(scores.get(row.number, {}).get(name), text), name, numeric=True)
+
+    return tuple(map(column, dict.fromkeys(name for found in scores.values() for name in found)))
 
 
 def _tone(row: Row) -> Tone:
-    return "" if row.kind == "result" else "aside"
+    return "" if isinstance(row, ResultRow) else "aside"
 
 
 def _row_number(row: Row) -> Cell:
@@ -120,33 +139,27 @@ def _row_number(row: Row) -> Cell:
 
 
 def _name(row: Row) -> Cell:
-    notes = (row.absent["measurement"],) if row.kind == "no baseline" else ()
-    if row.elsewhere is not None:
+    notes: tuple[str, ...] = ()
+    if isinstance(row, MissingBaseline):
+        notes = (row.reason,)
+    elif row.elsewhere is not None:
         notes = (f"{row.elsewhere} ({row.environment.machine}): never ranked",)
     return Cell(row.name, notes=notes, tone=_tone(row))
 
 
 def runtime_cell(row: Row) -> Cell:
-    """Where a row ran: its runtime, and the setting in brackets."""
-    return Cell(units.ABSENT) if row.setting is None else Cell(row.runtime or "", f"[{setting(row.setting)}]")
+    """A row's runtime, with the setting in brackets."""
+    return Cell(units.ABSENT) if isinstance(row, MissingBaseline) else Cell(row.runtime, f"[{setting(row.setting)}]")
 
 
-def _points(row: Row) -> Cell | None:
+def _points(row: MeasuredRow) -> Cell:
     text = points_text(row)
-    return None if text is None else _interval(text, row.accuracy_points)
+    return Cell(units.ABSENT) if text is None else _interval(text, row.accuracy_points)
 
 
-def _to_float32(row: Row) -> Cell | None:
-    return None if row.time_to_float32 is None else _estimate(row.time_to_float32)
-
-
-def _throughput(row: Row) -> Cell | None:
-    return None if row.timing is None else _number(row.timing.throughput, units.rate)
-
-
-def _to_baseline(row: Row) -> Cell | None:
+def _to_baseline(row: ResultRow) -> Cell:
     if row.time_to_baseline is None or row.baseline is None:
-        return None
+        return Cell(units.ABSENT)
     text = f"divided by {row.baseline.name}"
     if row.foreign_baseline is not None:
         text = f"divided by {row.baseline.model}, {row.baseline.elsewhere} ({row.foreign_baseline.machine})"
@@ -154,15 +167,15 @@ def _to_baseline(row: Row) -> Cell | None:
 
 
 def resources(rows: tuple[Row, ...]) -> Grid:
-    """How every row starts, and what memory and energy it takes; columns that nothing is known of are left out."""
+    """Cold start, memory and energy of every row; columns without any values are omitted."""
 
-    def cold(part: Callable[[ColdStart], float]) -> Callable[[Row], Cell]:
-        def cell(row: Row) -> Cell:
+    def cold(part: Callable[[ColdStart], float]) -> Callable[[ResultRow], Cell]:
+        def cell(row: ResultRow) -> Cell:
             return _number(None if row.cold_start is None else part(row.cold_start), _milliseconds)
 
         return cell
 
-    def optional(title: str, cell: Callable[[Row], Cell], key: str) -> Column:
+    def optional(title: str, cell: Callable[[ResultRow], Cell], key: str) -> Column:
         return Column(title, cell, key, numeric=True, optional=True)
 
     columns = (
@@ -178,48 +191,47 @@ def resources(rows: tuple[Row, ...]) -> Grid:
         optional("energy, mJ per inference", _energy, "energy"),
     )
     return laid_out(
-        "How a fresh process starts (medians), how much memory it takes above the empty process at its peak, and the "
-        "energy of an inference where a counter of the machine could be read.",
+        "Start of a fresh process (medians), its peak memory above the empty process, and the energy per inference if "
+        "a hardware counter could be read.",
         columns,
-        [row for row in rows if row.kind == "result"],
+        [row for row in rows if isinstance(row, ResultRow)],
     )
 
 
-def _load(row: Row) -> Cell:
-    assert row.measurement is not None
+def _load(row: ResultRow) -> Cell:
     return _number(row.measurement.load_s if row.cold_start is None else row.cold_start.load_s, _milliseconds)
 
 
-def _first_answer(row: Row) -> Cell:
-    if row.cold_start is None or row.measurement is None:
+def _first_answer(row: ResultRow) -> Cell:
+    if row.cold_start is None:
         return Cell(units.ABSENT)
     fresh = f"medians of {units.count(len(row.measurement.cold_starts))} fresh processes"
     return _number(cold_total(row.cold_start), _milliseconds).noted((fresh,))
 
 
-def _arena(row: Row) -> Cell:
-    memory = None if row.measurement is None else row.measurement.memory
+def _arena(row: ResultRow) -> Cell:
+    memory = row.measurement.memory
     return _number(None if memory is None else memory.arena_bytes, units.kib)
 
 
-def _energy(row: Row) -> Cell:
-    energy = None if row.measurement is None else row.measurement.energy
+def _energy(row: ResultRow) -> Cell:
+    energy = row.measurement.energy
     if energy is None:
         return Cell(units.ABSENT)
     counter = (
-        f"{energy.counter}, which covers all that runs on the package, over "
+        f"{energy.counter}, which covers everything that runs on the processor package, over "
         f"{units.counted(energy.inferences, 'inference')}"
     )
     return _number(row.joules, units.millijoules).noted((counter,), of=f"row {row.number}")
 
 
 def cold_total(cold: ColdStart) -> float:
-    """Seconds to the first answer."""
+    """Seconds to the first output."""
     return cold.import_s + cold.load_s + cold.first_s
 
 
 def emulated(costs: tuple[Emulated, ...]) -> Grid:
-    """What artifacts cost as C on emulated processors."""
+    """Cost of artifacts as C on emulated processors."""
 
     def target(cost: Emulated) -> Cell:
         return Cell(cost.target, notes=(f"{cost.compiler} {cost.opt}, {cost.emulator}",))
@@ -243,16 +255,16 @@ def emulated(costs: tuple[Emulated, ...]) -> Grid:
         counted("stack, bytes", lambda cost: cost.stack_bytes, "stack"),
     )
     return laid_out(
-        "Each int8 file as C: the instructions of one inference of random bytes, executed by QEMU. It models no "
-        "pipeline, memory or cache, so instruction counts are not timings. Code is without weights, flash with them; "
-        "RAM is that of the model. Stack, input and output come on top of it.",
+        "Each int8 file as C: the instructions of one inference of random bytes, executed by QEMU. QEMU models no "
+        "pipeline, memory or cache, so instruction counts are not timings. Code excludes weights, flash includes them. "
+        "RAM is that of the model, without stack, input and output.",
         columns,
         costs,
     )
 
 
 def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
-    """What model files answer on emulated processors."""
+    """Outputs of model files on emulated processors."""
 
     def parity(one: ProcessorAnswers) -> Cell:
         return _parity(("; ".join(one.violations),) if one.violations else ())
@@ -260,7 +272,12 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
     columns = (
         Column("artifact", lambda one: Cell(one.artifact), "artifact"),
         Column("processor", lambda one: Cell(one.processor, notes=(_emulated_by(one),)), "processor"),
-        Column("accuracy, % [95 %]", lambda one: _accuracy(one.against_here.accuracy), "accuracy", numeric=True),
+        Column(
+            _score(one.against_here.accuracy for one in answers),
+            lambda one: _accuracy(one.against_here.accuracy),
+            "accuracy",
+            numeric=True,
+        ),
         *_differences("here", lambda one: one.against_here.difference, ("largest", "mean", "agreement")),
         *_differences("Keras", lambda one: one.against_reference.difference, ("", "", "")),
         Column(
@@ -272,10 +289,10 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
         Column("parity", parity, "parity"),
     )
     return laid_out(
-        "Each file in the runtime's own build for that processor, which QEMU emulates: differences to the same file "
-        "here, on this machine, and to the Keras model it came from, and the executed instructions of one inference, "
-        "which is not a timing. LSB are steps of the output; float outputs have none, and differences without them are "
-        "in the output's unit.",
+        "Each file in the runtime's build for that processor, emulated by QEMU: differences to the same file "
+        "on this machine (“here”) and to its Keras model, and the executed instructions of one inference, which are "
+        "not a timing. LSB are quantisation steps of the output; differences of float outputs are in the output's "
+        "unit.",
         columns,
         answers,
     )
@@ -284,7 +301,7 @@ def processors(answers: tuple[ProcessorAnswers, ...]) -> Grid:
 def _differences(
     to: str, of: Callable[[ProcessorAnswers], Difference], keys: tuple[str, str, str]
 ) -> tuple[Column, Column, Column]:
-    """Columns for the largest and the mean difference, and on how many images the top class is the same."""
+    """Columns for the largest and the mean difference, and for the share of images with the same top class."""
     same = f"same top class as {to}, %"
     return (
         Column(f"largest difference to {to}", lambda one: _largest(of(one)), keys[0], numeric=True),
@@ -312,7 +329,7 @@ def _emulated_by(answers: ProcessorAnswers) -> str:
 
 
 def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
-    """The float baselines that rows are compared with, once each."""
+    """The float baselines that rows are compared with, each once."""
     listed: list[FloatBaseline] = []
     for one in beside:
         if one.baseline not in listed:
@@ -340,7 +357,7 @@ def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
             numeric=True,
         ),
         Column("at batch", lambda one: _number(best_batch(one.record).batch, units.count), numeric=True),
-        Column("accuracy, % [95 %]", lambda one: _accuracy(one.record.accuracy), numeric=True),
+        Column(_score(one.record.accuracy for one in listed), lambda one: _accuracy(one.record.accuracy), numeric=True),
         Column(
             "peak device memory, MiB",
             lambda one: _number(one.record.peak_device_bytes, units.mib),
@@ -351,12 +368,12 @@ def baselines(beside: tuple[BaselineComparison, ...], unit: Unit) -> Grid:
         Column("compiled with", lambda one: Cell(one.record.compiled_with or units.ABSENT), "compiled", optional=True),
         Column("TensorFloat-32", tensor_float_32, "tf32", optional=True),
     )
-    caption = "The float Keras model that the rows are compared with. These rows take part in no ranking."
+    caption = "The float Keras model that the rows are compared with. These rows are not ranked."
     return laid_out(caption, columns, listed)
 
 
 def against(beside: tuple[BaselineComparison, ...]) -> Grid:
-    """Every row beside every float baseline."""
+    """Every row compared with every float baseline."""
 
     def quotient(field: str) -> Callable[[BaselineComparison], Cell]:
         def of(one: BaselineComparison) -> Cell:
@@ -405,8 +422,8 @@ def against(beside: tuple[BaselineComparison, ...]) -> Grid:
         ),
     )
     return laid_out(
-        "Each row beside each float baseline. Faster than the baseline is below 1 in a “time ÷” column and above 1 in "
-        "“images/s ÷”.",
+        "Each row compared with each float baseline. A row faster than the baseline is below 1 in a “time ÷” column "
+        "and above 1 in “images/s ÷”.",
         columns,
         beside,
     )
@@ -443,9 +460,9 @@ def layers(errors: LayerErrors) -> Grid:
     )
     return laid_out(
         f"{errors.artifact} on {errors.runtime}, {units.counted(errors.images, 'image')} "
-        f"({errors.images_from}), worst layer first. Own: the layer alone, computed in float on its actual int8 "
-        "inputs. Up to here: all "
-        f"layers to this one. Output against the {errors.reference}: {units.decibels(errors.weights_snr_db)} dB "
+        f"({errors.images_from}), worst layer first. Own: error of the layer alone, against float computed on its "
+        "actual int8 inputs. Up to here: error of all layers up to this one. "
+        f"Output against the {errors.reference}: {units.decibels(errors.weights_snr_db)} dB "
         f"in float with the file's weights, {units.decibels(errors.output_snr_db)} dB in int8.",
         columns,
         errors.layers,
@@ -455,7 +472,7 @@ def layers(errors: LayerErrors) -> Grid:
 def verification(parities: tuple[Parity, ...]) -> Grid:
     """Every artifact against its references."""
 
-    def number(title: str, of: Callable[[Difference], float], text: Callable[[Any], str]) -> Column:
+    def number(title: str, of: Callable[[Difference], float | None], text: Callable[[Any], str]) -> Column:
         return Column(title, lambda parity: _number(of(parity.difference), text), numeric=True)
 
     def steps(title: str, of: Callable[[Difference], float | None], text: Callable[[Any], str]) -> Column:
@@ -467,6 +484,7 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
 
         return Column(title, cell, numeric=True)
 
+    score = _score(parity.accuracy for parity in parities)
     columns = (
         Column("artifact", lambda parity: Cell(parity.artifact)),
         Column("runtime", lambda parity: Cell(parity.runtime), "runtime"),
@@ -478,21 +496,23 @@ def verification(parities: tuple[Parity, ...]) -> Grid:
         steps("mean LSB", lambda found: found.mean_lsb, units.significant),
         steps("within 1 LSB, %", lambda found: found.within_one_lsb, units.percent),
         number("same top class, %", lambda found: found.agreement, units.percent),
-        Column("accuracy, % [95 %]", lambda parity: _accuracy(parity.accuracy), numeric=True),
-        Column("reference accuracy, % [95 %]", lambda parity: _accuracy(parity.reference_accuracy), numeric=True),
+        Column(score, lambda parity: _accuracy(parity.accuracy), numeric=True),
+        Column(f"reference {score}", lambda parity: _accuracy(parity.reference_accuracy), numeric=True),
         number("worst image, index", lambda found: found.worst_image, str),
-        Column("allowed", lambda parity: Cell(_tolerance(parity.tolerance, parity.difference.span)), "allowed"),
+        Column("allowed", lambda parity: Cell(_tolerance(parity)), "allowed"),
         Column("parity", lambda parity: _parity(parity.violations)),
     )
     caption = "Each artifact against its reference on the same images. LSB: a step of a quantised output."
     return laid_out(caption, columns, parities)
 
 
-def _tolerance(tolerance: Tolerance, span: float) -> str:
-    span = span or 1.0  # as verification does where all reference outputs are equal
-    parts = [
-        f"same top class ≥ {units.percent(tolerance.agreement)} %",
-        f"accuracy drop ≤ {units.percent(tolerance.accuracy_drop)} points",
+def _tolerance(parity: Parity) -> str:
+    tolerance, found = parity.tolerance, parity.difference
+    span = found.span or 1.0  # as in verification, if all reference outputs are equal
+    same = "same top class" if found.decisions is None else "same decisions"
+    parts = [] if found.agree is None else [f"{same} ≥ {units.percent(tolerance.agreement)} %"]
+    parts += [
+        f"{parity.accuracy.metric} drop ≤ {units.percent(tolerance.accuracy_drop)} points",
         f"mean ≤ {units.significant(tolerance.mean_abs * span)}",
     ]
     if tolerance.max_abs is not None:
@@ -503,7 +523,7 @@ def _tolerance(tolerance: Tolerance, span: float) -> str:
 
 
 def failures(caption: str, found: tuple[Failure, ...]) -> Grid:
-    """What failed, and why."""
+    """Failures and their reasons."""
     columns = (
         Column("what", lambda failure: Cell(failure.subject)),
         Column("stage", lambda failure: Cell(failure.stage)),
@@ -514,7 +534,7 @@ def failures(caption: str, found: tuple[Failure, ...]) -> Grid:
 
 
 def stages(report: Report) -> Grid:
-    """How long the stages of a run took, longest first, those that were used again last."""
+    """The stages of a run and their times, longest first, reused stages last."""
     ordered = sorted(report.stages, key=lambda stage: (stage.reused, -stage.seconds))
     kinds: dict[str, float] = {}
     for stage in report.stages:
@@ -526,29 +546,33 @@ def stages(report: Report) -> Grid:
     again = sum(stage.reused for stage in report.stages)
 
     def outputs(stage: StageTime) -> Cell:
-        return Cell("already there, used again" if stage.reused else "made in this run")
+        return Cell("reused from an earlier run" if stage.reused else "made in this run")
 
     columns = (
         Column("stage", lambda stage: Cell(stage.name)),
         Column("time", lambda stage: Cell(units.duration(stage.seconds), value=stage.seconds), numeric=True),
         Column("outputs", outputs),
     )
-    caption = "Stages of the run, longest first: " + ", ".join([*taken, *([f"{again} used again"] if again else [])])
+    caption = "Stages of the run, longest first: " + ", ".join([*taken, *([f"{again} reused"] if again else [])])
     return laid_out(caption, columns, ordered)
 
 
 def files(rows: tuple[Row, ...]) -> Grid:
-    """The files behind the rows, each once, with its hash."""
-    hashes: dict[tuple[str, str], Row] = {}
+    """The model files of the rows, each once, with its hash."""
+    hashes: dict[tuple[str, str], MeasuredRow] = {}
     for row in rows:
-        if row.sha256 is not None:
+        if isinstance(row, MeasuredRow):
             hashes.setdefault((row.name, row.sha256), row)
+
+    def size(row: MeasuredRow) -> Cell:
+        return _number(row.size_bytes if isinstance(row, ResultRow) else None, units.count)
+
     columns = (
         Column("file", lambda row: Cell(row.name)),
-        Column("bytes", lambda row: _number(row.size_bytes, units.count), numeric=True),
+        Column("bytes", size, numeric=True),
         Column("SHA-256", lambda row: Cell(row.sha256)),
     )
-    return laid_out("The files behind the rows", columns, [*hashes.values()])
+    return laid_out("Model files of the rows", columns, [*hashes.values()])
 
 
 def _parity(violations: tuple[str, ...]) -> Cell:
@@ -556,7 +580,7 @@ def _parity(violations: tuple[str, ...]) -> Cell:
 
 
 def _number(value: float | None, text: Callable[[Any], str]) -> Cell:
-    """A cell for a number, or for its absence."""
+    """A cell for a number, or an empty one for ``None``."""
     return Cell(units.ABSENT) if value is None else Cell(text(value), value=float(value))
 
 
@@ -577,14 +601,14 @@ def median_cell(timing: Summary, unit: Unit) -> Cell:
     return _interval(median_text(timing, unit), timing.median)
 
 
-def _estimate(estimate: Estimate) -> Cell:
-    return _interval(estimate_text(estimate), estimate.value)
+def _estimate(estimate: Estimate | None) -> Cell:
+    return Cell(units.ABSENT) if estimate is None else _interval(estimate_text(estimate), estimate.value)
 
 
-def points_text(row: Row) -> units.Interval | None:
-    """A row's accuracy minus that of float Keras, with its interval where the two are paired."""
-    if row.accuracy_change is not None:
-        change = row.accuracy_change
+def points_text(row: MeasuredRow) -> units.Interval | None:
+    """A row's accuracy minus that of float Keras, with its interval if the two are paired."""
+    change = row.accuracy_change if isinstance(row, ResultRow) else None
+    if change is not None:
         return units.points_interval(change.value, change.low, change.high)
     return None if row.accuracy_points is None else units.Interval(units.points(row.accuracy_points))
 

@@ -1,4 +1,4 @@
-"""A report in the terminal: the verdict and the numbers that decide, in 100 columns."""
+"""A report in the terminal: the verdict and the main numbers, in 100 columns."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -10,15 +10,15 @@ from rich.text import Text
 
 from edgecnn.records import Emulated, Failure, ProcessorAnswers, Report
 from edgecnn.report.compare import Change, Gate, accuracy_text, latency_text
-from edgecnn.report.grid import Cell, Grid, machine, marks_of, setting
+from edgecnn.report.grid import Cell, Column, Grid, machine, marks_of, setting
 from edgecnn.report.page import Page, page, shared_model, titled
-from edgecnn.report.rows import Setting
+from edgecnn.report.rows import MeasuredRow, MissingBaseline, Setting
 from edgecnn.report.tables import processors
 from edgecnn.report.units import ABSENT, count
 
 WIDTH = 100
 
-# Columns of the results table that fit, with short headings.
+# Columns of the results table that fit into the width, with short headings.
 _COLUMNS = {
     "number": "#",
     "artifact": "artifact",
@@ -31,7 +31,7 @@ _COLUMNS = {
     "to_baseline": "÷ base",
     "parity": "parity",
 }
-# Those of the answers by processor.
+# Columns of the table of outputs by processor.
 _ANSWERS = {
     "artifact": "artifact",
     "processor": "processor",
@@ -46,10 +46,7 @@ _STYLES = {"good": "green", "bad": "bold red", "aside": "italic", "": ""}
 
 
 def console_or(console: Console | None) -> Console:
-    """``console``, or one that prints to stdout; ``WIDTH`` columns wide where that is no terminal.
-
-    Nothing printed there is markup.
-    """
+    """``console``, or a new one that prints to stdout without markup; ``WIDTH`` columns wide if it is no terminal."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDTH
@@ -57,10 +54,10 @@ def console_or(console: Console | None) -> Console:
 
 
 def show(report: Report, console: Console | None = None) -> None:
-    """Print the verdict and the tables of ``report``, to stdout unless ``console`` says otherwise.
+    """Print the verdict and the tables of ``report`` to ``console`` (stdout by default).
 
-    There is one table for each setting and machine: times in different tables are not to be compared. Several reports
-    follow one another. Where the output is not a terminal, it is ``WIDTH`` columns wide.
+    There is one table per setting and machine; times of different tables must not be compared. Several reports follow
+    one another.
     """
     console = console_or(console)
     content = page(report)
@@ -78,7 +75,7 @@ def show(report: Report, console: Console | None = None) -> None:
 
 
 def show_answers(rows: Sequence[ProcessorAnswers | Failure], console: Console | None = None) -> None:
-    """Print what files answer on emulated processors, to stdout unless ``console`` says otherwise."""
+    """Print the outputs of files on emulated processors to ``console`` (stdout by default)."""
     console = console_or(console)
     _show_answers(processors(tuple(row for row in rows if isinstance(row, ProcessorAnswers))), "", console)
     for row in rows:
@@ -88,7 +85,7 @@ def show_answers(rows: Sequence[ProcessorAnswers | Failure], console: Console | 
 
 
 def show_gate(gate: Gate, console: Console | None = None) -> None:
-    """Print what became of every row, then each reason, to stdout unless ``console`` says otherwise."""
+    """Print the change of every row, then each reason, to ``console`` (stdout by default)."""
     console = console_or(console)
     console.print(Text(f"{gate.new}, against {gate.old}", style="bold"))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -106,7 +103,7 @@ def show_gate(gate: Gate, console: Console | None = None) -> None:
         console.print(table)
     for bullet, texts in (("✗", gate.regressions), ("?", gate.undecided), ("•", gate.notes)):
         for text in texts:
-            console.print(_item(bullet, f"cannot tell: {text}" if bullet == "?" else text))
+            console.print(_item(bullet, f"undecided: {text}" if bullet == "?" else text))
     if not gate.regressions:
         console.print(Text("✓ no regression", style="green"))
 
@@ -134,8 +131,8 @@ def _show_part(content: Page, console: Console) -> None:
         console.print(_item(" ", _cost(cost)))
     _show_answers(content.processors, shared_model(content), console)
     for row in content.rows:
-        if row.kind == "no baseline":
-            console.print(Text(f"{row.name}: {row.absent['measurement']}"))
+        if isinstance(row, MissingBaseline):
+            console.print(Text(f"{row.name}: {row.reason}"))
     for mark, text in content.results.notes:
         if mark in marks:
             console.print(_item(f"({mark})", text))
@@ -152,16 +149,16 @@ def _show_part(content: Page, console: Console) -> None:
 
 
 def _show_answers(grid: Grid, model: str, console: Console) -> None:
-    """The table of answers by processor, if there are any; ``model`` is left out of the files' names."""
+    """Print the table of outputs by processor, if it has rows; ``model`` is removed from the file names."""
     if not grid.rows:
         return
-    console.print(_item("•", "On emulated processors. Differences are to this machine's answers."))
+    console.print(_item("•", "On emulated processors. Differences are to the outputs of this machine."))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     places = [place for place, column in enumerate(grid.columns) if column.key in _ANSWERS]
     for place in places:
         column = grid.columns[place]
         table.add_column(
-            _ANSWERS[column.key],
+            _heading(column, _ANSWERS),
             justify="right" if column.numeric else "left",
             no_wrap=column.key != "artifact",
             overflow="fold",
@@ -195,15 +192,15 @@ def _side_by_side(grid: Grid) -> Table:
 
 
 def _legend(content: Page) -> str:
-    whole = "; e2e: encode, invoke and decode" if any(row.end_to_end for row in content.rows) else ""
-    return f"below 1 in a ÷ column is faster{whole}"
+    whole = any(isinstance(row, MeasuredRow) and row.end_to_end for row in content.rows)
+    return f"below 1 in a ÷ column is faster{'; e2e: encode, invoke and decode' if whole else ''}"
 
 
 def _groups(content: Page) -> dict[str, list[int]]:
-    """The numbers of the rows measured in each setting, other machines apart."""
+    """The row numbers of each setting, with a separate group for each other machine."""
     groups: dict[str, list[int]] = {}
     for row in content.rows:
-        if row.setting is not None:
+        if isinstance(row, MeasuredRow):
             elsewhere = "" if row.elsewhere is None else f", {row.elsewhere} ({row.environment.machine})"
             where = setting(row.setting) + elsewhere
             groups.setdefault(where, []).append(row.number)
@@ -211,7 +208,7 @@ def _groups(content: Page) -> dict[str, list[int]]:
 
 
 def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
-    """The rows with these numbers; adds to ``marks`` the marks of the notes they use."""
+    """The rows with these numbers; adds the marks of their notes to ``marks``."""
     model = shared_model(content)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     shown_rows = [cells for row, cells in zip(content.rows, content.results.rows, strict=True) if row.number in numbers]
@@ -220,9 +217,9 @@ def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
         if column.key not in _COLUMNS or all(cells[place].text == ABSENT for cells in shown_rows):
             continue
         places.append(place)
-        heading = _COLUMNS[column.key]
+        heading = _heading(column, _COLUMNS)
         if column.key == "to_baseline" and len({cells[place].marks for cells in shown_rows}) == 1:
-            shared.add(place)  # what is true of the whole column stands in its heading, once
+            shared.add(place)  # a mark shared by the whole column is shown once, in the heading
             heading += marks_of(shown_rows[0][place])
         table.add_column(
             heading,
@@ -235,7 +232,7 @@ def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
             shown = []
             for place in places:
                 cell, key = cells[place], content.results.columns[place].key
-                # the interval stays where it decides
+                # show the interval only where it matters most
                 name = cell.text if key == "to_float32" else cell.short.removeprefix(model)
                 shown.append(_text(cell, name, "" if place in shared else marks_of(cell)))
                 marks.update(cell.marks)
@@ -243,11 +240,18 @@ def _table(content: Page, numbers: list[int], marks: set[str]) -> Table:
     return table
 
 
+def _heading(column: Column, short: dict[str, str]) -> str:
+    """The short heading of a column; a score other than accuracy has its own name."""
+    if column.key == "accuracy" and not column.title.startswith("accuracy"):
+        return f"{column.title.partition(',')[0]} %"
+    return short[column.key]
+
+
 def _text(cell: Cell, text: str, marks: str) -> Text:
     return Text(text + marks, style=_STYLES[cell.tone])
 
 
 def _item(bullet: str, text: str) -> Text:
-    """A list item whose later lines are indented; without the blanks that a table would add at their ends."""
+    """A list item with hanging indent, and without the trailing blanks of a table."""
     lines = textwrap.wrap(text, WIDTH - 4) or [""]
     return Text(f"{bullet} " + ("\n" + " " * (len(bullet) + 1)).join(lines))

@@ -1,9 +1,9 @@
-"""Numbers as text. Nothing else in edgecnn turns a measured number into words.
+"""Measured numbers as text; all formatting of numbers is here.
 
-Sizes are in KiB (1,024 bytes). Intervals stand in brackets behind their value, with its decimals, and their ends
-are rounded outwards, so that none looks narrower than it is. Times have three significant digits. Ratios from 0.1 to
-10 have three decimals, so that those of a column can be read against each other and against 1; the others have three
-significant digits.
+Sizes are in KiB (1,024 bytes). Intervals follow their value in brackets, with the same decimals; their ends are
+rounded outwards, so that none looks narrower than it is. Times have three significant digits. Ratios from 0.1 to 10
+have three decimals, so that they are easy to compare with each other and with 1; other ratios have three significant
+digits.
 """
 
 import math
@@ -19,7 +19,7 @@ _MOST_DECIMALS = 12
 
 
 class Interval(NamedTuple):
-    """A number as text, and its interval in brackets, which is empty where nothing is uncertain."""
+    """A number as text, and its interval in brackets; empty if the number is exact."""
 
     value: str
     bracket: str = ""
@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """A unit of time and how many of it make a second."""
+    """A unit of time, and how many of them make a second."""
 
     name: str
     per_second: float
@@ -41,7 +41,7 @@ SECONDS = Unit("s", 1.0)
 
 
 def unit_for(seconds: Iterable[float]) -> Unit:
-    """The one unit for a whole column of times: the smallest decides."""
+    """The unit for a column of times, chosen by the smallest."""
     smallest = min(seconds, default=0.0)
     if smallest < 1e-3:
         return MICROSECONDS
@@ -74,7 +74,7 @@ def kib(size_bytes: int) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Something per second, three significant digits: ``24,300``."""
+    """A rate per second, three significant digits: ``24,300``."""
     return (
         significant(per_second) if per_second < 1000 or math.isinf(per_second) else f"{float(f'{per_second:.3g}'):,.0f}"
     )
@@ -102,7 +102,7 @@ def millijoules(joules: float) -> str:
 
 
 def decibels(value: float | None) -> str:
-    """A signal-to-noise ratio in dB without the unit's name; ``None``, no noise at all, is ``exact``."""
+    """A signal-to-noise ratio in dB without the unit's name; ``None`` (no noise) is ``exact``."""
     return "exact" if value is None else f"{value:.1f}".replace("-", "−")
 
 
@@ -132,6 +132,11 @@ def accuracy(value: Accuracy) -> Interval:
     return Interval(percent(value.value), f"[{percent(low)}, {percent(high)}]")
 
 
+def metric(scores: Iterable[Accuracy | None]) -> str:
+    """The title of an axis or a column of scores, with the unit: ``accuracy, %``."""
+    return f"{next((one.metric for one in scores if one is not None), 'accuracy')}, %"
+
+
 def points(difference: float) -> str:
     """A difference in percentage points, signed: ``−0.10``, ``0.00``, ``+0.25``."""
     text = f"{difference:+.2f}".replace("-", "−")
@@ -139,7 +144,7 @@ def points(difference: float) -> str:
 
 
 def points_interval(value: float, low: float, high: float) -> Interval:
-    """A difference in percentage points with its interval: ``−0.10 [−0.24, +0.04]``; alone where it is certain."""
+    """A difference in percentage points with its interval: ``−0.10 [−0.24, +0.04]``; no interval if it is exact."""
     if value == low == high:
         return Interval(points(value))
     low, high = math.floor(round(low * 100, 6)) / 100, math.ceil(round(high * 100, 6)) / 100
@@ -152,19 +157,19 @@ def ratio(value: float) -> str:
 
 
 def ratio_interval(value: float, low: float, high: float) -> Interval:
-    """A ratio with its interval: ``0.312 [0.298, 0.330]``; only the ratio where nothing is uncertain."""
+    """A ratio with its interval: ``0.312 [0.298, 0.330]``; no interval if it is exact."""
     if value == low == high:
         return Interval(ratio(value))
     return Interval(ratio(value), _bracket(low, high, _ratio_decimals(value)))
 
 
 def tick(value: float) -> str:
-    """A number beside an axis, without needless digits: ``0.5``, ``20``, ``1,000``."""
+    """An axis label without trailing zeros: ``0.5``, ``20``, ``1,000``."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number with ``digits`` significant digits and no exponent, unless it is below a millionth."""
+    """A number with ``digits`` significant digits; with an exponent only below 1e-6."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "∞"
     if abs(value) < 1e-6:
@@ -183,7 +188,7 @@ def _ratio_decimals(value: float) -> int:
 
 
 def _bracket(low: float, high: float, decimals: int) -> str:
-    """An interval with its ends rounded outwards, but for what floating point adds to a number."""
+    """An interval with its ends rounded outwards; floating-point noise is rounded off first."""
     if not math.isfinite(high):
         return "[not known]"
     scale = 10.0**decimals

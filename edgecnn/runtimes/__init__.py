@@ -1,4 +1,4 @@
-"""Runtimes: one file each, found by name in ``RUNTIMES``, opened with ``open_session``."""
+"""Runtimes: one module per runtime, listed in ``RUNTIMES``, opened with ``open_session``."""
 
 import importlib
 from pathlib import Path
@@ -21,9 +21,9 @@ from edgecnn.worker import confine
 class Session(Protocol):
     """An artifact loaded into a runtime.
 
-    The three steps are apart so that latency can time ``invoke`` alone while verification uses all of them. ``encode``
-    is ``put`` of the images as ``to_input`` makes them, ``decode`` is ``from_output`` of what ``take`` gives. A session
-    whose runtime tells how many bytes activations take has that as ``arena_bytes``; the others have no such attribute.
+    The three steps are separate, so that benchmarks can time ``invoke`` alone, while verification uses all of them.
+    ``encode(images)`` is ``put(to_input(images, input))``; ``decode()`` is ``from_output(take(), output)``. A session
+    whose runtime reports the size of its activations in bytes has the attribute ``arena_bytes``.
     """
 
     input: TensorSpec
@@ -31,34 +31,34 @@ class Session(Protocol):
     batch: int
 
     def encode(self, images: Float) -> None:
-        """Put ``images``, float32 ``(batch, height, width, channels)`` in the model's input range, into the input.
+        """Put ``images``, float32 ``(batch, …)``, channels last, in the model's input range, into the input.
 
-        Quantises and changes the layout as the artifact's input asks.
+        Converts to the type, quantisation and layout of the artifact's input.
         """
 
     def put(self, values: NDArray[Any]) -> None:
-        """Put ``values``, of the type, shape and layout that the artifact stores, into the input."""
+        """Put ``values``, with the type, shape and layout of the artifact's input, into the input."""
 
     def invoke(self) -> None:
-        """Run the model once and return when the output is there."""
+        """Run the model once; return when the output is complete."""
 
     def take(self) -> NDArray[Any]:
-        """The output as the artifact stores it, ``(batch, …)``; valid until the next ``invoke``."""
+        """The raw output, ``(batch, …)``; valid until the next ``invoke``."""
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, classes)``; integers are dequantised with the output's scale."""
+        """The output as float32 ``(batch, values)``; integers are dequantised with the output's scale."""
 
     def provenance(self) -> bytes | None:
-        """The JSON that ``export`` stored inside the file, or None in a file that others made."""
+        """The JSON that ``export`` stored inside the file; ``None`` in files from other tools."""
 
     def close(self) -> None:
-        """Free what the session holds."""
+        """Free the resources of the session."""
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     """A runtime: the file format it runs, the package it needs, and the class in its module that opens a session.
 
-    The class takes the file, the number of threads, the batch and the device ("cpu" or "gpu").
+    The arguments of the class are the file, the number of threads, the batch and the device ("cpu" or "gpu").
     """
 
     name: RuntimeName
@@ -117,52 +117,52 @@ RUNTIMES: Registry[RuntimeName, Runtime] = Registry("runtime", {runtime.name: ru
 
 
 def runtime_for(path: Path, name: str | None = None) -> Runtime:
-    """The runtime called ``name``, or without a name the first that takes the file at ``path``, by its ending.
+    """The runtime called ``name``, or by default the first one that supports the suffix of ``path``.
 
     Raises:
         UnknownNameError: there is no runtime of that name.
-        ArtifactError: no runtime takes such files, or the one called ``name`` does not; the message lists the endings.
+        ArtifactError: no runtime supports the file, or the one called ``name`` does not.
     """
     if name is not None:
         named = RUNTIMES[name]
         if path.suffix != f".{named.format}":
-            raise ArtifactError(f"{name} runs .{named.format} files, {path.name} is none")
+            raise ArtifactError(f"{name} runs .{named.format} files, not {path.name}; choose another runtime")
         return named
     for runtime in RUNTIMES.values():
         if path.suffix == f".{runtime.format}":
             return runtime
     formats = dict.fromkeys(runtime.format for runtime in RUNTIMES.values() if runtime.name != "fake")
     endings = ", ".join(f".{format}" for format in formats)
-    raise ArtifactError(f"{path} has no known ending; give a file ending in {endings}")
+    raise ArtifactError(f"{path} has an unknown suffix; give a file ending in {endings}")
 
 
 def open_session(
     path: Path, *, runtime: str | None = None, threads: int = 1, batch: int = 1, device: str = "cpu"
 ) -> Session:
-    """Load the model file at ``path`` into the runtime called ``runtime``, or into the first that takes its format.
+    """Load the model file at ``path`` into the runtime called ``runtime``, by default the first for its format.
 
-    In this process, which a damaged file can crash, hang or fill: what comes from others is for ``edgecnn.inference``
-    or ``edgecnn.worker.isolated``.
+    The file is loaded in this process, and a damaged file can crash or block it. Use ``edgecnn.inference`` or
+    ``edgecnn.worker.isolated`` for untrusted files.
 
     Raises:
         UnknownNameError: there is no such runtime.
-        ArtifactError: the file is missing or of no known format, or of another than the runtime takes.
-        SessionError: the runtime refuses the file, or the device is not there.
+        ArtifactError: the file is missing, or its format is unknown or not supported by the runtime.
+        SessionError: the runtime refuses the file, or the device is missing.
         MissingExtraError: the runtime is not installed.
     """
     chosen = runtime_for(path, runtime)
     need_model(path)
     session_class = getattr(importlib.import_module(chosen.module), chosen.session)
     require(chosen.package)
-    confine(path.stat().st_size)  # what is loaded until here is ours
+    confine(path.stat().st_size)  # after the trusted imports
     session: Session = session_class(path, threads, batch, device)
     return session
 
 
 def predict(session: Session, images: Float) -> Float:
-    """Outputs for ``images`` ``(n, height, width, channels)`` as float32 ``(n, classes)``.
+    """Outputs for ``images`` ``(n, …)``, channels last, as float32 ``(n, values)``.
 
-    Feeds the session's own batch; the last batch is filled up and the surplus thrown away.
+    Runs in batches of the session's size; the last batch is padded, and the surplus outputs are dropped.
     """
     batch, count = session.batch, len(images)
     inputs = to_input(images, session.input)

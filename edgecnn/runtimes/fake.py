@@ -1,4 +1,4 @@
-"""The fake runtime: a model file that says how long it takes and how it fails, for tests and dry runs.
+"""The fake runtime: a model file that defines its run time and its failures, for tests and dry runs.
 
 A ``.fake`` file is the JSON form of a :class:`FakeModel`.
 """
@@ -19,12 +19,12 @@ from edgecnn.runtimes import Float
 
 
 class FakeModel(Record, frozen=True):
-    """What a ``.fake`` file holds.
+    """The content of a ``.fake`` file.
 
     An invocation sleeps ``delay_s`` plus a random share of ``jitter_s``, both in seconds; without them it does
-    nothing, so that its time is the cost of timing it. The ``…_after`` fields make the model misbehave once that many
-    invocations have gone well (0: at the first one): die of SIGSEGV, never come back, raise RuntimeError, or take
-    memory until there is none. ``fixed_batch`` is the only one that it takes.
+    nothing, so its measured time is the timing overhead. The ``…_after`` fields make the model fail after that many
+    successful invocations (0: at the first one): die of SIGSEGV, hang, raise RuntimeError, or allocate memory until
+    there is none left. ``fixed_batch`` is the only supported batch, if set.
     """
 
     input_shape: tuple[int, int, int]
@@ -51,7 +51,7 @@ class FakeSession:
             raise SessionError(f"the fake runtime has no device {device!r}; use cpu")
         self._model = model = read_record(path, FakeModel)
         if model.fixed_batch not in (None, batch):
-            raise SessionError(f"{path.name} takes a batch of {model.fixed_batch} only, {batch} was asked for")
+            raise SessionError(f"{path.name} supports only a batch of {model.fixed_batch}, got {batch}")
         self._jitter = random.Random(0)
         self._invocations = 0
         faults = (model.crash_after, model.hang_after, model.raise_after, model.gorge_after)
@@ -63,21 +63,21 @@ class FakeSession:
         self._images: Float = np.zeros((batch, *shape), np.float32)
 
     def encode(self, images: Float) -> None:
-        """Take float32 images ``(batch, height, width, channels)``.
+        """Set the input to float32 images ``(batch, height, width, channels)``.
 
         Raises:
-            SessionError: they have another shape.
+            SessionError: the shape is wrong.
         """
         if images.shape != self._images.shape:
-            raise SessionError(f"the model takes images of shape {self._images.shape}, got {images.shape}")
+            raise SessionError(f"the images must have the shape {self._images.shape}, got {images.shape}")
         self._images = images
 
     def put(self, values: NDArray[Any]) -> None:
-        """As ``encode``: float32 images go in as they are."""
+        """As ``encode``: the input is float32."""
         self.encode(values)
 
     def invoke(self) -> None:
-        """Wait as the model says, or misbehave."""
+        """Sleep or fail as the model defines."""
         if self._empty:
             return
         if self._invocations == self._model.crash_after:
@@ -105,7 +105,7 @@ class FakeSession:
         return self.decode()
 
     def provenance(self) -> bytes | None:
-        """Nothing: a fake is not exported."""
+        """``None``: a fake model is not exported."""
         return None
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""The float Keras 3 model itself, compiled by whichever back end Keras runs on: the baseline of every report."""
+"""The float Keras 3 model, compiled by the back end of Keras: the baseline of all reports."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from edgecnn.models import load_model
 from edgecnn.optional import require
 from edgecnn.records import TensorSpec
 from edgecnn.runtimes import Float
+from edgecnn.runtimes.quantized_io import from_output
 
 _Call = Callable[[Any], Any]
 
@@ -19,9 +20,9 @@ _Call = Callable[[Any], Any]
 class _Loaded(NamedTuple):
     """A model on a device.
 
-    ``put`` takes images to a tensor there. ``compile`` takes the shape of the images to a function from that tensor to
-    the finished output there, and to what compiled it, as in a ``Baseline``. ``get`` takes the output to an array.
-    ``tensor_float_32`` is as in a ``Baseline``; ``peak`` gives the most bytes in use on a GPU.
+    ``put`` copies images to a tensor on the device. ``compile`` returns, for a shape of images, a function from that
+    tensor to the finished output on the device, and ``compiled_with`` of a ``Baseline``. ``get`` copies the output to
+    an array. ``tensor_float_32`` is as in a ``Baseline``; ``peak`` returns the peak GPU memory in bytes.
     """
 
     model: Any
@@ -35,16 +36,16 @@ class _Loaded(NamedTuple):
 class KerasSession:
     """A .keras file, compiled, on CPU or GPU, with the TensorFlow, JAX or PyTorch back end.
 
-    ``threads`` 0 leaves the number to the back end. TensorFlow takes another number only before it has
-    run anything in this process; JAX takes none. The model is compiled when images of another shape come, so ``batch``
-    may be set anew. From the first ones on, ``compiled_with`` names what compiled it, or says why nothing did.
-    ``tensor_float_32`` says whether a GPU may round factors to TensorFloat-32, and is ``None`` on a CPU.
+    ``threads`` 0 leaves the number to the back end. TensorFlow accepts another number only before its first operation
+    in this process; JAX ignores it. The model is compiled again for each new shape of images, so ``batch`` may be
+    changed. After the first images, ``compiled_with`` names the compiler, or the reason why the model is not compiled.
+    ``tensor_float_32``: whether a GPU may round factors to TensorFloat-32; ``None`` on a CPU.
     """
 
     def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
         backend = require("keras").backend.backend()
         if backend not in _LOAD:
-            raise SessionError(f"Keras runs on back end {backend!r}; edgecnn knows {', '.join(_LOAD)}")
+            raise SessionError(f"Keras runs on back end {backend!r}; edgecnn supports {', '.join(_LOAD)}")
         self._loaded = loaded = _LOAD[backend](path, threads, device)
         self._peak = loaded.peak if device == "gpu" else None
         self.tensor_float_32 = loaded.tensor_float_32 if device == "gpu" else None
@@ -54,21 +55,17 @@ class KerasSession:
         self._shape: tuple[int, ...]
         self._free()
         model = loaded.model
-        self.input = TensorSpec(
-            name=model.inputs[0].name, shape=(None, *model.input_shape[1:]), dtype="float32", layout="NHWC"
-        )
-        self.output = TensorSpec(
-            name=model.outputs[0].name, shape=(None, *model.output_shape[1:]), dtype="float32", layout="NC"
-        )
+        self.input = _spec(model.inputs[0].name, model.input_shape)
+        self.output = _spec(model.outputs[0].name, model.output_shape)
 
     def encode(self, images: Float) -> None:
         """Copy ``images`` to the device."""
         self.put(images)
 
     def put(self, values: NDArray[Any]) -> None:
-        """As ``encode``: float32 images go in as they are."""
+        """As ``encode``: the input is float32."""
         if values.shape != self._shape:
-            self._free()  # for what comes
+            self._free()  # before the new allocations
             self._call, self.compiled_with = self._loaded.compile(values.shape)
             self._shape = values.shape
         self._images = self._loaded.put(values)
@@ -78,19 +75,19 @@ class KerasSession:
         self._result = self._call(self._images)
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, classes)``."""
-        return np.asarray(self._loaded.get(self._result), dtype=np.float32)
+        """The output as float32 ``(batch, values)``."""
+        return from_output(np.asarray(self._loaded.get(self._result), dtype=np.float32), self.output)
 
     def take(self) -> NDArray[Any]:
         """As ``decode``."""
         return self.decode()
 
     def peak_device_bytes(self) -> int | None:
-        """The most of the GPU's memory that was in use in this process; ``None`` on a CPU, or if not told."""
+        """The peak GPU memory of this process in bytes; ``None`` on a CPU, or if unknown."""
         return None if self._peak is None else self._peak()
 
     def provenance(self) -> bytes | None:
-        """None: a .keras file is where provenance begins."""
+        """``None``: a .keras file is the origin of all others."""
         return None
 
     def close(self) -> None:
@@ -101,6 +98,11 @@ class KerasSession:
     def _free(self) -> None:
         self._call = self._images = self._result = None
         self._shape = ()
+
+
+def _spec(name: str, shape: tuple[int | None, ...]) -> TensorSpec:
+    layout: Literal["NHWC", "NC"] = "NHWC" if len(shape) == 4 else "NC"
+    return TensorSpec(name=name, shape=(None, *shape[1:]), dtype="float32", layout=layout)
 
 
 def _no_gpu(backend: str) -> SessionError:
@@ -116,7 +118,9 @@ def _tensorflow(path: Path, threads: int, device: str) -> _Loaded:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         except RuntimeError as error:
-            raise SessionError("TensorFlow is running already; its threads are set in a fresh process") from error
+            raise SessionError(
+                "TensorFlow is already initialised, so its number of threads cannot change; use a fresh process"
+            ) from error
     place = "/GPU:0" if device == "gpu" else "/CPU:0"
     with tf.device(place):
         model = load_model(path)
@@ -162,15 +166,15 @@ def _jax(path: Path, threads: int, device: str) -> _Loaded:
     )
 
     def compiled(shape: tuple[int, ...]) -> tuple[_Call, str]:
-        # Weights that are constants need not be handed over in every call, and are laid out for the kernels once.
+        # Constant weights are not passed in every call, and are laid out for the kernels only once.
         traced = jax.jit(lambda images: model.stateless_call(*weights, images, training=False)[0])
         images = jax.ShapeDtypeStruct(shape, np.float32, sharding=jax.sharding.SingleDeviceSharding(place))
         call = traced.lower(images).compile()
         return lambda images: call(images).block_until_ready(), "jax.jit ahead of time, weights as constants"
 
     def peak() -> int | None:
-        told = place.memory_stats()
-        return None if told is None else told.get("peak_bytes_in_use")
+        stats = place.memory_stats()
+        return None if stats is None else stats.get("peak_bytes_in_use")
 
     return _Loaded(
         model=model,
@@ -197,8 +201,8 @@ def _torch(path: Path, threads: int, device: str) -> _Loaded:
     def eager(images: Any) -> Any:
         return model(images, training=False)
 
-    # Compiled for one image, for the first larger batch, and for the next with a free batch, which serves all others.
-    # On a GPU each batch is a CUDA graph of its own, with the kernels that are fastest for it.
+    # Compiled for one image, for the first larger batch, and then with a dynamic batch for all others.
+    # On a GPU each batch has its own CUDA graph, with its fastest kernels.
     mode = "reduce-overhead" if device == "gpu" else "default"
     torch.backends.cudnn.benchmark = device == "gpu"
     optimized = torch.compile(eager, mode=mode)
@@ -210,7 +214,7 @@ def _torch(path: Path, threads: int, device: str) -> _Loaded:
                 call(torch.zeros(shape, device=place))
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever stops the compiler is why the model runs without it
+            except Exception as error:  # noqa: BLE001 - any compiler error is the reason to run without it
                 call, how = eager, f"nothing (eager), as torch.compile failed: {one_line(error)}"
 
         def finished(images: Any) -> Any:

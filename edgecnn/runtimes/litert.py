@@ -1,6 +1,7 @@
-"""LiteRT (TensorFlow Lite) through ``ai_edge_litert``, on CPU with the XNNPACK delegate it applies by default."""
+"""LiteRT (TensorFlow Lite) through ``ai_edge_litert``, on CPU with its default XNNPACK delegate."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from edgecnn.records import Quantization, TensorSpec
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 from edgecnn.tflite.graph import read_graph
+from edgecnn.worker import confine
 
 Kernels = Literal["xnnpack", "built-in", "reference"]
 _RESOLVERS = {"xnnpack": "AUTO", "built-in": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
@@ -23,13 +25,16 @@ _RESOLVERS = {"xnnpack": "AUTO", "built-in": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 def open_interpreter(path: Path, threads: int = 1, kernels: Kernels = "xnnpack", *, keep: bool = False) -> Any:
     """LiteRT's interpreter of the .tflite file at ``path``; tensors are not allocated yet.
 
-    ``threads`` 0 leaves their number to LiteRT. ``kernels`` "xnnpack" is LiteRT's default, "built-in" its optimised
-    kernels without that delegate, "reference" the plain ones. ``keep`` makes the tensors between operators readable.
+    ``threads`` 0 leaves the number to LiteRT. ``kernels`` "xnnpack" is LiteRT's default, "built-in" its optimised
+    kernels without that delegate, "reference" its reference kernels. ``keep`` makes intermediate tensors readable.
+
+    In a process of ``isolated``, the file's limits apply from here on; importing LiteRT does not count.
 
     Raises:
         ValueError, RuntimeError: LiteRT refuses the file.
     """
     module = require("ai_edge_litert.interpreter")
+    confine(path.stat().st_size)
     return module.Interpreter(
         model_path=os.fsencode(path),
         num_threads=threads or None,
@@ -39,18 +44,29 @@ def open_interpreter(path: Path, threads: int = 1, kernels: Kernels = "xnnpack",
 
 
 class LitertSession:
-    """A .tflite file in the LiteRT interpreter."""
+    """A .tflite file in the LiteRT interpreter; ``kernels`` and ``keep`` are as in ``open_interpreter``."""
 
-    def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 1,
+        batch: int = 1,
+        device: str = "cpu",
+        *,
+        kernels: Kernels = "xnnpack",
+        keep: bool = False,
+    ) -> None:
         if device != "cpu":
-            raise SessionError(f"litert runs {path.name} on cpu only here, not on {device!r}")
+            raise SessionError(f"litert runs {path.name} on cpu only, not on {device!r}")
         try:
-            with quiet_stderr():
-                self._interpreter = open_interpreter(path, threads)
+            with quiet_stderr(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the memory of kept tensors
+                self._interpreter = open_interpreter(path, threads, kernels, keep=keep)
                 _resize(self._interpreter, path, batch)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise SessionError(f"litert cannot load {path.name}: {one_line(error)}") from error
+            how = "" if kernels == "xnnpack" else f" with its {kernels} kernels"
+            raise SessionError(f"litert cannot load {path.name}{how}: {one_line(error)}") from error
         (self._in,) = self._interpreter.get_input_details()
         (self._out,) = self._interpreter.get_output_details()
         self.batch = batch
@@ -59,7 +75,7 @@ class LitertSession:
         self.output = _spec(self._out)
 
     def encode(self, images: Float) -> None:
-        """Quantise ``images`` as the file's input asks and copy them into the interpreter."""
+        """Quantise ``images`` for the file's input and copy them into the interpreter."""
         self.put(to_input(images, self.input))
 
     def put(self, values: NDArray[Any]) -> None:
@@ -78,13 +94,17 @@ class LitertSession:
             raise SessionError(f"litert failed while running: {one_line(error)}") from error
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, classes)``."""
+        """The output as float32 ``(batch, values)``."""
         return from_output(self.take(), self.output)
 
     def take(self) -> NDArray[Any]:
         """A copy of the output."""
-        output: NDArray[Any] = self._interpreter.get_tensor(self._out["index"])
-        return output
+        return self.value(self._out["index"])
+
+    def value(self, index: int) -> NDArray[Any]:
+        """A copy of tensor ``index`` after ``invoke``, in its own type, shape and layout; any tensor with ``keep``."""
+        value: NDArray[Any] = self._interpreter.get_tensor(index)
+        return value
 
     def provenance(self) -> bytes | None:
         """The metadata buffer "edgecnn"."""
@@ -107,7 +127,7 @@ def _resize(interpreter: Any, path: Path, batch: int) -> None:
         return
     if int(details["shape_signature"][0]) != -1:
         raise SessionError(
-            f"{path.name} was exported for a fixed batch of {details['shape'][0]}, {batch} was asked for; "
+            f"{path.name} was exported for a fixed batch of {details['shape'][0]}, got {batch}; "
             "export it with --batch dynamic"
         )
     interpreter.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])

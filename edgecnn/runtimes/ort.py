@@ -1,4 +1,4 @@
-"""ONNX Runtime on CPU, with inputs and outputs bound once so that ``invoke`` times the model alone."""
+"""ONNX Runtime on CPU, with bound input and output, so that ``invoke`` times the model alone."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from edgecnn.records import TensorSpec, from_metadata, warn_once
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 
-# Makes int8 weights uint8, so that sums of their products cannot saturate. Only for processors where they can: on
-# others it takes up to twice the time, and ONNX Runtime refuses some files with it.
+# Converts int8 weights to uint8, so that sums of products cannot saturate. Used only on processors where they can: on
+# others it takes up to twice the time. ONNX Runtime refuses some files with this option, for example if the weights of
+# two operators share their zero-point tensor, as in files from tf2onnx.
 _EXACT_SUMS = ("session.x64quantprecision", "1")
 _DTYPES = {"tensor(float)": "float32", "tensor(int8)": "int8", "tensor(uint8)": "uint8"}
 
@@ -24,7 +25,7 @@ class OrtSession:
 
     def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
         if device != "cpu":
-            raise SessionError(f"onnxruntime runs {path.name} on cpu only here, not on {device!r}")
+            raise SessionError(f"onnxruntime runs {path.name} on cpu only, not on {device!r}")
         ort = require("onnxruntime")
         try:
             self._session = open_model(str(path), threads)
@@ -35,7 +36,7 @@ class OrtSession:
         self._names, (self.input, self.output) = _ends(self._session, self._metadata, path)
         if self.input.shape[0] not in (None, batch):
             raise SessionError(
-                f"{path.name} was exported for a fixed batch of {self.input.shape[0]}, {batch} was asked for; "
+                f"{path.name} was exported for a fixed batch of {self.input.shape[0]}, got {batch}; "
                 "export it with --batch dynamic"
             )
         self._ortvalue = ort.OrtValue
@@ -45,7 +46,7 @@ class OrtSession:
         self._binding.bind_ortvalue_output(self._names[1], self._out)
 
     def encode(self, images: Float) -> None:
-        """Quantise ``images`` as the file's input asks and bind them."""
+        """Quantise ``images`` for the file's input and bind them."""
         self.put(to_input(images, self.input))
 
     def put(self, values: NDArray[Any]) -> None:
@@ -65,11 +66,11 @@ class OrtSession:
             raise SessionError(f"onnxruntime failed while running: {one_line(error)}") from error
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, classes)``."""
+        """The output as float32 ``(batch, values)``."""
         return from_output(self.take(), self.output)
 
     def take(self) -> NDArray[Any]:
-        """The output that is bound."""
+        """The bound output."""
         output: NDArray[Any] = self._out.numpy()
         return output
 
@@ -84,36 +85,53 @@ class OrtSession:
 
 
 def open_model(model: str | bytes, threads: int, profile: Path | None = None) -> Any:
-    """The ``InferenceSession`` of a file, or of its content, on the CPU; 0 ``threads`` are as many as there are cores.
+    """The ``InferenceSession`` of a file, or of its content, on the CPU; ``threads`` 0 uses all cores.
 
-    ``profile`` is how the name of a profile starts, if one is wanted. What ONNX Runtime raises comes through.
+    ``profile`` is the file-name prefix of the profile, if one is wanted. Errors of ONNX Runtime are not translated. If
+    sums of int8 products can saturate, and ONNX Runtime loads the model only without the option against it, a warning
+    is logged.
     """
+    if not sums_saturate(this_processor()[1]):
+        return _opened(model, threads, profile)
+    try:
+        return _opened(model, threads, profile, _EXACT_SUMS)
+    except Exception:  # noqa: BLE001 - an error of the model itself is raised again below
+        session = _opened(model, threads, profile)
+    warn_once(
+        f"onnxruntime loads {Path(model).name if isinstance(model, str) else 'the model'} only without the option "
+        f"{_EXACT_SUMS[0]}: sums of int8 products can saturate on this processor, and outputs can be wrong; "
+        "see: edgecnn inspect --assert portable"
+    )
+    return session
+
+
+def _opened(model: str | bytes, threads: int, profile: Path | None, *entries: tuple[str, str]) -> Any:
     ort = require("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    if sums_saturate(this_processor()[1]):
-        options.add_session_config_entry(*_EXACT_SUMS)
+    for entry in entries:
+        options.add_session_config_entry(*entry)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    # Without enable_fallback=0 some errors are printed to stdout, and the same is tried again.
+    # Without enable_fallback=0 some errors are printed to stdout, and loading is tried a second time.
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _metadata(session: Any, path: Path) -> dict[str, str]:
-    """The file's metadata properties; none where one of them is no text."""
+    """The file's metadata properties; empty if one of them is not text."""
     try:
         properties: dict[str, str] = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError:
-        warn_once(f"the metadata in {path.name} are not UTF-8; the model is taken as one without them")
+        warn_once(f"the metadata in {path.name} are not UTF-8 and are ignored")
         return {}
     return properties
 
 
 def _ends(session: Any, metadata: dict[str, str], path: Path) -> tuple[list[str], list[TensorSpec]]:
-    """The names of input and output, as they are in the graph, and what is known of the two."""
+    """The names of input and output in the graph, and their specifications."""
     try:
         ends = {"input": session.get_inputs(), "output": session.get_outputs()}
         names = [node.name for nodes in ends.values() for node in nodes]
@@ -129,16 +147,16 @@ def _spec(nodes: list[Any], kind: str, metadata: dict[str, str], path: Path) -> 
         raise SessionError(f"{path.name} has {len(nodes)} {kind}s; edgecnn runs models with one input and one output")
     (node,) = nodes
     if node.type not in _DTYPES:
-        raise SessionError(f"{path.name} has an {kind} of {node.type}; known are: {', '.join(_DTYPES)}")
+        raise SessionError(f"{path.name} has an {kind} of {node.type}; supported are: {', '.join(_DTYPES)}")
     if not node.shape:
         raise SessionError(f"{path.name} has an {kind} without a shape; edgecnn runs models of batches of images")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
     spec = TensorSpec(name=node.name, shape=shape, dtype=_DTYPES[node.type], layout="NCHW" if len(shape) == 4 else "NC")
     stored, where = metadata.get(f"edgecnn.{kind}"), f"metadata 'edgecnn.{kind}' in {path.name}"
-    said = None if stored is None else from_metadata(stored.encode(), TensorSpec, where)
-    if said is None:
+    found = None if stored is None else from_metadata(stored.encode(), TensorSpec, where)
+    if found is None:
         return spec
-    if (said.name, said.shape, said.dtype) != (spec.name, spec.shape, spec.dtype):
-        warn_once(f"{where} is of another {kind} than the graph has; the model is taken as one without it")
+    if (found.name, found.shape, found.dtype) != (spec.name, spec.shape, spec.dtype):
+        warn_once(f"{where} does not match the {kind} of the graph and is ignored")
         return spec
-    return said  # quantisation of an integer input is nowhere else in an ONNX file
+    return found  # an ONNX file has no other place for the quantisation of an integer input

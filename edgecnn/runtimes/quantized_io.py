@@ -1,4 +1,4 @@
-"""Between float arrays and an artifact's own integers and layout."""
+"""Conversion between float arrays and the integer types and layouts of artifacts."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Float = NDArray[np.float32]
 
 
 def to_input(images: Float, spec: TensorSpec) -> NDArray[Any]:
-    """Float32 NHWC images as the array an artifact's input takes: quantised, rounded half to even, saturated."""
+    """Convert float32 samples, channels last, to an artifact's input: layout, quantised, half to even, saturated."""
     if spec.layout == "NCHW":
         images = images.transpose(0, 3, 1, 2)
     if spec.quantization is None:
@@ -22,7 +22,9 @@ def to_input(images: Float, spec: TensorSpec) -> NDArray[Any]:
 
 
 def from_output(raw: NDArray[Any], spec: TensorSpec) -> Float:
-    """An artifact's output as float32 ``(batch, classes)``."""
+    """Convert an artifact's output to float32 ``(batch, values)``; the values are channels last."""
+    if spec.layout == "NCHW":
+        raw = raw.transpose(0, 2, 3, 1)
     flat = raw.reshape(len(raw), -1)
     if spec.quantization is None:
         return flat.astype(np.float32)

@@ -1,7 +1,7 @@
 """TensorFlow Lite for Microcontrollers (TFLM) through ``tflite_micro``: its portable reference kernels, on the host.
 
-TFLM ends the whole process where one of its checks fails. A file is therefore allocated and run once in a process of
-its own before it is opened in this one, unless this one is a worker and there to be lost.
+TFLM ends the whole process if one of its checks fails. A file is therefore allocated and run once in a separate process
+before it is opened in this one, unless this process is a worker, which may crash.
 """
 
 import functools
@@ -19,7 +19,7 @@ from edgecnn.records import Quantization, TensorSpec
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_output, to_input
 from edgecnn.tflite.graph import Graph, Tensor, read_graph
-from edgecnn.worker import confine, in_worker, isolated, said, said_bytes
+from edgecnn.worker import confine, in_worker, isolated, printed, printed_bytes
 
 _MOST_BYTES = 2**62
 _ARENA_TOTAL = "Arena allocation total "
@@ -29,14 +29,14 @@ class TflmSession:
     """A .tflite file in TFLM's interpreter, on one thread.
 
     Raises:
-        SessionError: TFLM refuses the file, or one of its checks fails; the message ends with what it said last.
+        SessionError: TFLM refuses the file, or one of its checks fails; the message ends with TFLM's last output.
     """
 
     def __init__(self, path: Path, threads: int, batch: int, device: str) -> None:
         if device != "cpu":
             raise SessionError(f"tflm runs {path.name} on cpu only, not on {device!r}")
         if threads > 1:
-            raise SessionError(f"tflm has one thread, {threads} were asked for")
+            raise SessionError(f"tflm runs on one thread, got {threads}; use --threads 1")
         runtime = require("tflite_micro").runtime
         model = read_bytes(path)
         try:
@@ -46,7 +46,7 @@ class TflmSession:
         self.input, self.output = _ends(graph, path)
         stored = self.input.shape[0] or 1
         if stored != batch:
-            raise SessionError(f"{path.name} has a batch of {stored} in tflm, which resizes nothing; got {batch}")
+            raise SessionError(f"{path.name} has a batch of {stored}, and tflm cannot resize it; got {batch}")
         if not in_worker():
             try:
                 arena_bytes(model)
@@ -62,11 +62,11 @@ class TflmSession:
 
     @property
     def arena_bytes(self) -> int:
-        """Bytes that TFLM takes of its arena, as the function of that name measures them."""
+        """Bytes of arena that TFLM uses, as measured by the function of the same name."""
         return arena_bytes(self._model)
 
     def encode(self, images: Float) -> None:
-        """Quantise ``images`` as the file's input asks and copy them into the arena."""
+        """Quantise ``images`` for the file's input and copy them into the arena."""
         self.put(to_input(images, self.input))
 
     def put(self, values: NDArray[Any]) -> None:
@@ -85,7 +85,7 @@ class TflmSession:
             raise SessionError(f"tflm failed while running: {error}") from error
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, classes)``."""
+        """The output as float32 ``(batch, values)``."""
         return from_output(self.take(), self.output)
 
     def take(self) -> NDArray[Any]:
@@ -94,7 +94,7 @@ class TflmSession:
         return output
 
     def integers(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Input as the file stores it, ``(batch, …)`` of its own type, to output as the file stores it.
+        """Run on raw input ``(batch, …)`` of the file's input type; return the raw output.
 
         Raises:
             SessionError: a kernel failed.
@@ -114,14 +114,14 @@ class TflmSession:
 
 @functools.lru_cache(maxsize=8)
 def arena_bytes(model: bytes, size: int | None = None) -> int:
-    """Bytes of arena that TFLM takes for the .tflite ``model`` on this machine, given ``size`` (ample by default).
+    """Bytes of arena that TFLM uses for the .tflite ``model`` on this machine, given ``size`` (ample by default).
 
-    The model is allocated and run once, on zeros, in a process of its own. The number is TFLM's own record of what it
-    has used ("Arena allocation total"): an arena of that size suffices here, and one that is 32 bytes smaller does not.
+    The model is allocated and run once, on zeros, in a separate process. The number is TFLM's own record ("Arena
+    allocation total"): an arena of that size is sufficient here, and one that is 32 bytes smaller is not.
 
     Raises:
-        ArtifactError: ``model`` is not a .tflite file edgecnn reads.
-        SessionError: TFLM refuses it, or one of its checks ended that process; with what it said last.
+        ArtifactError: ``model`` is not a .tflite file that edgecnn can read.
+        SessionError: TFLM refuses it, or one of its checks ended the process; the message has TFLM's last output.
         MissingExtraError: ``tflite-micro`` is not installed.
     """
     require("tflite_micro")
@@ -133,22 +133,22 @@ def arena_bytes(model: bytes, size: int | None = None) -> int:
 def _arena_bytes(model: bytes, size: int) -> int:
     runtime = require("tflite_micro").runtime
     confine(len(model))
-    before = said_bytes()
+    before = printed_bytes()
     try:
         interpreter = runtime.Interpreter.from_bytes(model, arena_size=size)
         details = interpreter.get_input_details(0)
         interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
         interpreter.invoke()
     except (RuntimeError, ValueError) as error:
-        last = " ".join(said(before).splitlines()[-2:])
+        last = " ".join(printed(before).splitlines()[-2:])
         raise SessionError(f"it refuses the model: {last} ({error})") from error
     interpreter.print_allocations()
-    (total,) = [line for line in said(before).splitlines() if _ARENA_TOTAL in line]
+    (total,) = [line for line in printed(before).splitlines() if _ARENA_TOTAL in line]
     return int(total.split(_ARENA_TOTAL)[1].split()[0])
 
 
 def _ample(graph: Graph, model: bytes) -> int:
-    """An arena that is large enough for every tensor at once, scratch buffers and what kernels keep."""
+    """An arena size that is sufficient for all tensors at once, scratch buffers and persistent data of kernels."""
     computed = sum(
         math.prod(abs(size) for size in tensor.shape) * np.dtype(tensor.dtype).itemsize
         for tensor in graph.tensors

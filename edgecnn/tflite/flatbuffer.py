@@ -1,7 +1,7 @@
-"""Alignment of a .tflite file, and metadata in it, put there without touching a byte of the model.
+"""Align a .tflite file, and add metadata to it without changing a byte of the model.
 
-A flatbuffer's references point forward only, so a new root table in front of the old file can refer to
-everything in it, and weights keep their 16-byte alignment.
+A flatbuffer's references point forward only, so a new root table before the old file can refer to everything in it, and
+weights keep their 16-byte alignment.
 Format: https://flatbuffers.dev/internals; tables: tensorflow/compiler/mlir/lite/schema/schema.fbs.
 """
 
@@ -17,10 +17,10 @@ _ALIGNMENT = 16
 
 
 def align(model: bytes) -> bytes:
-    """The .tflite ``model`` as TensorFlow's converter gives it, packed anew with its weights aligned to 16 bytes.
+    """Repack the .tflite ``model`` from TensorFlow's converter with its weights aligned to 16 bytes.
 
-    The schema demands that alignment, but the converter's last steps pack the file in Python and lose it. Kernels
-    on a device that reads the weights where they lie, in flash or mapped memory, rely on it.
+    The schema requires this alignment, but the converter's last steps pack the file in Python and lose it. Kernels that
+    read the weights in place, in flash or mapped memory, rely on it.
     """
     base: Any = require("flatbuffers").Builder
     schema = require("tensorflow.lite.python.schema_py_generated")
@@ -35,7 +35,7 @@ def align(model: bytes) -> bytes:
 
 
 def add_metadata(model: bytes, name: str, content: bytes) -> bytes:
-    """The .tflite ``model`` with ``content`` as an additional metadata buffer called ``name``.
+    """The .tflite ``model`` with ``content`` as an additional metadata buffer ``name``.
 
     Raises:
         ArtifactError: ``model`` is not a TFLite flatbuffer.
@@ -53,7 +53,7 @@ def _with_new_root(model: bytes, name: bytes, content: bytes) -> bytes:
     old = [_field(model, old_root, field) for field in range(_MODEL_FIELDS)]
     old_buffers, old_metadata = _vector(model, old[_BUFFERS]), _vector(model, old[_METADATA])
 
-    # Where everything of the new front part stands; each block is 4-byte aligned.
+    # Positions in the new front part; each block is 4-byte aligned.
     root = 28
     buffers = root + 4 + 4 * _MODEL_FIELDS
     metadata = buffers + 4 + 4 * (len(old_buffers) + 1)
@@ -95,7 +95,7 @@ def _u32(model: bytes, position: int) -> int:
 
 
 def _field(model: bytes, table: int, field: int) -> int | None:
-    """Position of a table's field (the target, for the offsets that all but field 0 of Model are), or None."""
+    """Position of a table's field, or of its target (all fields of Model but field 0 are offsets), or None."""
     vtable = table - struct.unpack_from("<i", model, table)[0]
     if 4 + 2 * field >= struct.unpack_from("<H", model, vtable)[0]:
         return None

@@ -1,4 +1,4 @@
-"""Reads a .tflite file into plain records: tensors with their constants and quantisation, operators with options."""
+"""Read a .tflite file into plain records: tensors with constants and quantisation, operators with options."""
 
 import math
 from collections.abc import Mapping
@@ -19,17 +19,21 @@ _DTYPES = {
     "INT32": "int32", "INT64": "int64", "BOOL": "bool",
 }  # fmt: skip
 
-# Bytes of a name; converters join those of all the layers that they fuse.
+# Largest length of a name in bytes; converters join the names of fused layers.
 _LONGEST_NAME = 400
-# A read graph costs time and memory for each of these, which the largest CNNs have some thousands of.
+# Limit of tensors, operators and metadata buffers; the largest CNNs have some thousands.
 _MOST_PARTS = 20_000
-# How many inputs an operator must have, where it is not one.
+# Required number of inputs of an operator, if not one.
 _INPUTS = {
     **dict.fromkeys(("PADV2", "TRANSPOSE_CONV"), 3),
-    **dict.fromkeys(("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "MUL", "PAD", "SUB"), 2),
+    **dict.fromkeys(("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAXIMUM", "MEAN"), 2),
+    "REDUCE_MAX": 2,
+    "SLICE": 3,
+    "STRIDED_SLICE": 4,
+    **dict.fromkeys(("MINIMUM", "MUL", "PAD", "SUB"), 2),
     **dict.fromkeys(("BATCH_MATMUL", "PRELU", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TILE", "TRANSPOSE"), 2),
 }
-# What is counted in the options of an operator.
+# Options of an operator that must be at least 1.
 _WINDOW = ("filterHeight", "filterWidth", "strideH", "strideW")
 _COUNTED = {
     "CONV_2D": ("strideH", "strideW", "dilationHFactor", "dilationWFactor"),
@@ -40,10 +44,10 @@ _COUNTED = {
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor of the graph. ``data`` is its constant value, or None for what is computed.
+    """A tensor of the graph. ``data`` is its constant value, or None if it is computed.
 
-    ``scale`` and ``zero_point`` are empty for tensors that are not quantised; ``axis`` counts where there are
-    several. ``shape`` holds -1 where the batch is free.
+    ``scale`` and ``zero_point`` are empty if the tensor is not quantised; ``axis`` applies to several scales. ``shape``
+    has -1 for a dynamic batch.
     """
 
     index: int
@@ -69,12 +73,12 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
         return f"operator {self.position} ({self.kind})"
 
     def counts(self, *names: str) -> list[int]:
-        """Options that count something, such as strides; each is at least 1."""
+        """Values of options such as strides; each is at least 1."""
         return [int(self.options[name]) for name in names]
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
-    """A model with one subgraph; operators stand in the order they run."""
+    """A model with one subgraph; operators are in execution order."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
@@ -87,12 +91,12 @@ def read_graph(model: bytes, where: object) -> Graph:
     """Parse the flatbuffer ``model``; ``where`` names it in errors.
 
     Raises:
-        ArtifactError: not a .tflite file, truncated, damaged, or with custom operators, several subgraphs, sparse
-            or unknown tensors; the message says what and where.
+        ArtifactError: not a .tflite file, truncated, damaged, or with custom operators, several subgraphs, sparse or
+            unknown tensors; the message says what and where.
     """
     schema = require("ai_edge_litert.schema_py_generated")
     if model[4:8] != b"TFL3":
-        raise ArtifactError(f"{where} is not a TFLite file: it does not carry the identifier 'TFL3'")
+        raise ArtifactError(f"{where} is not a TFLite file: it does not have the identifier 'TFL3'")
     try:
         verify(model)
     except FlatbufferError as error:
@@ -101,9 +105,9 @@ def read_graph(model: bytes, where: object) -> Graph:
 
 
 def macs(graph: Graph, operator: Operator, shapes: Mapping[int, tuple[int, ...]] = MappingProxyType({})) -> int:
-    """Multiply-accumulates of one run of ``operator``; ``shapes``, by tensor, come before those stored.
+    """Multiply-accumulates of one run of ``operator``; ``shapes``, by tensor index, override those stored.
 
-    A size that is not known counts as 1.
+    An unknown size counts as 1.
     """
 
     def sizes(index: int) -> tuple[int, ...]:
@@ -117,12 +121,23 @@ def macs(graph: Graph, operator: Operator, shapes: Mapping[int, tuple[int, ...]]
         return out * math.prod(weights[1:])
     if operator.kind == "DEPTHWISE_CONV_2D":  # weights (1, h, w, out_c)
         return out * math.prod(weights[1:3])
-    if operator.kind == "TRANSPOSE_CONV":  # weights (out_c, h, w, in_c); each value meets the whole kernel
+    if operator.kind == "TRANSPOSE_CONV":  # weights (out_c, h, w, in_c); each value is multiplied with the whole kernel
         return math.prod(sizes(operator.inputs[2])) * math.prod(weights[:3])
     if operator.kind == "FULLY_CONNECTED":  # weights (out_features, in_features)
         return out * weights[-1]
     summed = -2 if operator.options.get("adjX") else -1
     return out * sizes(operator.inputs[0])[summed]
+
+
+def float_operators(graph: Graph) -> tuple[Operator, ...]:
+    """The operators that compute in float: all with a float input or output but QUANTIZE and DEQUANTIZE."""
+
+    def in_float(operator: Operator) -> bool:
+        used = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+        return any(tensor.dtype in ("float16", "float32") for tensor in used)
+
+    conversions = ("DEQUANTIZE", "QUANTIZE")
+    return tuple(operator for operator in graph.operators if operator.kind not in conversions and in_float(operator))
 
 
 def _graph(schema: Any, model: bytes, where: object) -> Graph:
@@ -145,16 +160,16 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
     for position in range(subgraph.OperatorsLength()):
         operator = subgraph.Operators(position)
         if operator.OpcodeIndex() >= root.OperatorCodesLength():
-            raise ArtifactError(f"{where}: operator {position} is of a kind that is not there")
+            raise ArtifactError(f"{where}: operator {position} has an operator code that does not exist")
         code = root.OperatorCodes(operator.OpcodeIndex())
         kind = kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "an unknown operator")
         if kind == "CUSTOM":
             custom = _text(code.CustomCode() or b"without a name")
-            raise ArtifactError(f"{where}: operator {position} is custom ({custom}), which edgecnn does not know")
+            raise ArtifactError(f"{where}: operator {position} is custom ({custom}), which edgecnn does not support")
         inputs = tuple(int(operator.Inputs(i)) for i in range(operator.InputsLength()))
         outputs = tuple(int(operator.Outputs(i)) for i in range(operator.OutputsLength()))
         if not all(-1 <= index < len(tensors) for index in (*inputs, *outputs)):
-            raise ArtifactError(f"{where}: operator {position} ({kind}) refers to a tensor that is not there")
+            raise ArtifactError(f"{where}: operator {position} ({kind}) refers to a tensor that does not exist")
         options = _options(schema, operator)
         read = Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options)
         _check_operator(read, tensors, where)
@@ -165,7 +180,7 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
     }
     for kind, indices in ends.items():
         if not indices or not all(0 <= index < len(tensors) for index in indices):
-            raise ArtifactError(f"{where}: the model has no {kind}, or one that is not there: tensors {indices}")
+            raise ArtifactError(f"{where}: the model has no {kind}, or one that does not exist: tensors {indices}")
     _check_wiring(subgraph, tensors, operators, ends, where)
     return Graph(
         tensors=tensors,
@@ -177,24 +192,24 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
 
 
 def _check_operator(operator: Operator, tensors: tuple[Tensor, ...], where: object) -> None:
-    """Check that the inputs of its kind are there and what kernels divide by, which they do not check themselves."""
+    """Check that required inputs exist, and values that kernels divide by without a check."""
     wanted = _INPUTS.get(operator.kind, min(1, len(operator.inputs)))
     if len(operator.inputs) < wanted:
-        raise ArtifactError(f"{where}: {operator} has inputs {operator.inputs}, {wanted} are needed")
+        raise ArtifactError(f"{where}: {operator} has inputs {operator.inputs}, but needs {wanted}")
     if -1 in operator.inputs[:wanted]:
         raise ArtifactError(f"{where}: {operator}: its input {operator.inputs.index(-1)} is absent")
     counted = _COUNTED.get(operator.kind)
     if counted is None:
         return
     if not operator.options.keys() >= {*counted}:
-        raise ArtifactError(f"{where}: {operator} has not the options of its kind: {', '.join(counted)}")
+        raise ArtifactError(f"{where}: {operator} lacks required options: {', '.join(counted)}")
     for name, value in zip(counted, operator.counts(*counted), strict=True):
         if value < 1:
             raise ArtifactError(f"{where}: {operator}: {name} is {value}; it must be at least 1")
     for index in operator.inputs:
         if index >= 0 and 0 in tensors[index].shape:
             raise ArtifactError(
-                f"{where}: {operator} takes tensor {index} ({tensors[index].name}) of shape {tensors[index].shape}, "
+                f"{where}: {operator} reads tensor {index} ({tensors[index].name}) of shape {tensors[index].shape}, "
                 "which is empty"
             )
 
@@ -206,7 +221,7 @@ def _check_wiring(
     ends: dict[str, tuple[int, ...]],
     where: object,
 ) -> None:
-    """Check that each operator reads only what is there before it, and makes what is not: there is no other memory."""
+    """Check that each operator reads only existing tensors and writes only new ones: no other memory is allocated."""
     inputs, outputs = ends["input"], ends["output"]
     for index in inputs:
         if tensors[index].data is not None:
@@ -217,14 +232,16 @@ def _check_wiring(
         for index in operator.inputs:
             if index >= 0 and index not in there:
                 name = tensors[index].name
-                raise ArtifactError(f"{where}: {operator} reads tensor {index} ({name}), which nothing makes before it")
+                raise ArtifactError(f"{where}: {operator} reads tensor {index} ({name}) before any operator writes it")
         for index in operator.outputs:
             if index in there or index < 0:
-                raise ArtifactError(f"{where}: {operator} makes tensor {index}, which is there already or not at all")
+                raise ArtifactError(
+                    f"{where}: {operator} writes tensor {index}, which already has a value or does not exist"
+                )
             there.add(index)
     for index in outputs:
         if index not in there:
-            raise ArtifactError(f"{where}: the graph's output {tensors[index].name!r} is made by no operator")
+            raise ArtifactError(f"{where}: no operator writes the graph's output {tensors[index].name!r}")
 
 
 def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> Tensor:
@@ -232,27 +249,27 @@ def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> T
     place = f"{where}: tensor {index} ({name})"
     code = _names(schema.TensorType).get(tensor.Type(), "unknown")
     if code not in _DTYPES:
-        raise ArtifactError(f"{place} is of type {code}; edgecnn reads {', '.join(_DTYPES)}")
+        raise ArtifactError(f"{place} has type {code}; edgecnn supports {', '.join(_DTYPES)}")
     if tensor.Sparsity() is not None:
-        raise ArtifactError(f"{place} is sparse, which edgecnn does not read; convert the model without sparsity")
+        raise ArtifactError(f"{place} is sparse, which edgecnn does not support; convert the model without sparsity")
     has_free = tensor.ShapeSignatureLength() == tensor.ShapeLength() and tensor.ShapeLength() > 0
     dims = tensor.ShapeSignatureAsNumpy() if has_free else (tensor.ShapeAsNumpy() if tensor.ShapeLength() else ())
     shape = tuple(int(size) for size in dims)
     if any(size < -1 for size in shape):
-        raise ArtifactError(f"{place} has shape {shape}; sizes are positive, or -1 where they are free")
+        raise ArtifactError(f"{place} has shape {shape}; sizes must be positive, or -1 if dynamic")
     if tensor.Buffer() >= root.BuffersLength():
         raise ArtifactError(f"{place} has its values in buffer {tensor.Buffer()} of {root.BuffersLength()}")
     stored = root.Buffers(tensor.Buffer())
     if stored is not None and stored.Offset() > 1:
-        raise ArtifactError(f"{place} has its values behind the flatbuffer, which edgecnn does not read")
+        raise ArtifactError(f"{place} has its values after the flatbuffer, which edgecnn does not support")
     data = None
     if stored is not None and stored.DataLength():
         if -1 in shape:
-            raise ArtifactError(f"{place} of shape {shape} is constant, so no size can be free")
+            raise ArtifactError(f"{place} of shape {shape} is constant, so no size can be dynamic")
         raw = stored.DataAsNumpy().tobytes()
         wanted = math.prod(shape) * np.dtype(_DTYPES[code]).itemsize
         if len(raw) != wanted:
-            raise ArtifactError(f"{place} of shape {shape} holds {len(raw)} bytes, {wanted} are needed")
+            raise ArtifactError(f"{place} of shape {shape} has {len(raw)} bytes, expected {wanted}")
         data = np.frombuffer(raw, _DTYPES[code]).reshape(shape)
     scale, zero_point, axis = np.empty(0, np.float32), np.empty(0, np.int64), 0
     quantization = tensor.Quantization()
@@ -261,10 +278,10 @@ def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> T
         zero_point = np.zeros(len(scale), np.int64)
         if quantization.ZeroPointLength():
             zero_point = np.asarray(quantization.ZeroPointAsNumpy(), np.int64)
-        axis = int(quantization.QuantizedDimension()) if len(shape) > 1 else 0  # a bias may say the weights' own
+        axis = int(quantization.QuantizedDimension()) if len(shape) > 1 else 0  # a bias may have the weights' axis
         _check_quantization(scale, zero_point, axis, shape, place)
         if not _holds(_DTYPES[code], zero_point):
-            raise ArtifactError(f"{place} has a zero point that is no {_DTYPES[code]}")
+            raise ArtifactError(f"{place} has a zero point out of range of {_DTYPES[code]}")
     return Tensor(
         index=index, name=name, shape=shape, dtype=_DTYPES[code], scale=scale, zero_point=zero_point, axis=axis,
         data=data,
@@ -290,7 +307,7 @@ def _holds(dtype: str, values: NDArray[np.int64]) -> bool:
 
 
 def _options(schema: Any, operator: Any) -> dict[str, Any]:
-    """The operator's options, named as the schema's object API names them (strideW, padding, …)."""
+    """The operator's options, with the names of the schema's object API (strideW, padding, …)."""
     table = operator.BuiltinOptions()
     type_name = _names(schema.BuiltinOptions).get(operator.BuiltinOptionsType(), "NONE")
     if table is None or type_name == "NONE":
@@ -311,7 +328,7 @@ def _metadata(root: Any) -> dict[str, bytes]:
 
 
 def _text(stored: bytes) -> str:
-    """A name as it may be shown, whatever is in the file."""
+    """A name from the file, sanitised for display."""
     return shown(stored[:_LONGEST_NAME].decode(errors="replace"), NAME)
 
 

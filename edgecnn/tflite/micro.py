@@ -1,9 +1,9 @@
-"""The operators that TensorFlow Lite for Microcontrollers has kernels for, and how a resolver adds them."""
+"""The operators of TensorFlow Lite for Microcontrollers, and the resolver's methods for them."""
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.tflite.graph import Graph
 
-# What the resolver of tflite-micro 0.dev20261023182759 finds, by the names of the TFLite schema.
+# Operators in the resolver of tflite-micro 0.dev20261023182759, by their names in the TFLite schema.
 _LISTED = """
 ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND BROADCAST_ARGS
 BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV
@@ -31,7 +31,7 @@ def resolver_methods(graph: Graph) -> tuple[str, ...]:
     Source: tensorflow/lite/micro/micro_mutable_op_resolver.h.
 
     Raises:
-        UnsupportedError: TFLM has no kernel for some operators; all of them are named.
+        UnsupportedError: TFLM has no kernel for some operators; the message lists all of them.
     """
     missing = [str(operator) for operator in graph.operators if operator.kind not in OPERATORS]
     if missing:
@@ -40,6 +40,6 @@ def resolver_methods(graph: Graph) -> tuple[str, ...]:
 
 
 def _method(kind: str) -> str:
-    """``AddConv2D`` of ``CONV_2D``."""
+    """``AddConv2D`` for ``CONV_2D``."""
     words = (word if word[0].isdigit() else word.capitalize() for word in kind.split("_"))
     return _IRREGULAR.get(kind) or f"Add{''.join(words)}"

@@ -1,12 +1,12 @@
-"""The operators of a graph as typed records: read, checked against each other and the file, and given shapes, once.
+"""The operators of a graph as typed records, checked against each other and the file, with shapes.
 
-What ``read`` gives is sound: every input is there, every shape fits, every constant is of its type. A fault has one
-message here, whatever is written from the graph; what only one target cannot do, its writer refuses.
+The result of ``read`` is valid: every input exists, every shape fits, every constant has its type. Each fault has one
+message here, for all writers; a writer refuses only what its own target cannot do.
 TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, UnsupportedError, one_line
+from edgecnn.tflite.functions import Function, functions, stored
 from edgecnn.tflite.graph import Graph, Operator, Tensor
 
 Shape = tuple[int, ...]
@@ -22,9 +23,9 @@ Pair = tuple[int, int]
 Limits = tuple[float | None, float | None]
 
 _MAX_ELEMENTS = 2**31 - 1
-# what a fused activation limits values to, by its number in the schema
+# value limits of fused activations, by number in the schema
 _FUSED: dict[int, Limits] = {0: (None, None), 1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
-# the same of an operator of its own
+# value limits of separate activation operators
 _LIMITS = {
     "DEQUANTIZE": _FUSED[0], "QUANTIZE": _FUSED[0], "RELU": _FUSED[1], "RELU_N1_TO_1": _FUSED[2], "RELU6": _FUSED[3],
 }  # fmt: skip
@@ -33,8 +34,8 @@ _LIMITS = {
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An operator with the tensors it computes with.
 
-    ``inputs`` are activations, or constants in their place; their shapes and that of ``output`` hold no free size: a
-    free batch is 1. Each is float32, or int8 or uint8 with one scale. ``limits`` are those of the output's real values.
+    ``inputs`` are activations or constants. Their shapes and that of ``output`` have no dynamic size: a dynamic batch
+    is 1. Each is float32, or int8 or uint8 with one scale. ``limits`` are the limits of the output's real values.
     """
 
     operator: Operator
@@ -52,12 +53,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def position(self) -> int:
-        """Where the operator stands in the graph."""
+        """The operator's position in the graph."""
         return self.operator.position
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """Weights as stored, int8 or uint8, with one scale and zero point, or with one for each output."""
+    """Weights as stored, int8 or uint8, with one scale and zero point, or one per output."""
 
     values: NDArray[Any]
     scale: NDArray[np.float32]
@@ -65,21 +66,21 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weighted(Operation, frozen=True, kw_only=True):
-    """An operator with weights. ``bias`` is int32, one for each output, or None."""
+    """An operator with weights. ``bias`` is int32, one per output, or None."""
 
     weights: Weights
     bias: NDArray[np.int32] | None
 
     def check_symmetric(self) -> None:
-        """Raise ``UnsupportedError`` if the weights have a zero point, as uint8 weights of old converters have."""
+        """Raise ``UnsupportedError`` if the weights have a zero point, like uint8 weights from old converters."""
         if self.weights.zero_point.any():
-            raise UnsupportedError(f"{self}: its weights have a zero point, which int8 weights must not have")
+            raise UnsupportedError(f"{self}: its weights have a zero point; only symmetric int8 weights are supported")
 
 
 class Convolution(Weighted, frozen=True, kw_only=True):
     """CONV_2D or DEPTHWISE_CONV_2D.
 
-    Weights are ``(outputs, height, width, channels / groups)``, or ``(1, height, width, outputs)`` where each input
+    Weights are ``(outputs, height, width, channels / groups)``, or ``(1, height, width, outputs)`` if each input
     channel is a group. ``pads`` are top, left, bottom, right.
     """
 
@@ -91,16 +92,29 @@ class Convolution(Weighted, frozen=True, kw_only=True):
 
     @property
     def depthwise(self) -> bool:
-        """Whether each input channel is convolved on its own."""
+        """Whether each input channel is convolved separately."""
         return self.kind == "DEPTHWISE_CONV_2D"
 
 
+class TransposedConvolution(Weighted, frozen=True, kw_only=True):
+    """TRANSPOSE_CONV with weights ``(outputs, height, width, channels)``: each input value adds a scaled kernel.
+
+    ``pads`` are top, left, bottom, right: rows and columns that the sum of kernels has beyond the output. ``extra`` are
+    rows and columns of the output below and to the right of all kernels.
+    """
+
+    kernel: Pair
+    stride: Pair
+    pads: tuple[int, int, int, int]
+    extra: Pair
+
+
 class Dense(Weighted, frozen=True, kw_only=True):
-    """FULLY_CONNECTED, its weights ``(outputs, inputs)``: each row of ``inputs`` values gives one of ``outputs``."""
+    """FULLY_CONNECTED with weights ``(outputs, inputs)``, applied to each row of ``inputs`` values."""
 
 
 class Pool(Operation, frozen=True, kw_only=True):
-    """AVERAGE_POOL_2D, which does not count the padding, or MAX_POOL_2D. ``pads`` are top, left, bottom, right."""
+    """AVERAGE_POOL_2D, without the padding, or MAX_POOL_2D. ``pads`` are top, left, bottom, right."""
 
     kernel: Pair
     stride: Pair
@@ -114,16 +128,32 @@ class Mean(Operation, frozen=True, kw_only=True):
     keep: bool
 
 
+class ReduceMax(Operation, frozen=True, kw_only=True):
+    """REDUCE_MAX over ``axes``, at least one, in order; ``keep`` leaves them with size 1."""
+
+    axes: tuple[int, ...]
+    keep: bool
+
+
 class Binary(Operation, frozen=True, kw_only=True):
-    """ADD, SUB or MUL of two tensors that broadcast."""
+    """ADD, SUB, MUL, MAXIMUM, MINIMUM, or PRELU with slopes as the second, of two tensors that broadcast."""
 
 
 class Rescale(Operation, frozen=True, kw_only=True):
-    """QUANTIZE, DEQUANTIZE and the kinds of RELU: the same values with another type, scale or range."""
+    """QUANTIZE, DEQUANTIZE and RELU variants: the same values with another type, scale or range."""
 
 
 class Unary(Operation, frozen=True, kw_only=True):
     """HARD_SWISH, LOGISTIC or TANH of each value."""
+
+
+class Table(Operation, frozen=True, kw_only=True):
+    """One or more elementwise operators: the output is a function of one input, both int8 or uint8.
+
+    ``values`` are the output's stored values for those of the input, from its lowest on.
+    """
+
+    values: NDArray[np.int64]
 
 
 class LeakyRelu(Operation, frozen=True, kw_only=True):
@@ -149,14 +179,14 @@ class Concatenation(Operation, frozen=True, kw_only=True):
 
 
 class Pad(Operation, frozen=True, kw_only=True):
-    """PAD, or PADV2 with ``value``, a constant of one element. ``pads`` are those before and behind each axis."""
+    """PAD, or PADV2 with ``value``, a constant of one element. ``pads`` are before and after each axis."""
 
     pads: tuple[Pair, ...]
     value: Tensor | None
 
 
 class Tile(Operation, frozen=True, kw_only=True):
-    """TILE: ``repeats``, at least 1, for each axis."""
+    """TILE with ``repeats``, at least 1, per axis."""
 
     repeats: tuple[int, ...]
 
@@ -167,6 +197,13 @@ class Transpose(Operation, frozen=True, kw_only=True):
     order: tuple[int, ...]
 
 
+class Slice(Operation, frozen=True, kw_only=True):
+    """STRIDED_SLICE that keeps all dimensions, or SLICE: every ``steps``-th value from ``starts`` on, by axis."""
+
+    starts: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
 class Resize(Operation, frozen=True, kw_only=True):
     """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR to the output's height and width."""
 
@@ -175,24 +212,28 @@ class Resize(Operation, frozen=True, kw_only=True):
 
 
 def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
-    """The operators of ``graph`` in order; in place of one that is not supported, the error that says why.
+    """The operators of ``graph`` in order; for an unsupported one, the error with the reason.
 
-    Left out are operators that only compute a shape, which the records hold, and what does not fit together behind one
-    that is not supported.
+    Elementwise operators without a record of their own, and those that compute in float between quantised tensors, are
+    read together as one ``Table``. Operators that only compute a shape are omitted, because the records contain it. So
+    are operators that do not fit together after an unsupported one.
 
     Raises:
-        UnsupportedError: the graph has several inputs or outputs, or one with a free size other than the batch.
+        UnsupportedError: the graph has several inputs or outputs, or one with a dynamic size other than the batch.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
     _check_graph(graph)
     reader = _Reader(graph)
-    skipped = _shape_computations(graph)
+    traced = functions(graph)
+    tables = _tables(graph, traced)
+    skipped = _shape_computations(graph) | _absorbed(graph, traced, tables)
     found: list[Operation | UnsupportedError] = []
     for operator in graph.operators:
         if operator.position in skipped:
             continue
         try:
-            found.append(reader.read(operator))
+            function = tables.get(operator.position)
+            found += (reader.read(operator),) if function is None else reader.table(operator, function)
             continue
         except UnsupportedError as error:
             found.append(error)
@@ -205,7 +246,7 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
 
 
 def without_float_ends(graph: Graph) -> Graph:
-    """``graph`` without a QUANTIZE from float32 at its input and a DEQUANTIZE to float32 at its output."""
+    """``graph`` without QUANTIZE from float32 at its input and DEQUANTIZE to float32 at its output."""
     first, last = graph.operators[:1], graph.operators[-1:]
     operators, inputs, outputs = graph.operators, graph.inputs, graph.outputs
     if first and first[0].kind == "QUANTIZE" and graph.tensors[inputs[0]].dtype == "float32":
@@ -220,7 +261,7 @@ def without_float_ends(graph: Graph) -> Graph:
 
 @contextmanager
 def damage_of(operator: Operator) -> Iterator[None]:
-    """Name ``operator`` in an ``ArtifactError`` for what options and constants out of all bounds raise."""
+    """Translate exceptions from invalid options and constants to an ``ArtifactError`` that names ``operator``."""
     try:
         yield
     except KeyError as error:
@@ -230,15 +271,15 @@ def damage_of(operator: Operator) -> Iterator[None]:
 
 
 def not_int8(operator: Operator, tensor: Tensor) -> UnsupportedError:
-    """The error for an activation that is not quantised as it must be."""
+    """The error for an unsupported activation type."""
     return UnsupportedError(
         f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 activations "
-        "with one scale are supported, convert the model with full int8 quantisation"
+        "with one scale are supported; convert the model with full int8 quantisation"
     )
 
 
 class _Reader:
-    """Operators one by one; ``shapes`` are those of the activations made so far, by tensor."""
+    """Reads one operator at a time; ``shapes`` are the shapes of computed activations, by tensor."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -248,48 +289,52 @@ class _Reader:
     def read(self, operator: Operator) -> Operation:
         reader = _READERS.get(operator.kind)
         if reader is None:
-            raise UnsupportedError(f"{operator} is not supported; supported are: {', '.join(sorted(_READERS))}")
+            name = self.graph.tensors[operator.outputs[0]].name
+            raise UnsupportedError(
+                f"{operator}, which computes {name!r}, is not supported in int8 .onnx and C; use the .tflite file, or "
+                "another layer"
+            )
         with damage_of(operator):
             return reader(self, operator)
 
     # Tensors
 
     def input(self, operator: Operator, place: int = 0) -> Tensor:
-        """An activation, or a constant in its place."""
+        """An activation, or a constant instead of one."""
         tensor = self.graph.tensors[operator.inputs[place]]
         if tensor.data is None:
             if tensor.index not in self.shapes:
-                raise UnsupportedError(f"{operator}: its input {tensor.name!r} is made by no operator before it")
+                raise UnsupportedError(f"{operator}: no earlier operator writes its input {tensor.name!r}")
             tensor = msgspec.structs.replace(tensor, shape=self.shapes[tensor.index])
         _check_quantization(operator, tensor)
         return tensor
 
     def output(self, operator: Operator, shape: Shape) -> Tensor:
-        """The output, which has ``shape``; the file must say the same, but for sizes it leaves free."""
+        """The output with ``shape``, which must match the file except for dynamic sizes."""
         tensor = self.graph.tensors[operator.outputs[0]]
         stored = tensor.shape
         if len(stored) != len(shape) or any(a not in (b, -1) for a, b in zip(stored, shape, strict=True)):
-            raise ArtifactError(f"{operator} gives {shape}, the file says {stored}: its parts do not fit together")
+            raise ArtifactError(f"{operator} has output shape {shape}, but the file says {stored}")
         if not 0 < math.prod(shape) <= _MAX_ELEMENTS:
-            raise UnsupportedError(f"{operator} gives {shape}, which is nothing or too large")
+            raise UnsupportedError(f"{operator} has output shape {shape}, which is empty or too large")
         _check_quantization(operator, tensor)
         self.shapes[tensor.index] = shape
         return msgspec.structs.replace(tensor, shape=shape)
 
-    def integers(self, operator: Operator) -> tuple[int, ...]:
-        """The second input, a constant such as axes or sizes."""
-        tensor = self.graph.tensors[operator.inputs[1]]
+    def integers(self, operator: Operator, place: int = 1) -> tuple[int, ...]:
+        """An input that is a constant, such as axes or sizes."""
+        tensor = self.graph.tensors[operator.inputs[place]]
         if tensor.data is None or tensor.dtype not in ("int32", "int64"):
-            raise UnsupportedError(f"{operator}: tensor {tensor.name!r} is no constant of int32 or int64")
+            raise UnsupportedError(f"{operator}: tensor {tensor.name!r} is not an int32 or int64 constant")
         return tuple(int(value) for value in tensor.data.reshape(-1))
 
     def weights(self, operator: Operator, source: Tensor, axis: int) -> Weights:
-        """Weights with one scale, or with scales along ``axis``, which is that of the outputs."""
+        """Weights with one scale, or with scales along ``axis``, the axis of the outputs."""
         tensor = self.graph.tensors[operator.inputs[1]]
         if tensor.data is None:
             raise UnsupportedError(f"{operator}: its weights are not constant")
         if tensor.dtype not in ("int8", "uint8") or not len(tensor.scale):
-            raise UnsupportedError(f"{operator}: its weights are {tensor.dtype}, int8 with a scale is needed")
+            raise UnsupportedError(f"{operator}: its weights are {tensor.dtype}; int8 with a scale is needed")
         if operator.kind != "FULLY_CONNECTED":
             _four_dimensions(operator, source, tensor)
         if not tensor.data.size:
@@ -299,20 +344,22 @@ class _Reader:
         if len(source.scale) == 1:
             with np.errstate(over="ignore", under="ignore"):
                 product = source.scale[0] * tensor.scale
-            if not np.isfinite(product).all():  # down to 0 it may go: what it scales then is below any float
-                raise ArtifactError(f"{operator}: the product of its input's and weights' scales is no float32")
+            if not np.isfinite(product).all():  # 0 is allowed: such values are below float32
+                raise ArtifactError(
+                    f"{operator}: the product of its input's and weights' scales is not a finite float32"
+                )
         return Weights(values=tensor.data, scale=tensor.scale, zero_point=tensor.zero_point)
 
-    def bias(self, operator: Operator, source: Tensor, outputs: int) -> NDArray[np.int32] | None:
-        if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+    def bias(self, operator: Operator, source: Tensor, outputs: int, place: int = 2) -> NDArray[np.int32] | None:
+        if len(operator.inputs) <= place or operator.inputs[place] < 0:
             return None
-        tensor = self.graph.tensors[operator.inputs[2]]
+        tensor = self.graph.tensors[operator.inputs[place]]
         if tensor.data is None or tensor.dtype != "int32":
-            raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}, a constant int32 is needed")
+            raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}; an int32 constant is needed")
         if tensor.data.size != outputs:
             raise ArtifactError(f"{operator}: its bias has {tensor.data.size} values for {outputs} channels")
         if len(source.scale) != 1:
-            raise UnsupportedError(f"{operator}: its bias is int32, and its input {source.name!r} not quantised")
+            raise UnsupportedError(f"{operator}: its bias is int32, but its input {source.name!r} is not quantised")
         return tensor.data.reshape(outputs)
 
     # Operators
@@ -334,6 +381,28 @@ class _Reader:
             operator=operator, inputs=(source,), output=self.output(operator, (batch, *made, outputs)),
             weights=weights, bias=self.bias(operator, source, outputs), limits=_limits(operator),
             kernel=kernel, stride=stride, dilation=dilation, pads=pads, groups=groups,
+        )  # fmt: skip
+
+    def transposed_convolution(self, operator: Operator) -> TransposedConvolution:
+        source = self.input(operator, 2)
+        weights = self.weights(operator, source, 0)
+        outputs, *taps, channels = weights.values.shape
+        if channels != source.shape[3]:
+            raise ArtifactError(f"{operator}: weights of shape {weights.values.shape} do not fit {source.shape}")
+        if operator.options["padding"] not in (0, 1):
+            raise ArtifactError(f"{operator}: padding {operator.options['padding']} is neither SAME nor VALID")
+        stored = for_one_image(self.graph.tensors[operator.outputs[0]].shape)
+        output = self.output(operator, (source.shape[0], *stored[1:3], outputs))
+        kernel, stride = (taps[0], taps[1]), _pair(operator, "strideH", "strideW")
+        sizes = zip(source.shape[1:3], output.shape[1:3], kernel, stride, strict=True)
+        over = [(size - 1) * step + length - made for size, made, length, step in sizes]
+        beyond = [max(total, 0) for total in over]
+        before = [total // 2 for total in beyond]
+        return TransposedConvolution(
+            operator=operator, inputs=(source,), output=output, weights=weights,
+            bias=self.bias(operator, source, outputs, 3), limits=_limits(operator), kernel=kernel, stride=stride,
+            pads=(before[0], before[1], beyond[0] - before[0], beyond[1] - before[1]),
+            extra=(max(-over[0], 0), max(-over[1], 0)),
         )  # fmt: skip
 
     def dense(self, operator: Operator) -> Dense:
@@ -365,25 +434,27 @@ class _Reader:
             kernel=kernel, stride=stride, pads=pads, limits=_limits(operator),
         )  # fmt: skip
 
-    def mean(self, operator: Operator) -> Mean:
+    def reduced(self, operator: Operator) -> Mean | ReduceMax:
         source = self.input(operator)
         axes = tuple(sorted({_axis(operator, axis, source) for axis in self.integers(operator)}))
         if not axes:
-            raise UnsupportedError(f"{operator}: a mean over no axis is not supported")
+            raise UnsupportedError(f"{operator}: a reduction over zero axes is not supported")
         keep = bool(operator.options["keepDims"])
         made = tuple(1 if axis in axes else size for axis, size in enumerate(source.shape) if keep or axis not in axes)
-        return Mean(operator=operator, inputs=(source,), output=self.output(operator, made), axes=axes, keep=keep)
+        kind = Mean if operator.kind == "MEAN" else ReduceMax
+        return kind(operator=operator, inputs=(source,), output=self.output(operator, made), axes=axes, keep=keep)
 
     def binary(self, operator: Operator) -> Binary:
         if len(operator.inputs) != 2:
-            raise ArtifactError(f"{operator} has {len(operator.inputs)} inputs, it takes 2")
+            raise ArtifactError(f"{operator} has {len(operator.inputs)} inputs, but needs 2")
         first, second = self.input(operator), self.input(operator, 1)
         try:
             made = np.broadcast_shapes(first.shape, second.shape)
         except ValueError as error:
-            raise ArtifactError(f"{operator}: {first.shape} and {second.shape} do not fit together") from error
+            raise ArtifactError(f"{operator}: shapes {first.shape} and {second.shape} do not broadcast") from error
         output = self.output(operator, made)
-        return Binary(operator=operator, inputs=(first, second), output=output, limits=_limits(operator))
+        limits = _limits(operator) if operator.kind in ("ADD", "MUL", "SUB") else _FUSED[0]
+        return Binary(operator=operator, inputs=(first, second), output=output, limits=limits)
 
     def rescale(self, operator: Operator) -> Rescale:
         source = self.input(operator)
@@ -394,10 +465,28 @@ class _Reader:
         source = self.input(operator)
         return Unary(operator=operator, inputs=(source,), output=self.output(operator, source.shape))
 
+    def table(self, operator: Operator, function: Function) -> tuple[Operation, ...]:
+        """A ``Table``, and a ``Reshape`` if one of the operators changes the shape."""
+        source = function.source
+        if source.index not in self.shapes:
+            raise UnsupportedError(f"{operator}: no earlier operator writes its input {source.name!r}")
+        source = msgspec.structs.replace(source, shape=self.shapes[source.index])
+        made = _filled(operator, self.graph.tensors[operator.outputs[0]].shape, source.shape)
+        output = self.output(operator, made)
+        values = stored(output, function.values)
+        if made == source.shape:
+            return (Table(operator=operator, inputs=(source,), output=output, values=values),)
+        index = operator.inputs[0]  # a float value that nothing else needs
+        between = msgspec.structs.replace(output, index=index, name=self.graph.tensors[index].name, shape=source.shape)
+        return (
+            Table(operator=operator, inputs=(source,), output=between, values=values),
+            Reshape(operator=operator, inputs=(between,), output=output),
+        )
+
     def leaky_relu(self, operator: Operator) -> LeakyRelu:
         source, alpha = self.input(operator), float(operator.options["alpha"])
         if not math.isfinite(alpha):
-            raise ArtifactError(f"{operator}: its alpha is {alpha}")
+            raise ArtifactError(f"{operator}: its alpha is {alpha}; it must be finite")
         return LeakyRelu(operator=operator, inputs=(source,), output=self.output(operator, source.shape), alpha=alpha)
 
     def softmax(self, operator: Operator) -> Softmax:
@@ -428,7 +517,7 @@ class _Reader:
         if operator.kind == "PADV2":
             value = self.input(operator, 2)
             if value.data is None or value.data.size != 1:
-                raise UnsupportedError(f"{operator}: what it pads with is not one constant value")
+                raise UnsupportedError(f"{operator}: its padding value is not a single constant")
         made = tuple(before + size + after for (before, after), size in zip(pads, source.shape, strict=True))
         return Pad(operator=operator, inputs=(source,), output=self.output(operator, made), pads=pads, value=value)
 
@@ -442,15 +531,42 @@ class _Reader:
     def transpose(self, operator: Operator) -> Transpose:
         source, order = self.input(operator), self.integers(operator)
         if sorted(order) != list(range(len(source.shape))):
-            raise ArtifactError(f"{operator}: {order} is no order of {len(source.shape)} dimensions")
+            raise ArtifactError(f"{operator}: {order} is not a permutation of {len(source.shape)} dimensions")
         made = tuple(source.shape[axis] for axis in order)
         return Transpose(operator=operator, inputs=(source,), output=self.output(operator, made), order=order)
+
+    def slice(self, operator: Operator) -> Slice:
+        source, starts = self.input(operator), self.integers(operator)
+        rank = len(source.shape)
+        if operator.kind == "SLICE":
+            ends, steps = tuple(map(sum, zip(starts, self.integers(operator, 2), strict=True))), (1,) * rank
+        else:
+            ends, steps = self.integers(operator, 2), self.integers(operator, 3)
+            for mask in ("ellipsisMask", "newAxisMask", "shrinkAxisMask"):
+                if operator.options[mask]:
+                    raise UnsupportedError(f"{operator}: a slice that removes or adds dimensions is not supported")
+        if not len(starts) == len(ends) == len(steps) == rank or min(steps, default=1) < 1:
+            raise UnsupportedError(f"{operator}: a slice needs a start, an end and a positive step for each dimension")
+        bounds = []
+        for axis, size in enumerate(source.shape):
+            start, end, _ = slice(starts[axis], ends[axis]).indices(size)
+            if operator.options.get("beginMask", 0) >> axis & 1:
+                start = 0
+            if operator.options.get("endMask", 0) >> axis & 1 or (
+                operator.kind == "SLICE" and ends[axis] < starts[axis]
+            ):
+                end = size
+            bounds.append((start, end))
+        made = tuple(max(-(-(end - start) // step), 0) for (start, end), step in zip(bounds, steps, strict=True))
+        output = self.output(operator, made)
+        first = tuple(start for start, _ in bounds)
+        return Slice(operator=operator, inputs=(source,), output=output, starts=first, steps=steps)
 
     def resize(self, operator: Operator) -> Resize:
         source, target = self.input(operator), self.integers(operator)
         _four_dimensions(operator, source)
         if len(target) != 2 or min(target) < 1:
-            raise ArtifactError(f"{operator}: it resizes to {target}, a height and a width are needed")
+            raise ArtifactError(f"{operator}: it resizes to {target}; a height and a width are needed")
         made = (source.shape[0], *target, source.shape[3])
         return Resize(
             operator=operator, inputs=(source,), output=self.output(operator, made),
@@ -463,9 +579,9 @@ class _Reader:
 
 
 def _check_graph(graph: Graph) -> None:
-    """Check that there is one input and one output, and that operators have the inputs of their kind.
+    """Check for one input and one output, and for the required inputs of operators.
 
-    Inputs are checked of known operators only, because the others are refused by their name.
+    Inputs of unknown operators are not checked, because these are refused anyway.
     """
     for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
         if len(indices) != 1:
@@ -473,7 +589,7 @@ def _check_graph(graph: Graph) -> None:
         tensor = graph.tensors[indices[0]]
         if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
             raise UnsupportedError(
-                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be free"
+                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be dynamic"
             )
     if graph.inputs == graph.outputs or graph.tensors[graph.outputs[0]].data is not None:
         raise ArtifactError("the graph's output is a constant, or its input")
@@ -488,7 +604,7 @@ def _check_inputs(operator: Operator) -> None:
     if not operator.inputs:
         raise ArtifactError(f"{operator} has no input")
     for position, index in enumerate(operator.inputs):
-        if index < 0 and not (position == 2 and operator.kind in _WITH_BIAS):
+        if index < 0 and position != _BIAS.get(operator.kind):
             raise ArtifactError(f"{operator}: its input {position} is absent")
 
 
@@ -500,14 +616,47 @@ def _check_quantization(operator: Operator, tensor: Tensor) -> None:
 def _four_dimensions(operator: Operator, *tensors: Tensor) -> None:
     for tensor in tensors:
         if len(tensor.shape) != 4:
-            raise ArtifactError(f"{operator}: tensor {tensor.name!r} has shape {tensor.shape}, not four dimensions")
+            raise ArtifactError(
+                f"{operator}: tensor {tensor.name!r} has shape {tensor.shape}; four dimensions are needed"
+            )
+
+
+# Functions
+
+
+def _tables(graph: Graph, traced: Mapping[int, Function]) -> dict[int, Function]:
+    """By position: the operators whose quantised output is a function that no record but ``Table`` has."""
+    tables: dict[int, Function] = {}
+    for operator in graph.operators:
+        function = traced.get(operator.outputs[0]) if operator.outputs else None
+        quantised = [
+            graph.tensors[index].scale.size > 0 for index in (*operator.inputs, *operator.outputs) if index >= 0
+        ]
+        if function is not None and quantised[-1] and not (operator.kind in _READERS and all(quantised)):
+            tables[operator.position] = function
+    return tables
+
+
+def _absorbed(graph: Graph, traced: Mapping[int, Function], tables: dict[int, Function]) -> set[int]:
+    """Positions of the operators that are needed for nothing but what tables replace."""
+    if not tables:
+        return set()
+    needed, absorbed = set(graph.outputs), set[int]()
+    for operator in reversed(graph.operators):
+        if operator.position in tables:
+            needed.add(tables[operator.position].source.index)
+        elif needed.isdisjoint(operator.outputs) and operator.outputs[0] in traced:
+            absorbed.add(operator.position)
+        else:
+            needed.update(operator.inputs)
+    return absorbed
 
 
 # Options and shapes
 
 
 def _shape_computations(graph: Graph) -> set[int]:
-    """Operators that only compute the target of a Reshape from the free batch, which writers do without."""
+    """Operators that only compute the target of a Reshape from the dynamic batch, which writers do not need."""
     consumers: dict[int, list[Operator]] = {}
     for operator in graph.operators:
         for index in operator.inputs:
@@ -516,7 +665,9 @@ def _shape_computations(graph: Graph) -> set[int]:
     for operator in reversed(graph.operators):
         users = consumers.get(operator.outputs[0], [])
         feeds_shape = users and all(
-            user.position in found or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)
+            user.position in found
+            or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)
+            or (user.kind == "TRANSPOSE_CONV" and user.inputs[:1] == operator.outputs)
             for user in users
         )
         if operator.kind in ("SHAPE", "STRIDED_SLICE", "PACK") and feeds_shape:
@@ -525,7 +676,7 @@ def _shape_computations(graph: Graph) -> set[int]:
 
 
 def for_one_image(shape: Shape) -> Shape:
-    """``shape`` with 1 for a free size, which is the batch."""
+    """``shape`` with 1 for the dynamic batch."""
     return tuple(max(size, 1) for size in shape)
 
 
@@ -542,7 +693,7 @@ def _limits(operator: Operator) -> Limits:
 
 
 def _axis(operator: Operator, axis: int, tensor: Tensor) -> int:
-    """A dimension of ``tensor``, counted from the front."""
+    """A dimension of ``tensor``, as a non-negative axis."""
     rank = len(tensor.shape)
     if not -rank <= axis < rank:
         raise ArtifactError(f"{operator}: tensor {tensor.name!r} of shape {tensor.shape} has no axis {axis}")
@@ -552,13 +703,13 @@ def _axis(operator: Operator, axis: int, tensor: Tensor) -> int:
 def _window(
     operator: Operator, size: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair
 ) -> tuple[Pair, tuple[int, int, int, int]]:
-    """Height and width of the output, and the pads of TFLite's SAME (0, the odd one behind) or VALID (1)."""
+    """Height and width of the output, and the pads of TFLite's SAME (0, odd one at the end) or VALID (1)."""
     padding = operator.options["padding"]
     if padding not in (0, 1):
         raise ArtifactError(f"{operator}: padding {padding} is neither SAME nor VALID")
     made, before, after = [], [], []
-    for length, taps, step, apart in zip(size, kernel, stride, dilation, strict=True):
-        extent = (taps - 1) * apart + 1
+    for length, taps, step, gap in zip(size, kernel, stride, dilation, strict=True):
+        extent = (taps - 1) * gap + 1
         made.append(-(-length // step) if padding == 0 else (length - extent) // step + 1)
         if made[-1] < 1:
             raise ArtifactError(f"{operator}: a kernel of {extent} does not fit an input of {length}")
@@ -569,11 +720,11 @@ def _window(
 
 
 def _filled(operator: Operator, shape: Shape, source: Shape) -> Shape:
-    """The target of a reshape, sizes that the file leaves free filled in."""
+    """The target of a reshape with dynamic sizes filled in."""
     total = math.prod(source)
     free = [place for place, size in enumerate(shape) if size < 0]
     known = math.prod(size for size in shape if size >= 0)
-    if len(free) > 1 and shape[0] < 0:  # the batch and one size more
+    if len(free) > 1 and shape[0] < 0:  # the batch and one other size
         shape = (source[0], *shape[1:])
         free, known = free[1:], known * source[0]
     if len(free) > 1 or known == 0 or total % known or (not free and total != known):
@@ -581,7 +732,7 @@ def _filled(operator: Operator, shape: Shape, source: Shape) -> Shape:
     return tuple(total // known if size < 0 else size for size in shape)
 
 
-_WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 
 _READERS: dict[str, Callable[[_Reader, Operator], Operation]] = {
     "ADD": _Reader.binary,
@@ -594,18 +745,25 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation]] = {
     "LEAKY_RELU": _Reader.leaky_relu,
     "LOGISTIC": _Reader.unary,
     "MAX_POOL_2D": _Reader.pool,
-    "MEAN": _Reader.mean,
+    "MAXIMUM": _Reader.binary,
+    "MEAN": _Reader.reduced,
+    "MINIMUM": _Reader.binary,
     "MUL": _Reader.binary,
     "PAD": _Reader.pad,
     "PADV2": _Reader.pad,
+    "PRELU": _Reader.binary,
+    "REDUCE_MAX": _Reader.reduced,
     "RESHAPE": _Reader.reshape,
     "RESIZE_BILINEAR": _Reader.resize,
     "RESIZE_NEAREST_NEIGHBOR": _Reader.resize,
+    "SLICE": _Reader.slice,
     "SOFTMAX": _Reader.softmax,
     "SQUEEZE": _Reader.reshape,
+    "STRIDED_SLICE": _Reader.slice,
     "SUB": _Reader.binary,
     "TANH": _Reader.unary,
     "TILE": _Reader.tile,
     "TRANSPOSE": _Reader.transpose,
+    "TRANSPOSE_CONV": _Reader.transposed_convolution,
     **dict.fromkeys(_LIMITS, _Reader.rescale),
 }

@@ -1,8 +1,8 @@
-"""Verifies that a .tflite file is a sound flatbuffer: whatever follows its references stays within it.
+"""Verify that a .tflite file is a valid flatbuffer: all references stay within the file.
 
-LiteRT does not do so, and crashes on a damaged file. Every field of every table that LiteRT's own schema knows is
-walked, by the layout in https://flatbuffers.dev/internals: a table's vtable, inline values, vectors, strings, tables
-behind references, and unions by their type. References of tables point forward only, so there are no cycles.
+LiteRT does not check this, and crashes on a damaged file. Every field of every table in LiteRT's schema is checked, by
+the layout in https://flatbuffers.dev/internals: a table's vtable, inline values, vectors, strings, referenced tables,
+and unions by their type. References of tables point forward only, so there are no cycles.
 """
 
 import functools
@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 
 from edgecnn.optional import require
 
-# More tables, or bytes in vectors and strings, than any sound file has: the same part referred to again and again.
+# Limits of tables, and of bytes in vectors and strings: a file with more refers to the same part many times.
 _MOST_TABLES = 200_000
 _SHARED, _LEAST_BYTES = 4, 2**20
 
-# Enumerations that tell the table in a union; the others are called as their field.
+# Enumerations of union types; the others are named like their field.
 _UNIONS = {"Details": "QuantizationDetails", "ArraySegments": "SparseIndexVector", "ArrayIndices": "SparseIndexVector"}
 
 
 class FlatbufferError(ValueError):
-    """What is not sound, and at which byte."""
+    """The flatbuffer is invalid; the message says what and at which byte."""
 
 
 class _Field(NamedTuple):
     """A field of a table: its number, name, and kind.
 
-    ``kind`` is "value", "vector", "string", "strings", "table", "tables" or "union". ``width`` is the bytes of a value,
-    or of each in a vector; ``table`` is what a reference leads to.
+    ``kind`` is "value", "vector", "string", "strings", "table", "tables" or "union". ``width`` is the size in bytes of
+    a value or vector element; ``table`` is the referenced table.
     """
 
     number: int
@@ -42,7 +42,7 @@ def verify(model: bytes) -> None:
     """Check the flatbuffer ``model``, whose root is the schema's table Model.
 
     Raises:
-        FlatbufferError: it is not sound.
+        FlatbufferError: it is invalid.
     """
     _Walk(model).table("Model", 0)
 
@@ -54,7 +54,7 @@ class _Walk:
         self.bytes = _SHARED * len(model) + _LEAST_BYTES
 
     def table(self, name: str, slot: int) -> None:
-        """Check the table that the reference at ``slot`` leads to."""
+        """Check the table referenced at ``slot``."""
         start = self.target(slot, name)
         self.tables -= 1
         if self.tables < 0:
@@ -62,7 +62,7 @@ class _Walk:
         vtable = start - self.number("<i", start, name)
         vtable_size, size = self.number("<H", vtable, name), self.number("<H", vtable + 2, name)
         if vtable % 2 or vtable_size % 2 or vtable_size < 4 or vtable + vtable_size > len(self.model):
-            raise FlatbufferError(f"the vtable of {name} at byte {start} is not sound")
+            raise FlatbufferError(f"the vtable of {name} at byte {start} is invalid")
         if size < 4 or start + size > len(self.model):
             raise FlatbufferError(f"table {name} at byte {start} is longer than the file")
         places = struct.unpack_from(f"<{vtable_size // 2}H", self.model, vtable)[2:]
@@ -92,9 +92,9 @@ class _Walk:
         if end + (field.kind == "string") > len(self.model):
             raise FlatbufferError(f"{what} at byte {start} is longer than the file")
         if self.bytes < 0:
-            raise FlatbufferError("its vectors and strings lie over each other")
+            raise FlatbufferError("its vectors and strings overlap")
         if field.kind == "string" and self.model[end]:
-            raise FlatbufferError(f"{what} at byte {start} does not end where it should")
+            raise FlatbufferError(f"{what} at byte {start} is not terminated by 0")
         if field.kind == "tables":
             for each in range(start + 4, end, 4):
                 self.table(field.table, each)
@@ -103,10 +103,10 @@ class _Walk:
                 self.reference(what, _Field(0, what, "string", 1), each)
 
     def target(self, slot: int, what: str) -> int:
-        """Where the reference at ``slot`` leads, which is aligned as everything that is referred to."""
+        """The target of the reference at ``slot``, checked for alignment."""
         distance = self.number("<I", slot, what)
         if not distance or (slot + distance) % 4:
-            raise FlatbufferError(f"{what} is referred to wrongly at byte {slot}")
+            raise FlatbufferError(f"{what} has an invalid reference at byte {slot}")
         return slot + distance
 
     def number(self, kind: str, place: int, what: str) -> int:
@@ -115,11 +115,11 @@ class _Walk:
         return int(struct.unpack_from(kind, self.model, place)[0])
 
 
-# What the schema says, by asking the functions that were generated of it
+# The schema, found by calling the generated accessors
 
 
 class _Asked:
-    """Stands for the memory of a table, and notes what an accessor of one of its fields asks for."""
+    """A stand-in for a table's memory that records the accesses of a field's accessor."""
 
     Pos, Bytes = 0, b""
 

@@ -1,4 +1,4 @@
-/* Runs @@name on the golden inputs and compares every byte with what TensorFlow Lite Micro gives. */
+/* Runs @@name on the golden inputs and compares every byte with TensorFlow Lite Micro's outputs. */
 #include <stdio.h>
 
 #include "@@name.h"

@@ -1,8 +1,8 @@
-/* A TCG plugin of QEMU that counts executed instructions by function.
+/* A QEMU TCG plugin that counts executed instructions by function.
 
-   qemu-... -plugin count.so,symbols=FILE,out=FILE; `symbols` is what `nm -n` prints, `out` gets a line "count name" for
-   each function. QEMU's own header is not packaged everywhere, so what is used of it is declared here; see "QEMU TCG
-   Plugins" in its documentation. */
+   qemu-... -plugin count.so,symbols=FILE,out=FILE; `symbols` is the output of `nm -n`; the plugin writes a line
+   "count name" per function to `out`. QEMU's header is not packaged everywhere, so the required declarations are
+   repeated here; see "QEMU TCG Plugins" in its documentation. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,7 +58,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, 
         if (!strncmp(argv[i], "symbols=", 8)) file = fopen(argv[i] + 8, "r");
         if (!strncmp(argv[i], "out=", 4)) out = argv[i] + 4;
     }
-    if (file == NULL || out == NULL) { fputs("count.so wants symbols=FILE and out=FILE\n", stderr); return 1; }
+    if (file == NULL || out == NULL) { fputs("count.so needs symbols=FILE and out=FILE\n", stderr); return 1; }
     char line[4096], kind;
     unsigned long long address;
     while (fgets(line, sizeof line, file) != NULL)

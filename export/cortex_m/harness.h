@@ -1,4 +1,4 @@
-/* What the test program needs of the machine it runs on: two files, a line of text, an end. */
+/* The platform interface of the test program: files, text output, exit. */
 #ifndef HARNESS_H
 #define HARNESS_H
 
@@ -11,7 +11,7 @@ size_t harness_write(int file, const int8_t *bytes, size_t count);
 void harness_print(const char *text);
 void harness_exit(int status);
 
-/* The part of the stack that is free when main starts, up from here; NULL where the machine's loader decides. */
+/* Lowest address of the stack; NULL on Linux, where the loader places the stack. */
 extern uint8_t *const harness_stack;
 
 #endif

@@ -1,4 +1,4 @@
-/* Runs the model on every input of inputs.bin and writes what it answers to outputs.bin. */
+/* Runs the model on every input of inputs.bin and writes the outputs to outputs.bin. */
 #include "harness.h"
 #include MODEL_HEADER
 
@@ -7,13 +7,13 @@
 static int8_t harness_input[MODEL_INPUT_SIZE];
 static int8_t harness_output[MODEL_OUTPUT_SIZE];
 
-/* Fill the free stack up to the caller's frame, so that what is used later shows. */
+/* Fill the free stack up to the caller's frame with a pattern, to measure stack usage later. */
 __attribute__((noinline)) static void harness_paint(void) {
     volatile uint8_t *end = (volatile uint8_t *)__builtin_frame_address(0) - 64;
     for (volatile uint8_t *byte = harness_stack; byte != NULL && byte < end; ++byte) *byte = PAINT;
 }
 
-/* Bytes of the stack below this frame that are no longer as painted. */
+/* Bytes of the stack below this frame that no longer hold the pattern. */
 __attribute__((noinline)) static uint32_t harness_stack_used(void) {
     const volatile uint8_t *end = (volatile uint8_t *)__builtin_frame_address(0);
     const volatile uint8_t *byte = harness_stack;

@@ -1,4 +1,4 @@
-/* The same on Linux. */
+/* The platform interface on Linux. */
 #include "harness.h"
 
 #include <fcntl.h>

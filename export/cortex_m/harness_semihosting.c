@@ -1,5 +1,5 @@
-/* Files and text of the host through semihosting (Arm, "Semihosting for AArch32 and AArch64"; RISC-V uses the same
-   calls: "RISC-V Semihosting"). QEMU serves them. */
+/* The platform interface through semihosting, implemented by QEMU (Arm, "Semihosting for AArch32 and AArch64"; RISC-V
+   uses the same calls: "RISC-V Semihosting"). */
 #include "harness.h"
 
 enum { SYS_OPEN = 0x01, SYS_WRITE0 = 0x04, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT_EXTENDED = 0x20 };
@@ -8,7 +8,7 @@ enum { MODE_READ_BINARY = 1, MODE_WRITE_BINARY = 5, APPLICATION_EXIT = 0x20026 }
 extern uint8_t stack_limit[];
 uint8_t *const harness_stack = stack_limit;
 
-/* Not inlined: RISC-V wants the three instructions of a call in one page. */
+/* Not inlined: RISC-V requires the three instructions of a call in one page. */
 __attribute__((noinline, aligned(16))) static intptr_t harness_call(intptr_t operation, const void *arguments) {
 #if defined(__riscv)
     register intptr_t a0 __asm__("a0") = operation;

@@ -1,4 +1,4 @@
-/* Start-up of an Arm Cortex-M: the vector table, memory as C expects it, the floating-point and vector unit on. */
+/* Start-up code for Arm Cortex-M: vector table, initialised memory, floating-point and vector unit enabled. */
 #include "harness.h"
 
 extern uint8_t stack_top[], data_start[], data_end[], data_load[], bss_start[], bss_end[];

@@ -1,4 +1,4 @@
-/* Start-up of a RISC-V processor: stack, traps, memory as C expects it. */
+/* Start-up code for RISC-V: stack, traps, initialised memory. */
 #include "harness.h"
 
 extern uint8_t data_start[], data_end[], data_load[], bss_start[], bss_end[];

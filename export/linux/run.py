@@ -1,7 +1,7 @@
-"""Classify an image with a model that edgecnn exported, on any machine with Python 3.9 or newer.
+"""Run a model exported by edgecnn on an image, or another input, on any machine with Python 3.9 or newer.
 
-Needs numpy and one runtime: ai-edge-litert (or tflite-runtime) for .tflite, onnxruntime for .onnx. What the model
-takes and gives is read from its sidecar, MODEL.json; an .onnx file without one carries the same in its metadata.
+Needs numpy and one runtime: ai-edge-litert (or tflite-runtime) for .tflite, onnxruntime for .onnx. Input and output are
+described by the sidecar, MODEL.json; an .onnx file without a sidecar has the same data in its metadata.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ except ImportError:
     sys.exit("run.py: numpy is not installed; run: pip install numpy")
 
 WARM_UP = 50
+FEW = 8  # outputs to print
 MOST_BYTES = 16 * 1024**2
 
-# What JSON, or a tree of it that is no record, raises
+# Exceptions from invalid JSON, or from JSON that is not a valid record
 NO_RECORD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError)
 
 
 class KitError(Exception):
-    """Something the user can put right, in one line."""
+    """An error that the user can fix, in one line."""
 
 
 class Litert:
@@ -49,7 +50,7 @@ class Litert:
         self.output = self.interpreter.get_output_details()[0]["index"]
 
     def record(self) -> dict[str, Any] | None:
-        """Nothing: Python's interpreter does not show a .tflite file's metadata."""
+        """None: the Python interpreter does not expose a .tflite file's metadata."""
         return None
 
     def put(self, array: np.ndarray) -> None:
@@ -69,8 +70,8 @@ class Litert:
 def sums_saturate() -> bool:
     """Whether the runtime's sums of int8 products can saturate: on x86 with AVX2 and without VNNI.
 
-    Files exported for any processor are right there as they are; those exported for VNNI need an option, which costs
-    time elsewhere.
+    Files exported for any processor are correct there; those exported for VNNI need an option, which is slower
+    elsewhere.
     """
     try:
         features = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
@@ -83,7 +84,7 @@ class Onnxruntime:
     """An .onnx file in ONNX Runtime, on the CPU with one thread."""
 
     def __init__(self, path: Path) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # since 1.29 it reports on its user otherwise
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # since 1.29 it sends telemetry by default
         module = first_module("onnxruntime", "onnxruntime")
         options = module.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -97,13 +98,13 @@ class Onnxruntime:
         self.binding.bind_output(self.session.get_outputs()[0].name)
 
     def record(self) -> dict[str, Any] | None:
-        """What the sidecar says of input, output and provenance, from the metadata in the file."""
+        """Input, output and provenance from the metadata in the file; None if missing or damaged."""
         keys = {"provenance": "edgecnn", "input": "edgecnn.input", "output": "edgecnn.output"}
         try:
             stored = self.session.get_modelmeta().custom_metadata_map
             record = {name: json.loads(stored[key]) for name, key in keys.items()}
             check_record(record)
-        except NO_RECORD:  # damaged metadata are none
+        except NO_RECORD:  # damaged metadata is ignored
             return None
         return record
 
@@ -125,11 +126,11 @@ RUNTIMES: dict[str, type[Litert] | type[Onnxruntime]] = {".tflite": Litert, ".on
 
 
 class Model:
-    """A model file in its runtime, with what its record says of input, output, labels and preprocessing."""
+    """A model file in its runtime, with input, output, labels and preprocessing from its record."""
 
     def __init__(self, path: Path) -> None:
         if path.suffix not in RUNTIMES:
-            raise KitError(f"{path} is no model for this program; give a file ending in {' or '.join(RUNTIMES)}")
+            raise KitError(f"{path} is not a supported model; give a file ending in {' or '.join(RUNTIMES)}")
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         sidecar = path.with_name(path.name + ".json")
         record = None
@@ -138,27 +139,29 @@ class Model:
                 record = read_sidecar(sidecar)
                 if record["sha256"] != self.sha256:
                     raise KitError(
-                        f"{path} is not the file {sidecar.name} describes (SHA-256 differs); copy both again"
+                        f"{path} does not match its sidecar {sidecar.name} (SHA-256 differs); copy both again"
                     )
                 check_record(record)
             self.runtime = RUNTIMES[path.suffix](path)
             record = record or self.runtime.record()
             if record is None:
-                raise KitError(f"{path} needs its sidecar {sidecar.name} beside it; copy it too")
+                raise KitError(f"{path} needs its sidecar {sidecar.name} in the same folder; copy it too")
             self.input, self.output = record["input"], record["output"]
+            self.task = record["provenance"].get("task", "classification")
+            self.threshold = float(record["provenance"].get("threshold", 0.5))
             self.labels = record["provenance"]["labels"]
             self.preprocessing = record["provenance"]["preprocessing"]
         except NO_RECORD as error:
             raise KitError(f"{sidecar} is not a record of an edgecnn model: {first_line(error)}") from error
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the image the model takes."""
-        first, second, third = self.input["shape"][1:]
-        return (second, third, first) if self.input["layout"] == "NCHW" else (first, second, third)
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input, channels last, such as height, width and channels of an image."""
+        sizes = self.input["shape"][1:]
+        return (*sizes[1:], sizes[0]) if self.input["layout"] == "NCHW" else tuple(sizes)
 
     def put(self, image: np.ndarray) -> None:
-        """Set the input to ``image`` ``(height, width, channels)``: uint8 raw values, or floats in the input range."""
+        """Set the input to ``image``, of the model's shape: uint8 raw values, or floats in the input range."""
         values = image[np.newaxis].astype(np.float32)
         if image.dtype == np.uint8:
             values = values * np.float32(self.preprocessing["scale"]) + np.float32(self.preprocessing["offset"])
@@ -172,24 +175,36 @@ class Model:
         self.runtime.put(np.ascontiguousarray(values, dtype=self.input["dtype"]))
 
     def get(self) -> np.ndarray:
-        """The output as float32 ``(classes,)``."""
-        values = self.runtime.get().reshape(-1)
+        """The output as float32 ``(values,)``, channels last."""
+        values = self.runtime.get()
+        if self.output["layout"] == "NCHW":
+            values = values.transpose(0, 2, 3, 1)
+        values = values.reshape(-1)
         quantization = self.output["quantization"]
         if quantization is not None:
             values = (values.astype(np.int32) - quantization["zero_point"][0]) * np.float32(quantization["scale"][0])
         return values.astype(np.float32)
 
-    def classify(self, image: np.ndarray) -> np.ndarray:
-        """The output for one image, as ``put`` takes it and ``get`` gives it."""
+    def run(self, image: np.ndarray) -> np.ndarray:
+        """The output, float32 ``(values,)``, for one image as for ``put``."""
         try:
             self.put(image)
             self.runtime.invoke()
             output = self.get()
-        except Exception as error:  # each runtime has errors of its own
+        except Exception as error:  # each runtime has its own errors
             raise KitError(f"the runtime cannot run the model: {first_line(error)}") from error
-        if len(output) != len(self.labels):
-            raise KitError(f"the model has {len(output)} classes, its record names {len(self.labels)}; copy both again")
+        fitting = (len(self.labels), 1) if len(self.labels) == 2 else (len(self.labels),)
+        if self.task == "classification" and len(output) not in fitting:
+            raise KitError(f"the model has {len(output)} classes, its record has {len(self.labels)}; copy both again")
         return output
+
+    def label(self, output: np.ndarray) -> str | None:
+        """The class that ``output`` decides; None if the model does not classify."""
+        if self.task != "classification":
+            return None
+        if len(output) > 1:
+            return str(self.labels[int(output.argmax())])
+        return str(self.labels[int(output[0] > self.threshold)])
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -201,13 +216,14 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def check_record(record: dict[str, Any]) -> None:
-    """Raise one of ``NO_RECORD`` where ``record`` is not what an edgecnn model says of itself."""
+    """Raise one of ``NO_RECORD`` if ``record`` does not describe an edgecnn model."""
     for kind in ("input", "output"):
         spec, shape = record[kind], record[kind]["shape"]
         if spec["dtype"] not in ("float32", "int8", "uint8") or not all(size is None or whole(size) for size in shape):
             raise ValueError(f"the {kind} is {spec['dtype']} {shape}")
-        if kind == "input" and (len(shape) != 4 or None in shape[1:] or spec["layout"] not in ("NHWC", "NCHW")):
-            raise ValueError(f"the input is no image: {spec['layout']} {shape}")
+        layouts = ("NHWC", "NCHW") if len(shape) == 4 else ("NC",)
+        if len(shape) < 2 or None in shape[1:] or spec["layout"] not in layouts:
+            raise ValueError(f"the {kind} has no fixed size, or another layout: {spec['layout']} {shape}")
         quantization = spec["quantization"]
         if (quantization is None) != (spec["dtype"] == "float32"):
             raise ValueError(f"the {kind} is {spec['dtype']} with the quantization {quantization}")
@@ -235,7 +251,7 @@ def shown(text: object) -> str:
 
 
 def first_module(package: str, *names: str) -> Any:
-    """The first of the modules that is installed; ``package`` is what to install where none is."""
+    """Import the first installed module; ``package`` is named in the error if none is installed."""
     for name in names:
         try:
             return importlib.import_module(name)
@@ -245,33 +261,35 @@ def first_module(package: str, *names: str) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The first line of an error message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """The image at ``path``, uint8 or float32, of exactly ``shape`` (height, width, channels)."""
+def read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """The image, or another input, at ``path``, uint8 or float32, of exactly ``shape``."""
     suffix = path.suffix.lower()
     if suffix == ".npy":
         image = read_npy(path)
     elif suffix == ".raw":
         image = np.frombuffer(path.read_bytes(), np.uint8)
         if image.size != np.prod(shape):
-            raise KitError(f"{path} holds {image.size} bytes; the model takes {sized(shape)}, one byte each")
+            raise KitError(f"{path} has {image.size} bytes; the model expects {sized(shape)}, one byte each")
         image = image.reshape(shape)
+    elif len(shape) != 3:
+        raise KitError(f"{path}: the model's input is {sized(shape)}, not an image; give a .npy or .raw file")
     elif suffix in (".pgm", ".ppm"):
         image = read_netpbm(path)
     else:
         image = read_with_pillow(path, "L" if shape[2] == 1 else "RGB")
-    if image.ndim == 2:
+    if image.ndim == 2 and len(shape) == 3:
         image = image[..., np.newaxis]
     if image.shape != shape:
-        raise KitError(f"{path} is {sized(image.shape)}; the model takes {sized(shape)}")
+        raise KitError(f"{path} is {sized(image.shape)}; the model expects {sized(shape)}")
     return image
 
 
 def sized(shape: tuple[int, ...]) -> str:
-    """A shape for people: ``28 × 28 × 1``."""
+    """A shape as text: ``28 × 28 × 1``."""
     return " × ".join(map(str, shape))
 
 
@@ -283,7 +301,7 @@ def read_npy(path: Path) -> np.ndarray:
     except (ValueError, EOFError) as error:
         raise KitError(f"{path} is not a .npy file: {first_line(error)}") from error
     if image.dtype != np.uint8 and image.dtype.kind != "f":
-        raise KitError(f"{path} holds {image.dtype}; save it as uint8 (raw values) or float32 (model input)")
+        raise KitError(f"{path} has dtype {image.dtype}; save it as uint8 (raw values) or float32 (model input)")
     return image if image.dtype == np.uint8 else image.astype(np.float32)
 
 
@@ -297,7 +315,7 @@ def read_netpbm(path: Path) -> np.ndarray:
     shape = (int(head[3]), int(head[2]), 1 if head[1] == b"5" else 3)
     pixels = np.frombuffer(data, np.uint8, offset=head.end())
     if pixels.size != np.prod(shape):
-        raise KitError(f"{path} holds {pixels.size} values; its head says {sized(shape)}")
+        raise KitError(f"{path} has {pixels.size} values; its header says {sized(shape)}")
     return pixels.reshape(shape)
 
 
@@ -318,8 +336,8 @@ def read_with_pillow(path: Path, mode: str) -> np.ndarray:
 
 
 def show(model: Model, image: np.ndarray, runs: int) -> None:
-    """Print the class of ``image``, its score, and how long the runtime takes for it."""
-    scores = model.classify(image)
+    """Print the class of ``image`` and its score, or the first outputs, and the runtime's latency."""
+    output = model.run(image)
     times = []
     for _ in range(WARM_UP + runs):
         start = time.perf_counter()
@@ -327,43 +345,50 @@ def show(model: Model, image: np.ndarray, runs: int) -> None:
         times.append((time.perf_counter() - start) * 1e6)
     times = times[WARM_UP:]
     low, high = np.percentile(times, (5, 95))
-    top = int(scores.argmax())
-    print(f"label  {shown(model.labels[top])}")
-    print(f"score  {scores[top]:.4f}")
+    label = model.label(output)
+    if label is not None:
+        print(f"label  {shown(label)}")
+        print(f"score  {output.max():.4f}")
+    elif len(output) == len(model.labels):
+        for name, value in zip(model.labels, output):  # noqa: B905 - Python 3.9
+            print(f"{shown(name)}  {value:.4f}")
+    else:
+        print(f"output {' '.join(f'{value:.4g}' for value in output[:FEW])}{' …' if len(output) > FEW else ''}")
     print(f"time   {statistics.median(times):.1f} µs (median of {runs} runs; 90 % within {low:.1f} to {high:.1f} µs)")
 
 
 def check(model: Model, path: Path) -> None:
-    """Compare the model's answers on the images in ``path`` with the desk's."""
+    """Compare the model's outputs on the images in ``path`` with the host's."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             golden = {name: stored[name] for name in ("sha256", "images", "outputs", "tolerance")}
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise KitError(f"{path} does not hold golden answers: {first_line(error)}") from error
+        raise KitError(f"{path} does not contain golden outputs: {first_line(error)}") from error
     if str(golden["sha256"]) != model.sha256:
         raise KitError(f"{path} belongs to another model; copy the kit again")
     allowed = float(golden["tolerance"])
     largest = 0.0
     for index, (image, expected) in enumerate(zip(golden["images"], golden["outputs"])):  # noqa: B905 - Python 3.9
-        output = model.classify(image)
-        label, wanted = (model.labels[int(one.argmax())] for one in (output, expected))
-        apart = float(np.abs(output - expected).max())
-        if label != wanted or not apart <= allowed:  # NaN is no answer either
-            answers = f"label {label}, desk {wanted}; outputs {apart:.3g} apart, {allowed:.3g} allowed"
-            raise KitError(f"golden image {index}: {answers}")
-        largest = max(largest, apart)
+        output = model.run(image)
+        label, wanted = model.label(output), model.label(expected)
+        difference = float(np.abs(output - expected).max())
+        if label != wanted or not difference <= allowed:  # also catches NaN
+            labels = "" if label is None else f"label {label}, on the host {wanted}; "
+            outcome = f"{labels}largest output difference {difference:.3g}"
+            raise KitError(f"golden image {index}: {outcome} (limit {allowed:.3g})")
+        largest = max(largest, difference)
     count = len(golden["images"])
-    print(f"ok: {count} images as on the desk; outputs at most {largest:.3g} apart, {allowed:.3g} allowed")
+    print(f"ok: {count} images as on the host; largest output difference {largest:.3g} (limit {allowed:.3g})")
 
 
 def main() -> None:
-    """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(description="Classify an image with a model that edgecnn exported.")
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description="Run a model exported by edgecnn on an image.")
     parser.add_argument("model", type=Path, help="the .tflite or .onnx file")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("image", type=Path, nargs="?", help=".npy, .pgm, .ppm, .raw (8-bit), or .png with Pillow")
-    what.add_argument("--check", action="store_true", help="compare with the desk's answers in golden.npz")
-    parser.add_argument("--runs", type=int, default=200, help="how often to time the model (default: 200)")
+    what.add_argument("--check", action="store_true", help="compare with the host's outputs in golden.npz")
+    parser.add_argument("--runs", type=int, default=200, help="number of timed calls (default: 200)")
     given = parser.parse_args()
     if given.runs < 1:
         parser.error("--runs must be 1 or more")

@@ -2,7 +2,7 @@
 #ifndef @@{NAME}_MODEL_H
 #define @@{NAME}_MODEL_H
 
-/* Aligned to 16 bytes, as TensorFlow Lite Micro reads the weights where they lie. */
+/* Aligned to 16 bytes, because TensorFlow Lite Micro reads the weights in place. */
 extern const unsigned char @@{name}_model[@@size];
 
 #endif

@@ -1,4 +1,4 @@
-/* Runs @@name on the golden inputs and compares every byte with what TensorFlow Lite Micro gave on the host. */
+/* Runs @@name on the golden inputs and compares every byte with TensorFlow Lite Micro's outputs on the host. */
 #include <string.h>
 
 #include "tensorflow/lite/micro/micro_log.h"
@@ -10,7 +10,7 @@
 int main(void)
 {
     if (!@@{name}_init()) {
-        MicroPrintf("FAILED: the interpreter cannot be made; is the arena of %d bytes too small?", @@{NAME}_ARENA_SIZE);
+        MicroPrintf("FAILED: cannot create the interpreter; is the arena of %d bytes too small?", @@{NAME}_ARENA_SIZE);
         return 1;
     }
     int wrong = 0;

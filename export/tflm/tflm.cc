@@ -23,7 +23,7 @@ MicroInterpreter *interpreter = nullptr;
 
 bool @@{name}_init(void)
 {
-    /* exactly the operators of the model */
+    /* only the operators of the model */
     static MicroMutableOpResolver<@@count> resolver;
     static const bool added =
         @@calls;

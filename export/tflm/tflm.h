@@ -13,25 +13,25 @@
 #define @@{NAME}_OUTPUT_SCALE @@output_scale
 #define @@{NAME}_OUTPUT_ZERO_POINT @@output_zero_point
 
-/* Measured on the host: @@measured bytes. On top of that @@margin (1 KiB at least), because optimised kernels may ask
-   for scratch memory that the host's do not. @@{name}_arena_used() tells what the device takes. */
+/* Measured on the host: @@measured bytes, plus @@margin (at least 1 KiB), because optimised kernels may need scratch
+   memory that the host's kernels do not. @@{name}_arena_used() returns the size used on the device. */
 #ifndef @@{NAME}_ARENA_SIZE
 #define @@{NAME}_ARENA_SIZE @@arena
 #endif
 
-/* Makes the interpreter; once, before the others. False where TensorFlow Lite Micro refuses: its log says why. */
+/* Creates the interpreter; call once, before the other functions. False if TensorFlow Lite Micro fails; see its log. */
 bool @@{name}_init(void);
 
-/* Where to put @@{NAME}_INPUT_SIZE integers; anew before every call of @@{name}_invoke, which may write over them. */
+/* Buffer for @@{NAME}_INPUT_SIZE integers; fill it before every @@{name}_invoke, which may overwrite it. */
 @@in_type *@@{name}_input(void);
 
-/* Runs the model once; false where a kernel failed. */
+/* Runs the model once; false if a kernel failed. */
 bool @@{name}_invoke(void);
 
 /* @@{NAME}_OUTPUT_SIZE integers. */
 const @@out_type *@@{name}_output(void);
 
-/* Bytes of the arena in use: what @@{NAME}_ARENA_SIZE may be brought down to on this device with these kernels. */
+/* Bytes of the arena in use: the smallest @@{NAME}_ARENA_SIZE for this device and these kernels. */
 size_t @@{name}_arena_used(void);
 
 #endif

@@ -23,7 +23,7 @@ from edgecnn.data.sources import Folder, RawFile
 from edgecnn.errors import DataError
 from edgecnn.files import sha256_bytes
 from edgecnn.optional import require
-from edgecnn.quantization import qat
+from edgecnn.quantization import tfmot
 from fuzzing.damage import INTEGERS, TEXTS, damage_bytes, damaged_bytes
 from fuzzing.harness import Reader
 
@@ -121,7 +121,7 @@ def _read_npz(path: Path) -> object:
 
 
 def _make_weights(folder: Path) -> None:
-    qat.save_weights(_dense(), folder / "qat.npz")
+    tfmot.save(_dense(), folder / "qat.npz")
 
 
 def _dense() -> Any:
@@ -130,7 +130,7 @@ def _dense() -> Any:
 
 
 def _read_weights(path: Path) -> None:
-    qat.load_weights(_dense(), path)
+    tfmot.read_weights(_dense(), path)
 
 
 # idx files, in a cache and beside it

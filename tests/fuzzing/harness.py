@@ -20,6 +20,7 @@ import msgspec
 
 from benchmarks.fuzzing import Fault, Outcome
 from edgecnn.errors import EdgecnnError
+from edgecnn.formats import converter
 
 LIMIT_S = 20.0
 LIMIT_BYTES = 10**9
@@ -129,6 +130,7 @@ def serve(reader: Reader, numbers: range, inputs: Path) -> None:
     own = Path(tempfile.mkdtemp(prefix="own-"))  # in TMPDIR, where leftovers are looked for
     if not any(inputs.iterdir()):
         reader.make(inputs)
+        converter.stop()  # no process may be left
     children = _peak_of_children()
     for source in sorted(inputs.iterdir()):
         reader.read(_copy(source, own))

@@ -199,7 +199,7 @@ def _damage_metadata(path: Path, draw: random.Random) -> None:
 
 def _read_metadata(path: Path) -> object:
     artifact = artifacts.describe(path)
-    bench_files._check(artifact, None)
+    bench_files._check(artifact)
     with closing(open_session(path)) as session:
         return predict(session, np.zeros((1, 2, 2, 1), np.float32))
 
@@ -226,7 +226,7 @@ def _damage_sidecar(path: Path, draw: random.Random) -> None:
 
 def _read_sidecar(path: Path) -> object:
     artifact = artifacts.load(path / "m.onnx")
-    bench_files._check(artifact, None)
+    bench_files._check(artifact)
     return bench_files._noise([artifact], 0), bench_files._swept(path, artifact, None, (1,), (1,))
 
 

@@ -1,8 +1,7 @@
 """An int8 .tflite as stand-alone C99: ``<name>.h`` and ``<name>.c``, without a library, malloc or an interpreter.
 
-The generated code gives the bytes that TFLite Micro gives; how, and against which runtime that is tested, is told in
-docs/c99.md. What it was made from stands in a comment of the .c file, as JSON behind ``edgecnn:``, and so do its input,
-its output and its plan of memory.
+The generated code has the same output bytes as TFLite Micro; docs/c99.md describes how, and how this is tested. A
+comment in the .c file has its provenance, input, output and memory plan as JSON after ``edgecnn:``.
 """
 
 import math
@@ -22,10 +21,10 @@ from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import GeneratedC, MemoryPlan, Provenance, Quantization, Record, Scheme, TensorSpec
 from edgecnn.tflite.graph import Graph, Tensor, read_graph
 
-_ONLY_INT8 = "C code holds static int8 only, because its kernels compute in integers; choose from: " + ", ".join(
+_ONLY_INT8 = "C code supports only static int8, because its kernels compute in integers; choose from: " + ", ".join(
     scheme.name for scheme in SCHEMES.values() if is_static_int8(scheme)
 )
-# C99, what later standards added, and C++, because the header is for both
+# C99, later standards, and C++, because the header is for both
 _RESERVED_WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline int long register
 restrict return short signed sizeof static struct switch typedef union unsigned void volatile while alignas alignof
@@ -41,7 +40,7 @@ _FILE = "edgecnn: "
 
 
 class Generated(Record, frozen=True):
-    """The two files, and how the arena is used."""
+    """The two files, and the plan of the arena."""
 
     header: str
     source: str
@@ -57,20 +56,20 @@ def to_c(
     header_name: str | None = None,
     provenance: Provenance | None = None,
 ) -> Generated:
-    """C99 code that computes the int8 ``graph``.
+    """Generate C99 code that computes the int8 ``graph``.
 
     Args:
-        graph: as read from a .tflite file, with input and output of int8 or uint8 (or float32, quantised at once:
-            then the C code takes the integers). A free batch is taken as 1.
-        name: what all public names begin with, such as "mnist_cnn" for ``mnist_cnn_invoke``.
-        labels: names of the classes, kept as ``<name>_labels``.
-        caller_arena: whether ``<name>_invoke`` takes the arena as a third argument; by default it is static.
-        header_name: of the file that the source includes, by default ``<name>.h``.
-        provenance: kept in a comment of the source.
+        graph: as read from a .tflite file, with int8 or uint8 input and output (or float32 that is quantised at once:
+            then the C code uses the integers). A dynamic batch becomes 1.
+        name: prefix of all public names, such as "mnist_cnn" for ``mnist_cnn_invoke``.
+        labels: names of the classes, written as ``<name>_labels``.
+        caller_arena: whether ``<name>_invoke`` accepts the arena as a third argument; by default it is static.
+        header_name: name of the included header, by default ``<name>.h``.
+        provenance: written to a comment of the source.
 
     Raises:
-        ConfigError: ``name`` is no identifier, or reserved in C or C++.
-        UnsupportedError: an operator, type or option that is not written as C, named with its place.
+        ConfigError: ``name`` is not an identifier, or reserved in C or C++.
+        UnsupportedError: an operator, type or option is not supported in C; the message has its position.
         ArtifactError: the graph is damaged.
     """
     _check_name(name)
@@ -79,7 +78,7 @@ def to_c(
         raise ConfigError(f"{header_name!r} cannot be included in C; give the model a file name of letters and digits")
     program = lower.lower(graph)
     plan, places = _plan(program)
-    said = GeneratedC(
+    metadata = GeneratedC(
         name=name,
         input=_spec(program.input, program.input_shape, "input"),
         output=_spec(program.output, program.output_shape, "output"),
@@ -89,16 +88,16 @@ def to_c(
     )
     return Generated(
         header=_header(program, plan, name, labels, caller_arena),
-        source=_source(program, plan, places, said, labels, header_name),
+        source=_source(program, plan, places, metadata, labels, header_name),
         plan=plan,
     )
 
 
 def convert(source: Source, scheme: Scheme) -> bytes:
-    """The int8 .tflite file that the C code is made from.
+    """The int8 .tflite file to generate the C code from.
 
     Raises:
-        UnsupportedError: the scheme is not static int8, or an operator is not written as C.
+        UnsupportedError: the scheme is not static int8.
     """
     if not is_static_int8(scheme):
         raise UnsupportedError(_ONLY_INT8)
@@ -111,12 +110,12 @@ def with_provenance(model: bytes, provenance: Provenance) -> bytes:
 
 
 def header(model: bytes, provenance: Provenance) -> bytes:
-    """The .h file beside the .c file."""
+    """The .h file of an int8 .tflite ``model``."""
     return _generated(model, provenance).header.encode()
 
 
 def identifier(name: str) -> str:
-    """``name`` made fit for C: letters, digits and underscores, not reserved."""
+    """``name`` as a C identifier: letters, digits and underscores, not reserved."""
     made = re.sub(r"[^A-Za-z0-9_]", "_", name)[:_LONGEST]
     return made if _problem(made) is None else f"model_{made}"[:_LONGEST]
 
@@ -129,7 +128,7 @@ def _generated(model: bytes, provenance: Provenance) -> Generated:
 
 def _problem(name: str) -> str | None:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        return "it must begin with a letter and hold letters, digits and underscores only"
+        return "it must begin with a letter and contain only letters, digits and underscores"
     if name in _RESERVED:
         return "it is reserved in C or C++"
     if len(name) > _LONGEST:
@@ -154,7 +153,7 @@ def _spec(tensor: Tensor, shape: tuple[int, ...], name: str) -> TensorSpec:
 
 
 def _plan(program: Program) -> tuple[MemoryPlan, dict[int, int]]:
-    """The plan of the arena, and offsets by value; the scratch memory of layer n is value -1 - n."""
+    """The arena plan, and offsets by value; the scratch memory of layer n is value -1 - n."""
     outside = (program.input_value, program.output_value)
     uses: dict[int, arena.Use] = {}
     overlaps: dict[tuple[int, int], arena.Overlap] = {}
@@ -247,32 +246,32 @@ def _source(
     program: Program,
     plan: MemoryPlan,
     places: dict[int, int],
-    said: GeneratedC,
+    metadata: GeneratedC,
     labels: Sequence[str],
     header_name: str,
 ) -> str:
-    name = said.name
+    name = metadata.name
     wanted = {kernel for layer in program.layers for kernel in layer.kernels}
     parts = [
-        f"/* {name}: generated by edgecnn, do not edit.\n\n   {_FILE}{_ascii_json(said)}\n*/\n",
+        f"/* {name}: generated by edgecnn, do not edit.\n\n   {_FILE}{_ascii_json(metadata)}\n*/\n",
         f'#include "{header_name}"\n',
         kernels.code(wanted, _variants(program)),
     ]
     parts += [_layer(layer, program) for layer in program.layers]
-    if plan.arena_bytes and not said.caller_arena:
+    if plan.arena_bytes and not metadata.caller_arena:
         parts.append(f"static union {{\n    int32_t alignment;\n    int8_t bytes[{plan.arena_bytes}];\n}} arena;\n")
     if labels:
         items = ", ".join(f'"{_escaped(label)}"' for label in labels)
         parts.append(f"const char *const {name}_labels[{len(labels)}] = {{{items}}};\n")
-    parts.append(_invoke(program, plan, places, said))
+    parts.append(_invoke(program, plan, places, metadata))
     return "\n".join(parts)
 
 
-def _invoke(program: Program, plan: MemoryPlan, places: dict[int, int], said: GeneratedC) -> str:
-    lines = [f"{_signature(program, said.name, said.caller_arena)}", "{"]
+def _invoke(program: Program, plan: MemoryPlan, places: dict[int, int], metadata: GeneratedC) -> str:
+    lines = [f"{_signature(program, metadata.name, metadata.caller_arena)}", "{"]
     if plan.arena_bytes:
-        lines.append(f"    int8_t *const a = {'(int8_t *)arena' if said.caller_arena else 'arena.bytes'};")
-    elif said.caller_arena:
+        lines.append(f"    int8_t *const a = {'(int8_t *)arena' if metadata.caller_arena else 'arena.bytes'};")
+    elif metadata.caller_arena:
         lines.append("    (void)arena;")
     for place, layer in enumerate(program.layers):
         arguments = []
@@ -311,7 +310,7 @@ def _constant(constant: Constant) -> str:
         text = ", ".join(map(_integer, values.tolist()))
         size = f"[{len(values)}]"
     lines, start = [], 0
-    while len(text) - start > 116:  # no line longer than 120, broken between numbers
+    while len(text) - start > 116:  # lines of at most 120, broken between numbers
         end = text.rindex(" ", start, start + 116)
         lines.append(text[start:end])
         start = end + 1
@@ -331,7 +330,7 @@ def _float(value: np.float32) -> str:
 
 
 def _variants(program: Program) -> dict[str, str]:
-    """Sections of the kernels' file to take in place of others."""
+    """Sections of the kernels' file that replace others."""
     variants = {}
     if any(layer.wide for layer in program.layers):
         variants["requantize"] = "requantize_any"
@@ -341,7 +340,7 @@ def _variants(program: Program) -> dict[str, str]:
 
 
 def _ascii_json(record: Record) -> str:
-    """One line of JSON that is safe inside a comment of C, whatever strings are in it."""
+    """One line of JSON that is safe inside a C comment, for any strings."""
     text = msgspec.json.encode(record).decode()
     return "".join(
         char if char.isascii() and char not in "*?" else "".join(f"\\u{unit:04x}" for unit in _utf16(char))
@@ -355,7 +354,7 @@ def _utf16(char: str) -> list[int]:
 
 
 def _escaped(text: str) -> str:
-    """Text inside a C string literal: UTF-8, what is not plain ASCII in octal."""
+    """Text inside a C string literal: UTF-8, with octal escapes for anything but plain ASCII."""
     return "".join(
         chr(byte) if byte < 128 and (chr(byte).isalnum() or byte in b" .,:;-_+()/") else f"\\{byte:03o}"
         for byte in text.encode()

@@ -1,16 +1,16 @@
-/* The kernels of the generated code. Sections begin with a line "//@ name: what it needs"; the generator copies
+/* The kernels of the generated code. Sections begin with a line "//@ name: required sections"; the generator copies
    those that a model uses. All arithmetic is that of TFLite Micro's reference kernels, see docs/c99.md.
 
-   "//@ name (order): what it needs" says in which order a kernel reads its input x and writes its output y. The plan of
-   the arena lays y over x by this word, so all variants of the kernel must keep it, those of other processors too:
+   "//@ name (order): required sections" declares the order in which a kernel reads its input x and writes its output y.
+   The arena planner overlaps y with x by this word, so all variants of the kernel, for all processors, must keep it:
 
-   values    Once value n of y is written, none up to value n of x is read again. y may begin where x does, or before.
-   pixels    A pixel of y is written when all that it needs of x has been read, or channel by channel, where each needs
-             that channel of x alone; then the next pixel. y may begin as far before x as its pixels get ahead of what
-             later ones need.
-   channels  A channel of y is written when the same channel of x, which no other needs, has been read. y may be x.
+   values    After value n of y is written, values 0 to n of x are not read again. y may start at x or before.
+   pixels    A pixel of y is written after everything it needs of x has been read, or channel by channel, if each needs
+             only that channel of x; then the next pixel. y must start so far before x that no pixel of y overwrites
+             what later pixels need.
+   channels  A channel of y is written after the same channel of x, used by no other, has been read. y may be x.
 
-   Without a word, y must not touch x. */
+   Without a word, y must not overlap x. */
 //@ base:
 #if defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
 #define HELIUM 1 /* Cortex-M55, M85 and the like: vectors of sixteen bytes */
@@ -21,7 +21,7 @@
 #define ALIGNED
 #endif
 
-/* Without optimisation there are not enough registers; -DPLAIN_C where flags take more of them away. */
+/* Without optimisation there are too few registers; use -DPLAIN_C if other flags reserve registers. */
 #if defined(__ARM_FEATURE_DSP) && defined(__OPTIMIZE__) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
 #define DUAL_MAC 1 /* Cortex-M4, M7, M33 and the like: two multiply-accumulates in one instruction */
 typedef uint32_t __attribute__((may_alias)) word;
@@ -64,8 +64,8 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
     return (high + (high >> 31) + (2 * zero + 1) * ((int32_t)1 << (shift - 1))) >> shift;
 }
 //@ requantize_any: base
-/* As requantize below, for what would overflow there, or where shift is not within 1 to 22: -64 - shift stands for
-   shift places to the left, which are to the right where negative. */
+/* As requantize below, for values that would overflow there, or shifts outside of 1 to 22: -64 - shift encodes a
+   shift to the left, or to the right if negative. */
 static int32_t requantize_wide(int32_t value, int32_t multiplier, int32_t shift, int32_t zero)
 {
     const int32_t left = -64 - shift, right = left < 0 ? -left : 0;
@@ -97,7 +97,7 @@ static inline int8_t clamp(int32_t value, int32_t low, int32_t high)
     return (int8_t)(value > high ? high : value);
 }
 //@ clamp_full: base
-/* No layer of this model has limits other than those of int8. */
+/* Every layer of this model has the limits of int8. */
 static inline int8_t clamp(int32_t value, int32_t low, int32_t high)
 {
     (void)low;
@@ -118,9 +118,9 @@ static void fill_16(int16_t value, int32_t n, int16_t *to)
 }
 //@ conv_2d_settings: base
 struct conv_2d {
-    const int8_t *weights;     /* for each output its taps, in fours in the order 0 2 1 3, filled up with zeros */
-    const int32_t *bias;       /* for each output, minus the input's zero point times the sum of its weights */
-    const int32_t *multiplier; /* for each output */
+    const int8_t *weights;     /* taps of each output, in fours in the order 0 2 1 3, padded with zeros */
+    const int32_t *bias;       /* per output, minus the input's zero point times the sum of its weights */
+    const int32_t *multiplier; /* per output */
     const int8_t *shift;       /* for each output */
     int32_t in_height, in_width, channels;
     int32_t out_height, out_width, outputs;
@@ -169,12 +169,12 @@ static inline uint32_t column_copy(const int8_t *x, int32_t n, int16_t *to, uint
     return k;
 }
 
-/* One column, for the kernel at (row, column), which may lie outside */
+/* One column, for the kernel at (row, column), which may be partly outside */
 static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row, int32_t column, int16_t *to)
 {
     const int32_t step = s->dilation_width, width = s->kernel_width, channels = s->channels;
     const int16_t zero = (int16_t)s->in_zero;
-    int32_t first = 0, last = width; /* the taps from first up to last lie inside */
+    int32_t first = 0, last = width; /* taps first to last - 1 are inside */
     uint32_t k = 0;
     int32_t i, j;
     if (column < 0)
@@ -251,10 +251,10 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
     const int32_t taps = (s->kernel_height * s->kernel_width * s->channels + 3) & ~(int32_t)3;
     const int32_t pixels = s->out_height * s->out_width, outputs = s->outputs;
     const int32_t zero = s->out_zero, low = s->low, high = s->high;
-    const int32_t more = outputs > 1, stride = more ? taps : 0; /* a single output is made twice */
+    const int32_t more = outputs > 1, stride = more ? taps : 0; /* a single output is computed twice */
     int32_t pixel, column = -s->pad_left, row = -s->pad_top, across = 0, output;
     for (pixel = 0; pixel < pixels; pixel += 2, y += 2 * outputs) {
-        const int32_t two = pixel + 1 < pixels; /* if not, the second column is what was there */
+        const int32_t two = pixel + 1 < pixels; /* if not, the second column is stale */
         int32_t i;
         for (i = 0; i <= two; i++) {
             conv_2d_gather(s, x, row, column, columns + 2 * i);
@@ -266,7 +266,7 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
             }
         }
         for (output = 0; output < outputs; output += 2) {
-            if (output + more >= outputs) /* an odd number: the last pair begins one earlier */
+            if (output + more >= outputs) /* odd number: the last pair starts one earlier */
                 output--;
             const int32_t m0 = s->multiplier[output], m1 = s->multiplier[output + more];
             const int32_t shift0 = s->shift[output], shift1 = s->shift[output + more];
@@ -287,7 +287,7 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
 }
 //@ depthwise_conv_2d_settings: base
 struct depthwise_conv_2d {
-    const int8_t *weights; /* for each output its taps */
+    const int8_t *weights; /* taps of each output */
     const int32_t *bias, *multiplier;
     const int8_t *shift;
     int32_t in_height, in_width, channels;
@@ -301,7 +301,7 @@ struct depthwise_conv_2d {
 };
 //@ depthwise_conv_2d (channels): depthwise_conv_2d_settings requantize clamp fill_16
 #ifdef DUAL_MAC
-/* Kernels of 3 x 3, two neighbouring outputs at a time. Weights 0 and 1, and 1 and 2 of each row stand in a word. */
+/* Kernels of 3 x 3, two neighbouring outputs at a time. Words hold weights 0 and 1, and 1 and 2 of each row. */
 static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output,
                                         int8_t *y)
 {
@@ -343,7 +343,7 @@ static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const
             *y = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
             y += outputs;
             x += 4;
-            if (pairs && --left > 0) { /* the output between, where the stride is 1 */
+            if (pairs && --left > 0) { /* the output between, if the stride is 1 */
                 *y = clamp(requantize((int32_t)next, m, shift, zero), low, high);
                 y += outputs;
             }
@@ -406,7 +406,7 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
 }
 //@ fully_connected_settings: base
 struct fully_connected {
-    const int8_t *weights; /* for each output its taps, filled up with zeros to a multiple of 4 */
+    const int8_t *weights; /* taps of each output, padded with zeros to a multiple of 4 */
     const int32_t *bias, *multiplier;
     const int8_t *shift;
     int32_t rows, taps, outputs;
@@ -496,7 +496,7 @@ static void max_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
     }
 }
 //@ average_pool_2d (pixels): pool
-/* The mean of what lies inside, rounded to nearest, halves away from zero */
+/* The mean of the elements inside, rounded to nearest, halves away from zero */
 static void average_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
 {
     int32_t row, column, c, i, j;
@@ -541,6 +541,65 @@ static void mean(const struct mean *s, const int8_t *x, int8_t *y)
         }
     }
 }
+//@ transpose_conv: requantize clamp
+struct transpose_conv {
+    const int8_t *weights; /* taps of each output */
+    const int32_t *bias, *multiplier;
+    const int8_t *shift;
+    int32_t in_height, in_width, channels;
+    int32_t out_height, out_width, outputs;
+    int32_t kernel_height, kernel_width;
+    int32_t stride_height, stride_width;
+    int32_t pad_top, pad_left;
+    int32_t in_zero, out_zero, low, high;
+};
+
+/* Each output gathers the inputs whose kernels reach it: those for which tap and stride fit. */
+static void transpose_conv(const struct transpose_conv *s, const int8_t *x, int8_t *y)
+{
+    const int32_t taps = s->kernel_height * s->kernel_width * s->channels, zero = s->in_zero;
+    int32_t row, column, output, i, j, k;
+    for (row = 0; row < s->out_height; row++) {
+        for (column = 0; column < s->out_width; column++) {
+            for (output = 0; output < s->outputs; output++) {
+                const int8_t *w = s->weights + output * taps;
+                uint32_t sum = (uint32_t)s->bias[output];
+                for (i = 0; i < s->kernel_height; i++) {
+                    const int32_t down = row + s->pad_top - i, in_row = down / s->stride_height;
+                    for (j = 0; j < s->kernel_width; j++, w += s->channels) {
+                        const int32_t right = column + s->pad_left - j, in_column = right / s->stride_width;
+                        const int8_t *from;
+                        if (down < 0 || in_row * s->stride_height != down || in_row >= s->in_height || right < 0 ||
+                            in_column * s->stride_width != right || in_column >= s->in_width)
+                            continue;
+                        from = x + (in_row * s->in_width + in_column) * s->channels;
+                        for (k = 0; k < s->channels; k++)
+                            sum += (uint32_t)(w[k] * (from[k] - zero));
+                    }
+                }
+                *y++ = clamp(requantize((int32_t)sum, s->multiplier[output], s->shift[output], s->out_zero), s->low,
+                             s->high);
+            }
+        }
+    }
+}
+//@ reduce_max: base
+static void reduce_max(const int8_t *x, int8_t *y, int32_t outers, int32_t reduced, int32_t inners)
+{
+    int32_t outer, inner, i;
+    for (outer = 0; outer < outers; outer++, x += reduced * inners) {
+        for (inner = 0; inner < inners; inner++) {
+            const int8_t *from = x + inner;
+            int8_t largest = *from;
+            for (i = 1; i < reduced; i++) {
+                from += inners;
+                if (*from > largest)
+                    largest = *from;
+            }
+            *y++ = largest;
+        }
+    }
+}
 //@ binary: requantize clamp
 /* Four dimensions; a stride of 0 repeats an operand. */
 struct binary {
@@ -550,7 +609,7 @@ struct binary {
     int32_t multiplier, shift;
 };
 //@ add (values): binary
-/* Both operands go, 20 bits to the left, to twice the larger of their scales. */
+/* Both operands, shifted left by 20 bits, are rescaled to twice the larger of their scales. */
 static void add(const struct binary *s, const int8_t *a, const int8_t *b, int8_t *y, int32_t sign)
 {
     const int32_t zero = s->out_zero, low = s->low, high = s->high;
@@ -587,6 +646,46 @@ static void mul(const struct binary *s, const int8_t *a, const int8_t *b, int8_t
         }
     }
 }
+//@ pairs: binary
+/* y = value(s, a, b) for each pair of operands */
+static void pairs(const struct binary *s, const int8_t *a, const int8_t *b, int8_t *y,
+                  int8_t (*value)(const struct binary *, int8_t, int8_t))
+{
+    int32_t i, j, k, l;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int8_t *p = a + i * s->stride_a[0] + j * s->stride_a[1] + k * s->stride_a[2];
+                const int8_t *q = b + i * s->stride_b[0] + j * s->stride_b[1] + k * s->stride_b[2];
+                for (l = 0; l < s->size[3]; l++, p += s->stride_a[3], q += s->stride_b[3])
+                    *y++ = value(s, *p, *q);
+            }
+        }
+    }
+}
+//@ prelu: pairs
+/* Values below 0 are multiplied with their slope. */
+static int8_t prelu(const struct binary *s, int8_t a, int8_t slope)
+{
+    const int32_t x = a - s->zero_a;
+    const int32_t value = x >= 0 ? requantize(x, s->multiplier_a, s->shift_a, s->out_zero)
+                                 : requantize(x * (slope - s->zero_b), s->multiplier, s->shift, s->out_zero);
+    return clamp(value, s->low, s->high);
+}
+//@ larger: pairs
+/* All have the same scale. */
+static int8_t larger(const struct binary *s, int8_t a, int8_t b)
+{
+    (void)s;
+    return a > b ? a : b;
+}
+//@ smaller: pairs
+/* All have the same scale. */
+static int8_t smaller(const struct binary *s, int8_t a, int8_t b)
+{
+    (void)s;
+    return a < b ? a : b;
+}
 //@ lookup (values): base
 /* A function of single values, from its table */
 static void lookup(const uint8_t *table, const int8_t *x, int8_t *y, int32_t n)
@@ -600,7 +699,7 @@ static inline int32_t high_mul(int32_t a, int32_t b)
     return (int32_t)(((int64_t)a * b + ((int32_t)1 << 30)) >> 31);
 }
 
-/* 1 / sum, by three steps of Newton's method; the exponent goes to shift. sum has 12 integer bits, 1 at least. */
+/* 1 / sum, by three steps of Newton's method; the exponent goes to shift. sum >= 1 has 12 integer bits. */
 static int32_t softmax_reciprocal(int32_t sum, int32_t *shift)
 {
     const int32_t two = (int32_t)1 << 29;
@@ -624,7 +723,7 @@ static inline int32_t softmax_round(int32_t value, int32_t shift)
     return shift > 31 ? 0 : ((value >> (shift - 1)) + 1) >> 1;
 }
 
-/* table: exp of minus the distance from the largest, 0 beyond its end */
+/* table: exp of minus the difference from the largest, 0 beyond its end */
 static void softmax(const int32_t *table, int32_t entries, const int8_t *x, int8_t *y, int32_t rows, int32_t n)
 {
     int32_t row, i;
@@ -646,7 +745,7 @@ static void softmax(const int32_t *table, int32_t entries, const int8_t *x, int8
     }
 }
 //@ copy_rows: base
-/* rows of n bytes, which lie stride apart in y */
+/* rows of n bytes, with stride in y */
 static void copy_rows(const int8_t *x, int8_t *y, int32_t rows, int32_t n, int32_t stride)
 {
     int32_t i;
@@ -663,7 +762,7 @@ static void fill_8(int8_t value, int8_t *y, int32_t n)
 }
 //@ pad: fill_8
 struct pad {
-    int32_t size[4], stride[4]; /* of the input, and how far its values lie apart in the output */
+    int32_t size[4], stride[4]; /* of the input, and strides of its axes in the output */
     int32_t start, total, value;
 };
 
@@ -684,7 +783,7 @@ static void pad(const struct pad *s, const int8_t *x, int8_t *y)
 //@ rearrange: base
 /* Axes in another order, or repeated (with a stride of 0) */
 struct rearrange {
-    int32_t size[8], stride[8]; /* of the output, and how far its values lie apart in the input */
+    int32_t size[8], stride[8]; /* of the output, and strides of its axes in the input */
 };
 
 static void rearrange(const struct rearrange *s, const int8_t *x, int8_t *y)
@@ -704,7 +803,7 @@ static void rearrange(const struct rearrange *s, const int8_t *x, int8_t *y)
 }
 //@ resize_nearest_neighbor: base
 struct resize_nearest_neighbor {
-    const int16_t *rows, *columns; /* which of the input each of the output is */
+    const int16_t *rows, *columns; /* source index of each output index */
     int32_t in_width, channels, out_height, out_width;
 };
 
@@ -721,7 +820,7 @@ static void resize_nearest_neighbor(const struct resize_nearest_neighbor *s, con
 }
 //@ resize_bilinear: base
 struct resize_bilinear {
-    const int16_t (*rows)[3], (*columns)[3]; /* the two of the input between which each lies, and how far, in 1024ths */
+    const int16_t (*rows)[3], (*columns)[3]; /* two source indices and the distance from the first, in 1024ths */
     int32_t in_width, channels, out_height, out_width;
 };
 

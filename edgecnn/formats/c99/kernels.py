@@ -1,4 +1,4 @@
-"""The kernels' files: sections of C, what each needs, and in which order a kernel reads and writes."""
+"""The kernels' files: sections of C, their dependencies, and the order in which a kernel reads and writes."""
 
 import functools
 import re
@@ -11,7 +11,7 @@ _FILES = ("kernels.c", "kernels_mve.c")
 
 
 class _Section(msgspec.Struct, frozen=True):
-    """Code, the names of the sections it builds upon, and a kernel's order where it has one (see kernels.c)."""
+    """Code, the names of required sections, and a kernel's order, if any (see kernels.c)."""
 
     needs: tuple[str, ...]
     order: str | None
@@ -19,18 +19,18 @@ class _Section(msgspec.Struct, frozen=True):
 
 
 def order(kernel: str) -> str | None:
-    """The order, "values", "pixels" or "channels", that all variants of a kernel say they keep; kernels.c tells it.
+    """The order, "values", "pixels" or "channels", declared by all variants of a kernel; see kernels.c.
 
-    None if one of them says none, or another: then the output must not touch the input.
+    None if a variant declares none or another order: then the output must not overlap the input.
     """
-    said = {sections[kernel].order for sections in map(_sections, _FILES) if kernel in sections}
-    return said.pop() if len(said) == 1 else None
+    orders = {sections[kernel].order for sections in map(_sections, _FILES) if kernel in sections}
+    return orders.pop() if len(orders) == 1 else None
 
 
 def code(wanted: Set[str], variants: Mapping[str, str]) -> str:
-    """The sections that ``wanted`` need, in the order of the files; those for Helium replace their namesakes.
+    """The code of ``wanted`` sections and their dependencies, in file order.
 
-    ``variants`` are names of sections to take in place of others.
+    Helium sections replace those of the same name. ``variants`` maps names of sections to their replacements.
     """
     portable, helium = map(_sections, _FILES)
     needed: set[str] = set()
@@ -45,7 +45,7 @@ def code(wanted: Set[str], variants: Mapping[str, str]) -> str:
     replaced = [section for section in portable if section in helium]
     parts = []
     for section in portable:
-        if section == replaced[0]:  # the first to build upon what only Helium has
+        if section == replaced[0]:  # the first that needs Helium-only sections
             parts += [_for_helium(helium[own].code) for own in helium if own in needed and own not in portable]
         if section in needed:
             plain = portable[section].code

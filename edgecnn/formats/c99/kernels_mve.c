@@ -1,17 +1,16 @@
-/* The kernels again for Helium, the vector unit of Cortex-M55 and M85: these sections replace those of the same name
-   in kernels.c where the compiler has it. The results are the same to the last bit, and so is the order that stands
-   behind a name. */
+/* Kernels for Helium, the vector unit of Cortex-M55 and M85: these sections replace those of the same name in kernels.c
+   if the compiler supports it. The results are bit-exact, and the declared orders are the same. */
 //@ mve: base
 #include <arm_mve.h>
 
 /* requantize() of four values without its zero point; `right` is minus the shift */
 __attribute__((unused)) static inline int32x4_t requantize_4(int32x4_t high, int32x4_t right)
 {
-    const int32x4_t away = vshrq_n_s32(vandq_s32(high, right), 31); /* -1 where both are negative */
+    const int32x4_t away = vshrq_n_s32(vandq_s32(high, right), 31); /* -1 if both are negative */
     return vrshlq_s32(vaddq_s32(high, away), right);
 }
 
-/* Whether requantize_4() may be used for all n of these shifts */
+/* Whether requantize_4() may be used for all n shifts */
 __attribute__((unused)) static inline int32_t plain_shifts(const int8_t *shift, int32_t n)
 {
     while (n > 0 && *shift >= 0) {
@@ -21,7 +20,7 @@ __attribute__((unused)) static inline int32_t plain_shifts(const int8_t *shift, 
     return n == 0;
 }
 //@ rows: mve requantize clamp
-/* Weights by outputs, `stride` bytes from one to the next; twelve bytes behind the last may be read. plain: whether
+/* Weights of outputs, `stride` bytes apart; up to twelve bytes after the last may be read. plain: whether
    requantize_4() may be used. */
 struct rows {
     const int8_t *weights;
@@ -45,8 +44,8 @@ static void rows_times_one(const struct rows *s, const int8_t *x, int8_t *y)
     }
 }
 
-/* All outputs of the inputs x, four at a time; where their number is no multiple of four, the last four overlap those
-   before. */
+/* All outputs of the inputs x, four at a time; if their number is not a multiple of four, the last four overlap the
+   previous ones. */
 __attribute__((noinline)) static void rows_times(const struct rows *s, const int8_t *x, int8_t *y)
 {
     const int32_t blocks = s->taps >> 4, rest = s->taps & 15, stride = s->stride, outputs = s->outputs;
@@ -121,12 +120,12 @@ static inline int8_t *column_copy(const int8_t *x, int32_t n, int8_t *to)
     return to + n;
 }
 
-/* One column, for the kernel at (row, column), which may lie outside */
+/* One column, for the kernel at (row, column), which may be partly outside */
 static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row, int32_t column, int8_t *to)
 {
     const int32_t step = s->dilation_width, width = s->kernel_width, channels = s->channels;
     const int8_t zero = (int8_t)s->in_zero;
-    int32_t first = 0, last = width; /* the taps from first up to last lie inside */
+    int32_t first = 0, last = width; /* taps first to last - 1 are inside */
     int32_t i, j;
     if (column < 0)
         first = (step - 1 - column) / step;
@@ -198,7 +197,7 @@ static void depthwise_conv_2d_fill(const struct lines *s, const int8_t *x, int16
     }
 }
 
-/* One channel of the output from its plane. What lies behind the plane may be read: six bytes for each step of a lane */
+/* One channel of the output from its plane. Six bytes per step of a lane may be read after the plane. */
 static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const struct lines *l, const int16_t *plane,
                                     int32_t output, int8_t *y)
 {
@@ -341,7 +340,7 @@ static void max_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
     }
 }
 //@ add (values): binary mve
-/* Four values at a time, which lie side by side or are one and the same */
+/* Four values at a time: adjacent, or one value repeated */
 static inline int32x4_t add_operand(const int8_t *x, int32_t stride, mve_pred16_t rest, int32_t zero, int32_t unit,
                                     int32_t multiplier, int32_t shift)
 {
@@ -350,7 +349,7 @@ static inline int32x4_t add_operand(const int8_t *x, int32_t stride, mve_pred16_
     return requantize_4(vqrdmulhq_n_s32(scaled, multiplier), vdupq_n_s32(-shift));
 }
 
-/* Both operands go, 20 bits to the left, to twice the larger of their scales. */
+/* Both operands, shifted left by 20 bits, are rescaled to twice the larger of their scales. */
 static void add(const struct binary *s, const int8_t *a, const int8_t *b, int8_t *y, int32_t sign)
 {
     const int32_t zero = s->out_zero, low = s->low, high = s->high, stride_a = s->stride_a[3], stride_b = s->stride_b[3];

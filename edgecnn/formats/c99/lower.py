@@ -1,4 +1,4 @@
-"""From the operators of an int8 .tflite to layers of C: the call of a kernel, its constants, the memory it needs."""
+"""Lower the operators of an int8 .tflite to layers of C: kernel call, constants, memory."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from edgecnn.tflite.operators import Limits, Operation, Shape
 
 _MAX_RANK = 4
 _IN_FOURS = (0, 2, 1, 3)
-# the Helium kernels load vectors of 16 bytes or 4 inputs, and so up to these beyond the last
+# the Helium kernels load vectors of 16 bytes or 4 inputs, so they may read this far beyond the last one
 _HELIUM_BYTES, _HELIUM_LANES = 12, 3
 _INT8 = (-128, 127)
 
@@ -27,8 +27,8 @@ _INT8 = (-128, 127)
 def lower(graph: Graph) -> Program:
     """The layers of an int8 graph.
 
-    A QUANTIZE from float32 at its input and a DEQUANTIZE to float32 at its output are cut off: the C code takes and
-    gives the integers.
+    A QUANTIZE from float32 at its input and a DEQUANTIZE to float32 at its output are removed: the C code uses the
+    integers.
 
     Raises:
         UnsupportedError: an operator, type or option that is not written as C, named with its place.
@@ -38,10 +38,10 @@ def lower(graph: Graph) -> Program:
 
 
 def problems(graph: Graph) -> tuple[str, ...]:
-    """Everything that keeps an int8 graph from being written as C, each with its place; nothing if it can be.
+    """Every reason why an int8 graph cannot be written as C, with position; empty if it can.
 
     Raises:
-        ArtifactError: as ``lower`` does.
+        ArtifactError: see ``lower``.
     """
     lowering = _Lowering(ops.without_float_ends(graph))
     try:
@@ -56,7 +56,7 @@ class _Lowering:
         self.graph = graph
         self.layers: list[Layer] = []
         self.problems: list[str] = []
-        self.reshaped: dict[int, int] = {}  # tensor -> the value it is another name of
+        self.reshaped: dict[int, int] = {}  # tensor -> value that it is an alias of
         self.shapes: dict[int, Shape] = {}
 
     def program(self) -> Program:
@@ -66,7 +66,7 @@ class _Lowering:
             if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
                 self.problems.append(
                     f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
-                    "holds int8 only, convert the model with full int8 quantisation"
+                    "supports only int8; convert the model with full int8 quantisation"
                 )
         self.shapes[source.index] = ops.for_one_image(source.shape)
         for operation in operations:
@@ -94,7 +94,7 @@ class _Lowering:
         )
 
     def _write(self, operation: Operation) -> None:
-        """Add the operation's layer. One that is not written as C is a problem; the next are looked at all the same."""
+        """Add the operation's layer. If it is unsupported, record a problem and continue with the next."""
         self.shapes[operation.output.index] = operation.output.shape
         try:
             with ops.damage_of(operation.operator):
@@ -104,7 +104,7 @@ class _Lowering:
             self.problems.append(str(error))
 
     def value(self, index: int) -> int:
-        """The number of the value that a tensor is stored as."""
+        """The number of the value that stores a tensor."""
         return self.reshaped.get(index, index)
 
     def _needed(self, value: int) -> tuple[Layer, ...]:
@@ -129,10 +129,10 @@ class _Lowering:
         overlaps: Sequence[Overlap | None] | None = None,
         wide: bool = False,
     ) -> None:
-        """A layer that calls ``call``: in it @0, @1, … are the inputs of ``operation``, which may be constants.
+        """Add a layer with the statement ``call``, in which @0, @1, … are the inputs of ``operation`` or constants.
 
-        ``s`` is a struct of the type ``struct``, by default called as the kernel, with ``fields`` and pointers to all
-        ``constants``, which are also called @name_weights and so on.
+        ``s`` is a struct of type ``struct``, by default named like the kernel, with ``fields`` and pointers to all
+        ``constants``, which are also available as @name_weights and so on.
         """
         name = f"layer_{len(self.layers)}_{operation.kind.lower()}"
         arrays = [Constant(name=f"{name}_{key}", values=values) for key, values in constants.items()]
@@ -197,7 +197,7 @@ class _Lowering:
     def convolution(self, operation: ops.Convolution) -> None:
         _one_image(operation)
         if operation.groups != 1 and not operation.depthwise:
-            raise UnsupportedError(f"{operation}: a convolution in groups is not written as C")
+            raise UnsupportedError(f"{operation}: a grouped convolution is not supported in C")
         source, output = operation.inputs[0], operation.output
         kernel, stride, dilation = operation.kernel, operation.stride, operation.dilation
         outputs, values = output.shape[3], operation.weights.values
@@ -210,7 +210,7 @@ class _Lowering:
         }  # fmt: skip
         if operation.depthwise:
             rows = values[0].reshape(-1, outputs).T
-            plane = [(size - 1) * step + (taps - 1) * apart + 1 for size, step, taps, apart in
+            plane = [(size - 1) * step + (taps - 1) * gap + 1 for size, step, taps, gap in
                      zip(output.shape[1:3], stride, kernel, dilation, strict=True)]  # fmt: skip
             plane[1] += plane[1] % 2
             fields |= {"plane_height": plane[0], "plane_width": plane[1]}
@@ -228,6 +228,24 @@ class _Lowering:
             fields=fields | {"in_zero": _zero(source), "out_zero": _zero(output)} | _range(output, operation.limits),
             constants={"weights": packed, **channels}, scratch=scratch, wide=wide,
             overlaps=[plan.overlap(kind, source.shape, output.shape, stride, operation.pads)],
+        )  # fmt: skip
+
+    def transposed_convolution(self, operation: ops.TransposedConvolution) -> None:
+        _one_image(operation)
+        output, kernel, stride = operation.output, operation.kernel, operation.stride
+        rows = operation.weights.values.reshape(output.shape[3], -1)
+        channels, wide = _channels(operation, rows)
+        bias = np.zeros(len(rows), np.int32) if operation.bias is None else operation.bias
+        fields = {
+            **_sizes(operation), "outputs": output.shape[3],
+            "kernel_height": kernel[0], "kernel_width": kernel[1],
+            "stride_height": stride[0], "stride_width": stride[1],
+            "pad_top": operation.pads[0], "pad_left": operation.pads[1],
+            "in_zero": _zero(operation.inputs[0]), "out_zero": _zero(output), **_range(output, operation.limits),
+        }  # fmt: skip
+        self.add(
+            operation, "transpose_conv(&s, @0, y)", "transpose_conv", fields=fields,
+            constants={"weights": rows.reshape(-1), **channels, "bias": bias}, wide=wide,
         )  # fmt: skip
 
     def dense(self, operation: ops.Dense) -> None:
@@ -261,14 +279,14 @@ class _Lowering:
             overlaps=[plan.overlap(kind, source.shape, output.shape, operation.stride, operation.pads)],
         )  # fmt: skip
 
+    def reduce_max(self, operation: ops.ReduceMax) -> None:
+        _same_quantization(operation, *operation.inputs)
+        outer, count, inner = _reduction(operation)
+        self.add(operation, f"reduce_max(@0, y, {outer}, {count}, {inner})", "reduce_max")
+
     def mean(self, operation: ops.Mean) -> None:
-        source, output, axes = operation.inputs[0], operation.output, operation.axes
-        shape = source.shape
-        if any(axis not in axes and shape[axis] != 1 for axis in range(axes[0], axes[-1] + 1)):
-            raise UnsupportedError(
-                f"{operation}: a mean over axes {list(axes)}, which are not neighbours, is not written as C"
-            )
-        count = math.prod(shape[axis] for axis in axes)
+        source, output = operation.inputs[0], operation.output
+        outer, count, inner = _reduction(operation)
         if count > 2**22:
             raise UnsupportedError(f"{operation}: a mean of {count} values may overflow")
         multiplier, shift = numerics.quantize_multiplier(_scale(source) / _scale(output))
@@ -276,7 +294,7 @@ class _Lowering:
         multiplier = (multiplier << down) // count
         shift = _shift(operation, shift - down, count * 255)
         fields = {
-            "outer": math.prod(shape[: axes[0]]), "reduced": count, "inner": math.prod(shape[axes[-1] + 1 :]),
+            "outer": outer, "reduced": count, "inner": inner,
             "in_zeros": _zero(source) * count, "multiplier": multiplier, "shift": shift, "out_zero": _zero(output),
         }  # fmt: skip
         self.add(operation, "mean(&s, @0, y)", "mean", fields=fields, wide=shift < 0)
@@ -293,16 +311,25 @@ class _Lowering:
             "zero_a": _zero(first), "zero_b": _zero(second), "out_zero": _zero(output),
             **_range(output, operation.limits),
         }  # fmt: skip
-        if operation.kind == "MUL":
+        if operation.kind in ("MAXIMUM", "MINIMUM"):
+            _same_quantization(operation, first, second)
+            multiplier, shift = 0, 0
+            kernel = "larger" if operation.kind == "MAXIMUM" else "smaller"
+            call = f"pairs(&s, @0, @1, y, {kernel})"
+        elif operation.kind in ("MUL", "PRELU"):
             multiplier, shift = numerics.quantize_multiplier(scales[0] * scales[1] / scales[2])
             shift = _shift(operation, shift, 255 * 255)
             call, kernel = "mul(&s, @0, @1, y)", "mul"
+            if operation.kind == "PRELU":
+                call, kernel = "pairs(&s, @0, @1, y, prelu)", "prelu"
+                above, up = numerics.quantize_multiplier(scales[0] / scales[2])
+                fields |= {"multiplier_a": above, "shift_a": _shift(operation, up, 255)}
         else:
             largest = 2 * max(scales[:2])
             for key, scale in (("a", scales[0]), ("b", scales[1])):
                 multiplier, shift = numerics.quantize_multiplier(scale / largest)
                 left = 20
-                if (multiplier, shift) == (2**30, 0):  # exactly a half: the same, in the range of the fast path
+                if (multiplier, shift) == (2**30, 0):  # exactly ½: equivalent, and in the range of the fast path
                     left, shift = 21, -1
                 fields |= {
                     f"left_{key}": left, f"multiplier_{key}": multiplier,
@@ -350,8 +377,13 @@ class _Lowering:
             function = numerics.tanh(_scale(source), _zero(source))
         self._table(operation, function)
 
+    def table(self, operation: ops.Table) -> None:
+        lowest = int(np.iinfo(operation.inputs[0].dtype).min)
+        values = operation.values.tolist()
+        self._table(operation, lambda stored: values[stored - lowest])
+
     def _table(self, operation: Operation, function: Callable[[int], int]) -> None:
-        """A function of single values: all its 256 results stand in a table."""
+        """A function of single values, as a table of its 256 results."""
         shape = operation.output.shape
         self.add(
             operation, f"lookup(@name_table, @0, y, {math.prod(shape)})", "lookup",
@@ -364,11 +396,11 @@ class _Lowering:
         scale, beta, shape = _scale(operation.inputs[0]), operation.beta, operation.output.shape
         if not 0 < beta < math.inf or beta * scale * 2**26 <= 1:
             raise UnsupportedError(
-                f"{operation}: a softmax with beta {beta:g} and an input scale of {scale:g} is not written as C"
+                f"{operation}: a softmax with beta {beta:g} and an input scale of {scale:g} is not supported in C"
             )
         if shape[-1] > 4095:
             raise UnsupportedError(
-                f"{operation}: a softmax over {shape[-1]} values may overflow; at most 4095 are written"
+                f"{operation}: a softmax over {shape[-1]} values may overflow; at most 4095 are supported"
             )
         values = numerics.softmax_table(scale, beta)
         self.add(
@@ -381,12 +413,12 @@ class _Lowering:
     def reshape(self, operation: ops.Reshape) -> None:
         source, output = operation.inputs[0], operation.output
         if source.data is not None:
-            raise UnsupportedError(f"{operation}: a constant reshaped is not written as C")
+            raise UnsupportedError(f"{operation}: a reshaped constant is not supported in C")
         self.reshaped[output.index] = self.value(source.index)
 
     def concatenation(self, operation: ops.Concatenation) -> None:
         if operation.limits != (None, None):
-            raise UnsupportedError(f"{operation}: a fused activation is not written as C here")
+            raise UnsupportedError(f"{operation}: a fused activation is not supported here in C")
         _same_quantization(operation, *operation.inputs)
         made, axis = operation.output.shape, operation.axis
         stride, start, calls = math.prod(made[axis:]), 0, []
@@ -401,7 +433,7 @@ class _Lowering:
         _same_quantization(operation, source, *([] if value is None else [value]))
         if len(output.shape) > _MAX_RANK:
             raise UnsupportedError(
-                f"{operation}: {len(output.shape)} dimensions are more than the {_MAX_RANK} written as C"
+                f"{operation}: {len(output.shape)} dimensions are more than the {_MAX_RANK} supported in C"
             )
         strides = _strides(output.shape)
         fields = {
@@ -416,6 +448,12 @@ class _Lowering:
         strides = _strides(operation.inputs[0].shape)
         self._rearrange(operation, operation.output.shape, [strides[axis] for axis in operation.order])
 
+    def slice(self, operation: ops.Slice) -> None:
+        strides = _strides(operation.inputs[0].shape)
+        first = sum(start * stride for start, stride in zip(operation.starts, strides, strict=True))
+        steps = [step * stride for step, stride in zip(operation.steps, strides, strict=True)]
+        self._rearrange(operation, operation.output.shape, steps, first)
+
     def tile(self, operation: ops.Tile) -> None:
         shape = operation.inputs[0].shape
         sizes = [size for pair in zip(operation.repeats, shape, strict=True) for size in pair]
@@ -423,19 +461,20 @@ class _Lowering:
         kept = [place for place, size in enumerate(sizes) if size != 1]
         self._rearrange(operation, [sizes[place] for place in kept], [strides[place] for place in kept])
 
-    def _rearrange(self, operation: Operation, sizes: Sequence[int], strides: Sequence[int]) -> None:
+    def _rearrange(self, operation: Operation, sizes: Sequence[int], strides: Sequence[int], first: int = 0) -> None:
         _same_quantization(operation, *operation.inputs)
         if len(sizes) > 8:
-            raise UnsupportedError(f"{operation}: {len(sizes)} dimensions are more than the 8 written as C")
+            raise UnsupportedError(f"{operation}: {len(sizes)} dimensions are more than the 8 supported in C")
         fields = {"size": _extended(sizes, 8, 1), "stride": _extended(strides, 8, 0)}
-        self.add(operation, "rearrange(&s, @0, y)", "rearrange", fields=fields)
+        source = f"@0 + {first}" if first else "@0"
+        self.add(operation, f"rearrange(&s, {source}, y)", "rearrange", fields=fields)
 
     def resize(self, operation: ops.Resize) -> None:
         _same_quantization(operation, *operation.inputs)
         _one_image(operation)
         sizes, target = operation.inputs[0].shape[1:3], operation.output.shape[1:3]
         if max(*sizes, *target) >= 2**15:
-            raise UnsupportedError(f"{operation}: sizes from 32768 on are not written as C")
+            raise UnsupportedError(f"{operation}: sizes of 32768 or more are not supported in C")
         kind, fields, constants = operation.kind.lower(), _sizes(operation), {}
         del fields["in_height"]
         for key, size, new in zip(("rows", "columns"), sizes, target, strict=True):
@@ -445,7 +484,7 @@ class _Lowering:
                 continue
             places = numerics.between(*how)
             if places[-1][0] >= size:
-                raise UnsupportedError(f"{operation}: sizes {size} and {new} make the kernel read behind its input")
+                raise UnsupportedError(f"{operation}: sizes {size} and {new} make the kernel read beyond its input")
             constants[key] = np.array(places, np.int16)
         self.add(operation, f"{kind}(&s, @0, y)", kind, fields=fields, constants=constants)
 
@@ -454,7 +493,7 @@ class _Lowering:
 
 
 def _check_int8(operation: Operation) -> None:
-    """Raise for activations that are no int8; QUANTIZE also takes and gives uint8, which a reshape passes on."""
+    """Raise for activations that are not int8; QUANTIZE and reshapes also support uint8."""
     allowed = ["int8"]
     if operation.kind == "QUANTIZE" or isinstance(operation, ops.Reshape):
         allowed.append("uint8")
@@ -466,13 +505,24 @@ def _check_int8(operation: Operation) -> None:
         raise ops.not_int8(operation.operator, operation.value)
 
 
+def _reduction(operation: ops.Mean | ops.ReduceMax) -> tuple[int, int, int]:
+    """The numbers of values outside the axes of a reduction, along them, and inside."""
+    axes, shape = operation.axes, operation.inputs[0].shape
+    if any(axis not in axes and shape[axis] != 1 for axis in range(axes[0], axes[-1] + 1)):
+        raise UnsupportedError(
+            f"{operation}: a reduction over axes {list(axes)}, which are not adjacent, is not supported in C"
+        )
+    count = math.prod(shape[axis] for axis in axes)
+    return math.prod(shape[: axes[0]]), count, math.prod(shape[axes[-1] + 1 :])
+
+
 def _same_quantization(operation: Operation, *tensors: Tensor) -> None:
     output = operation.output
     for tensor in tensors:
         if tensor.scale[0] != output.scale[0] or tensor.zero_point[0] != output.zero_point[0]:
             raise UnsupportedError(
-                f"{operation}: {tensor.name!r} and {output.name!r} differ in scale or zero point, which C code has no "
-                "kernel for"
+                f"{operation}: {tensor.name!r} and {output.name!r} differ in scale or zero point, which no C kernel "
+                "supports"
             )
 
 
@@ -480,24 +530,24 @@ def _wanted_output(operation: Operation, scale: float, zero_point: int) -> None:
     if (_scale(operation.output), _zero(operation.output)) != (scale, zero_point):
         raise UnsupportedError(
             f"{operation}: its output has scale {_scale(operation.output):g} and zero point {_zero(operation.output)}; "
-            f"the kernel gives {scale:g} and {zero_point} only"
+            f"the kernel supports only {scale:g} and {zero_point}"
         )
 
 
 def _one_image(operation: Operation) -> None:
     batch = operation.inputs[0].shape[0]
     if batch != 1:
-        raise UnsupportedError(f"{operation}: a batch of {batch}; the C code takes one image at a time")
+        raise UnsupportedError(f"{operation}: a batch of {batch}; the C code processes one image at a time")
 
 
 # Helpers
 
 
 def in_fours(rows: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Rows filled up with zeros to a multiple of four, each four in the order 0 2 1 3.
+    """Rows padded with zeros to a multiple of four, each group of four in the order 0 2 1 3.
 
-    So the even bytes of a word are the first two of its weights, the odd ones the other two: SXTB16 makes of each
-    pair what SMLAD takes together with two neighbouring inputs.
+    So the even bytes of a word are its first two weights, the odd bytes the other two: SXTB16 extracts each pair for
+    SMLAD with two neighbouring inputs.
     """
     filled = _filled_to_four(rows)
     return filled.reshape(len(rows), -1, 4)[:, :, _IN_FOURS].reshape(filled.shape)
@@ -514,7 +564,7 @@ def _padded(rows: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def _sizes(operation: Operation) -> dict[str, int]:
-    """The fields of a kernel that moves over an image."""
+    """The size fields of a kernel with a sliding window."""
     _, height, width, channels = operation.inputs[0].shape
     made = operation.output.shape
     return {
@@ -531,13 +581,13 @@ def _zero(tensor: Tensor) -> int:
 
 
 def _channels(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str, NDArray[Any]], bool]:
-    """Bias, multiplier and shift of each output, whose weights are a row of ``rows``, and whether any shift is wide.
+    """Bias, multiplier and shift of each output (its weights are a row of ``rows``), and whether any shift is wide.
 
-    The bias takes the input's zero point in. A channel whose sum may leave ±2³⁰, or whose factor is not below 1, gets
+    The bias includes the input's zero point. A channel whose sum may exceed ±2³⁰, or whose factor is ½ or more, gets
     the shift of the kernel's wide path.
     """
     if rows.dtype != np.int8:
-        raise UnsupportedError(f"{operation}: its weights are {rows.dtype}; C code has int8 weights only")
+        raise UnsupportedError(f"{operation}: its weights are {rows.dtype}; C code supports only int8 weights")
     operation.check_symmetric()
     zero = _zero(operation.inputs[0])
     bias = np.zeros(len(rows), np.int64) if operation.bias is None else operation.bias.astype(np.int64)
@@ -565,7 +615,7 @@ def _factors(operation: ops.Weighted, outputs: int) -> NDArray[np.float64]:
 
 
 def _shift(operation: Operation, shift: int, bound: int) -> int:
-    """How a shift stands in the code: places to the right, or -64 - places to the left for the kernel's wide path."""
+    """The encoding of a shift: places to the right, or -64 - places to the left for the kernel's wide path."""
     if shift > 30:
         raise UnsupportedError(f"{operation}: its scales are too far apart")
     return -shift if -22 <= shift <= -1 and bound < 2**30 else -64 - shift
@@ -623,11 +673,15 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Mean: _Lowering.mean,
     ops.Pad: _Lowering.pad,
     ops.Pool: _Lowering.pool,
+    ops.ReduceMax: _Lowering.reduce_max,
     ops.Rescale: _Lowering.rescale,
     ops.Reshape: _Lowering.reshape,
     ops.Resize: _Lowering.resize,
+    ops.Slice: _Lowering.slice,
     ops.Softmax: _Lowering.softmax,
+    ops.Table: _Lowering.table,
     ops.Tile: _Lowering.tile,
+    ops.TransposedConvolution: _Lowering.transposed_convolution,
     ops.Transpose: _Lowering.transpose,
     ops.Unary: _Lowering.unary,
 }

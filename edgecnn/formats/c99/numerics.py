@@ -1,10 +1,10 @@
-"""The integer arithmetic of TFLite Micro, evaluated while generating code: multipliers, tables of functions.
+"""The integer arithmetic of TFLite Micro, evaluated during code generation: multipliers, function tables.
 
 Sources: the TFLite 8-bit quantisation specification
 (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec); gemmlowp's fixed-point
 arithmetic (fixedpoint/fixedpoint.h); TFLite Micro's kernels (tensorflow/lite/micro/kernels and
-tensorflow/lite/kernels/internal/reference). Python integers stand for int32 values; fixed-point numbers are their
-raw integers, with the number of integer bits in the name or the docstring.
+tensorflow/lite/kernels/internal/reference). Python integers represent int32 values; fixed-point numbers are raw
+integers, with the number of integer bits in the name or the docstring.
 """
 
 import math
@@ -18,7 +18,7 @@ INT32_MIN = -(2**31)
 
 
 def round_half_away(value: float) -> int:
-    """To the nearest integer, halves away from zero, as C's round()."""
+    """Round to the nearest integer, halves away from zero, as C's round()."""
     return math.floor(value + 0.5) if value >= 0 else math.ceil(value - 0.5)
 
 
@@ -56,7 +56,7 @@ def rescale(value: int, multiplier: int, shift: int) -> int:
 
 
 def table(function: Callable[[int], int], input_dtype: str) -> NDArray[np.uint8]:
-    """What ``function`` makes of each stored byte, 0 to 255, as bytes; it takes the integer of ``input_dtype``."""
+    """Results of ``function`` for the stored bytes 0 to 255, as bytes; its argument has type ``input_dtype``."""
     stored = np.arange(256, dtype=np.uint8)
     return np.array([function(int(value)) & 255 for value in stored.view(input_dtype)], np.uint8)
 
@@ -105,7 +105,7 @@ def tanh(scale: float, zero_point: int) -> Callable[[int], int]:
 
 
 def _limited(scale: float, zero_point: int, function: Callable[[int], int]) -> Callable[[int], int]:
-    """``function`` of inputs in Q4.27, beyond ±15 saturated."""
+    """``function`` of inputs in Q4.27, saturated beyond ±15."""
     fraction, shift = math.frexp(scale * 2**27)
     multiplier = round_half_away(fraction * 2**31)
     radius = math.floor(15.0 * 2**27 / 2**shift) if shift >= 0 else 2**31
@@ -124,7 +124,7 @@ def _limited(scale: float, zero_point: int, function: Callable[[int], int]) -> C
 def hard_swish(
     input_scale: np.float32, input_zero: int, output_scale: np.float32, output_zero: int
 ) -> Callable[[int], int]:
-    """The int8 HARD_SWISH in its int16 arithmetic. Its factors come from float32 quotients, as the kernel's do."""
+    """The int8 HARD_SWISH in its int16 arithmetic. Its factors are float32 quotients, as in the kernel."""
     fine = np.float32(1 / 128) * input_scale
     output_multiplier, output_shift = quantize_multiplier(float(fine / output_scale))
     relu_multiplier, relu_shift = quantize_multiplier(float(fine / np.float32(3.0 / 32768.0)))
@@ -206,7 +206,7 @@ def _shifted_left(value: int, bits: int) -> int:
 def rescaled(
     zero: int, above: tuple[int, int], below: tuple[int, int], out_zero: int, low: int, high: int
 ) -> Callable[[int], int]:
-    """Values times one multiplier and shift from ``zero`` on, times another below it, limited to [low, high]."""
+    """Values from ``zero`` up are scaled by ``above``, values below by ``below``; limited to [low, high]."""
 
     def function(value: int) -> int:
         factor = above if value >= zero else below
@@ -216,7 +216,7 @@ def rescaled(
 
 
 def nearest(size: int, new: int, aligned: bool, half: bool) -> list[int]:
-    """Which of ``size`` places each of ``new`` is, resized to the nearest; in float32 like the kernel."""
+    """Source index below ``size`` for each of ``new`` positions, resized to the nearest; in float32 like the kernel."""
     corners = aligned and new > 1
     scale = np.float32(size - 1 if corners else size) / np.float32(new - 1 if corners else new)
     reals = [float((np.float32(at) + np.float32(0.5 if half else 0.0)) * scale) for at in range(new)]
@@ -224,9 +224,9 @@ def nearest(size: int, new: int, aligned: bool, half: bool) -> list[int]:
 
 
 def between(size: int, new: int, aligned: bool, half: bool) -> list[tuple[int, int, int]]:
-    """For each of ``new`` places the two of ``size`` around it, and how far behind the first it is, in 1024ths.
+    """For each of ``new`` positions the two source indices around it, and the distance from the first, in 1024ths.
 
-    The first of the two may be beyond the last place, which TFLite's kernel does not check.
+    The first index may be beyond the last position, which TFLite's kernel does not check.
     """
     length, made = (size - 1, new - 1) if aligned and new > 1 else (size, new)
     scale = (1024 * length + made // 2) // made

@@ -1,4 +1,4 @@
-"""Where the values of a program lie in the arena: as few bytes as liveness and overlapping allow."""
+"""Plan the arena: offsets of values with as few bytes as liveness and overlapping allow."""
 
 import math
 import random
@@ -15,9 +15,9 @@ _ORDERS = 100
 
 
 class Overlap(msgspec.Struct, frozen=True, kw_only=True):
-    """How an output may lie over an input that it is the last to read.
+    """How an output may overlap an input at the input's last use.
 
-    It begins at least ``distance`` bytes before the input; where ``exact``, it begins where the input does.
+    The output starts at least ``distance`` bytes before the input; if ``exact``, at the same offset.
     """
 
     distance: int
@@ -31,12 +31,12 @@ def overlap(
     stride: Sequence[int] = (1, 1),
     pads: Sequence[int] = (0, 0),
 ) -> Overlap | None:
-    """How an output of shape ``made`` may lie over an input, by the order that the kernel's code says it keeps.
+    """How an output of shape ``made`` may overlap an input, by the kernel's declared order; None: not at all.
 
     ``pads`` begin with top and left.
     """
     order = kernels.order(kernel)
-    if order == "values" and math.prod(made) == math.prod(shape):  # not one repeated
+    if order == "values" and math.prod(made) == math.prod(shape):  # not broadcast
         return Overlap(distance=0, exact=False)
     if order == "pixels":
         return Overlap(distance=_distance(shape, made, stride, pads), exact=False)
@@ -46,19 +46,19 @@ def overlap(
 
 
 def _distance(shape: Sequence[int], made: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> int:
-    """How many bytes the output must begin before the input so that no value is overwritten before its last use."""
+    """Bytes that the output must start before the input so that no value is overwritten before its last use."""
     _, height, width, channels = shape
     rows = np.maximum(np.arange(made[1]) * stride[0] - pads[0], 0) * width * channels
     columns = np.maximum(np.arange(made[2]) * stride[1] - pads[1], 0) * channels
-    first = rows[:, None] + columns  # what each pixel reads first, or before
-    later = np.append(rows[1:], height * width * channels)  # no later row reads what is before this
+    first = rows[:, None] + columns  # lower bound of the first byte read for each pixel
+    later = np.append(rows[1:], height * width * channels)  # no later row reads bytes before this
     first = np.minimum(first, later[:, None]).reshape(-1)
-    written = np.arange(len(first)) * made[3]  # when a pixel is read, those before are written
+    written = np.arange(len(first)) * made[3]  # bytes written before a pixel is read
     return int(max(0, (written - first).max()))
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
-    """A value in the arena (or scratch memory): its size in bytes, and from which layer to which it is needed."""
+    """A value in the arena (or scratch memory): its size in bytes, first and last layer that use it."""
 
     name: str
     size: int
@@ -67,12 +67,12 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(uses: Mapping[int, Use], overlaps: Mapping[tuple[int, int], Overlap]) -> tuple[MemoryBlock, ...]:
-    """Places for all ``uses``; ``overlaps`` are by (output, input) and count where the input is not needed later.
+    """Place all ``uses``; ``overlaps``, by (output, input), apply if the input is not used later.
 
-    Greedy first fit, in several orders (the largest first, as they come, and random ones, always the same); the best
-    is taken. Y. Pisarchyk and J. Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020.
+    Greedy first fit in several orders (largest first, in order of time, and random with a fixed seed); the best is
+    used. Y. Pisarchyk and J. Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020.
     """
-    apart = {
+    usable = {
         pair: overlap
         for pair, overlap in overlaps.items()
         if pair[0] in uses and pair[1] in uses and uses[pair[1]].last == uses[pair[0]].first
@@ -82,7 +82,7 @@ def plan(uses: Mapping[int, Use], overlaps: Mapping[tuple[int, int], Overlap]) -
     orders = [by_size, in_order, in_order[::-1]]
     shuffler = random.Random(0)
     for _ in range(_ORDERS if len(uses) > 2 else 0):
-        # mostly by size, or by time, with some luck
+        # by size or by time, with some randomness
         base, spread = (by_size, 3) if shuffler.random() < 0.5 else (in_order, 4)
         keys = {value: place + shuffler.random() * spread for place, value in enumerate(base)}
         orders.append(sorted(base, key=lambda value: keys[value]))
@@ -90,7 +90,7 @@ def plan(uses: Mapping[int, Use], overlaps: Mapping[tuple[int, int], Overlap]) -
         value: [other for other in uses if uses[other].first <= use.last and use.first <= uses[other].last]
         for value, use in uses.items()
     }
-    best = min((_placed(order, rivals, uses, apart) for order in orders), key=lambda offsets: arena_of(offsets, uses))
+    best = min((_placed(order, rivals, uses, usable) for order in orders), key=lambda offsets: arena_of(offsets, uses))
     return tuple(
         MemoryBlock(name=uses[v].name, offset=best[v], bytes=uses[v].size, first=uses[v].first, last=uses[v].last)
         for v in in_order
@@ -98,7 +98,7 @@ def plan(uses: Mapping[int, Use], overlaps: Mapping[tuple[int, int], Overlap]) -
 
 
 def arena_of(offsets: Mapping[int, int], uses: Mapping[int, Use]) -> int:
-    """Bytes that the arena needs."""
+    """Size of the arena in bytes."""
     return max((_aligned(offset + uses[value].size) for value, offset in offsets.items()), default=0)
 
 
@@ -132,7 +132,7 @@ def _placed(
 def _fit(
     a: int, at: int, b: int, there: int, uses: Mapping[int, Use], overlaps: Mapping[tuple[int, int], Overlap]
 ) -> bool:
-    """Whether two values needed at the same time may lie at these places."""
+    """Whether two values that are live at the same time may have these offsets."""
     if at + uses[a].size <= there or there + uses[b].size <= at:
         return True
     for output, out_at, source, in_at in ((a, at, b, there), (b, there, a, at)):

@@ -1,4 +1,4 @@
-"""What a graph becomes before it is text: layers of C with their constants, and the memory they need."""
+"""The intermediate form between graph and C text: layers with constants and memory needs."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from edgecnn.tflite.operators import Shape
 
 
 class Constant(msgspec.Struct, frozen=True, kw_only=True):
-    """An array of the layer's; if 2-D, the last axis is short enough to stand in braces."""
+    """A constant array of a layer; if 2-D, each row is written in braces."""
 
     name: str
     values: NDArray[Any]
@@ -28,9 +28,9 @@ class Constant(msgspec.Struct, frozen=True, kw_only=True):
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One function of the generated code.
 
-    ``inputs`` and ``output`` are numbers of values (see ``Program``), ``parameters`` the names of the former in
-    ``body``, which calls them so, the output ``y`` and the scratch memory, ``scratch`` bytes, ``scratch``.
-    ``overlaps`` says for each input how the output may lie over it, None where it must not.
+    ``inputs`` and ``output`` are numbers of values (see ``Program``). In ``body``, the inputs have the names
+    ``parameters``, the output is ``y``, and the scratch memory of ``scratch`` bytes is ``scratch``. ``overlaps`` says
+    for each input how the output may overlap it; None: not at all.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """The layers in order. Values are numbered by the tensor that names them; ``sizes`` are in bytes."""
+    """The layers in order. Values are numbered by their tensor's index; ``sizes`` are in bytes."""
 
     layers: tuple[Layer, ...]
     input: Tensor
@@ -62,7 +62,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def printable(text: str) -> str:
-    """A name from a file, fit for a comment in C."""
+    """A name from a file, made safe for a C comment."""
     return re.sub(r"[^A-Za-z0-9_./:;,()\[\] -]", "_", text)[:80]
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.errors import ExportError, UnsupportedError
+from edgecnn.errors import ExportError, UnsupportedError, one_line
 from edgecnn.formats import tflite
 from edgecnn.formats.onnx import qdq
-from edgecnn.formats.onnx.values import spec_of
+from edgecnn.formats.onnx.values import spec_for, spec_of
 from edgecnn.formats.source import Source
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8
 from edgecnn.quiet import quiet_stderr
-from edgecnn.records import Provenance, Scheme, TensorSpec, to_json
+from edgecnn.records import Provenance, Scheme, TensorSpec, Tuning, to_json
 from edgecnn.tflite.graph import read_graph
 from edgecnn.training import require_tensorflow
 
@@ -31,34 +31,33 @@ _NO_INT16 = (
 )
 
 
-def convert(source: Source, scheme: Scheme) -> bytes:
+def convert(source: Source, scheme: Scheme, tuning: Tuning | None = None) -> bytes:
     """The model of ``source`` as an .onnx file, channels-first.
 
-    float32 has the weights as trained; float16 stores them in half and computes in float32; dynamic-int8
-    quantises activations at run time; int8 and int8-qat hold the very integers and scales of the .tflite file.
+    float32 has the trained weights; float16 stores them in half precision and computes in float32; dynamic-int8
+    quantises activations at run time; int8 and int8-qat have the integers and scales of the .tflite file.
 
     Raises:
         UnsupportedError: int16x8, with the reason.
-        ExportError: an operator cannot be converted (named).
+        ExportError: an operator cannot be converted; the message names it.
     """
     if scheme.activations == "int16":
         raise UnsupportedError(_NO_INT16)
     if is_static_int8(scheme):
-        return _quantized(source, scheme)
-    model = _float(source)
-    if scheme.weights == "float16":
-        _store_half(model)
-    elif scheme.weights == "int8":
-        model = _dynamic(model)
-    require("onnx").checker.check_model(model, full_check=True)
-    shape = source.model.input_shape
-    channels_first = (source.batch, shape[3], *source.calibration.shape[1:3])
-    specs = {
-        "input": TensorSpec(name="input", shape=channels_first, dtype="float32", layout="NCHW"),
-        "output": TensorSpec(
-            name="output", shape=(source.batch, source.model.output_shape[-1]), dtype="float32", layout="NC"
-        ),
-    }
+        return _quantized(source, scheme, tuning)
+    model, onnx = _float(source), require("onnx")
+    try:
+        if scheme.weights == "float16":
+            _store_half(model)
+        elif scheme.weights == "int8":
+            model = _dynamic(model)
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise ExportError(
+            f"{source.model.name} cannot be exported as {scheme.name} .onnx: {one_line(error)}"
+        ) from error
+    shapes = {"input": source.calibration.shape[1:], "output": source.model.output_shape[1:]}
+    specs = {kind: spec_for(kind, (source.batch, *shape), "float32") for kind, shape in shapes.items()}
     return _finished(model, specs)
 
 
@@ -70,27 +69,26 @@ def with_provenance(model: bytes, provenance: Provenance) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _quantized(source: Source, scheme: Scheme) -> bytes:
+def _quantized(source: Source, scheme: Scheme, tuning: Tuning | None) -> bytes:
     graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
     specs = {
         kind: spec_of(graph.tensors[index], kind)
         for kind, index in (("input", graph.inputs[0]), ("output", graph.outputs[0]))
     }
     placement: dict[str, Any] = {"cpu": source.onnx_cpu}
-    tuning = source.tunings.get(scheme.name)
     if tuning is not None:
         found = tuple(operator.kind for operator in graph.operators)
         if found != tuning.operators:
             raise ExportError(
-                f"the tuning is that of a model with operators {', '.join(tuning.operators)}; this one has "
-                f"{', '.join(found)}: tune it anew, or export without"
+                f"the tuning is for a model with operators {', '.join(tuning.operators)}; this one has "
+                f"{', '.join(found)}; tune it again, or export without tuning"
             )
         placement |= {"in_float": tuning.in_float, "unsigned": tuning.unsigned}
     return _finished(qdq.to_onnx(graph, source.model.name, **placement), specs)
 
 
 def _finished(model: Any, specs: dict[str, TensorSpec]) -> bytes:
-    """Add what the input and output of a checked model are, and serialise it."""
+    """Add the specs of input and output to a checked model, and serialise it."""
     onnx = require("onnx")
     for kind, spec in specs.items():
         _add_property(model, f"edgecnn.{kind}", to_json(spec))
@@ -98,7 +96,7 @@ def _finished(model: Any, specs: dict[str, TensorSpec]) -> bytes:
         (value,) = values
         got = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
         if got != specs[kind].dtype:
-            raise ExportError(f"the .onnx file has an {kind} of {got}, {specs[kind].dtype} was asked for")
+            raise ExportError(f"the .onnx file has {kind} type {got}, but {specs[kind].dtype} was requested")
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -107,16 +105,24 @@ def _add_property(model: Any, key: str, value: bytes) -> None:
 
 
 def _float(source: Source) -> Any:
-    """The float model through tf2onnx, its input channels-first, input and output called so."""
+    """The float model from tf2onnx, with the names "input" and "output"; images are channels-first."""
     tf = require_tensorflow()
     tf2onnx = require("tf2onnx")
-    signature = tf.TensorSpec((source.batch, *source.calibration.shape[1:]), tf.float32, name="input")
-    call = tf.function(lambda images: tf.identity(source.model(images, training=False), name="output"))
+    function = tflite.frozen(tf, source.model, source)
+    graph = tf.compat.v1.GraphDef.FromString(function.graph)
+    names = {"input_names": list(function.inputs), "output_names": list(function.outputs)}
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, _ = tf2onnx.convert.from_function(call, [signature], opset=_OPSET, inputs_as_nchw=["input"])
+            model, _ = tf2onnx.convert.from_graph_def(
+                graph,
+                **names,
+                opset=_OPSET,
+                inputs_as_nchw=names["input_names"] if len(source.model.input_shape) == 4 else None,
+                outputs_as_nchw=names["output_names"] if len(source.model.output_shape) == 4 else None,
+                custom_op_handlers=_HANDLERS,
+            )
     except Exception as error:
         raise ExportError(
             f"{source.model.name} cannot be exported as .onnx: {' '.join(str(error).split())[:300]}"
@@ -133,8 +139,19 @@ def _float(source: Source) -> Any:
     return model
 
 
+def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
+    """The complementary error function, as in GELU, which tf2onnx does not know: 1 - erf."""
+    one = graph.make_const(f"{name}/one", np.float32(1))
+    erf = graph.make_node("Erf", [node.input[0]])
+    graph.remove_node(node.name)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, name=node.name)
+
+
+_HANDLERS: dict[str, tuple[Any, list[Any]]] = {"Erfc": (_erfc, [])}
+
+
 def _flatten_channels_first(model: Any) -> None:
-    """Take the Transpose in front of a Flatten out, and bring the rows of the dense layer behind it into that order."""
+    """Remove the Transpose before a Flatten, and reorder the weights of the following dense layer."""
     onnx = require("onnx")
     graph = model.graph
     shapes = {
@@ -171,9 +188,9 @@ def _flatten_channels_first(model: Any) -> None:
 
 
 def _order(graph: Any) -> None:
-    """Bring nodes and weights into the order they are needed, and number their names in it.
+    """Sort nodes and weights topologically, and number their names in that order.
 
-    tf2onnx orders by the hash of names that it numbers per process; equal models shall give equal bytes.
+    tf2onnx sorts by hashes of names with per-process numbers, but equal models must give equal bytes.
     """
     makers = {name: node for node in graph.node for name in node.output}
     nodes: dict[str, Any] = {}
@@ -212,12 +229,12 @@ def _order(graph: Any) -> None:
         graph.ClearField(field)
         getattr(graph, field).extend(values)
     graph.ClearField("value_info")
-    graph.ClearField("doc_string")  # it counts as well
+    graph.ClearField("doc_string")  # it has a per-process number too
     graph.input[0].name, graph.output[0].name = "input", "output"
 
 
 def _store_half(model: Any) -> None:
-    """Store float32 weights as float16 behind a Cast, which runtimes fold when they load the model."""
+    """Store float32 weights as float16 followed by a Cast, which runtimes fold at load."""
     onnx = require("onnx")
     casts = []
     for weight in model.graph.initializer:
@@ -241,7 +258,7 @@ def _dynamic(model: Any) -> Any:
         target = Path(folder) / "dynamic.onnx"
         root = logging.getLogger()
         level = root.level
-        root.setLevel(logging.ERROR)  # it advises pre-processing that tf2onnx has done
+        root.setLevel(logging.ERROR)  # it recommends pre-processing that tf2onnx has done
         try:
             quantization.quantize_dynamic(model, target, weight_type=quantization.QuantType.QUInt8)
         finally:

@@ -1,26 +1,27 @@
-"""Writes an int8 .tflite graph as ONNX: the same integers and scales, standard operators, QDQ form.
+"""Write an int8 .tflite graph as ONNX: the same integers and scales, standard operators, QDQ form.
 
-Every activation stands between QuantizeLinear and DequantizeLinear, weights and biases are integer initializers
-behind DequantizeLinear, so that a runtime can fuse each group into an integer kernel
+Every activation is between QuantizeLinear and DequantizeLinear. Weights and biases are integer initializers followed by
+DequantizeLinear, so a runtime can fuse each group into an integer kernel
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "QDQ format").
 
-A fused relu must not stand between an operator and its QuantizeLinear, or runtimes cannot fuse the two. Where the
-lowest integer does not stand for 0 already, the zero point is moved there by the step or two that quantisation-aware
-training leaves below 0; only values that the .tflite saturates at the top can then differ, by those steps.
+A ReLU between an operator and its QuantizeLinear would prevent fusion. If the lowest integer does not represent 0, the
+zero point is moved there, by the step or two that quantisation-aware training leaves below 0. Then only values that the
+.tflite saturates at the top can differ, by these steps.
 
-Operators may be left in float, where a runtime's integer kernel is slower. Their weights stay the same integers, behind
-a Cast and a Mul that runtimes fold when they load the file; values between two float operators are not quantised.
+Operators may be left in float if a runtime's integer kernel is slower. Their weights stay the same integers, followed
+by a Cast and a Mul that runtimes fold at load; values between two float operators are not quantised.
 
-On x86 without VNNI, ONNX Runtime's sums of uint8 x int8 products can saturate (``saturation.py``). Weights with which
-they can are read in one of two forms: int8 where a small product of constants, the probe, comes out exact, else the
-same integers as uint8 with zero point 128, whose kernels are exact everywhere but take up to twice the time with VNNI.
-ONNX Runtime computes the probe and takes that branch when it loads the file: nothing of it is left to run.
+On x86 without VNNI, ONNX Runtime's sums of uint8 x int8 products can saturate (``saturation.py``). Weights
+that allow this are used in one of two forms: int8 if a small product of constants, the probe, is exact, else the same
+values as uint8 with zero point 128, whose kernels are exact everywhere but take up to twice the time with VNNI. ONNX
+Runtime computes the probe and selects the branch at load, so neither remains at run time.
 
-TFLite is channels-last, ONNX channels-first: four-dimensional activations change their layout, and so do the
-weights, at export. Flatten then yields another order, which is folded into the weights of the dense layer behind
-it. TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
+TFLite is channels-last, ONNX channels-first: export changes the layout of four-dimensional activations and of weights.
+The different order after Flatten is folded into the weights of the following dense layer. TFLite operators:
+https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 """
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -37,7 +38,8 @@ from edgecnn.tflite.operators import Operation
 _OPSET = 17
 _IR_VERSION = 8
 _CHANNELS_LAST = (0, 2, 3, 1)
-# position of each channels-last axis in the channels-first layout
+_BINARY = {"ADD": "Add", "MAXIMUM": "Max", "MINIMUM": "Min", "MUL": "Mul", "PRELU": "PRelu", "SUB": "Sub"}
+# channels-last axis -> channels-first axis
 _AXIS = {0: 0, 1: 2, 2: 3, 3: 1}
 
 
@@ -46,13 +48,13 @@ def to_onnx(
 ) -> Any:
     """The int8 ``graph`` as an onnx ``ModelProto``; ``name`` becomes the graph's name.
 
-    ``in_float`` are the positions of operators to compute in float. ``unsigned`` stores int8 activations as uint8,
-    128 higher like their zero points; input and output keep their type. On x86 ONNX Runtime has no integer kernels for
-    int8 activations and computes most operators in float; on Arm it has both. ``cpu`` "any" gives a file that is right
-    on every processor; "vnni" stores int8 weights alone, whose sums can saturate on x86 without VNNI.
+    ``in_float`` are the positions of operators to compute in float. ``unsigned`` stores int8 activations as uint8, with
+    values and zero points plus 128; input and output keep their type. On x86 ONNX Runtime has no integer kernels for
+    int8 activations and computes most operators in float; on Arm it has both. With ``cpu`` "any" the file is correct on
+    every processor; "vnni" stores only int8 weights, whose sums can saturate on x86 without VNNI.
 
     Raises:
-        UnsupportedError: an operator or tensor type without counterpart, named with its place.
+        UnsupportedError: an operator or tensor type has no ONNX counterpart; the message has its position.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
     return _Writer(graph, in_float, unsigned, cpu).model(name)
@@ -81,12 +83,12 @@ class _Writer(Values):
             ir_version=_IR_VERSION,
             producer_name="edgecnn",
         )
-        # only for the check, which then compares the shapes that the nodes give with those of the tensors
+        # only for the check, which compares inferred shapes with those of the tensors
         model.graph.value_info.extend(self.inner_values())
         try:
             onnx.checker.check_model(model, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-            raise ArtifactError(f"the graph is damaged, its parts do not fit together: {one_line(error)}") from error
+            raise ArtifactError(f"the graph is damaged and cannot be written to ONNX: {one_line(error)}") from error
         del model.graph.value_info[:]
         return model
 
@@ -113,10 +115,32 @@ class _Writer(Values):
         )
         self.write(operation, real)
 
+    def transposed_convolution(self, operation: ops.TransposedConvolution) -> None:
+        weights = operation.weights
+        if operation.position not in self.in_float:  # ONNX's weights are inputs first, so scales are along axis 1
+            real = self.weights_along(operation, weights.values.transpose(3, 0, 1, 2), axis=1)
+        else:
+            real = self.weights(operation, weights.values.transpose(CHANNELS_FIRST))
+            real = self.node("Transpose", [real], f"{real}/inputs_first", perm=(1, 0, 2, 3))
+        node = self.node(
+            "ConvTranspose",
+            [self.read(operation), real, *self.bias(operation)],
+            f"{self.name(operation.output)}/conv",
+            kernel_shape=operation.kernel,
+            strides=operation.stride,
+            pads=operation.pads,
+            output_padding=operation.extra,
+        )
+        self.write(operation, node)
+
     def dense(self, operation: ops.Dense) -> None:
-        source, data = operation.inputs[0], operation.weights.values
-        if len(operation.output.shape) != 2:
-            raise UnsupportedError(f"{operation}: a dense layer on more than two dimensions is not written to ONNX")
+        source, output, data = operation.inputs[0], operation.output, operation.weights.values
+        name = f"{self.name(output)}/dense"
+        if len(output.shape) == 4:  # a dense layer over the channels of each pixel
+            weights = self.weights(operation, data[:, :, np.newaxis, np.newaxis])
+            inputs = [self.read(operation), weights, *self.bias(operation)]
+            self.write(operation, self.node("Conv", inputs, name, kernel_shape=(1, 1)))
+            return
         if source.index in self.flattened:
             height, width, channels = self.flattened[source.index]
             data = data.reshape(-1, height, width, channels).transpose(CHANNELS_FIRST).reshape(data.shape)
@@ -124,7 +148,9 @@ class _Writer(Values):
         if len(source.shape) != 2:
             real = self._reshape(self._as_channels_last(real, source), (-1, data.shape[1]))
         inputs = [real, self.weights(operation, data), *self.bias(operation)]
-        real = self.node("Gemm", inputs, f"{self.name(operation.output)}/dense", transB=1)
+        real = self.node("Gemm", inputs, name, transB=1)
+        if len(output.shape) != 2:
+            real = self._reshape(real, (-1, *output.shape[1:]))
         self.write(operation, real)
 
     def pool(self, operation: ops.Pool) -> None:
@@ -136,7 +162,9 @@ class _Writer(Values):
     def mean(self, operation: ops.Mean) -> None:
         four, axes = len(operation.inputs[0].shape) == 4, list(operation.axes)
         if four and not operation.keep and axes != [1, 2]:
-            raise UnsupportedError(f"{operation}: a mean over axes {axes} without keeping them is not written to ONNX")
+            raise UnsupportedError(
+                f"{operation}: a mean over axes {axes} without keeping them is not supported in ONNX"
+            )
         if four and axes == [1, 2]:
             self._global_average(operation)
             return
@@ -144,8 +172,18 @@ class _Writer(Values):
         source, keep = self.read(operation), int(operation.keep)
         self.write(operation, self.node("ReduceMean", [source], self._real(operation), axes=axes, keepdims=keep))
 
+    def reduce_max(self, operation: ops.ReduceMax) -> None:
+        four = len(operation.inputs[0].shape) == 4
+        if four and not operation.keep and list(operation.axes) not in ([1, 2], [1, 2, 3]):
+            raise UnsupportedError(
+                f"{operation}: a maximum over axes {list(operation.axes)} without keeping them is not supported in ONNX"
+            )
+        axes = sorted(_AXIS[axis] for axis in operation.axes) if four else list(operation.axes)
+        source, keep = self.read(operation), int(operation.keep)
+        self.write(operation, self.node("ReduceMax", [source], self._real(operation), axes=axes, keepdims=keep))
+
     def _global_average(self, operation: ops.Mean) -> None:
-        """A mean over height and width, quantised before it loses these axes: so runtimes have an integer kernel."""
+        """A mean over height and width, quantised before these axes are removed: so runtimes have integer kernels."""
         real = self.node("GlobalAveragePool", [self.read(operation)], self._real(operation))
         if not operation.keep:
             if operation.position not in self.in_float and operation.output.dtype in INTEGER:
@@ -156,20 +194,38 @@ class _Writer(Values):
         self.write(operation, real)
 
     def binary(self, operation: ops.Binary) -> None:
-        rank = len(operation.output.shape)
-        if any(tensor.data is None and len(tensor.shape) != rank for tensor in operation.inputs):
-            raise UnsupportedError(f"{operation}: operands of different rank are not written to ONNX")
-        kind = {"ADD": "Add", "MUL": "Mul", "SUB": "Sub"}[operation.kind]
-        real = self.node(kind, [self.read(operation, tensor) for tensor in operation.inputs], self._real(operation))
-        self.write(operation, real)
+        kind = _BINARY[operation.kind]
+        operands = [self._aligned(operation, tensor) for tensor in operation.inputs]
+        self.write(operation, self.node(kind, operands, self._real(operation)))
+
+    def _aligned(self, operation: Operation, tensor: Tensor) -> str:
+        """Float value of an operand; the axes of one with fewer dimensions are the last ones of the output's."""
+        real, rank = self.read(operation, tensor), len(operation.output.shape)
+        if tensor.data is not None or rank != 4 or len(tensor.shape) == rank:
+            return real
+        shape = (*(1,) * (rank - len(tensor.shape)), *tensor.shape)
+        if _same_order(shape):
+            return self._reshape(real, channels_first(shape), f"{self._real(operation)}/{tensor.index}")
+        last = self._reshape(real, shape, f"{self._real(operation)}/{tensor.index}")
+        return self.node("Transpose", [last], f"{last}/channels_first", perm=CHANNELS_FIRST)
 
     def unary(self, operation: ops.Unary) -> None:
         kind = {"HARD_SWISH": "HardSwish", "LOGISTIC": "Sigmoid", "TANH": "Tanh"}[operation.kind]
         self.write(operation, self.node(kind, [self.read(operation)], self._real(operation)))
 
+    def table(self, operation: ops.Table) -> None:
+        source, output, name = operation.inputs[0], operation.output, self._real(operation)
+        index = self.node("Cast", [self.stored(source)], f"{name}/index", to=int(require("onnx").TensorProto.INT32))
+        first = self.first_stored(source)
+        if first:
+            index = self.node("Sub", [index, self.constant(f"{name}/first", np.int32(first))], f"{index}/from_0")
+        values = (operation.values - int(output.zero_point[0])) * output.scale[0]
+        table = self.constant(f"{name}/table", values[self.order_stored(source)].astype(np.float32))
+        self.write(operation, self.node("Gather", [table, index], name))
+
     def softmax(self, operation: ops.Softmax) -> None:
         if operation.beta != 1:
-            raise UnsupportedError(f"{operation}: a softmax with a beta other than 1 is not written to ONNX")
+            raise UnsupportedError(f"{operation}: a softmax with a beta other than 1 is not supported in ONNX")
         axis = 1 if len(operation.output.shape) == 4 else -1
         self.write(operation, self.node("Softmax", [self.read(operation)], self._real(operation), axis=axis))
 
@@ -198,14 +254,32 @@ class _Writer(Values):
         inputs = [self.read(operation, tensor) for tensor in operation.inputs]
         self.write(operation, self.node("Concat", inputs, self._real(operation), axis=axis))
 
+    def slice(self, operation: ops.Slice) -> None:
+        source, name = operation.inputs[0], self._real(operation)
+        axes = [axis for axis, size in enumerate(source.shape) if operation.output.shape[axis] != size]
+        if not axes:
+            self.write(operation, self.read(operation))
+            return
+        starts = [operation.starts[axis] for axis in axes]
+        steps = [operation.steps[axis] for axis in axes]
+        lengths = [(operation.output.shape[axis] - 1) * step + 1 for axis, step in zip(axes, steps, strict=True)]
+        values = {
+            "starts": starts,
+            "ends": [start + length for start, length in zip(starts, lengths, strict=True)],
+            "axes": [_AXIS[axis] if len(source.shape) == 4 else axis for axis in axes],
+            "steps": steps,
+        }
+        inputs = [self.constant(f"{name}/{key}", np.array(value, np.int64)) for key, value in values.items()]
+        self.write(operation, self.node("Slice", [self.read(operation), *inputs], name))
+
     def resize(self, operation: ops.Resize) -> None:
         if self.tensor(operation.inputs[0].index).shape[0] < 1:
-            raise UnsupportedError(f"{operation}: resizing is written to ONNX for a fixed batch only")
+            raise UnsupportedError(f"{operation}: resizing in ONNX needs a fixed batch")
         aligned, half = operation.align_corners, operation.half_pixel_centers
         mode = "align_corners" if aligned else "half_pixel" if half else "asymmetric"
         attributes = {"mode": "linear", "coordinate_transformation_mode": mode}
         if operation.kind == "RESIZE_NEAREST_NEIGHBOR":
-            # TFLite takes floor((x + 0.5) * scale), floor(x * scale), or rounds where corners are aligned
+            # TFLite uses floor((x + 0.5) * scale), floor(x * scale), or rounds if corners are aligned
             nearest = "round_prefer_ceil" if aligned or half else "floor"
             attributes |= {"mode": "nearest", "nearest_mode": nearest}
         source, sizes = self.read(operation), np.array(channels_first(operation.output.shape), np.int64)
@@ -217,7 +291,8 @@ class _Writer(Values):
         real = self.read(operation)
         if not _same_order(source.shape):
             users = self.consumers.get(output.index, [])
-            if len(output.shape) == 2 and users and all(user.kind == "FULLY_CONNECTED" for user in users):
+            whole = output.shape == (source.shape[0], math.prod(source.shape[1:]))
+            if whole and users and all(user.kind == "FULLY_CONNECTED" for user in users):
                 self.flattened[output.index] = source.shape[1:]
             else:
                 real = self._as_channels_last(real, source)
@@ -249,15 +324,15 @@ class _Writer(Values):
         return self.node("Transpose", [real], f"{real}/channels_last", perm=_CHANNELS_LAST)
 
     def _with_free_batch(self, operation: ops.Reshape) -> tuple[int, ...]:
-        """Target of a Reshape, with -1 where its batch is free."""
+        """Target of a Reshape, with -1 for a dynamic batch."""
         stored = self.tensor(operation.output.index).shape
         if len(stored) != 2 and any(size < 1 for size in stored[1:]):
-            raise UnsupportedError(f"{operation}: its target shape {stored} is not known; export with a fixed batch")
+            raise UnsupportedError(f"{operation}: its target shape {stored} is unknown; export with a fixed batch")
         return (-1, *operation.output.shape[1:]) if any(size < 1 for size in stored) else operation.output.shape
 
 
 def _same_order(shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of this channels-last shape has its values in the same order channels-first."""
+    """Whether values of this channels-last shape have the same order channels-first."""
     return len(shape) != 4 or shape[3] == 1 or shape[1] * shape[2] == 1
 
 
@@ -270,11 +345,15 @@ _WRITERS: dict[type[Operation], Callable[[_Writer, Any], None]] = {
     ops.Mean: _Writer.mean,
     ops.Pad: _Writer.pad,
     ops.Pool: _Writer.pool,
+    ops.ReduceMax: _Writer.reduce_max,
     ops.Rescale: _Writer.rescale,
     ops.Reshape: _Writer.reshape,
     ops.Resize: _Writer.resize,
+    ops.Slice: _Writer.slice,
     ops.Softmax: _Writer.softmax,
+    ops.Table: _Writer.table,
     ops.Tile: _Writer.tile,
+    ops.TransposedConvolution: _Writer.transposed_convolution,
     ops.Transpose: _Writer.transpose,
     ops.Unary: _Writer.unary,
 }

@@ -16,12 +16,12 @@ from edgecnn.tflite.operators import Limits, Operation
 
 CHANNELS_FIRST = (0, 3, 1, 2)
 INTEGER = ("int8", "uint8")
-# steps that a zero point may be moved by
+# largest move of a zero point, in steps
 _MOVED = 3
 
 
 class Values:
-    """Nodes and constants as far as they are written, and by which names values go there."""
+    """The nodes and constants written so far, and the names of values."""
 
     def __init__(self, graph: Graph, in_float: Collection[int], unsigned: bool, cpu: OnnxCpu) -> None:
         self.graph = graph
@@ -40,21 +40,27 @@ class Values:
         self.zero_points = self._zero_points()
         self.floats: dict[int, str] = {}  # tensor index -> name of its dequantised value
         self.unquantised: dict[int, str] = {}  # tensor index -> name of its value before it is quantised
-        self.relus: dict[int, Limits] = {}  # limits still to be applied, behind a pooling
+        self.quantised: set[int] = set()  # tensors left in float that some operator needed quantised
+        self.relus: dict[int, Limits] = {}  # limits to apply after a pooling
 
     def tensor(self, index: int) -> Tensor:
-        """A tensor as the file has it: its batch may be free."""
+        """A tensor as in the file; its batch may be dynamic."""
         return self.graph.tensors[index]
 
     def inner_values(self) -> list[Any]:
-        """What the .tflite says of the tensors that are written as nodes' outputs under their own names."""
+        """Type and shape in the .tflite of tensors that are written as node outputs under their own names."""
         made = {node.output[0] for node in self.nodes}
         ends = (*self.graph.inputs, *self.graph.outputs)
-        inner = [tensor for tensor in self.graph.tensors if tensor.index not in ends]
+        written = {operation.output.index: operation.output.dtype for operation in self.operations}
+        inner = [
+            tensor
+            for tensor in self.graph.tensors
+            if tensor.index not in ends and written.get(tensor.index) == tensor.dtype
+        ]
         return [self.value_info(tensor) for tensor in inner if self.name(tensor) in made]
 
     def _dtype(self, tensor: Tensor) -> str:
-        """The type a tensor is stored as."""
+        """The storage type of a tensor."""
         inner = tensor.data is None and tensor.index not in (*self.graph.inputs, *self.graph.outputs)
         return "uint8" if self.unsigned and inner and tensor.dtype == "int8" else tensor.dtype
 
@@ -65,7 +71,7 @@ class Values:
         return self.helper.make_tensor_value_info(self.name(tensor), onnx_type, shape)
 
     def name(self, tensor: Tensor) -> str:
-        """What a tensor is called as it is stored."""
+        """The name of a stored tensor."""
         if tensor.index in self.graph.inputs:
             return "input"
         if tensor.index in self.graph.outputs:
@@ -93,7 +99,7 @@ class Values:
         ]
 
     def _as_unsigned(self, tensor: Tensor, real: str, operation: Operation) -> str:
-        """An int8 input or output as uint8 at ``operation``, because runtimes fuse no operator between two types."""
+        """An int8 input or output as uint8 at ``operation``: runtimes do not fuse operators with mixed types."""
         if not self.unsigned or operation.position in self.in_float or tensor.dtype != "int8":
             return real
         quantization = [
@@ -107,9 +113,9 @@ class Values:
         return self.zero_points.get(tensor.index, int(tensor.zero_point[0]))
 
     def read(self, operation: Operation, tensor: Tensor | None = None) -> str:
-        """Name of the float value of an input, the first by default; constants get the layout of activations.
+        """Name of the float value of an input, by default the first; constants get the layout of activations.
 
-        Between two operators in float it is not quantised on the way.
+        Between two float operators it is not quantised.
         """
         tensor = tensor or operation.inputs[0]
         index = tensor.index
@@ -117,8 +123,7 @@ class Values:
             return self.unquantised[index]
         if index in self.floats:
             return self.floats[index]
-        if index in self.unquantised:
-            self.node("QuantizeLinear", [self.unquantised[index], *self.quantization(tensor)], self.name(tensor))
+        self._quantise(tensor)
         if tensor.data is not None:
             name = self._constant_activation(tensor, max(len(one.shape) for one in operation.inputs))
         elif tensor.dtype == "float32":
@@ -131,8 +136,29 @@ class Values:
         self.floats[index] = name
         return name
 
+    def stored(self, tensor: Tensor) -> str:
+        """Name of the stored value of a quantised activation."""
+        self._quantise(tensor)
+        return self.name(tensor)
+
+    def _quantise(self, tensor: Tensor) -> None:
+        """Quantise a value that was left in float, once."""
+        real = self.unquantised.get(tensor.index)
+        if real is not None and tensor.index not in self.quantised:
+            self.node("QuantizeLinear", [real, *self.quantization(tensor)], self.name(tensor))
+            self.quantised.add(tensor.index)
+
+    def first_stored(self, tensor: Tensor) -> int:
+        """The lowest stored value of a quantised activation: -128 or 0."""
+        return int(np.iinfo(self._dtype(tensor)).min)
+
+    def order_stored(self, tensor: Tensor) -> NDArray[np.int64]:
+        """For each stored value from the lowest on: the place of the same real value in the .tflite's order."""
+        moved = int(tensor.zero_point[0]) - self._zero_point(tensor)
+        return np.clip(np.arange(256) + moved, 0, 255)
+
     def _constant_activation(self, tensor: Tensor, rank: int) -> str:
-        """A constant operand, with its axes where the activations of ``rank`` have theirs."""
+        """A constant operand, with axes aligned to activations of ``rank``."""
         assert tensor.data is not None
         data = tensor.data
         if rank == 4 and data.ndim:
@@ -161,9 +187,9 @@ class Values:
             self.node("Identity", [real], self.name(tensor))
 
     def _clipped_behind_pooling(self, operation: Operation, real: str) -> str:
-        """Apply limits to a value that stays float, behind the max pooling that follows if that is float as well.
+        """Apply limits to a value that stays float, after a following max pooling if that is also float.
 
-        The two commute. A relu there keeps ONNX Runtime from moving the next QuantizeLinear in front of the
+        The two commute. A ReLU there keeps ONNX Runtime from moving the next QuantizeLinear in front of the
         pooling, which its integer kernel computes several times slower.
         """
         index, limits, is_pooling = operation.output.index, operation.limits, operation.kind == "MAX_POOL_2D"
@@ -180,7 +206,7 @@ class Values:
         return self._clip(real, low, high)
 
     def _saturates(self, tensor: Tensor, low: float, high: float | None) -> bool:
-        """Whether the integers of ``tensor`` cannot leave [low, high], so that quantising already clips."""
+        """Whether quantising ``tensor`` already clips to [low, high]."""
         info = np.iinfo(tensor.dtype)
         step, zero = float(tensor.scale[0]), self._zero_point(tensor)
         smallest, largest = (info.min - zero) * step, (info.max - zero) * step
@@ -196,11 +222,26 @@ class Values:
         return self.node("Clip", [real, *bounds], output)
 
     def weights(self, operation: ops.Weighted, data: NDArray[Any], groups: int = 1) -> str:
-        """Float value of weights whose layout was changed to ``data``, the outputs first."""
+        """Float value of weights with the layout of ``data``, outputs first."""
         weights, name = operation.weights, f"{operation.position}/weights"
         if operation.position in self.in_float:
             operation.check_symmetric()
             return self._folded(name, data, weights.scale)
+        inputs, attributes = self._stored_weights(operation, data, 0)
+        if self.cpu == "any" and data.dtype == np.int8 and saturation.possible(data, groups):
+            return self._exact_or_unsigned(inputs, attributes, f"{name}/real", data.shape)
+        return self.node("DequantizeLinear", inputs, f"{name}/real", **attributes)
+
+    def weights_along(self, operation: ops.Weighted, data: NDArray[Any], axis: int) -> str:
+        """Float value of weights whose outputs are along ``axis``, for operators that runtimes compute in float."""
+        inputs, attributes = self._stored_weights(operation, data, axis)
+        return self.node("DequantizeLinear", inputs, f"{operation.position}/weights/real", **attributes)
+
+    def _stored_weights(
+        self, operation: ops.Weighted, data: NDArray[Any], axis: int
+    ) -> tuple[list[str], dict[str, int]]:
+        """Inputs and attributes of DequantizeLinear for weights with the layout of ``data``."""
+        weights, name = operation.weights, f"{operation.position}/weights"
         per_axis = len(weights.scale) > 1
         scale = weights.scale if per_axis else weights.scale[0]
         zero = (weights.zero_point if per_axis else weights.zero_point[0]).astype(data.dtype)
@@ -209,15 +250,12 @@ class Values:
             self.constant(f"{name}/scale", scale),
             self.constant(f"{name}/zero_point", zero),
         ]
-        attributes = {"axis": 0} if per_axis else {}
-        if self.cpu == "any" and data.dtype == np.int8 and saturation.possible(data, groups):
-            return self._exact_or_unsigned(inputs, attributes, f"{name}/real", data.shape)
-        return self.node("DequantizeLinear", inputs, f"{name}/real", **attributes)
+        return inputs, {"axis": axis} if per_axis else {}
 
     def _exact_or_unsigned(
         self, inputs: list[str], attributes: dict[str, int], output: str, shape: tuple[int, ...]
     ) -> str:
-        """Float value of int8 weights, read as uint8 where the probe says that sums saturate."""
+        """Float value of int8 weights, used as uint8 if the probe shows that sums saturate."""
         make, kinds = self.helper.make_node, require("onnx").TensorProto
         weights, scale, zero = inputs
         name = weights.removesuffix("/weights")
@@ -252,13 +290,13 @@ class Values:
         return "exact"
 
     def _folded(self, name: str, data: NDArray[Any], scale: NDArray[np.float32]) -> str:
-        """Float value of an integer weight by standard operators that runtimes fold, unlike DequantizeLinear."""
+        """Float value of integer weights, by standard operators that runtimes fold, unlike DequantizeLinear."""
         cast = self.node("Cast", [self.constant(name, data)], f"{name}/cast", to=int(require("onnx").TensorProto.FLOAT))
         shape = (-1, *(1,) * (data.ndim - 1))
         return self.node("Mul", [cast, self.constant(f"{name}/scale", scale.reshape(shape))], f"{name}/real")
 
     def bias(self, operation: ops.Weighted) -> list[str]:
-        """Float value of an operator's int32 bias, in a list that is empty where there is none."""
+        """Float value of an operator's int32 bias, in a list; empty if there is none."""
         if operation.bias is None:
             return []
         # By the specification the bias scale is the product; some converters do not store it.
@@ -275,7 +313,7 @@ class Values:
         return [self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": 0} if per_axis else {}))]
 
     def _zero_points(self) -> dict[int, int]:
-        """New zero points for outputs of a fused relu, and for what passes them on unchanged, by tensor index."""
+        """New zero points by tensor index, for outputs of a fused ReLU and operators that pass them on unchanged."""
         moved: dict[int, int] = {}
         for operation in self.operations:
             tensor = operation.output
@@ -301,10 +339,17 @@ def channels_first(shape: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def spec_of(tensor: Tensor, name: str) -> TensorSpec:
-    """What the ONNX graph's input or output called ``name`` is that stands for ``tensor``."""
-    shape = tuple(size if size > 0 else None for size in channels_first(tensor.shape))
+    """The TensorSpec of the ONNX graph's input or output ``name`` for ``tensor``."""
     quantization = None
     if len(tensor.scale):
         quantization = Quantization(scale=(float(tensor.scale[0]),), zero_point=(int(tensor.zero_point[0]),))
+    shape = tuple(size if size > 0 else None for size in tensor.shape)
+    return spec_for(name, shape, tensor.dtype, quantization)
+
+
+def spec_for(
+    name: str, shape: tuple[int | None, ...], dtype: str, quantization: Quantization | None = None
+) -> TensorSpec:
+    """The TensorSpec of the ONNX graph's input or output ``name``, whose ``shape`` is given channels last."""
     layout: Literal["NCHW", "NC"] = "NCHW" if len(shape) == 4 else "NC"
-    return TensorSpec(name=name, shape=shape, dtype=tensor.dtype, layout=layout, quantization=quantization)
+    return TensorSpec(name=name, shape=channels_first(shape), dtype=dtype, layout=layout, quantization=quantization)

@@ -1,4 +1,5 @@
-/* Prints the class of the golden inputs of @@name, how long each took, and whether every byte was as expected. */
+/* Prints the class, or the first output, and the time of each golden input of @@name, and whether every output byte is
+   as expected. */
 #include <@@name.h>
 
 #include "golden.h"
@@ -28,10 +29,11 @@ void loop()
         }
         Serial.print("golden input ");
         Serial.print(i);
+#if defined(@@{NAME}_LABELS) && @@{NAME}_LABELS == @@{NAME}_OUTPUT_SIZE
         Serial.print(": class ");
-#ifdef @@{NAME}_LABELS
         Serial.print(@@{name}_labels[top]);
 #else
+        Serial.print(": highest output ");
         Serial.print(top);
 #endif
         Serial.print(right ? ", as expected, " : ", WRONG BYTES, ");

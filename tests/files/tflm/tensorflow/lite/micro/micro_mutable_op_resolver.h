@@ -9,9 +9,10 @@ namespace micro {
 #define PARSE(name) TfLiteStatus Parse##name(const Operator *, BuiltinDataAllocator *, void **);
 REGISTER(ADD) REGISTER(AVERAGE_POOL_2D) REGISTER(CONV_2D) REGISTER(DEPTHWISE_CONV_2D) REGISTER(FULLY_CONNECTED)
 REGISTER(LOGISTIC) REGISTER(MAX_POOL_2D) REGISTER(MUL) REGISTER(RESHAPE) REGISTER(SOFTMAX) REGISTER(PAD)
-REGISTER(MEAN) REGISTER(QUANTIZE) REGISTER(HARD_SWISH)
+REGISTER(MEAN) REGISTER(QUANTIZE) REGISTER(HARD_SWISH) REGISTER(CONCATENATION) REGISTER(TRANSPOSE_CONV)
 PARSE(Add) PARSE(Pool) PARSE(Conv2D) PARSE(DepthwiseConv2D) PARSE(FullyConnected) PARSE(Logistic) PARSE(Mul)
 PARSE(Reshape) PARSE(Softmax) PARSE(Pad) PARSE(Reducer) PARSE(Quantize) PARSE(HardSwish)
+PARSE(Concatenation) PARSE(TransposeConv)
 #undef REGISTER
 #undef PARSE
 
@@ -38,6 +39,15 @@ class MicroMutableOpResolver : public MicroOpResolver {
     TfLiteStatus AddMean() { return add(BuiltinOperator_MEAN, Register_MEAN(), ParseReducer); }
     TfLiteStatus AddQuantize() { return add(BuiltinOperator_QUANTIZE, Register_QUANTIZE(), ParseQuantize); }
     TfLiteStatus AddHardSwish() { return add(BuiltinOperator_HARD_SWISH, Register_HARD_SWISH(), ParseHardSwish); }
+
+    TfLiteStatus AddConcatenation()
+    {
+        return add(BuiltinOperator_CONCATENATION, Register_CONCATENATION(), ParseConcatenation);
+    }
+    TfLiteStatus AddTransposeConv()
+    {
+        return add(BuiltinOperator_TRANSPOSE_CONV, Register_TRANSPOSE_CONV(), ParseTransposeConv);
+    }
 
     const TFLMRegistration *FindOp(BuiltinOperator op) const override
     {

@@ -12,7 +12,9 @@ struct Operator;
 enum BuiltinOperator {
     BuiltinOperator_ADD = 0,
     BuiltinOperator_AVERAGE_POOL_2D = 1,
+    BuiltinOperator_CONCATENATION = 2,
     BuiltinOperator_CONV_2D = 3,
+    BuiltinOperator_TRANSPOSE_CONV = 67,
     BuiltinOperator_DEPTHWISE_CONV_2D = 4,
     BuiltinOperator_FULLY_CONNECTED = 9,
     BuiltinOperator_LOGISTIC = 14,

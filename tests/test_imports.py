@@ -1,4 +1,4 @@
-"""The floors of edgecnn: imports point down only, so that there is no circle either."""
+"""The layers of edgecnn: imports point down only, so there is no import cycle."""
 
 import ast
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgecnn"
 
-# From the top down. A room is a module or a package at the top level of edgecnn; "edgecnn" is its __init__.py, whose
-# names are loaded when they are first used. Rooms of one floor do not import each other.
-FLOORS = (
+# From the top down. A part is a module or a package at the top level of edgecnn; "edgecnn" is its __init__.py, which
+# loads names at first use. Parts of the same layer do not import each other.
+LAYERS = (
     "edgecnn __main__",
     "cli",
     "pipeline",
@@ -20,7 +20,7 @@ FLOORS = (
     "check embed",
     "emulation",
     "device verify",
-    "formats inference",
+    "formats inference stamps",
     "artifacts",
     "runtimes",
     "quantization",
@@ -29,56 +29,56 @@ FLOORS = (
     "data",
     "tflite",
     "arrays environment onnx_verifier progress temporary worker",
-    "config",
+    "config tasks",
     "records",
     "files optional processor registry",
     "errors quiet",
     "text",
 )
-FLOOR_OF = {room: -number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
+LAYER_OF = {part: -number for number, parts in enumerate(LAYERS) for part in parts.split()}
 
 
-def rooms(package: Path) -> dict[str, list[Path]]:
-    """The files of each room. Kits are copied to devices and import nothing of edgecnn."""
+def parts(package: Path) -> dict[str, list[Path]]:
+    """The files of each part. Kits are copied to devices and import nothing of edgecnn."""
     found: dict[str, list[Path]] = {}
     for path in sorted(package.rglob("*.py")):
-        parts = path.relative_to(package).with_suffix("").parts
-        if "kits" not in parts:
-            found.setdefault("edgecnn" if parts == ("__init__",) else parts[0], []).append(path)
+        names = path.relative_to(package).with_suffix("").parts
+        if "kits" not in names:
+            found.setdefault("edgecnn" if names == ("__init__",) else names[0], []).append(path)
     return found
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and room of every import of edgecnn in a file, those in functions and under ``TYPE_CHECKING`` too."""
+    """Line and part of every import of edgecnn in a file, those in functions and under ``TYPE_CHECKING`` too."""
     for node in ast.walk(ast.parse(path.read_text())):
         modules: list[str] = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}:{node.lineno}: imports are absolute"
-            # "from edgecnn import artifacts" names a room, "from edgecnn import __version__" none
+            # "from edgecnn import artifacts" names a part, "from edgecnn import __version__" none
             alone = node.module == "edgecnn"
             modules = [f"edgecnn.{alias.name}" if alone else node.module or "" for alias in node.names]
         for module in modules:
             first, _, rest = module.partition(".")
-            room = rest.partition(".")[0]
+            part = rest.partition(".")[0]
             if first == "edgecnn":
-                yield node.lineno, room if room in FLOOR_OF else "edgecnn"
+                yield node.lineno, part if part in LAYER_OF else "edgecnn"
 
 
 def upward(package: Path) -> list[str]:
     """Imports that do not point down, each with its place."""
     return [
-        f"{path.relative_to(package.parent)}:{line}: {room} imports {other}"
-        for room, paths in rooms(package).items()
+        f"{path.relative_to(package.parent)}:{line}: {part} imports {other}"
+        for part, paths in parts(package).items()
         for path in paths
         for line, other in imported(path)
-        if other != room and FLOOR_OF[other] >= FLOOR_OF[room]
+        if other != part and LAYER_OF[other] >= LAYER_OF[part]
     ]
 
 
-def test_every_room_has_a_floor() -> None:
-    assert rooms(PACKAGE).keys() == FLOOR_OF.keys()
+def test_every_part_has_a_layer() -> None:
+    assert parts(PACKAGE).keys() == LAYER_OF.keys()
 
 
 def test_imports_point_down() -> None:

@@ -1,0 +1,335 @@
+"""A Keras 3 model as a flat list of calls, in which affine layers are folded into their linear neighbours."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+from numpy.typing import NDArray
+
+from edgecnn.errors import QuantizationError
+from edgecnn.quantization.keras3 import AFFINE, affine, separated
+from edgecnn.quantization.layers import SHARED_AXES
+
+# Layers with one kernel, an optional bias and an optional activation behind it.
+LINEAR = tuple(SHARED_AXES)
+
+
+@dataclass(eq=False)
+class Call:
+    """One use of a layer or operator of Keras.
+
+    Attributes:
+        operation: belongs to the graph: a copy of the model's, with the same weights, or made by folding.
+        args: with symbolic tensors, which are outputs of calls before or inputs of the graph.
+        outputs: symbolic tensors, in order.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[Any]
+
+    @property
+    def kind(self) -> str:
+        """Name of the class."""
+        return type(self.operation).__name__
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The symbolic tensors among the arguments, in order."""
+        return [leaf for leaf in tree.flatten((self.args, self.kwargs)) if isinstance(leaf, keras.KerasTensor)]
+
+
+@dataclass(eq=False)
+class Graph:
+    """A model without nesting; ``inputs`` and ``outputs`` have the structure that the model's have."""
+
+    name: str
+    inputs: Any
+    calls: list[Call]
+    outputs: Any
+
+    def users(self, tensor: Any) -> list[Call]:
+        """The calls that take ``tensor``, once for each use."""
+        return [call for call in self.calls for used in call.inputs if used is tensor]
+
+    def only_user(self, tensor: Any) -> Call | None:
+        """The one call that takes ``tensor``, unless there are several uses or it is an output of the model."""
+        if any(tensor is output for output in tree.flatten(self.outputs)):
+            return None
+        users = self.users(tensor)
+        return users[0] if len(users) == 1 else None
+
+    def maker(self, tensor: Any) -> Call | None:
+        """The call that gives ``tensor``; None for an input of the model."""
+        return next((call for call in self.calls if any(output is tensor for output in call.outputs)), None)
+
+    def shared(self, call: Call) -> bool:
+        """Whether the layer of ``call`` is used by another call too."""
+        return sum(other.operation is call.operation for other in self.calls) > 1
+
+    def drop(self, call: Call) -> None:
+        """Take ``call``, which has one input and one output, out: those who took its output take its input."""
+        (before,), (after,) = call.inputs, call.outputs
+        self.calls.remove(call)
+
+        def moved(leaf: Any) -> Any:
+            return before if leaf is after else leaf
+
+        for other in self.calls:
+            other.args, other.kwargs = tree.map_structure(moved, (other.args, other.kwargs))
+        self.outputs = tree.map_structure(moved, self.outputs)
+
+    def model(
+        self,
+        wrap: Callable[[Call], Any] = lambda call: call.operation,
+        point: Callable[[Any, Any], Any] = lambda old, new: new,
+    ) -> Any:
+        """The graph as a functional model.
+
+        ``wrap`` gives what is called in the place of a call's layer, ``point`` what is passed on for a symbolic tensor
+        of this graph and the new one.
+        """
+        inputs = tree.map_structure(
+            lambda old: keras.Input(batch_shape=old.shape, dtype=old.dtype, name=old.name), self.inputs
+        )
+        new = {
+            id(old): point(old, tensor)
+            for old, tensor in zip(tree.flatten(self.inputs), tree.flatten(inputs), strict=True)
+        }
+
+        def moved(leaf: Any) -> Any:
+            return new[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
+
+        made: dict[int, Any] = {}
+        for call in self.calls:
+            if id(call.operation) not in made:
+                made[id(call.operation)] = wrap(call)
+            args, kwargs = tree.map_structure(moved, (call.args, call.kwargs))
+            outputs = made[id(call.operation)](*args, **kwargs)
+            for old, tensor in zip(call.outputs, tree.flatten(outputs), strict=True):
+                new[id(old)] = point(old, tensor)
+        return keras.Model(inputs, tree.map_structure(moved, self.outputs), name=self.name)
+
+
+def read(model: Any) -> Graph:
+    """The graph of a Sequential or functional ``model``, nested models in the place of their calls.
+
+    Raises:
+        QuantizationError: the model is a subclass of keras.Model, whose graph cannot be had.
+    """
+    flat = functional(model)
+    graph = Graph(model.name, flat.input, [], None)
+    graph.outputs = _walk(flat, flat.input, graph, "", {})
+    return graph
+
+
+def functional(model: Any) -> Any:
+    """The functional model behind a Sequential one, or ``model`` if it is functional.
+
+    Raises:
+        QuantizationError: the model was never built, or is a subclass of keras.Model.
+    """
+    if isinstance(model, keras.Sequential):
+        if not model.built:
+            raise QuantizationError(f"model {model.name} was never built; give it an Input layer first")
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not hasattr(model, "_run_through_graph"):
+        raise QuantizationError(
+            f"model {model.name} is a subclass of keras.Model, so its layers cannot be told from outside; "
+            "quantisation-aware training needs a Sequential or functional model"
+        )
+    return model
+
+
+def _walk(model: Any, inputs: Any, graph: Graph, prefix: str, copies: dict[int, Any]) -> Any:
+    """Append the calls of a functional ``model`` to ``graph``; returns its outputs. ``copies`` are by the original."""
+
+    def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(operation, keras.Sequential) or hasattr(operation, "_run_through_graph"):
+            return _walk(functional(operation), args[0], graph, f"{prefix}{operation.name}_", copies)
+        outputs = operation.compute_output_spec(*args, **kwargs)
+        if id(operation) not in copies:
+            copies[id(operation)] = _copy(operation, f"{prefix}{operation.name}")
+        graph.calls.append(Call(copies[id(operation)], args, kwargs, tree.flatten(outputs)))
+        return outputs
+
+    # Keras' own walk (clone_model uses it too); with a function for the calls it passes on whatever that returns
+    return model._run_through_graph(inputs, call_fn=visit)
+
+
+def _copy(operation: Any, name: str) -> Any:
+    """A layer of the same class, settings and weights, called ``name``; computes in float32."""
+    config = {**operation.get_config(), "name": name}
+    if not isinstance(operation, keras.layers.Layer):
+        return type(operation).from_config(config)
+    config["dtype"] = "float32"
+    copied = type(operation).from_config(config)
+    if built := operation.get_build_config():
+        copied.build_from_config(built)
+        _copy_weights(operation, copied)
+    return copied
+
+
+def _copy_weights(original: Any, copied: Any) -> None:
+    for theirs, ours in zip(original.weights, copied.weights, strict=True):
+        ours.assign(np.asarray(theirs))
+
+
+def simplify(graph: Graph) -> Graph:
+    """Split layers with int8 kernels for their parts only, and activations from linear layers; fold affine layers.
+
+    All in place; returns ``graph``.
+    """
+    _separate(graph)
+    _expand(graph)
+    _split(graph)
+    for call in [call for call in graph.calls if call.kind in AFFINE]:
+        if not graph.shared(call):
+            _fold(graph, call)
+    return graph
+
+
+def _separate(graph: Graph) -> None:
+    """Every separable convolution as its two."""
+    for call in [call for call in graph.calls if call.kind.startswith("SeparableConv") and not graph.shared(call)]:
+        depthwise, pointwise = separated(call.operation, tuple(call.inputs[0].shape))
+        between = depthwise.compute_output_spec(call.inputs[0])
+        place = graph.calls.index(call)
+        graph.calls[place : place + 1] = [
+            Call(depthwise, call.args, call.kwargs, [between]),
+            Call(pointwise, (between,), {}, call.outputs),
+        ]
+
+
+def _split(graph: Graph) -> None:
+    """Every linear layer with an activation as the layer without it and the activation."""
+    for call in [call for call in graph.calls if call.kind in LINEAR and not graph.shared(call)]:
+        layer = call.operation
+        if layer.activation is not keras.activations.linear:
+            _append(graph, call, keras.layers.Activation(layer.activation, name=f"{layer.name}_activation"))
+            layer.activation = keras.activations.linear
+
+
+def _expand(graph: Graph) -> None:
+    """Averages of tensors as their sum and a factor; a dense layer at each step as a dense layer of the whole."""
+    for call in called(graph.calls, "TimeDistributed"):
+        inner, name = call.operation.layer, call.operation.name
+        if type(inner).__name__ == "Dense" and not graph.shared(call):
+            inner.name = name
+            call.operation, call.args, call.kwargs = inner, (call.inputs[0],), {}
+    for call in [call for call in graph.calls if call.kind == "Average" and not graph.shared(call)]:
+        name, count = call.operation.name, len(call.inputs)
+        call.operation = keras.layers.Add(name=f"{name}_sum")
+        _append(graph, call, keras.layers.Rescaling(1 / count, name=name))
+
+
+def _append(graph: Graph, call: Call, layer: Any) -> None:
+    """Put a layer with one input behind ``call``: the rest of the graph takes its output."""
+    (output,) = call.outputs
+    between = keras.KerasTensor(output.shape, output.dtype)
+    call.outputs = [between]
+    graph.calls.insert(graph.calls.index(call) + 1, Call(layer, (between,), {}, [output]))
+
+
+def _fold(graph: Graph, call: Call) -> None:
+    """Fold an affine layer into the linear one before or behind it, or else make it a 1×1 depthwise convolution."""
+    channels = call.inputs[0].shape[-1]
+    axis = getattr(call.operation, "axis", -1)
+    axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
+    if channels is None or axis not in (-1, len(call.inputs[0].shape) - 1):
+        return
+    scale, offset = (np.broadcast_to(values, (channels,)) for values in affine(call.operation))
+    before = graph.maker(call.inputs[0])
+    behind = graph.only_user(call.outputs[0])
+    if before and foldable(graph, before) and graph.only_user(before.outputs[0]) is call:
+        _fold_back(before, scale, offset)
+        before.outputs = call.outputs
+        graph.calls.remove(call)
+    elif behind and foldable(graph, behind) and _keeps_border(behind, offset):
+        _fold_on(behind, scale, offset)
+        graph.drop(call)
+    else:
+        _as_depthwise(graph, call, scale, offset)
+
+
+def foldable(graph: Graph, call: Call) -> bool:
+    """Whether the layer of a call is linear, used once, and works on the last axis as channels."""
+    return (
+        call.kind in LINEAR
+        and not graph.shared(call)
+        and call.operation.activation is keras.activations.linear
+        and getattr(call.operation, "data_format", "channels_last") == "channels_last"
+    )
+
+
+def _keeps_border(call: Call, offset: NDArray[np.float64]) -> bool:
+    """Whether an offset in front of a layer reaches all its outputs alike: no padding with zeros, and no groups."""
+    if getattr(call.operation, "groups", 1) != 1 or call.kind == "Conv2DTranspose":
+        return False
+    return not offset.any() or call.kind == "Dense" or call.operation.padding == "valid"
+
+
+def _fold_back(call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
+    """``(x W + b) * scale + offset`` as one linear layer."""
+    kernel = np.asarray(call.operation.kernel, np.float64)
+    bias = np.asarray(call.operation.bias, np.float64) if call.operation.use_bias else 0.0
+    call.operation = _with(call, kernel * by_output(call.kind, scale, kernel.shape), bias * scale + offset)
+
+
+def _fold_on(call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
+    """``(x * scale + offset) W + b`` as one linear layer."""
+    kernel = np.asarray(call.operation.kernel, np.float64)
+    bias = np.asarray(call.operation.bias, np.float64) if call.operation.use_bias else 0.0
+    moved = (kernel * by_input(offset, kernel.ndim)).sum(axis=SHARED_AXES[call.kind]).reshape(-1)
+    call.operation = _with(call, kernel * by_input(scale, kernel.ndim), moved + bias)
+
+
+def by_input(scale: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
+    """``scale`` of the input channels in a shape that multiplies a kernel of this rank; not for Conv2DTranspose."""
+    return scale.reshape([*([1] * (rank - 2)), -1, 1])
+
+
+def by_output(kind: str, scale: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """``scale`` of the output channels in a shape that multiplies a kernel."""
+    return scale.reshape([1 if axis in SHARED_AXES[kind] else size for axis, size in enumerate(shape)])
+
+
+def _with(call: Call, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> Any:
+    """The layer of ``call`` with a bias and these weights."""
+    layer = call.operation
+    folded = type(layer).from_config({**layer.get_config(), "use_bias": True})
+    folded.build(tuple(call.inputs[0].shape))
+    folded.kernel.assign(kernel)
+    folded.bias.assign(np.broadcast_to(bias, folded.bias.shape))
+    return folded
+
+
+def _as_depthwise(graph: Graph, call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
+    """An affine layer as a 1×1 depthwise convolution, whose kernel has a scale for each channel."""
+    (given,), (output,), name = call.inputs, call.outputs, call.operation.name
+    if len(given.shape) > 4 or None in given.shape[1:]:
+        return  # stays as it is
+    layer = keras.layers.DepthwiseConv2D(1, name=name)
+    flat = (*(*given.shape[1:-1], 1, 1)[:2], given.shape[-1])
+    layer.build((None, *flat))
+    layer.kernel.assign(scale.reshape(layer.kernel.shape))
+    layer.bias.assign(offset)
+    place = graph.calls.index(call)
+    if len(given.shape) == 4:
+        graph.calls[place] = Call(layer, (given,), {}, [output])
+        return
+    image, convolved = (keras.KerasTensor((None, *flat)) for _ in range(2))
+    graph.calls[place : place + 1] = [
+        Call(keras.layers.Reshape(flat, name=f"{name}_image"), (given,), {}, [image]),
+        Call(layer, (image,), {}, [convolved]),
+        Call(keras.layers.Reshape(given.shape[1:], name=f"{name}_back"), (convolved,), {}, [output]),
+    ]
+
+
+def called(calls: Iterable[Call], *kinds: str) -> list[Call]:
+    """Those of ``calls`` whose class has one of these names."""
+    return [call for call in calls if call.kind in kinds]

@@ -1,0 +1,173 @@
+"""Models as people have them: each is loaded from its file, and every format is made of it, or says why not."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from edgecnn.data import DataSet
+from edgecnn.errors import ExportError
+from edgecnn.formats import FORMATS, converter, tflite
+from edgecnn.formats.source import Source
+from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.runtimes import open_session, predict
+
+pytestmark = pytest.mark.slow
+
+L = keras.layers
+Maker = Callable[[], Any]
+
+
+def classified(x: Any) -> Any:
+    return L.Dense(10, activation="softmax", name="classes")(L.Flatten()(x))
+
+
+def dense_layers_only() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, classified(L.Dense(32, activation="relu")(L.Flatten()(inputs))))
+
+
+def chain_of_preprocessing() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    x = L.Normalization(mean=[1.0], variance=[4.0])(L.Rescaling(2.0)(inputs))
+    return keras.Model(inputs, classified(L.Conv2D(8, 3, strides=2)(L.Rescaling(0.5, offset=0.1)(x))))
+
+
+def augmentation_and_dropout() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    x = L.RandomTranslation(0.1, 0.1)(L.RandomRotation(0.1)(inputs))
+    return keras.Model(inputs, classified(L.Dropout(0.5)(L.Conv2D(8, 3, strides=2, activation="relu")(x))))
+
+
+def fixed_batch() -> Any:
+    inputs = keras.Input(batch_shape=(1, 28, 28, 1))
+    return keras.Model(inputs, classified(L.Conv2D(8, 3, strides=2, activation="relu")(inputs)))
+
+
+def dictionary_of_one_output() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model([inputs], {"digit": classified(L.Conv2D(8, 3, strides=2, activation="relu")(inputs))})
+
+
+def half_precision() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    x = L.Conv2D(8, 3, strides=2, dtype="mixed_float16")(inputs)
+    x = L.ReLU(dtype="mixed_float16")(L.BatchNormalization(dtype="mixed_float16")(x))
+    return keras.Model(inputs, classified(L.Conv2D(4, 3, dtype="mixed_bfloat16")(x)))
+
+
+def shared_layer() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    twice = L.Conv2D(4, 3, padding="same", activation="relu")
+    return keras.Model(inputs, classified(twice(twice(L.Conv2D(4, 3, strides=2)(inputs)))))
+
+
+def names_with_umlauts() -> Any:
+    inputs = keras.Input((28, 28, 1), name="Bild")
+    return keras.Model(inputs, classified(L.Conv2D(4, 3, strides=2, name="Größe der Ähre")(inputs)), name="Prüfung")
+
+
+def backbone_as_a_layer() -> Any:
+    inner = keras.Sequential([keras.Input((28, 28, 1)), L.Conv2D(4, 3, strides=2), L.BatchNormalization(), L.ReLU()])
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, classified(inner(inputs)))
+
+
+def series() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    x = L.MaxPooling1D()(L.Conv1D(16, 3, activation="relu")(L.Reshape((28, 28))(inputs)))
+    return keras.Model(inputs, classified(L.SeparableConv1D(8, 3, activation="relu")(x)))
+
+
+def lstm() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, classified(L.LSTM(8)(L.AveragePooling1D(4)(L.Reshape((28, 28))(inputs)))))
+
+
+def gru() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, classified(L.GRU(8)(L.AveragePooling1D(4)(L.Reshape((28, 28))(inputs)))))
+
+
+def both_ways() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    x = L.AveragePooling1D(4)(L.Reshape((28, 28))(inputs))
+    return keras.Model(inputs, classified(L.Bidirectional(L.LSTM(4))(x)))
+
+
+def each_step_alike() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    x = L.AveragePooling1D(4)(L.Reshape((28, 28))(inputs))
+    return keras.Model(inputs, classified(L.TimeDistributed(L.Dense(4, activation="relu"))(x)))
+
+
+def grouped() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, classified(L.Conv2D(8, 3, groups=4, strides=2)(L.Conv2D(8, 3)(inputs))))
+
+
+def attention() -> Any:
+    inputs = keras.Input((28, 28, 1))
+    x = L.Dense(8)(L.AveragePooling1D(4)(L.Reshape((28, 28))(inputs)))
+    return keras.Model(inputs, classified(L.LayerNormalization()(x + L.MultiHeadAttention(2, 4)(x, x))))
+
+
+FORMS: tuple[Maker, ...] = (
+    dense_layers_only, chain_of_preprocessing, augmentation_and_dropout, fixed_batch, dictionary_of_one_output,
+    half_precision, shared_layer, names_with_umlauts, backbone_as_a_layer, series, lstm, gru, both_ways,
+    each_step_alike, grouped, attention,
+)  # fmt: skip
+REFUSED: dict[tuple[Maker, str], str] = {
+    (lstm, "onnx"): r"\(UNPACK\), which computes .* is not supported in int8 \.onnx and C",
+    (gru, "onnx"): r"\(UNPACK\), which computes .* is not supported in int8 \.onnx and C",
+    (both_ways, "onnx"): r"\(UNPACK\), which computes .* is not supported in int8 \.onnx and C",
+    (attention, "onnx"): r"its weights are float32",
+}
+"""What int8 files are refused, and why."""
+
+
+@pytest.mark.parametrize("make", FORMS)
+def test_files_of_any_form_answer_as_the_model(make: Maker, mnist: DataSet, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = make()
+    model.save(tmp_path / "own.keras")
+    source = Source.load(tmp_path / "own.keras", mnist, qat_weights=None, calibration_images=100)
+    images = source.calibration
+    given = images[:1] if make is fixed_batch else images
+    outputs = model([given] if make is dictionary_of_one_output else given, training=False)
+    wanted = np.asarray(outputs["digit"] if isinstance(outputs, dict) else outputs, np.float32)
+    for scheme in ("float32", "dynamic-int8", "int8"):
+        for format in ("tflite", "onnx"):
+            path = tmp_path / f"{scheme}.{format}"
+            refused = REFUSED.get((make, format)) if scheme == "int8" else None
+            if refused:
+                with pytest.raises(ExportError, match=refused):
+                    FORMATS[format].convert(source, SCHEMES[scheme])
+                continue
+            path.write_bytes(FORMATS[format].convert(source, SCHEMES[scheme]))
+            with contextlib.closing(open_session(path)) as session:
+                found = predict(session, images[: len(wanted)])
+            exact = scheme == "float32" and make is not half_precision
+            np.testing.assert_allclose(found, wanted, atol=1e-4 if exact else 0.03, err_msg=path.name)
+
+
+def crash(_: None, conversion: converter.Conversion) -> bytes:
+    """In the place of a conversion."""
+    import os
+
+    os.abort()
+
+
+def test_a_crash_of_the_converter_is_an_error_and_the_next_conversion_works(
+    mnist: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(dense_layers_only(), None, mnist.calibration(10), "int8", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(converter, "_converted", crash)
+        with pytest.raises(ExportError, match=r"cannot be exported as float32 \.tflite: killed by SIGABRT"):
+            tflite.convert(source, SCHEMES["float32"])
+    assert tflite.convert(source, SCHEMES["float32"])[4:8] == b"TFL3"

@@ -1,0 +1,171 @@
+"""Quantisation after training: methods are tried, and kept where they help."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from small_models import bodied
+
+from edgecnn.data import DataSet, Split
+from edgecnn.formats import FORMATS, export, provenance_of
+from edgecnn.formats.source import Source
+from edgecnn.quantization.equalization import equalize
+from edgecnn.quantization.graph import read, simplify
+from edgecnn.quantization.layers import FakeQuant, QuantizedWeights, calibrate, correct_biases
+from edgecnn.quantization.ptq import CORRECTED, EQUALIZED, EXTREMES, LEAST_SQUARES, calibrated
+from edgecnn.quantization.schemes import SCHEMES
+from edgecnn.quantization.simulation import assembled
+from edgecnn.runtimes import open_session, predict
+from edgecnn.training import train
+
+pytestmark = pytest.mark.slow
+
+L = keras.layers
+
+
+@pytest.fixture(scope="module")
+def digits(mnist: DataSet) -> DataSet:
+    return replace(
+        mnist,
+        train=Split(mnist.train.images[:1500], mnist.train.labels[:1500]),
+        test=Split(mnist.test.images[:300], mnist.test.labels[:300]),
+    )
+
+
+def uneven(data: DataSet) -> Any:
+    """A trained classifier whose channels differ in range by several orders of magnitude, as batch normalisation
+    can leave them: each is multiplied by a factor, and divided by it in the next layer."""
+    inputs = keras.Input((28, 28, 1))
+    x = L.Conv2D(16, 3, strides=2, activation="relu", name="first")(inputs)
+    x = L.DepthwiseConv2D(3, activation="relu", name="second")(x)
+    x = L.Conv2D(32, 3, strides=2, activation="relu", name="third")(x)
+    outputs = L.Dense(10, activation="softmax", name="fourth")(L.Flatten()(x))
+    keras.utils.set_random_seed(0)
+    model, _ = train(keras.Model(inputs, outputs, name="uneven"), data, epochs=5, learning_rate=1e-2)
+    draw = np.random.default_rng(0)
+    first, second, third, fourth = (model.get_layer(name) for name in ("first", "second", "third", "fourth"))
+    for before, behind, channels in ((first, second, 16), (third, fourth, 32)):
+        factors = np.exp(draw.normal(0, 3, channels)).astype(np.float32)
+        before.kernel.assign(before.kernel * factors)
+        before.bias.assign(before.bias * factors)
+        rows = np.asarray(behind.kernel)
+        behind.kernel.assign(rows / np.tile(factors, rows.shape[-2] // channels)[:, None])
+    return model
+
+
+def test_channels_of_very_different_ranges_lose_nothing(digits: DataSet, tmp_path: Path) -> None:
+    model = uneven(digits)
+    images = digits.inputs(digits.test.images)
+
+    def accuracy(outputs: Any) -> float:
+        return float((np.asarray(outputs).argmax(axis=1) == digits.test.labels).mean())
+
+    floats = accuracy(model(images, training=False))
+    assert floats > 0.9
+    plain = assembled(simplify(read(model)))
+    calibrate(plain, digits.calibration(200))
+    assert accuracy(plain(images)) < floats - 0.1, "the model is too easy to quantise"
+    source = Source(model, None, digits.calibration(200), "int8", 1)
+    artifact = export(
+        source,
+        format=FORMATS["tflite"],
+        scheme=SCHEMES["int8"],
+        provenance=provenance_of("uneven", "0" * 64, digits),
+        folder=tmp_path,
+    )
+    assert artifact.provenance is not None
+    assert artifact.provenance.calibration_methods[:2] == (EXTREMES, EQUALIZED)
+    with contextlib.closing(open_session(tmp_path / artifact.file)) as session:
+        assert accuracy(predict(session, images)) > floats - 0.01
+
+
+def chained(x: Any) -> Any:
+    y = L.ReLU()(L.Conv2D(6, 3, padding="same")(x))
+    y = L.LeakyReLU(negative_slope=0.1)(L.DepthwiseConv2D(3, depth_multiplier=2)(L.ZeroPadding2D()(y)))
+    return L.Conv2D(8, 3)(L.AveragePooling2D(2)(y))
+
+
+def flattened(x: Any) -> Any:
+    y = L.Dense(9, activation="relu")(L.Flatten()(L.Conv2D(4, 3, activation="relu")(x)))
+    return L.Reshape((2, 2, 4))(L.Dense(16)(y))
+
+
+def branching(x: Any) -> Any:
+    y = L.ReLU()(L.Conv2D(8, 1)(x))
+    return L.Add()([y, L.Conv2D(8, 1)(y)])
+
+
+@pytest.mark.parametrize(("body", "pairs"), [(chained, 2), (flattened, 2), (branching, 0)])
+def test_equalisation_changes_no_output(body: Any, pairs: int, digits: DataSet) -> None:
+    model = bodied(body)
+    draw = np.random.default_rng(0)
+    for weight in model.weights:
+        if "kernel" in weight.path:
+            weight.assign(np.asarray(weight) * np.exp(draw.normal(0, 1, weight.shape)))
+    images = digits.calibration(30)
+    wanted = np.asarray(model(images, training=False))
+    graph = simplify(read(model))
+    before = [np.asarray(weight).copy() for weight in graph.model().weights]
+    equalize(graph, images)
+    equalized = graph.model()
+    np.testing.assert_allclose(equalized(images, training=False), wanted, atol=1e-5)
+    changed = sum(
+        not np.allclose(old, np.asarray(new))
+        for old, new in zip(before, equalized.weights, strict=True)
+        if new.name == "kernel"
+    )
+    assert (changed > pairs) if pairs else changed <= 3, "only what surrounds the body may be equalised"
+
+
+def test_relu6_between_equalised_layers_becomes_relu(digits: DataSet) -> None:
+    inputs = keras.Input((28, 28, 1))
+    model = keras.Model(inputs, L.Conv2D(4, 3)(L.ReLU(6.0)(L.Conv2D(4, 3)(inputs))))
+    graph = simplify(read(model))
+    equalize(graph, digits.calibration(10))
+    assert [call.operation.max_value for call in graph.calls if call.kind == "ReLU"] == [None]
+
+
+def test_least_squares_cuts_off_outliers() -> None:
+    inputs = keras.Input((1000,))
+    model = keras.Model(inputs, FakeQuant(name="range")(inputs))
+    values = np.random.default_rng(0).normal(0, 1, (400, 1000)).astype(np.float32)
+    values[0, 0] = 10.0
+    errors = {}
+    for least_squares in (False, True):
+        calibrate(model, values, least_squares=least_squares)
+        errors[least_squares] = float(np.square(np.asarray(model(values)) - values)[:, 1:].mean())
+    assert float(model.get_layer("range").high) < 9
+    assert errors[True] < errors[False] * 0.7
+
+
+def test_biases_take_back_what_rounding_moves() -> None:
+    inputs = keras.Input((4, 4, 3))
+    layer = QuantizedWeights(L.Conv2D(2, 3, name="conv"), name="quantized_conv")
+    model = keras.Model(inputs, layer(inputs))
+    kernel = np.full((3, 3, 3, 2), 0.4 / 127, np.float32)  # rounds to 0 …
+    kernel[0, 0, 0] = 1.0  # … next to this one
+    layer.kernel.assign(kernel)
+    values = np.random.default_rng(0).uniform(0, 1, (20, 4, 4, 3)).astype(np.float32)
+    wanted = np.asarray(layer.layer(values))
+    lost = np.asarray(model(values)) - wanted
+    assert abs(lost.mean()) > 0.02
+    correct_biases(model, values)
+    assert abs((np.asarray(model(values)) - wanted).mean()) < 1e-5
+
+
+def test_a_method_that_does_not_help_is_not_kept(digits: DataSet) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((28, 28, 1))
+    model = keras.Model(inputs, L.Dense(10)(L.Flatten()(inputs)))
+    images = digits.calibration(100)
+    before = [np.asarray(weight).copy() for weight in model.weights]
+    found = calibrated(model, images)
+    assert EXTREMES in found.methods
+    assert EQUALIZED not in found.methods, "there are no two layers"
+    assert set(found.methods) <= {EXTREMES, LEAST_SQUARES, CORRECTED}
+    for old, new in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, np.asarray(new))
