@@ -5,7 +5,7 @@ from pathlib import Path
 from edgecnn.embed.content import Content, golden, golden_header, load_integer_model, names_of, numbers, template
 from edgecnn.files import read_bytes
 from edgecnn.formats.c99 import identifier
-from edgecnn.runtimes.tflm import arena_bytes
+from edgecnn.runtimes.tflm import aligned, arena_bytes
 from edgecnn.tflite.graph import read_graph
 from edgecnn.tflite.micro import resolver_methods
 
@@ -14,13 +14,11 @@ from edgecnn.tflite.micro import resolver_methods
 # is twice that, and at least a kilobyte.
 MARGIN = 0.25
 _LEAST_MARGIN = 1024
-_ALIGNMENT = 16
 
 
 def arena_with_margin(measured: int) -> int:
     """Bytes to reserve on a device for an arena of ``measured`` bytes on the host; a multiple of 16."""
-    wanted = measured + max(round(MARGIN * measured), _LEAST_MARGIN)
-    return -(-wanted // _ALIGNMENT) * _ALIGNMENT
+    return aligned(measured + max(round(MARGIN * measured), _LEAST_MARGIN))
 
 
 def make(model: Path, data: str | None) -> Content:

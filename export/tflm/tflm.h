@@ -31,7 +31,8 @@ bool @@{name}_invoke(void);
 /* @@{NAME}_OUTPUT_SIZE integers. */
 const @@out_type *@@{name}_output(void);
 
-/* Bytes of the arena in use: the smallest @@{NAME}_ARENA_SIZE for this device and these kernels. */
+/* Bytes of the arena in use. Creating the interpreter can need some more: confirm a smaller @@{NAME}_ARENA_SIZE with
+   the self-test. */
 size_t @@{name}_arena_used(void);
 
 #endif
