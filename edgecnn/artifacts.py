@@ -8,7 +8,7 @@ from edgecnn.errors import ArtifactError, RecordError
 from edgecnn.files import need_model, read_bytes, sha256_file
 from edgecnn.models import architecture_of
 from edgecnn.records import Artifact, Companion, Provenance, from_metadata, read_record
-from edgecnn.runtimes import open_session
+from edgecnn.runtimes import open_session, runtime_for
 from edgecnn.runtimes.c99 import header_of, read_generated
 from edgecnn.tflite.graph import read_graph
 from edgecnn.worker import isolated
@@ -116,10 +116,11 @@ def describe_here(path: Path, runtime: str | None = None, batch: int = 1) -> Art
         provenance = None if stored is None else from_metadata(stored, Provenance, where)
         generated = read_generated(path) if path.suffix == ".c" else None
         header = header_of(path)
+        format = runtime_for(path, runtime).format
         return Artifact(
             file=path.name,
-            format=path.suffix[1:],
-            scheme=provenance.scheme if provenance else "float32" if path.suffix == ".keras" else "unknown",
+            format=format,
+            scheme=provenance.scheme if provenance else "float32" if format == "keras" else "unknown",
             input=session.input,
             output=session.output,
             sha256=sha256_file(path),
@@ -127,5 +128,5 @@ def describe_here(path: Path, runtime: str | None = None, batch: int = 1) -> Art
             provenance=provenance,
             companions=(Companion(file=header.name, sha256=sha256_file(header)),) if generated else (),
             memory=generated.memory if generated else None,
-            architecture=architecture_of(path) if path.suffix == ".keras" else None,
+            architecture=architecture_of(path) if format == "keras" else None,
         )

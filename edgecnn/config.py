@@ -47,8 +47,14 @@ class RunConfig(Record, frozen=True):
     """
 
     model: Annotated[
-        str, Meta(description=f"{', '.join(get_args(ModelName))}, or your own Keras 3 model as a .keras file.")
+        str, Meta(description=f"{', '.join(get_args(ModelName))}, or your own model as a .keras or .h5 file.")
     ] = "mnist_cnn"
+    custom: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Python module with classes of your model, such as my_layers for my_layers.py; may be repeated."
+        ),
+    ] = ()
     data: Annotated[
         str,
         Meta(description="mnist, fashion-mnist, a .npz file, a folder of images, or demo: generated for the model."),
@@ -64,7 +70,7 @@ class RunConfig(Record, frozen=True):
         Meta(description="What the labels mean; auto guesses it from them."),
     ] = "auto"
     epochs: Annotated[
-        _Whole | None, Meta(description=f"Of training; default {EPOCHS}, and 0 for a .keras file (no training).")
+        _Whole | None, Meta(description=f"Of training; default {EPOCHS}, and 0 for your own model (no training).")
     ] = None
     qat_engine: Annotated[
         QatEngine, Meta(description="keras trains the Keras 3 model itself, tfmot rebuilds it in legacy Keras.")

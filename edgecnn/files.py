@@ -52,7 +52,7 @@ def need_model(path: Path, error: type[EdgecnnError] = ArtifactError) -> None:
         ArtifactError: there is none; ``error`` is raised instead if given.
     """
     if not path.is_file():
-        advice = "" if path.suffix == ".keras" else ", or export one with: edgecnn export"
+        advice = "" if path.suffix in (".keras", ".h5") else ", or export one with: edgecnn export"
         raise error(f"no model file at {path}; check the path{advice}")
 
 

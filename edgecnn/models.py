@@ -1,23 +1,28 @@
-"""Keras 3 models: the ones that come with edgecnn, and a user's own from a .keras file."""
+"""Keras 3 models: the ones that come with edgecnn, and a user's own from a file."""
 
 import hashlib
+import importlib
 import inspect
 import io
 import itertools
 import json
 import logging
 import math
+import os
 import re
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from edgecnn.arrays import BAD_ZIP
 from edgecnn.data import DataSet
-from edgecnn.errors import DataError, ModelError, OutputError, one_line
-from edgecnn.files import need_model, open_file, write_atomic
+from edgecnn.errors import ConfigError, DataError, ModelError, OutputError, one_line
+from edgecnn.files import need_model, open_file, sha256_file, write_atomic
 from edgecnn.optional import require
 from edgecnn.records import ModelName, TaskName
 from edgecnn.registry import Registry
@@ -31,6 +36,14 @@ _NOT_IN_SCOPE = re.compile(r"[^A-Za-z0-9_.-]")
 # What is in a .keras file, and how many times its size it, or its weights, may unpack to; Keras does not compress.
 _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _MOST_UNPACKED = 20
+# Endings of model files of Keras before version 3.
+LEGACY = (".h5", ".hdf5")
+# The modules of use_custom, as an environment variable: processes that are started later import them too.
+_CUSTOM = "EDGECNN_CUSTOM"
+_NO_CLASS = re.compile(
+    r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|activation function):) '([^']+)'"
+)
+_ITS_MODULE = re.compile(r"Full object config: \{'module': '(?!__main__|builtins)([\w.]+)'")
 
 
 def mnist_cnn(input_shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10) -> Any:
@@ -239,38 +252,94 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
         raise ModelError(f"model {name} cannot take images of {data.input_shape}: {one_line(error)}") from error
 
 
-def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
-    """Load a Keras 3 model, by default without its optimizer. Keras' safe mode stays on: no code in the file is run.
+def use_custom(modules: Sequence[str]) -> dict[str, str]:
+    """Import Python ``modules`` with the classes of a user's own layers, here and in every process that loads a model.
+
+    The current folder is searched too. Returns the SHA-256 of each module's file.
 
     Raises:
-        ModelError: the file is missing, damaged, no .keras file, or contains a Lambda layer with code.
+        ConfigError: there is no such module, or importing it fails.
+    """
+    os.environ[_CUSTOM] = ",".join(modules)
+    _import_custom()
+    sources = {name: getattr(sys.modules[name], "__file__", None) for name in modules}
+    return {name: sha256_file(Path(source)) for name, source in sources.items() if source is not None}
+
+
+def _import_custom() -> None:
+    modules = [name for name in os.environ.get(_CUSTOM, "").split(",") if name]
+    if not modules:
+        return
+    keras = require("keras")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    for name in modules:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+                raise ConfigError(
+                    f"there is no Python module {name}, neither in the current folder nor installed; --custom takes "
+                    "the name of a module, such as my_layers for my_layers.py"
+                ) from error
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise ConfigError(f"--custom {name} cannot be imported: {reason}") from error
+        own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == name}
+        keras.saving.get_custom_objects().update(own)  # those that are not registered
+
+
+def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
+    """Load a Keras model, by default without its optimizer: a .keras file, or a .h5 file of earlier versions.
+
+    A subclass of keras.Model becomes the only layer of a functional model. Keras' safe mode stays on: no code in the
+    file is run.
+
+    Raises:
+        ModelError: the file is missing, damaged or no such file, needs a class that is not registered, or contains a
+            Lambda layer with code.
     """
     keras = require("keras")
+    _import_custom()
     _check_file(path)
     try:
         _check_weights(path)
         model = keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except Exception as error:
-        text, whole = one_line(error), str(error).lower()
+        text, whole = one_line(error), str(error)
+        if found := _NO_CLASS.search(whole):
+            module = _ITS_MODULE.search(whole)
+            raise ModelError(
+                f"{path} needs {found[1]}, which is not part of Keras; name the Python module that defines it: "
+                f"--custom {module[1] if module else 'my_layers'}"
+            ) from error
+        whole = whole.lower()
         if "unsafe" in whole or "safe_mode" in whole or "lambda" in whole:  # how to allow it is no advice
             what = "a Lambda layer with Python code" if "lambda" in whole else "a layer that brings code or reads files"
             raise ModelError(
                 f"{path} contains {what}, which is not run for safety; "
                 "replace it with a built-in Keras layer and save again"
             ) from error
+        if "no model config found" in whole:
+            raise ModelError(f"{path} has weights only; save the whole model with model.save('name.keras')") from error
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text}") from error
     _rename_layers(model)
     return plain(model)
 
 
 def plain(model: Any) -> Any:
-    """A Sequential or functional ``model`` as exporters and training expect it; another as it is.
+    """``model`` as a Sequential or functional model that exporters and training expect.
 
     Layers compute in float32, a single input has a dynamic batch, and a single output is not in a dictionary or list.
+    A subclass of keras.Model becomes the only layer of a functional model.
+
+    Raises:
+        ModelError: it is such a subclass and was never called, or not on one tensor.
     """
     keras = require("keras")
-    functional = hasattr(model, "_run_through_graph")
-    if not (functional or isinstance(model, keras.Sequential)) or len(model.inputs) != 1 or not model.built:
+    if not (_is_functional(model) or isinstance(model, keras.Sequential)):
+        model = _as_layer(model)
+    functional = _is_functional(model)
+    if not model.built or len(model.inputs) != 1:
         return model
     (given,) = model.inputs
     half = {layer.compute_dtype for layer in model._flatten_layers()} & {"float16", "bfloat16", "float64"}
@@ -296,6 +365,23 @@ def plain(model: Any) -> Any:
     return plain
 
 
+def _is_functional(model: Any) -> bool:
+    return hasattr(model, "_run_through_graph")
+
+
+def _as_layer(model: Any) -> Any:
+    """A functional model whose only layer is ``model``, a subclass of keras.Model."""
+    keras = require("keras")
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not model.built or shape is None or not all(size is None or isinstance(size, int) for size in shape):
+        raise ModelError(
+            f"model {model.name} is a subclass of keras.Model whose input is unknown; call it on one batch of images "
+            "before it is saved"
+        )
+    inputs = keras.Input(tuple(shape[1:]))
+    return keras.Model(inputs, model(inputs), name=model.name)
+
+
 def _rename_layers(model: Any) -> None:
     """Rename a model and layers whose names TensorFlow refuses as scopes, such as those with spaces or umlauts."""
     if not _SCOPE.fullmatch(model.name):
@@ -312,9 +398,13 @@ def _rename_layers(model: Any) -> None:
 
 
 def _check_file(path: Path) -> None:
-    if path.suffix != ".keras":
-        raise ModelError(f"{path} does not end in .keras; save the model with model.save('name.keras') in Keras 3")
+    if path.suffix not in (".keras", *LEGACY):
+        raise ModelError(
+            f"{path} ends neither in .keras nor in .h5; save the model with model.save('name.keras') in Keras 3"
+        )
     need_model(path, ModelError)
+    if path.suffix in LEGACY:
+        return
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -342,7 +432,11 @@ def _check_weights(path: Path) -> None:
         if isinstance(item, h5py.Dataset):
             sizes.append(math.prod(item.shape) * item.dtype.itemsize)
 
-    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+    stored: Any = path
+    if path.suffix not in LEGACY:
+        with zipfile.ZipFile(path) as archive:
+            stored = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(stored) as weights:
         weights.visititems(count)
     if sum(sizes) > _MOST_UNPACKED * path.stat().st_size:
         raise ValueError(f"its weights would take {sum(sizes):,} bytes, the file has {path.stat().st_size:,}")
@@ -415,12 +509,12 @@ def architecture(model: Any) -> str:
 
 
 def architecture_of(path: Path) -> str:
-    """``architecture`` of the .keras file at ``path``, read without Keras.
+    """``architecture`` of the model file at ``path``; a .keras file is read without Keras.
 
     Raises:
-        ModelError: the file is missing, damaged, or no .keras file.
+        ModelError: the file is missing, damaged, or no model file.
     """
-    return _read_config(path, _architecture)
+    return architecture(load_model(path)) if path.suffix in LEGACY else _read_config(path, _architecture)
 
 
 def input_shape_of(path: Path) -> tuple[int | None, ...]:
@@ -554,6 +648,18 @@ def _last_activation(model: Any) -> str:
     last = model.layers[-1]
     if isinstance(last, require("keras").layers.Softmax):
         return "softmax"
-    if hasattr(last, "layers"):
+    if _is_functional(last) or isinstance(last, require("keras").Sequential):
         return _last_activation(last)
+    if isinstance(last, require("keras").Model):
+        return _activation_seen(model)
     return str(getattr(getattr(last, "activation", None), "__name__", ""))
+
+
+def _activation_seen(model: Any) -> str:
+    """What the outputs of a ``model`` whose layers cannot be told from outside look like: those of which activation."""
+    shape = (16, *(size or 32 for size in model.input_shape[1:]))
+    noise = np.random.default_rng(0).normal(0, 2, shape).astype(np.float32)
+    outputs = np.asarray(model.predict(noise, verbose=0), dtype=np.float64)
+    if outputs.min() < 0 or outputs.max() > 1:
+        return ""
+    return "softmax" if outputs.shape[-1] > 1 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3) else "sigmoid"

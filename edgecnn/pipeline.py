@@ -45,6 +45,7 @@ from edgecnn.models import (
     input_shape_of,
     load_model,
     save_model,
+    use_custom,
 )
 from edgecnn.optional import require
 from edgecnn.progress import progress
@@ -169,10 +170,12 @@ class _Flow:
         # report missing packages and unusable settings before the long work
         self.stages = Stages(out, {tool: _version(tool) for tool in _TOOLS})
         self.processors = ready(config.on)
+        custom = use_custom(config.custom)
         start = time.perf_counter()
         self.data = load(config.data, config.input_range, config.task)
         self.stages.times.append(StageTime(name="data", seconds=time.perf_counter() - start, reused=False))
         self.data_inputs = {
+            "custom": custom,
             "data": self.data.sha256,
             "preprocessing": to_json(self.data.preprocessing).decode(),
         }

@@ -1062,7 +1062,7 @@ class FileAnswers(Record, frozen=True):
 class Kit(FileRecord, frozen=True):
     """A folder written by ``edgecnn embed``, stored there as ``kit.json``; ``files`` are the others by SHA-256.
 
-    ``arena_bytes`` is the size reserved for activations in the kit's code; ``arena_measured_bytes`` is what TFLM used
+    ``arena_bytes`` is the size reserved for activations in the kit's code; ``arena_measured_bytes`` is what TFLM needed
     on the machine that made the kit, ``None`` if the code needs no interpreter.
     """
 

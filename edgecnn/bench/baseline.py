@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -44,6 +44,8 @@ from edgecnn.records import (
 from edgecnn.runtimes import Float, predict
 from edgecnn.runtimes.keras import KerasSession
 from edgecnn.worker import Worker, WorkerError
+
+T = TypeVar("T")
 
 BACKENDS = get_args(Backend)
 """The back ends, in the order in which ``auto`` looks for a GPU."""
@@ -139,7 +141,9 @@ def check_is_keras(path: Path) -> None:
         ConfigError: it is not .keras.
     """
     if path.suffix != ".keras":
-        raise ConfigError(f"the baseline needs a Keras 3 model; {path} does not end in .keras")
+        raise ConfigError(
+            f"the baseline needs a Keras 3 model, and {path} does not end in .keras; use model.save('name.keras')"
+        )
 
 
 def _recorded(
@@ -289,8 +293,8 @@ def condensed(baseline: Baseline, note: str) -> Baseline:
             blocks_per_process=(),
             cold_starts=(),
             summaries=Summaries(
-                invoke=statistics.summary(measurement),
-                end_to_end=statistics.end_to_end(measurement),
+                invoke=_rounded(statistics.summary(measurement)),
+                end_to_end=_rounded(statistics.end_to_end(measurement)),
                 warnings=statistics.warnings(measurement, baseline.environment),
             ),
         )
@@ -300,6 +304,17 @@ def condensed(baseline: Baseline, note: str) -> Baseline:
         throughput=tuple(map(summarised, baseline.throughput)),
         note=note if baseline.note is None else f"{note} {baseline.note}",
     )
+
+
+def _rounded(summary: T) -> T:
+    """``summary`` with nine digits of each number: the last digits of sums differ from processor to processor."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(one) for key, one in value.items()}
+        return float(f"{value:.9g}") if isinstance(value, float) else value
+
+    return msgspec.convert(rounded(msgspec.to_builtins(summary)), type(summary))
 
 
 def shipped_baselines(architecture: str) -> tuple[Baseline, ...]:

@@ -36,7 +36,7 @@ from edgecnn.records import (
     read_record,
     to_json,
 )
-from edgecnn.runtimes import RUNTIMES, Float
+from edgecnn.runtimes import RUNTIMES, Float, runtime_for
 from edgecnn.verify import reference_of
 from edgecnn.worker import Worker, WorkerError
 
@@ -312,7 +312,7 @@ def _swept(
 
 
 def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> Float:
-    if path.suffix != ".keras":
+    if runtime_for(path, runtime).name != "keras":
         return outputs_of(task_of(path, runtime, batch=batch), images)
     with Worker(Workbench) as worker:
         return worker.call("classifying the test images", _CLASSIFY_S, _reference, path, images)

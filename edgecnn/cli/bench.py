@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     default=(),
     help="Also measure instructions, flash and RAM on emulated processors, such as cortex-m4,cortex-m55.",
 )
+@options.custom
 @options.json
 def bench(
     files: tuple[Path, ...],

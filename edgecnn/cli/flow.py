@@ -314,6 +314,7 @@ def _show_on(
 )
 @setting("seconds")
 @click.option("--out", type=options.FILE, required=True, help="JSON file to write, or folder for one per model.")
+@options.custom
 @options.json_array
 def baseline(
     models: tuple[Path, ...],

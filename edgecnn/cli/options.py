@@ -104,18 +104,27 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 json_array = click.option("--json", "as_json", is_flag=True, help="Print the records, one per file, as a JSON array.")
-model = click.option("--model", type=FILE, required=True, help="The .keras model that the files were exported from.")
+model = click.option("--model", type=FILE, required=True, help="The model that the files were exported from.")
 qat = click.option("--qat", type=FILE, help="File written by edgecnn quantize; required for int8-qat.")
-data = options(setting("data"), setting("input_range"), setting("task"))
+custom = setting("custom", expose_value=False, callback=lambda context, option, value: _use_custom(value))
+data = options(setting("data"), setting("input_range"), setting("task"), custom)
 data_of_model = options(  # no default: ranges and labels of other data would look right
     setting(
         "data", required=True, default=None, help=f"What the model was trained on: {config.description_of('data')}"
     ),
     setting("input_range"),
     setting("task"),
+    custom,
 )
 files = click.argument("files", type=FILE, nargs=-1, required=True)
 exported = options(files, model, data_of_model, qat)  # files, and the model that they were exported from
+
+
+def _use_custom(modules: tuple[str, ...]) -> None:
+    if modules:
+        from edgecnn.models import use_custom
+
+        use_custom(modules)
 
 
 def load_data(data: str, input_range: tuple[float, float], task: Any) -> "DataSet":

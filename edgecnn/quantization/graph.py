@@ -149,7 +149,7 @@ def _walk(model: Any, inputs: Any, graph: Graph, prefix: str, copies: dict[int, 
     """Append the calls of a functional ``model`` to ``graph``; returns its outputs. ``copies`` are by the original."""
 
     def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(operation, keras.Sequential) or hasattr(operation, "_run_through_graph"):
+        if isinstance(operation, keras.Model):
             return _walk(functional(operation), args[0], graph, f"{prefix}{operation.name}_", copies)
         outputs = operation.compute_output_spec(*args, **kwargs)
         if id(operation) not in copies:

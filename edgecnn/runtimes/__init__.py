@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError
 from edgecnn.files import need_model
+from edgecnn.models import LEGACY
 from edgecnn.optional import require
 from edgecnn.records import RuntimeName, TensorSpec
 from edgecnn.registry import Registry
@@ -58,7 +59,8 @@ class Session(Protocol):
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     """A runtime: the file format it runs, the package it needs, and the class in its module that opens a session.
 
-    The arguments of the class are the file, the number of threads, the batch and the device ("cpu" or "gpu").
+    ``others`` are endings of files that it runs too. The arguments of the class are the file, the number of threads,
+    the batch and the device ("cpu" or "gpu").
     """
 
     name: RuntimeName
@@ -66,6 +68,12 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     package: str
     module: str
     session: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The endings of its files."""
+        return (f".{self.format}", *self.others)
 
 
 _RUNTIMES = (
@@ -103,6 +111,7 @@ _RUNTIMES = (
         package="keras",
         module="edgecnn.runtimes.keras",
         session="KerasSession",
+        others=LEGACY,
     ),
     Runtime(
         name="fake",
@@ -125,11 +134,11 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
     """
     if name is not None:
         named = RUNTIMES[name]
-        if path.suffix != f".{named.format}":
+        if path.suffix not in named.suffixes:
             raise ArtifactError(f"{name} runs .{named.format} files, not {path.name}; choose another runtime")
         return named
     for runtime in RUNTIMES.values():
-        if path.suffix == f".{runtime.format}":
+        if path.suffix in runtime.suffixes:
             return runtime
     formats = dict.fromkeys(runtime.format for runtime in RUNTIMES.values() if runtime.name != "fake")
     endings = ", ".join(f".{format}" for format in formats)

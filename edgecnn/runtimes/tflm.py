@@ -127,7 +127,7 @@ def arena_bytes(model: bytes) -> int:
     """Bytes of the smallest arena in which TFLM runs the .tflite ``model`` on this machine; a multiple of 16.
 
     The model is allocated and run on zeros, in a separate process. The search starts at TFLM's own record ("Arena
-    allocation total"), which leaves out temporary tensors of kernels being prepared: 12 % of a small autoencoder's arena.
+    allocation total"), which leaves out temporary tensors of kernels being prepared, in a small autoencoder 10 %.
 
     Raises:
         ArtifactError: ``model`` is not a .tflite file that edgecnn can read.
