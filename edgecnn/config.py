@@ -69,6 +69,10 @@ class RunConfig(Record, frozen=True):
         Literal["auto", TaskName],
         Meta(description="What the labels mean; auto guesses it from them."),
     ] = "auto"
+    metric: Annotated[
+        str | None,
+        Meta(description="Your function module:function of labels and outputs, whose result replaces the score."),
+    ] = None
     epochs: Annotated[
         _Whole | None, Meta(description=f"Of training; default {EPOCHS}, and 0 for your own model (no training).")
     ] = None

@@ -1,7 +1,6 @@
 """Keras 3 models: the ones that come with edgecnn, and a user's own from a file."""
 
 import hashlib
-import importlib
 import inspect
 import io
 import itertools
@@ -21,9 +20,10 @@ import numpy as np
 
 from edgecnn.arrays import BAD_ZIP
 from edgecnn.data import DataSet
-from edgecnn.errors import ConfigError, DataError, ModelError, OutputError, one_line
+from edgecnn.errors import DataError, ModelError, OutputError, one_line
 from edgecnn.files import need_model, open_file, sha256_file, write_atomic
 from edgecnn.optional import require
+from edgecnn.own_code import import_own
 from edgecnn.records import ModelName, TaskName
 from edgecnn.registry import Registry
 
@@ -267,25 +267,11 @@ def use_custom(modules: Sequence[str]) -> dict[str, str]:
 
 
 def _import_custom() -> None:
-    modules = [name for name in os.environ.get(_CUSTOM, "").split(",") if name]
-    if not modules:
-        return
-    keras = require("keras")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    for name in modules:
-        try:
-            module = importlib.import_module(name)
-        except Exception as error:
-            if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-                raise ConfigError(
-                    f"there is no Python module {name}, neither in the current folder nor installed; --custom takes "
-                    "the name of a module, such as my_layers for my_layers.py"
-                ) from error
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise ConfigError(f"--custom {name} cannot be imported: {reason}") from error
+    for name in filter(None, os.environ.get(_CUSTOM, "").split(",")):
+        require("keras")  # before the module imports it
+        module = import_own(name, "--custom")
         own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == name}
-        keras.saving.get_custom_objects().update(own)  # those that are not registered
+        require("keras").saving.get_custom_objects().update(own)  # those that are not registered
 
 
 def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
@@ -608,6 +594,7 @@ def output_problem(shape: tuple[int | None, ...], data: DataSet) -> str | None:
         "classification": [(classes,), *([one] if one else [])],
         "segmentation": [(*data.input_shape[:2], size) for size in (classes, *one)],
         "reconstruction": [data.input_shape],
+        "custom": [tuple(shape[1:])],
     }.get(data.task, [data.test.labels.shape[1:]])
     if any(len(shape) == len(each) + 1 and all(got in (want, None) for got, want in zip(shape[1:], each, strict=True))
            for each in fitting):  # fmt: skip
@@ -620,12 +607,13 @@ def output_problem(shape: tuple[int | None, ...], data: DataSet) -> str | None:
 def loss_for(model: Any, task: TaskName, library: Any) -> Any:
     """The loss of a task for the outputs of a Keras 3 ``model``, from ``library``, which is keras or tf_keras.
 
-    Cross-entropy for classes, binary cross-entropy for single outputs and sigmoids, mean squared error for values.
+    Cross-entropy for classes, binary cross-entropy for single outputs and sigmoids, mean squared error for values and,
+    to the outputs of the float model, for a custom task.
 
     Raises:
         ModelError: the model ends in a softmax, but each output stands for itself.
     """
-    if task in ("regression", "reconstruction"):
+    if task in ("regression", "reconstruction", "custom"):
         return library.losses.MeanSquaredError()
     last = _last_activation(model)
     binary = task == "multilabel" or last == "sigmoid" or model.output_shape[-1] == 1

@@ -172,7 +172,8 @@ class _Flow:
         self.processors = ready(config.on)
         custom = use_custom(config.custom)
         start = time.perf_counter()
-        self.data = load(config.data, config.input_range, config.task)
+        self.data = load(config.data, config.input_range, config.task, config.metric)
+        self.data.scoring()  # a metric of the user's must be there
         self.stages.times.append(StageTime(name="data", seconds=time.perf_counter() - start, reused=False))
         self.data_inputs = {
             "custom": custom,
@@ -430,13 +431,15 @@ class _Flow:
         """
         right = {sha256_file(self.model): answers_of(references[FLOAT], self.data)}
         parities: list[Parity] = []
-        for artifact in exported:
-            if artifact.sha256 in outputs:
-                try:
-                    parities += judge(artifact, exported, outputs, references, self.scoring, in_micro)
-                    right[artifact.sha256] = answers_of(outputs[artifact.sha256], self.data)
-                except EdgecnnError as error:
-                    self.fail("verify", artifact.file, error)
+        with progress("score", len(exported)) as advance:
+            for artifact in exported:
+                advance(note=artifact.file)
+                if artifact.sha256 in outputs:
+                    try:
+                        parities += judge(artifact, exported, outputs, references, self.scoring, in_micro)
+                        right[artifact.sha256] = answers_of(outputs[artifact.sha256], self.data)
+                    except EdgecnnError as error:
+                        self.fail("verify", artifact.file, error)
         return parities, right
 
     def emulate(

@@ -61,8 +61,7 @@ Device = Literal["auto", "cpu", "gpu"]
 Io = Literal["float32", "int8", "uint8"]
 OnnxCpu = Literal["any", "vnni"]
 QatEngine = Literal["keras", "tfmot"]
-TaskName = Literal["classification", "multilabel", "regression", "segmentation", "reconstruction"]
-Metric = Literal["accuracy", "label accuracy", "mIoU", "R²", "AUC"]
+TaskName = Literal["classification", "multilabel", "regression", "segmentation", "reconstruction", "custom"]
 R = TypeVar("R", bound="Record")
 
 Name = Annotated[str, Meta(extra={"most": text.NAME})]
@@ -423,12 +422,13 @@ class Accuracy(Record, frozen=True):
     """The score of a model on ``total`` test samples: at most 1, higher is better.
 
     Of a classifier, it is the number of ``correct`` samples. Of other tasks, it is the ``share`` with its 95 %
-    interval ``spread``, for the ``metric`` of the task (see ``edgecnn.tasks``). ``more`` are further metrics by name.
+    interval ``spread``, for the ``metric`` of the task (see ``edgecnn.tasks``) or of the user. ``more`` are further
+    metrics by name.
     """
 
     total: Positive
     correct: Count | None = None
-    metric: Metric = "accuracy"
+    metric: Name = "accuracy"
     share: Real | None = None
     spread: tuple[Real, Real] | None = None
     more: tuple[tuple[Name, Real], ...] = ()

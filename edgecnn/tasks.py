@@ -5,6 +5,7 @@ credits is the score. So the scores of two files on the same samples differ by t
 credits, which has a paired interval, whatever the metric.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import DataError
-from edgecnn.records import Accuracy, Metric, TaskName
+from edgecnn.errors import ConfigError, DataError, one_line
+from edgecnn.records import Accuracy, TaskName
 
 Float = NDArray[np.float32]
 Credits = NDArray[np.float64]
+Metric = Callable[[NDArray[Any], Float], Any]
 
 PERCENTAGES = ("top-5 accuracy", "pixel accuracy", "AUC")
 """Further metrics that are shares; the others are in the unit of the outputs."""
 
 _RESAMPLES = 1000
+_GROUPS = 20
 _TOP, _MANY_CLASSES = 5, 20
 # Outputs between these are taken as probabilities, others as logits; resizing and rounding may overshoot 0 and 1.
 _PROBABILITIES = -0.05, 1.05
@@ -40,32 +43,39 @@ class Scoring:
     regression      float32 ``(n, …)``          R², the mean over the outputs
     reconstruction  float32 ``(n, …)``: inputs  R² over all values, or, with
                                                 ``anomalies``, the AUC of the error
+    custom          any numbers ``(n, …)``      ``measure``
     ==============  ==========================  ======================================
 
     A class is the highest of several outputs, the first one in a tie. With one output per decision, the positive class
     is decided at a probability of 0.5, or at 0 if the outputs are logits, which reach beyond 0…1.
+
+    ``measure``, a function of the user's, replaces the score of any task. It takes labels and outputs and returns a
+    number for each sample, or one for all, at most 1; higher is better.
     """
 
     task: TaskName
     labels: NDArray[Any]
     classes: int = 0
     anomalies: NDArray[np.int64] | None = None
+    measure: Metric | None = None
 
     def first(self, count: int) -> "Scoring":
         """The same for the first ``count`` samples."""
         anomalies = None if self.anomalies is None else self.anomalies[:count]
-        return Scoring(self.task, self.labels[:count], self.classes, anomalies)
+        return Scoring(self.task, self.labels[:count], self.classes, anomalies, self.measure)
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> str:
         """The name of the score."""
+        if self.measure is not None:
+            return getattr(self.measure, "__name__", "metric")
         if self.task == "reconstruction":
             return "R²" if self.anomalies is None else "AUC"
         return _METRICS[self.task]
 
     def decisions(self, outputs: Float) -> NDArray[np.int64] | None:
         """What ``outputs`` decide, ``(n, decisions)``: classes, or 0 and 1; ``None`` for a task with values."""
-        if self.task in ("regression", "reconstruction"):
+        if self.task in ("regression", "reconstruction", "custom"):
             return None
         each = len(self.labels[0].ravel()) if len(self.labels) else 1
         values = outputs.reshape(len(outputs), each, -1)
@@ -76,24 +86,31 @@ class Scoring:
 
     def credits(self, outputs: Float) -> Credits:
         """What each sample adds to the score, ``(n,)``; their mean is the score."""
-        return _CREDITS[self.task](self, outputs)
+        return _CREDITS[self.task](self, outputs) if self.measure is None else _measured(self, outputs)
 
     def score(self, outputs: Float) -> Accuracy:
         """The score, with a Wilson interval for right and wrong answers and a bootstrap interval for others."""
         credits, more = self.credits(outputs), tuple(self.further(outputs).items())
-        if self.task == "classification":
+        if self.counts:
             return Accuracy(correct=int(credits.sum()), total=len(credits), more=more)
         low, high = interval(credits)
         return Accuracy(
             metric=self.metric, share=float(credits.mean()), spread=(low, high), total=len(credits), more=more
         )
 
+    @property
+    def counts(self) -> bool:
+        """Whether the score is the share of right answers."""
+        return self.task == "classification" and self.measure is None
+
     def further(self, outputs: Float) -> dict[str, float]:
         """Further metrics of the task, by name, in their own units."""
-        return _FURTHER[self.task](self, outputs)
+        return _FURTHER[self.task](self, outputs) if self.task in _FURTHER else {}
 
     def guessing(self) -> float:
-        """The score of the best constant outputs."""
+        """The score of the best constant outputs; 0 for a score of the user's."""
+        if self.measure is not None:
+            return 0.0
         if self.task in ("regression", "reconstruction"):
             return 0.0 if self.metric == "R²" else 0.5
         flat = self.labels.reshape(len(self.labels), -1)
@@ -185,7 +202,62 @@ def _ranked(scores: Credits, positive: NDArray[Any]) -> Credits:
     return credits
 
 
-_METRICS: dict[TaskName, Metric] = {
+def _measured(scoring: Scoring, outputs: Float) -> Credits:
+    """What the user's function returns for each sample, or each sample's share in the one number that it returns.
+
+    The share is that of a delete-a-group jackknife (Shao and Wu, Annals of Statistics 17, 1989) with at most 20 groups.
+    Groups of several samples are spread further, so that an interval over the samples is one over the groups. Functions
+    of users are slow, so what they return is kept.
+    """
+    digest = hashlib.sha256(scoring.labels.tobytes())
+    digest.update(outputs.tobytes())
+    key = scoring.measure, digest.digest()
+    if key not in _known:
+        _known[key] = _shares(scoring, outputs)
+    return _known[key]
+
+
+_known: dict[tuple[Metric | None, bytes], Credits] = {}
+
+
+def _shares(scoring: Scoring, outputs: Float) -> Credits:
+    score, count = _value(scoring, scoring.labels, outputs), len(outputs)
+    if score.ndim:
+        return score
+    groups = np.array_split(np.random.default_rng(0).permutation(count), min(_GROUPS, count))
+    shares = np.empty(count)
+    for group in groups if len(groups) > 1 else ():
+        left = np.ones(count, bool)
+        left[group] = False
+        without = _value(scoring, scoring.labels[left], outputs[left])
+        shares[group] = (len(groups) - 1) * (score - without) * len(group) ** 0.5
+    return shares - shares.mean() + score if len(groups) > 1 else np.full(count, score)
+
+
+def _value(scoring: Scoring, labels: NDArray[Any], outputs: Float) -> Credits:
+    """What the user's function returns: a number for each sample, or one."""
+    assert scoring.measure is not None
+    try:
+        found: Credits = np.asarray(scoring.measure(labels, outputs), np.float64)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(
+            f"the metric {scoring.metric} failed on labels {labels.shape} and outputs {outputs.shape}: {reason}"
+        ) from error
+    if found.shape not in ((), (len(outputs),)):
+        raise ConfigError(
+            f"the metric {scoring.metric} must return one number, or one for each of the {len(outputs)} samples; got "
+            f"shape {found.shape}"
+        )
+    if not (np.isfinite(found).all() and found.max() <= 1):
+        raise ConfigError(
+            f"the metric {scoring.metric} must be at most 1, and higher is better; got {found.max():.4g}; return, for "
+            "instance, minus the error"
+        )
+    return found
+
+
+_METRICS: dict[TaskName, str] = {
     "classification": "accuracy",
     "multilabel": "label accuracy",
     "segmentation": "mIoU",

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.data import DataSet
+from edgecnn.data import DataSet, Split
 from edgecnn.errors import ModelError, RecordError
 from edgecnn.files import write_atomic
 from edgecnn.models import load_model, loss_for, save_model
@@ -47,10 +48,12 @@ def train(
     Returns the trained model (another object than ``model`` where training was resumed) and its history.
 
     Raises:
-        ModelError: the training diverged.
+        ModelError: the training diverged, or the task is custom, so the loss is not known.
         MissingExtraError: Keras or its back end is not installed.
     """
     keras = require("keras")
+    if epochs and data.task == "custom":
+        raise ModelError("the loss of a custom task is not known; train the model yourself, then leave out --epochs")
     kept = None if checkpoints is None else _last_checkpoint(checkpoints, epochs)
     if kept is not None:
         model, history = kept
@@ -79,6 +82,18 @@ def train(
     if epochs:
         settle(model, data, batch_size)
     return model, history
+
+
+def taught(data: DataSet, model: Any) -> DataSet:
+    """``data`` for fine-tuning ``model``: those of a custom task get what it gives for the training samples as labels.
+
+    So a quantised model learns the outputs of the float one (Hinton et al., "Distilling the Knowledge in a Neural
+    Network", 2015).
+    """
+    if data.task != "custom":
+        return data
+    outputs = np.asarray(model.predict(data.inputs(data.train.images), verbose=0), np.float32)
+    return replace(data, task="regression", train=Split(data.train.images, outputs))
 
 
 def settle(model: Any, data: DataSet, batch_size: int = 64) -> bool:

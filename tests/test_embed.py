@@ -205,7 +205,8 @@ def test_built_in_models_pass_in_tflm(name: str, embedded: Embedded) -> None:
     assert kit.arena_bytes is not None
     assert kit.arena_measured_bytes is not None
     assert int(used[1]) <= kit.arena_measured_bytes < int(used[2]) == kit.arena_bytes
-    assert kit.arena_measured_bytes - int(used[1]) < 512, "the recording allocator takes some bytes of its own"
+    # starting takes temporary tensors too, and the recording allocator some bytes of its own
+    assert kit.arena_measured_bytes - int(used[1]) < max(512, 0.15 * int(used[1]))
 
 
 def test_tflm_kit_notices_damage(own: dict[str, Path], kits: dict[str, Path], workspace: Any) -> None:

@@ -30,7 +30,7 @@ LAYERS = (
     "tflite",
     "arrays environment onnx_verifier progress temporary worker",
     "config tasks",
-    "records",
+    "own_code records",
     "files optional processor registry",
     "errors quiet",
     "text",

@@ -200,11 +200,12 @@ def _throughput_ratio(own: Summary, batch: int, other: Summary, other_batch: int
 
 def answers_of(outputs: Float, data: DataSet) -> Answers:
     """How good ``outputs`` ``(n, values)`` for the test samples of ``data`` are, sample by sample."""
-    images, labels, credits = data.test.images, data.test.labels, data.scoring().credits(outputs)
+    images, labels, scoring = data.test.images, data.test.labels, data.scoring()
+    credits = scoring.credits(outputs)
     digest = hashlib.sha256(json.dumps([images.dtype.name, images.shape]).encode())
     for array in (images, labels):
         digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-    if data.task == "classification":
+    if scoring.counts:
         stored = {"right": base64.b64encode(np.packbits(credits == 1).tobytes()).decode()}
     else:
         stored = {"credits": base64.b64encode(credits.astype("<f4").tobytes()).decode()}

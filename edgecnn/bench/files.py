@@ -117,9 +117,10 @@ def bench_files(
                         data = _fitted(artifact, data)
                         if images is None or images.shape[1:] != data.input_shape:
                             images = data.test_inputs()
-                        outputs = _classified(path, runtime, artifact.input.shape[0] or 1, images)
-                        answers = answers_of(outputs, data)
-                        counted[artifact.sha256, runtime] = data.scoring().score(outputs), answers
+                        if data.scorable:
+                            outputs = _classified(path, runtime, artifact.input.shape[0] or 1, images)
+                            answers = answers_of(outputs, data)
+                            counted[artifact.sha256, runtime] = data.scoring().score(outputs), answers
                     of_file, impossible = _swept(path, artifact, runtime, threads, batches)
                     candidates += of_file
                     failures += impossible

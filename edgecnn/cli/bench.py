@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from edgecnn.cli import options
-from edgecnn.cli.options import check_target, is_given, load_data, setting
+from edgecnn.cli.options import check_target, is_given, setting
 from edgecnn.cli.output import show_report, status
 from edgecnn.errors import ConfigError
 from edgecnn.records import BareTarget, RuntimeName
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.files
-@click.option("--data", help="Also count accuracy on these test images (a data set as for edgecnn run).")
-@setting("input_range")
-@setting("task")
+@options.data_if_any
 @setting("threads")
 @click.option(
     "--batch", "batches", type=options.Numbers(int, "1,8"), default="1", show_default=True, help="Batch sizes to try."
@@ -57,9 +55,7 @@ if TYPE_CHECKING:
 @options.json
 def bench(
     files: tuple[Path, ...],
-    data: str | None,
-    input_range: Any,
-    task: Any,
+    data: options.Data,
     threads: tuple[int, ...],
     batches: tuple[int, ...],
     runtimes: tuple[str, ...],
@@ -99,9 +95,10 @@ def bench(
         if host is not None or serial is not None:
             report = _bench_on_device(files, host, serial, baselines, targets)
         else:
-            loaded = None if data is None else load_data(data, input_range, task)
+            loaded = None if data.source is None else data.load()
             if _has_bundle(files):
                 files, loaded = stack.enter_context(opened(files[0]))
+                loaded = loaded.scored_by(data.metric)
             report = bench_files(
                 files,
                 data=loaded,
@@ -140,8 +137,8 @@ def _check_together(files: Sequence[Path], host: str | None, serial: str | None)
             option = "--adb" if host is None else "--ssh"
             raise ConfigError(f"{option} measures a bundle only; give a .zip file made by edgecnn bundle")
         return
-    if is_given("data") or is_given("input_range"):
-        raise ConfigError("a bundle (.zip) contains its own test images; omit --data and --input-range")
+    if is_given("data") or is_given("input_range") or is_given("task"):
+        raise ConfigError("a bundle (.zip) contains its own test images; omit --data, --input-range and --task")
     if len(files) > 1:
         raise ConfigError(f"a bundle (.zip) must be the only file, got {len(files)} files; give only the .zip")
 

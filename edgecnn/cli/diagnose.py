@@ -1,12 +1,12 @@
 """``edgecnn diagnose``: where accuracy is lost, and how much timings vary by chance."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
 from edgecnn.cli import options
-from edgecnn.cli.options import check_target, load_data, setting
+from edgecnn.cli.options import check_target, setting
 from edgecnn.cli.output import print_array, print_record, say, show_violations
 from edgecnn.records import AccuracyPath, Failure, RuntimeName
 
@@ -19,9 +19,7 @@ def diagnose() -> None:
 @diagnose.command()
 @options.exported
 @options.json_array
-def stages(
-    files: tuple[Path, ...], model: Path, data: str, input_range: Any, task: Any, qat: Path | None, as_json: bool
-) -> None:
+def stages(files: tuple[Path, ...], model: Path, data: options.Data, qat: Path | None, as_json: bool) -> None:
     """Count accuracy step by step, from float to each runtime.
 
     FILES are int8 and int8-qat files, .tflite or .onnx. Other files are skipped with the reason, which is no error.
@@ -31,7 +29,7 @@ def stages(
     from edgecnn.diagnosis.stages import stages as find_stages
     from edgecnn.diagnosis.terminal import show_path
 
-    rows = find_stages(files, load_data(data, input_range, task), model=model, qat_weights=qat)
+    rows = find_stages(files, data.load(), model=model, qat_weights=qat)
     paths = [row for row in rows if isinstance(row, AccuracyPath)]
     for row in rows:
         if isinstance(row, Failure):
@@ -47,9 +45,7 @@ def stages(
 @diagnose.command()
 @options.exported
 @options.json_array
-def layers(
-    files: tuple[Path, ...], model: Path, data: str, input_range: Any, task: Any, qat: Path | None, as_json: bool
-) -> None:
+def layers(files: tuple[Path, ...], model: Path, data: options.Data, qat: Path | None, as_json: bool) -> None:
     """Measure the error of every int8 tensor.
 
     FILES are int8 .tflite files. Each tensor is compared with its float value on 200 training images. No tolerance
@@ -58,7 +54,7 @@ def layers(
     from edgecnn.diagnosis.layers import layers as find_layers
     from edgecnn.diagnosis.terminal import show_layers
 
-    found = find_layers(files, load_data(data, input_range, task), model=model, qat_weights=qat)
+    found = find_layers(files, data.load(), model=model, qat_weights=qat)
     if as_json:
         print_array(found)
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 import click
 
 from edgecnn.cli import options
-from edgecnn.cli.options import check_target, load_data, setting
+from edgecnn.cli.options import check_target, setting
 from edgecnn.cli.output import (
     end,
     failed,
@@ -66,17 +66,25 @@ def run(config: Path | None, out: Path | None, strict: bool, as_json: bool, **gi
 @click.command()
 @setting("model")
 @options.data
+@options.custom
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Of training.")
 @setting("seed")
 @click.option("--out", type=options.FILE, required=True, help="The .keras file to write.")
 @options.json
-def train(model: str, data: str, input_range: Any, task: Any, epochs: int, seed: int, out: Path, as_json: bool) -> None:
+def train(
+    model: str,
+    data: options.Data,
+    epochs: int,
+    seed: int,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Train a float model."""
     from edgecnn.models import MODELS, build_model, data_for, load_model, save_model
     from edgecnn.training import train as train_model
 
     check_target(out, ".keras")
-    loaded = load_data(RunConfig(model=model, data=data).data, input_range, task)
+    loaded = data.of(model).load()
     untrained = build_model(model, loaded, seed) if model in MODELS else load_model(Path(model))
     loaded = data_for(untrained, loaded)
     trained, history = train_model(untrained, loaded, epochs=epochs, seed=seed)
@@ -87,6 +95,7 @@ def train(model: str, data: str, input_range: Any, task: Any, epochs: int, seed:
 @click.command()
 @click.argument("model", type=options.FILE)
 @options.data_of_model
+@options.custom
 @setting("qat_engine", "--engine")
 @setting("qat_epochs", "--epochs")
 @setting("seed")
@@ -94,9 +103,7 @@ def train(model: str, data: str, input_range: Any, task: Any, epochs: int, seed:
 @options.json
 def quantize(
     model: Path,
-    data: str,
-    input_range: Any,
-    task: Any,
+    data: options.Data,
     engine: QatEngine,
     epochs: int,
     seed: int,
@@ -113,7 +120,7 @@ def quantize(
 
     check_target(out, engines.ENDINGS[engine])
     trained = load_model(model)
-    loaded = data_for(trained, load_data(data, input_range, task))
+    loaded = data_for(trained, data.load())
     trainer = engines.engine(engine)
     quantized, history = trainer.train_quantized(trained, loaded, epochs=epochs, seed=seed)
     engines.check_accuracy(trained, quantized, loaded)
@@ -137,6 +144,7 @@ def _epoch(history: Any) -> str:
 @click.command()
 @click.argument("model", type=options.FILE)
 @options.data_of_model
+@options.custom
 @options.options(*map(setting, ("schemes", "formats", "io", "batch", "calibration_images", "onnx_cpu")))
 @options.qat
 @click.option("--tune", is_flag=True, help="Measure which operators of int8 .onnx are faster in float.")
@@ -145,9 +153,7 @@ def _epoch(history: Any) -> str:
 @options.json_array
 def export(
     model: Path,
-    data: str,
-    input_range: Any,
-    task: Any,
+    data: options.Data,
     schemes: tuple[str, ...],
     formats: tuple[str, ...],
     io: Any,
@@ -174,7 +180,7 @@ def export(
     if tune and tuning is not None:
         raise ConfigError("--tune measures what --tuning takes over from a file; give one of them")
     make_folder(out)
-    loaded = load_data(data, input_range, task)
+    loaded = data.load()
     source = Source.load(
         model,
         loaded,
@@ -228,9 +234,7 @@ def _is_expected(error: EdgecnnError) -> bool:
 def verify(
     files: tuple[Path, ...],
     model: Path,
-    data: str,
-    input_range: Any,
-    task: Any,
+    data: options.Data,
     qat: Path | None,
     on: tuple[str, ...],
     images: int | None,
@@ -245,8 +249,8 @@ def verify(
     from edgecnn.verify import verify as verify_files
 
     if on:
-        _show_on(files, on, model, load_data(data, input_range, task), qat, images, as_json)
-    parities = verify_files(files, load_data(data, input_range, task), model=model, qat_weights=qat, images=images)
+        _show_on(files, on, model, data.load(), qat, images, as_json)
+    parities = verify_files(files, data.load(), model=model, qat_weights=qat, images=images)
     if as_json:
         print_array(parities)
     else:
@@ -290,14 +294,7 @@ def _show_on(
 
 @click.command()
 @click.argument("models", type=options.FILE, nargs=-1, required=True)
-@click.option(
-    "--data",
-    default="mnist",
-    show_default=True,
-    help="mnist, fashion-mnist, a .npz file, a folder of images, or none: times alone.",
-)
-@setting("input_range")
-@setting("task")
+@options.data_or_none
 @click.option(
     "--backend",
     type=click.Choice(["auto", *get_args(Backend)]),
@@ -318,9 +315,7 @@ def _show_on(
 @options.json_array
 def baseline(
     models: tuple[Path, ...],
-    data: str,
-    input_range: Any,
-    task: Any,
+    data: options.Data,
     backend: str,
     device: str,
     seconds: float,
@@ -341,7 +336,7 @@ def baseline(
     targets = _baseline_files(models, out)
     for model in models:
         check_is_keras(model)
-    loaded = None if data == "none" else load_data(data, input_range, task)
+    loaded = None if data.source == "none" else data.load()
     backend = choose_backend(backend, device)
     found: list[Record] = []
     for model, target in targets.items():

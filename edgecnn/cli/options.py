@@ -1,8 +1,9 @@
 """Options that several commands share, and the types of their values."""
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_args, get_origin
 
 import click
 
@@ -107,17 +108,57 @@ json_array = click.option("--json", "as_json", is_flag=True, help="Print the rec
 model = click.option("--model", type=FILE, required=True, help="The model that the files were exported from.")
 qat = click.option("--qat", type=FILE, help="File written by edgecnn quantize; required for int8-qat.")
 custom = setting("custom", expose_value=False, callback=lambda context, option, value: _use_custom(value))
-data = options(setting("data"), setting("input_range"), setting("task"), custom)
-data_of_model = options(  # no default: ranges and labels of other data would look right
-    setting(
-        "data", required=True, default=None, help=f"What the model was trained on: {config.description_of('data')}"
-    ),
-    setting("input_range"),
-    setting("task"),
-    custom,
+
+
+class Data(NamedTuple):
+    """What ``--data``, ``--input-range``, ``--task`` and ``--metric`` say."""
+
+    source: str | None
+    input_range: tuple[float, float]
+    task: Any
+    metric: str | None
+
+    def of(self, model: str) -> "Data":
+        """The same, where "demo" is what is generated for ``model``."""
+        assert self.source is not None
+        return self._replace(source=config.RunConfig(model=model, data=self.source).data)
+
+    def load(self) -> "DataSet":
+        """The data set."""
+        from edgecnn.data import load
+
+        assert self.source is not None
+        return load(self.source, self.input_range, self.task, self.metric)
+
+
+def _data(**attributes: Any) -> Callable[[F], F]:
+    """The options that name a data set, as the one parameter ``data`` of the command."""
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def with_data(data: str | None, input_range: Any, task: Any, metric: str | None, **others: Any) -> Any:
+            return command(data=Data(data, input_range, task, metric), **others)
+
+        of_data = options(setting("data", **attributes), *map(setting, ("input_range", "task", "metric")))
+        return cast("F", of_data(with_data))
+
+    return decorate
+
+
+data = _data()
+data_if_any = _data(
+    default=None, help="Also count accuracy on these test images (a data set as for edgecnn run).", callback=None
+)
+data_of_model = _data(  # no default: ranges and labels of other data would look right
+    required=True, default=None, help=f"What the model was trained on: {config.description_of('data')}"
+)
+data_or_none = _data(
+    required=True,
+    default=None,
+    help="What the model was trained on: a data set as for edgecnn run, or none: times alone.",
 )
 files = click.argument("files", type=FILE, nargs=-1, required=True)
-exported = options(files, model, data_of_model, qat)  # files, and the model that they were exported from
+exported = options(files, model, data_of_model, custom, qat)  # files, and the model that they were exported from
 
 
 def _use_custom(modules: tuple[str, ...]) -> None:
@@ -125,13 +166,6 @@ def _use_custom(modules: tuple[str, ...]) -> None:
         from edgecnn.models import use_custom
 
         use_custom(modules)
-
-
-def load_data(data: str, input_range: tuple[float, float], task: Any) -> "DataSet":
-    """The data set that ``--data``, ``--input-range`` and ``--task`` name."""
-    from edgecnn.data import load
-
-    return load(data, input_range, task)
 
 
 def is_given(parameter: str) -> bool:

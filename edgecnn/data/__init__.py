@@ -11,6 +11,7 @@ from edgecnn.data.idx import FASHION_MNIST, MNIST, IdxSet, load_idx
 from edgecnn.data.npz import load_npz
 from edgecnn.errors import ConfigError, DataError, UnknownNameError
 from edgecnn.records import ModelName, TaskName
+from edgecnn.tasks import Metric
 
 __all__ = ["BUILT_IN", "DATASETS", "DataSet", "Images", "Split", "load"]
 
@@ -21,7 +22,10 @@ BUILT_IN = (*DATASETS, *_DEMOS)
 
 
 def load(
-    source: str, input_range: tuple[float, float] = (0.0, 1.0), task: Literal["auto", TaskName] = "auto"
+    source: str,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    task: Literal["auto", TaskName] = "auto",
+    metric: Metric | str | None = None,
 ) -> DataSet:
     """Load a data set.
 
@@ -31,6 +35,8 @@ def load(
             folder with ``train/<class>/*.png`` and ``test/<class>/*.png``, with ``<class>/*.png``, or with
             ``train/images/*.png`` and ``train/masks/*.png`` (see ``load_folder``).
         task: what the labels mean; "auto" guesses it from them.
+        metric: replaces the score of the task: a function of labels ``(n, …)`` and outputs, float32 ``(n, values)``, or
+            its place such as "my_metrics:mean_precision". See ``edgecnn.tasks.Scoring``.
         input_range: the model input for 0 and 255 of uint8 images. Float images are not scaled: their input range
             is that of the train images, whatever is given here.
 
@@ -41,13 +47,14 @@ def load(
     - segmentation: integers ``(n, h, w)``, the class of each pixel.
     - regression: numbers ``(n,)`` or ``(n, …)``.
     - reconstruction: none (leave ``y_train`` and ``y_test`` out), or ``(n,)``: 1 for an anomaly, else 0.
+    - custom: any numbers ``(n, …)``, or none, as ``metric`` takes them.
 
     Order of the classes: in a folder by name (code points); in a ``.npz`` file as in ``class_names``, without which
     label ``i`` is named ``str(i)``; in the built-in sets as published.
 
     Raises:
         UnknownNameError: neither a built-in data set nor a path.
-        ConfigError: ``input_range`` is not two finite numbers, the lower one first.
+        ConfigError: ``input_range`` is not two finite numbers, the lower one first, or ``metric`` is no function.
         DataError: the path does not exist, or the data cannot be downloaded, read or used; the message says what to do.
         MissingExtraError: the data is a folder and Pillow is not installed.
     """
@@ -56,12 +63,15 @@ def load(
         raise ConfigError(
             f"input_range must be two finite numbers, lower one first, e.g. (0.0, 1.0); got {input_range}"
         )
-    wanted = None if task == "auto" else task
+    return _load(source, input_range, None if task == "auto" else task).scored_by(metric)
+
+
+def _load(source: str, input_range: tuple[float, float], wanted: TaskName | None) -> DataSet:
     if source in _DEMOS:
         return load_demo(_DEMOS[source], input_range)
     if source in DATASETS:
         if wanted not in (None, "classification"):
-            raise ConfigError(f"{source} has labels for classification, not for {task}")
+            raise ConfigError(f"{source} has labels for classification, not for {wanted}")
         return load_idx(DATASETS[source], input_range)
     path = Path(source)
     try:

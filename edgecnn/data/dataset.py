@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.data.labels import RawArray, described, labelled
-from edgecnn.errors import DataError
+from edgecnn.errors import ConfigError, DataError
+from edgecnn.own_code import function_of
 from edgecnn.records import Preprocessing, TaskName
-from edgecnn.tasks import Scoring
+from edgecnn.tasks import Metric, Scoring
 
 Images: TypeAlias = npt.NDArray[np.uint8 | np.float32]
 
@@ -34,7 +35,8 @@ class DataSet:
     """Two splits of labelled samples, and the preprocessing from raw values to model input.
 
     ``class_names[i]`` names class ``i``, or output ``i`` if the task has no classes. ``sha256`` covers both splits
-    (values, shapes, dtypes, labels) and the class names, but not the preprocessing.
+    (values, shapes, dtypes, labels) and the class names, but not the preprocessing. ``metric``, a function of the
+    user's, replaces the score of the task (see ``edgecnn.tasks.Scoring``).
     """
 
     name: str
@@ -44,6 +46,7 @@ class DataSet:
     preprocessing: Preprocessing
     sha256: str
     task: TaskName = "classification"
+    metric: Metric | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -66,12 +69,35 @@ class DataSet:
         train, test = (Split(each.images.reshape(-1, *target), each.labels) for each in (self.train, self.test))
         return replace(self, train=train, test=test)
 
+    def scored_by(self, metric: Metric | str | None) -> "DataSet":
+        """The same with this ``metric``, a function or its place such as "my_metrics:mean_precision".
+
+        Raises:
+            ConfigError: there is no such function.
+        """
+        return replace(self, metric=function_of(metric, "--metric") if isinstance(metric, str) else metric)
+
+    @property
+    def scorable(self) -> bool:
+        """Whether there is a score: the task has one, or the user."""
+        return self.task != "custom" or self.metric is not None
+
     def scoring(self, count: int | None = None) -> Scoring:
-        """How outputs for the test samples, or for the first ``count`` of them, are scored."""
+        """How outputs for the test samples, or for the first ``count`` of them, are scored.
+
+        Raises:
+            ConfigError: the task is custom and there is no ``metric``.
+        """
+        if not self.scorable:
+            raise ConfigError(
+                "a custom task needs a function that scores outputs: --metric my_metrics:score, with "
+                "def score(labels, outputs) that returns a number of at most 1, for all samples or for each"
+            )
         labels = self.test.labels[:count]
         if self.task == "reconstruction":
-            return Scoring(self.task, self.test_inputs(count), anomalies=labels if labels.any() else None)
-        return Scoring(self.task, labels, len(self.class_names))
+            anomalies = labels if labels.any() else None
+            return Scoring(self.task, self.test_inputs(count), anomalies=anomalies, measure=self.metric)
+        return Scoring(self.task, labels, len(self.class_names), measure=self.metric)
 
     def test_inputs(self, count: int | None = None) -> npt.NDArray[np.float32]:
         """Model input for the test samples, or for the first ``count`` of them."""

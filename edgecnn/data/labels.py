@@ -34,6 +34,8 @@ def labelled(
     if task is None and first is None and any(one is not None and not _is_binary(one) for one in labels.values()):
         raise DataError("there are test labels, but no train labels (y_train); add them")
     task = task or ("reconstruction" if first is None else _guessed(first))
+    if task == "custom":
+        return task, {part: _any(part, found, len(images[part])) for part, found in labels.items()}, tuple(names or ())
     if task == "reconstruction":
         return task, {part: _anomalies(part, found, len(images[part])) for part, found in labels.items()}, ()
     found: dict[str, RawArray] = {}
@@ -147,6 +149,18 @@ def _anomalies(part: str, labels: RawArray | None, images: int) -> RawArray:
     if len(labels) != images:
         raise DataError(f"{part} split has {images} samples but {len(labels)} labels")
     return labels.astype(np.int64)
+
+
+def _any(part: str, labels: RawArray | None, images: int) -> RawArray:
+    """Labels that only a metric of the user's knows; none are of shape ``(n, 0)``."""
+    if labels is None:
+        return np.zeros((images, 0), np.float32)
+    if labels.dtype.kind not in "iufb" or labels.ndim == 0 or len(labels) != images:
+        raise DataError(
+            f"{part} labels of a custom task are numbers, with one row for each of the {images} samples; got "
+            f"{described(labels)}"
+        )
+    return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64)
 
 
 def _is_binary(labels: RawArray) -> bool:

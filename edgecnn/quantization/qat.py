@@ -13,7 +13,7 @@ from edgecnn.quantization.graph import functional
 from edgecnn.quantization.layers import FakeQuant, calibrate
 from edgecnn.quantization.ptq import LEAST_SQUARES, Calibrated, calibrated
 from edgecnn.records import History
-from edgecnn.training import compile_model, fit, settle
+from edgecnn.training import compile_model, fit, settle, taught
 
 log = logging.getLogger("edgecnn")
 
@@ -40,6 +40,7 @@ def train_quantized(
         QuantizationError: the layers of ``model`` cannot be told from outside, or its folded form gives other outputs.
         ModelError: the training diverged.
     """
+    data = taught(data, model)
     quantized, methods = fake_quantized(model, data)
     compile_model(quantized, keras, learning_rate, loss_for(model, data.task, keras))
 
@@ -96,6 +97,6 @@ def fake_quantized(model: Any, data: DataSet) -> Calibrated:
     """
     copied = keras.models.clone_model(plain(functional(model)))
     copied.set_weights(model.get_weights())
-    if settle(copied, data):
+    if data.task != "custom" and settle(copied, data):
         log.warning("int8-qat of %s starts from these statistics, the other schemes do not", model.name)
     return calibrated(copied, data.calibration(_CALIBRATION_IMAGES))

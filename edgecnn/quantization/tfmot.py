@@ -15,7 +15,7 @@ from edgecnn.models import loss_for
 from edgecnn.optional import require
 from edgecnn.quantization.legacy_keras import rebuild, tf_keras, tfmot_quantization
 from edgecnn.records import History
-from edgecnn.training import compile_model, fit, require_tensorflow
+from edgecnn.training import compile_model, fit, require_tensorflow, taught
 
 _COMPARED_IMAGES = 32
 _CALIBRATION_IMAGES = 256
@@ -91,6 +91,7 @@ def train_quantized(
         QuantizationError: layers that cannot be rebuilt or quantised, each named with the reason.
         ModelError: TensorFlow is not the back end of Keras, or the training diverged.
     """
+    data = taught(data, model)
     quantized = fake_quantized(model, data)
     require("keras").utils.set_random_seed(seed)  # without one, Dropout refuses to run deterministically
     calibrate_ranges(quantized, data.calibration(_CALIBRATION_IMAGES))

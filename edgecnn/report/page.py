@@ -417,6 +417,7 @@ _METRICS: dict[TaskName, str] = {
     "reconstruction": (
         "AUC of the error if the labels have anomalies; else R²: 1 − squared error ÷ variance. MSE: mean squared error."
     ),
+    "custom": "What your own metric gives.",
 }
 
 
