@@ -12,14 +12,15 @@ IDENTITY_AT_INFERENCE = {
     "ActivityRegularization", "AlphaDropout", "GaussianDropout", "GaussianNoise", "Identity", "RandomBrightness",
     "RandomContrast", "RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom",
 }  # fmt: skip
-_BATCH = 32
+_LEAST_BATCH, _MOST_BATCH, _VALUES = 32, 256, 2**19
 AFFINE = {"BatchNormalization", "Normalization", "Rescaling"}
 
 
 def in_batches(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """``images``, 32 at a time, so that a large model does not fill the memory with activations."""
-    for start in range(0, len(images), _BATCH):
-        yield images[start : start + _BATCH]
+    """``images``, 32 at a time, so that a large model does not fill the memory with activations; more if small."""
+    size = min(max(_LEAST_BATCH, _VALUES // max(1, images[:1].size)), _MOST_BATCH)
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
 
 
 def affine(layer: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -165,7 +165,9 @@ def allocates(model: bytes, size: int) -> bool:
 
     An arena that is a few bytes too small crashes TFLM.
     """
-    tried = subprocess.run([sys.executable, "-c", _TRIAL, str(size)], input=model, capture_output=True, check=False)
+    tried = subprocess.run(
+        [sys.executable, "-P", "-c", _TRIAL, str(size)], input=model, capture_output=True, check=False
+    )
     return tried.returncode == 0
 
 
