@@ -26,15 +26,15 @@ from benchmarks.markdown import grid, measured_on, one_thread
 from benchmarks.models import trained
 from benchmarks.suite import ModelSuite, read_suite
 from edgecnn import artifacts, environment
-from edgecnn.bench import Candidate, statistics
-from edgecnn.bench.schedule import rounds
-from edgecnn.bench.statistics import Estimate
-from edgecnn.bench.timing import time_calls
-from edgecnn.bench.workbench import Workbench
 from edgecnn.errors import BenchError, RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
 from edgecnn.formats import FORMATS, provenance_of
 from edgecnn.formats.source import Source
+from edgecnn.measure import Candidate, statistics
+from edgecnn.measure.schedule import rounds
+from edgecnn.measure.statistics import Estimate
+from edgecnn.measure.timing import time_calls
+from edgecnn.measure.workbench import Workbench
 from edgecnn.models import MODELS, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress

@@ -18,8 +18,6 @@ from benchmarks.markdown import grid, measured_on, one_thread
 from benchmarks.models import REFERENCE, UNTRAINED, trained
 from benchmarks.suite import ModelSuite, read_suite
 from edgecnn import artifacts
-from edgecnn.bench import Candidate, bench, statistics
-from edgecnn.bench.statistics import Estimate
 from edgecnn.data import DataSet
 from edgecnn.errors import RecordError
 from edgecnn.files import make_folder, sha256_file, write_atomic
@@ -28,6 +26,8 @@ from edgecnn.formats.onnx.values import spec_of
 from edgecnn.formats.source import Source
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.inspection.portable import without_vnni
+from edgecnn.measure import Candidate, bench, statistics
+from edgecnn.measure.statistics import Estimate
 from edgecnn.models import MODELS, save_model
 from edgecnn.optional import require
 from edgecnn.processor import has_vnni
@@ -49,7 +49,7 @@ from edgecnn.report import units
 from edgecnn.report.grid import Notes
 from edgecnn.tflite.graph import read_graph
 from edgecnn.tuning import tune
-from edgecnn.verify import SAME_INTEGERS, SAME_WEIGHTS, compare
+from edgecnn.verification import SAME_INTEGERS, SAME_WEIGHTS, compare
 
 FLOAT = "-float32.onnx"
 UNTUNED = "-int8-qat.onnx"

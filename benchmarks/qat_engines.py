@@ -15,11 +15,11 @@ import numpy as np
 from benchmarks.markdown import grid, measured_on
 from benchmarks.models import UNTRAINED, resized, trained
 from benchmarks.suite import ModelSuite, read_suite
-from edgecnn.bench.comparison import accuracy_difference, answers_of, credits_of
 from edgecnn.data import DataSet, load
 from edgecnn.data.dataset import Split
 from edgecnn.environment import environment
 from edgecnn.files import make_folder
+from edgecnn.measure.comparison import accuracy_difference, answers_of, credits_of
 from edgecnn.models import MODELS, load_model, loss_for, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edgecnn.bench.baseline import condensed, load_baseline
+from edgecnn.measure.baseline import condensed, load_baseline
 from edgecnn.records import to_json
 
 RECORDED = Path(__file__).parent / "baselines"

@@ -1,7 +1,6 @@
 """One trained CNN, every edge runtime, one verdict.
 
-The public names are imported lazily, so that ``import edgecnn`` is fast and works on devices without TensorFlow. Two
-functions have the name of their module and are not listed here: ``edgecnn.bench.bench`` and ``edgecnn.verify.verify``.
+The public names are imported lazily, so that ``import edgecnn`` is fast and works on devices without TensorFlow.
 """
 
 import importlib
@@ -9,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgecnn.artifacts import load as load_artifact
-    from edgecnn.bench import Candidate
-    from edgecnn.bench.baseline import load_baseline, record_baseline
     from edgecnn.config import RunConfig
     from edgecnn.data import DataSet
     from edgecnn.data import load as load_data
     from edgecnn.errors import EdgecnnError
-    from edgecnn.formats import FORMATS, export
-    from edgecnn.formats.source import Source
-    from edgecnn.models import MODELS, build_model, load_model, save_model
+    from edgecnn.exporting import export
+    from edgecnn.formats import FORMATS
+    from edgecnn.measure.baseline import load_baseline, record_baseline
+    from edgecnn.measure.files import bench_files as bench
+    from edgecnn.models import MODELS, build_model, load_model, save_model, use_custom
     from edgecnn.pipeline import run
-    from edgecnn.quantization.qat import train_quantized
+    from edgecnn.quantization.engines import quantize
     from edgecnn.quantization.schemes import SCHEMES
     from edgecnn.report import write as write_report
     from edgecnn.runtimes import RUNTIMES, open_session, predict
     from edgecnn.training import train
+    from edgecnn.verification import verify
 
 # public name -> module and attribute; type checkers use the imports above
 _PUBLIC = {
@@ -31,24 +31,25 @@ _PUBLIC = {
     "MODELS": "edgecnn.models:MODELS",
     "RUNTIMES": "edgecnn.runtimes:RUNTIMES",
     "SCHEMES": "edgecnn.quantization.schemes:SCHEMES",
-    "Candidate": "edgecnn.bench:Candidate",
     "DataSet": "edgecnn.data:DataSet",
     "EdgecnnError": "edgecnn.errors:EdgecnnError",
     "RunConfig": "edgecnn.config:RunConfig",
-    "Source": "edgecnn.formats.source:Source",
+    "bench": "edgecnn.measure.files:bench_files",
     "build_model": "edgecnn.models:build_model",
-    "export": "edgecnn.formats:export",
+    "export": "edgecnn.exporting:export",
     "load_artifact": "edgecnn.artifacts:load",
-    "load_baseline": "edgecnn.bench.baseline:load_baseline",
+    "load_baseline": "edgecnn.measure.baseline:load_baseline",
     "load_data": "edgecnn.data:load",
     "load_model": "edgecnn.models:load_model",
     "open_session": "edgecnn.runtimes:open_session",
     "predict": "edgecnn.runtimes:predict",
-    "record_baseline": "edgecnn.bench.baseline:record_baseline",
+    "quantize": "edgecnn.quantization.engines:quantize",
+    "record_baseline": "edgecnn.measure.baseline:record_baseline",
     "run": "edgecnn.pipeline:run",
     "save_model": "edgecnn.models:save_model",
     "train": "edgecnn.training:train",
-    "train_quantized": "edgecnn.quantization.qat:train_quantized",
+    "use_custom": "edgecnn.models:use_custom",
+    "verify": "edgecnn.verification:verify",
     "write_report": "edgecnn.report:write",
 }
 
@@ -57,11 +58,10 @@ __all__ = [
     "MODELS",
     "RUNTIMES",
     "SCHEMES",
-    "Candidate",
     "DataSet",
     "EdgecnnError",
     "RunConfig",
-    "Source",
+    "bench",
     "build_model",
     "export",
     "load_artifact",
@@ -70,11 +70,13 @@ __all__ = [
     "load_model",
     "open_session",
     "predict",
+    "quantize",
     "record_baseline",
     "run",
     "save_model",
     "train",
-    "train_quantized",
+    "use_custom",
+    "verify",
     "write_report",
 ]
 

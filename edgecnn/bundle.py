@@ -20,7 +20,7 @@ import numpy as np
 
 from edgecnn import artifacts
 from edgecnn.arrays import BAD_ZIP, read_npz
-from edgecnn.data import BUILT_IN, DataSet, Split, load
+from edgecnn.data import BUILT_IN, DataSet, Split, load_as
 from edgecnn.data.dataset import make_test_set
 from edgecnn.errors import ArtifactError, BundleError, ConfigError, DataError, RecordError, one_line
 from edgecnn.files import make_folder, open_file, read_bytes, sha256_bytes, write_atomic
@@ -31,6 +31,7 @@ from edgecnn.records import (
     BundledFile,
     BundledImages,
     Report,
+    Result,
     from_json,
     to_json,
 )
@@ -96,6 +97,7 @@ def make_bundle(run: Path, out: Path, *, data: str | None = None, images: int = 
         files=tuple(
             BundledFile(name=name, sha256=sha256_bytes(whole), size_bytes=len(whole)) for name, whole in content.items()
         ),
+        parities=tuple(one for one in report.parities if one.artifact_sha256 in {each.sha256 for each in found}),
     )
     make_folder(out.parent)
     write_atomic(out, _zipped({_MANIFEST: to_json(bundle), **content}))
@@ -119,12 +121,27 @@ def opened(path: Path) -> Iterator[tuple[tuple[Path, ...], DataSet]]:
         yield tuple(Path(folder) / name for name in models), _test_set(path, Path(folder) / _TEST, bundle.test)
 
 
+def with_verification(report: Report, path: Path) -> Report:
+    """``report`` on the files of the bundle at ``path`` with the verifications of these files in the run.
+
+    Raises:
+        BundleError: the file is missing, or not a valid bundle.
+    """
+    with TemporaryDirectory(prefix="edgecnn-bundle-") as folder:
+        bundle = _unpack(path, Path(folder))
+    measured = {row.artifact.sha256 for row in report.rows if isinstance(row, Result)}
+    return report.replace(
+        title=f"{bundle.model} on {bundle.test.data}, verified where the bundle was made",
+        parities=tuple(one for one in bundle.parities if one.artifact_sha256 in measured),
+    )
+
+
 def _data_of(run: Path, report: Report, artifact: Artifact, source: str | None) -> DataSet:
     if artifact.provenance is None or report.data is None:
         raise BundleError(f"{run} is not the folder of a run: its artifacts have no record of their data set")
     if source is None and report.data not in BUILT_IN:
         raise ConfigError(f"the run used your own data set, {report.data}; give its path with --data")
-    loaded = load(source or report.data, artifact.provenance.preprocessing.input_range, report.task)
+    loaded = load_as(source or report.data, artifact.provenance.preprocessing, report.task)
     if loaded.sha256 != report.data_sha256:
         raise BundleError(
             f"the run used {report.data}, but {source or report.data} is another data set (its SHA-256 differs); "

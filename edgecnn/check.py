@@ -13,7 +13,6 @@ from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, Sessio
 from edgecnn.files import need_model, read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99.lower import lower, problems
-from edgecnn.formats.c99.program import Program
 from edgecnn.records import CORES, SCHEMA_VERSION, TargetCheck
 from edgecnn.registry import Registry
 from edgecnn.runtimes.tflm import arena_bytes
@@ -22,7 +21,6 @@ from edgecnn.tflite.micro import OPERATORS
 
 COMPILER = "arm-none-eabi-gcc"
 _UNITS = {"": 1, "k": 1024, "m": 1024**2}
-_WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8}
 
 
 class _Found(msgspec.Struct, kw_only=True):
@@ -198,7 +196,7 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     ends = sources.input_size + sources.output_size
     found.arena_bytes = code.plan.arena_bytes
     if missing := missing_tools(asked.name, "build-tools"):
-        found.flash_bytes, found.ram_bytes = _constant_bytes(lower(graph)), found.arena_bytes + ends
+        found.flash_bytes, found.ram_bytes = lower(graph).constant_bytes, found.arena_bytes + ends
         found.notes.append(
             f"flash counts only the weights and RAM only the arena plan, because {missing[0]} is not installed; code, "
             "start-up code, stack and the rest of your program are not included"
@@ -217,12 +215,6 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
             found.reasons.append(
                 f"it needs {taken:,} bytes of {kind}, {allowed:,} are available: {taken - allowed:,} too many"
             )
-
-
-def _constant_bytes(program: Program) -> int:
-    return sum(
-        constant.values.size * _WIDTHS[constant.type] for layer in program.layers for constant in layer.constants
-    )
 
 
 # Edge TPU

@@ -65,6 +65,13 @@ class RunConfig(Record, frozen=True):
             title="two numbers such as 0,1", description="What 0 and 255 of 8-bit images become at the model's input."
         ),
     ] = (0.0, 1.0)
+    resize: Annotated[
+        tuple[_Positive, _Positive] | None,
+        Meta(
+            title="two positive numbers such as 96,96",
+            description="Height and width that the images of a folder are resized to.",
+        ),
+    ] = None
     task: Annotated[
         Literal["auto", TaskName],
         Meta(description="What the labels mean; auto guesses it from them."),

@@ -12,7 +12,8 @@ import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 # What TensorFlow accepts as the name of a scope; each layer is one.
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
 _NOT_IN_SCOPE = re.compile(r"[^A-Za-z0-9_.-]")
+_NOT_IN_FILE = re.compile(r"[^A-Za-z0-9_-]")
 # What is in a .keras file, and how many times its size it, or its weights, may unpack to; Keras does not compress.
 _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _MOST_UNPACKED = 20
@@ -252,6 +254,23 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
         raise ModelError(f"model {name} cannot take images of {data.input_shape}: {one_line(error)}") from error
 
 
+@contextmanager
+def as_file(model: Any) -> Iterator[Path]:
+    """The path of the file of a Keras ``model``: itself if it is a path, else a temporary file."""
+    if isinstance(model, str | Path):
+        yield Path(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="edgecnn-") as folder:
+        path = Path(folder) / f"{_NOT_IN_FILE.sub('_', model.name)}.keras"
+        save_model(plain(model), path)
+        yield path
+
+
+def as_model(model: Any) -> Any:
+    """The Keras ``model``, loaded if it is a path."""
+    return load_model(Path(model)) if isinstance(model, str | Path) else plain(model)
+
+
 def use_custom(modules: Sequence[str]) -> dict[str, str]:
     """Import Python ``modules`` with the classes of a user's own layers, here and in every process that loads a model.
 
@@ -291,19 +310,19 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
         _check_weights(path)
         model = keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except Exception as error:
-        text, whole = one_line(error), str(error)
-        if found := _NO_CLASS.search(whole):
-            module = _ITS_MODULE.search(whole)
-            raise ModelError(
-                f"{path} needs {found[1]}, which is not part of Keras; name the Python module that defines it: "
-                f"--custom {module[1] if module else 'my_layers'}"
-            ) from error
-        whole = whole.lower()
+        text, said = one_line(error), str(error)
+        whole = said.lower()
         if "unsafe" in whole or "safe_mode" in whole or "lambda" in whole:  # how to allow it is no advice
             what = "a Lambda layer with Python code" if "lambda" in whole else "a layer that brings code or reads files"
             raise ModelError(
                 f"{path} contains {what}, which is not run for safety; "
                 "replace it with a built-in Keras layer and save again"
+            ) from error
+        if found := _NO_CLASS.search(said):
+            module = _ITS_MODULE.search(said)
+            raise ModelError(
+                f"{path} needs {found[1]}, which is not part of Keras; name the Python module that defines it: "
+                f"--custom {module[1] if module else 'my_layers'}"
             ) from error
         if "no model config found" in whole:
             raise ModelError(f"{path} has weights only; save the whole model with model.save('name.keras')") from error

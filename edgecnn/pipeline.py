@@ -15,9 +15,6 @@ import numpy as np
 
 from edgecnn import artifacts
 from edgecnn.arrays import read_npy
-from edgecnn.bench import Candidate, bench
-from edgecnn.bench.baseline import load_baseline, shipped_baselines
-from edgecnn.bench.comparison import answers_of, check_fits
 from edgecnn.config import EPOCHS, RunConfig
 from edgecnn.data import DataSet, load
 from edgecnn.diagnosis.layers import layers
@@ -33,9 +30,12 @@ from edgecnn.errors import (
     UnsupportedError,
 )
 from edgecnn.files import locked, make_folder, remove_leftovers, sha256_bytes, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, TOOLS, Format, converter, export, file_name, pairs, provenance_of
+from edgecnn.formats import FORMATS, TOOLS, Format, converter, export_file, file_name, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task
+from edgecnn.measure import Candidate, bench
+from edgecnn.measure.baseline import load_baseline, shipped_baselines
+from edgecnn.measure.comparison import answers_of, check_fits
 from edgecnn.models import (
     MODELS,
     architecture,
@@ -49,7 +49,7 @@ from edgecnn.models import (
 )
 from edgecnn.optional import require
 from edgecnn.progress import progress
-from edgecnn.quantization.engines import ENDINGS, check_accuracy, engine
+from edgecnn.quantization.engines import ENDINGS, check_accuracy, engine_called
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import (
     SCHEMA_VERSION,
@@ -79,7 +79,7 @@ from edgecnn.stamps import Stage, Stages
 from edgecnn.tasks import Scoring
 from edgecnn.training import train
 from edgecnn.tuning import tune
-from edgecnn.verify import (
+from edgecnn.verification import (
     FAKE_QUANTIZED,
     FLOAT,
     References,
@@ -172,7 +172,7 @@ class _Flow:
         self.processors = ready(config.on)
         custom = use_custom(config.custom)
         start = time.perf_counter()
-        self.data = load(config.data, config.input_range, config.task, config.metric)
+        self.data = load(config.data, config.input_range, config.task, config.metric, resize=config.resize)
         self.data.scoring()  # a metric of the user's must be there
         self.stages.times.append(StageTime(name="data", seconds=time.perf_counter() - start, reused=False))
         self.data_inputs = {
@@ -252,7 +252,7 @@ class _Flow:
                 advance()
             if any(SCHEMES[name].method == "qat" for name in self.config.schemes):
                 try:
-                    engine(self.config.qat_engine).fake_quantized(model, data)
+                    engine_called(self.config.qat_engine).fake_quantized(model, data)
                 except EdgecnnError as error:
                     log.warning("int8-qat cannot be trained: %s", error)
         converter.stop()
@@ -269,7 +269,7 @@ class _Flow:
             with Stage(self.stages, "quantize", inputs, [self.qat_weights, history], reads) as stage:
                 if stage.due:
                     self.qat_weights.unlink(missing_ok=True)
-                    trainer, model = engine(self.config.qat_engine), load_model(self.model)
+                    trainer, model = engine_called(self.config.qat_engine), load_model(self.model)
                     quantized, epochs = trainer.train_quantized(model, self.data, **settings)
                     check_accuracy(model, quantized, self.data)
                     write_atomic(history, to_json(epochs))
@@ -347,7 +347,7 @@ class _Flow:
                     reads = partial(artifacts.load, path)
                     with Stage(self.stages, f"export-{path.name}", inputs, outputs, reads) as stage:
                         if stage.due:
-                            export(
+                            export_file(
                                 source(),
                                 format=format,
                                 scheme=scheme,

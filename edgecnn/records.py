@@ -259,11 +259,15 @@ class TensorSpec(Record, frozen=True):
 
 
 class Preprocessing(Record, frozen=True):
-    """Conversion of raw values to model input, within ``input_range``: ``input = raw * scale + offset``."""
+    """Conversion of raw values to model input, within ``input_range``: ``input = raw * scale + offset``.
+
+    Before that, photos were resized to ``resize``, height and width, if it is given (Pillow's bilinear filter).
+    """
 
     scale: Real
     offset: Real
     input_range: tuple[Real, Real]
+    resize: tuple[Positive, Positive] | None = None
 
 
 class Scheme(Record, frozen=True):
@@ -343,10 +347,14 @@ class MemoryBlock(Record, frozen=True):
 
 
 class MemoryPlan(Record, frozen=True):
-    """The arena of generated C: its size in bytes and its blocks; input and output belong to the caller."""
+    """The arena of generated C: its size in bytes and its blocks; input and output belong to the caller.
+
+    ``constant_bytes`` are those of the weights and tables, which stay in flash.
+    """
 
     arena_bytes: Annotated[int, Meta(ge=0, le=2**30)]
     blocks: tuple[MemoryBlock, ...]
+    constant_bytes: Count | None = None
 
 
 class Companion(Record, frozen=True):
@@ -1139,9 +1147,13 @@ class BundledImages(Record, frozen=True):
 
 
 class Bundle(FileRecord, frozen=True):
-    """The manifest of a bundle, which a device needs to measure the artifacts of a run; ``files`` lists all members."""
+    """The manifest of a bundle, which a device needs to measure the artifacts of a run; ``files`` lists all members.
+
+    ``parities`` are the run's verifications of these very files.
+    """
 
     model: Name
     model_sha256: Name
     test: BundledImages
     files: tuple[BundledFile, ...]
+    parities: tuple[Parity, ...] = ()

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.data import DataSet, Split
+from edgecnn.data import DataSet, Split, as_data_set
 from edgecnn.errors import ModelError, RecordError
 from edgecnn.files import write_atomic
-from edgecnn.models import load_model, loss_for, save_model
+from edgecnn.models import data_for, load_model, loss_for, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import Epoch, History, read_record, to_json
@@ -28,7 +28,7 @@ _SETTLING_IMAGES, _CLEARLY_BETTER = 1024, 0.95
 
 def train(
     model: Any,
-    data: DataSet,
+    data: DataSet | str | Path | Sequence[Any],
     *,
     epochs: int = 5,
     seed: int = 0,
@@ -39,19 +39,20 @@ def train(
 ) -> tuple[Any, History]:
     """Train a Keras 3 model with Adam on the loss of its task (see ``models.loss_for``).
 
-    A random ``validation_split`` of the training images is held out. The same seed on the same machine gives
-    the same weights. With a ``checkpoints`` folder, every finished epoch is saved there, and a second call
-    resumes after the last one with the same result.
+    ``data`` are as ``load_data`` takes them. A random ``validation_split`` of the training images is held out. The same
+    seed on the same machine gives the same weights. With a ``checkpoints`` folder, every finished epoch is saved there,
+    and a second call resumes after the last one with the same result.
 
     Moving averages of batch normalisation that lag behind are measured again, see ``settle``.
 
     Returns the trained model (another object than ``model`` where training was resumed) and its history.
 
     Raises:
-        ModelError: the training diverged, or the task is custom, so the loss is not known.
+        ModelError: the model does not fit the data, the training diverged, or the loss is not known (a custom task).
         MissingExtraError: Keras or its back end is not installed.
     """
     keras = require("keras")
+    data = data_for(model, as_data_set(data))
     if epochs and data.task == "custom":
         raise ModelError("the loss of a custom task is not known; train the model yourself, then leave out --epochs")
     kept = None if checkpoints is None else _last_checkpoint(checkpoints, epochs)
@@ -92,8 +93,12 @@ def taught(data: DataSet, model: Any) -> DataSet:
     """
     if data.task != "custom":
         return data
-    outputs = np.asarray(model.predict(data.inputs(data.train.images), verbose=0), np.float32)
-    return replace(data, task="regression", train=Split(data.train.images, outputs))
+
+    def answered(split: Split) -> Split:
+        return Split(split.images, np.asarray(model.predict(data.inputs(split.images), verbose=0), np.float32))
+
+    val = None if data.val is None else answered(data.val)
+    return replace(data, task="regression", train=answered(data.train), val=val)
 
 
 def settle(model: Any, data: DataSet, batch_size: int = 64) -> bool:
@@ -190,12 +195,14 @@ def fit(
         require_tensorflow()
     # Drawn, not cut off the end: image folders come sorted by class.
     drawn = np.random.default_rng(seed).permutation(len(data.train.labels))
-    held_out = int(len(drawn) * validation_split)
+    held_out = int(len(drawn) * validation_split) if data.val is None else 0
     used, kept = drawn[: len(drawn) - held_out], drawn[len(drawn) - held_out :]
     if not len(used):
         raise ModelError(f"no training images are left after a validation split of {validation_split}")
     batches = partial(_batches, library, data, model.output_shape, batch_size)
     validation = batches(kept) if held_out else None
+    if data.val is not None:
+        validation = batches(np.arange(len(data.val.labels)), data.val)
     steps = len(batches(used))
     with progress(description, steps * epochs) as advance:
         advance(steps * len(history.epochs))
@@ -230,9 +237,15 @@ def fit(
 
 
 def _batches(
-    library: Any, data: DataSet, output_shape: tuple[int | None, ...], batch_size: int, order: NDArray[np.int64]
+    library: Any,
+    data: DataSet,
+    output_shape: tuple[int | None, ...],
+    batch_size: int,
+    order: NDArray[np.int64],
+    split: Split | None = None,
 ) -> Any:
-    """Model inputs and targets of the training samples in ``order``, batch by batch, on any back end."""
+    """Model inputs and targets of the samples in ``order``, batch by batch, on any back end; by default of training."""
+    samples = split or data.train
     utils = library.utils
     base = utils.PyDataset if hasattr(utils, "PyDataset") else utils.Sequence
 
@@ -242,7 +255,7 @@ def _batches(
 
         def __getitem__(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             drawn = order[batch_size * number :][:batch_size]
-            images, labels = data.train.images[drawn], data.train.labels[drawn]
+            images, labels = samples.images[drawn], samples.labels[drawn]
             return data.inputs(images), data.targets(labels, images, one_hot=output_shape[-1] != 1)
 
     return Batches()

@@ -28,7 +28,7 @@ from edgecnn.records import OnnxCpu, Scheme, Tuning
 from edgecnn.runtimes.ort import open_model
 from edgecnn.runtimes.quantized_io import to_input
 from edgecnn.tflite.graph import Graph, read_graph
-from edgecnn.verify import SAME_INTEGERS
+from edgecnn.verification import SAME_INTEGERS
 
 _BLOCK_S = 0.004
 _SCREENING, _CONFIRMING, _FINAL = 5, 15, 31

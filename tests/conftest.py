@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from small_models import source_of, write_tflite
 
-from edgecnn import artifacts, verify
+from edgecnn import artifacts, verification
 from edgecnn.config import RunConfig
 from edgecnn.data import DataSet, load
 from edgecnn.files import locked, make_folder, sha256_bytes, sha256_file
-from edgecnn.formats import FORMATS, converter, export, file_name, pairs, provenance_of
+from edgecnn.formats import FORMATS, converter, export_file, file_name, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, build_model, load_model, save_model
 from edgecnn.pipeline import run
@@ -136,7 +136,7 @@ def _make_workspace(folder: Path) -> None:
     source = Source(model, quantized, data.inputs(data.train.images[:100]), "int8", 1)
     provenance = provenance_of("digits", sha256_file(made.model_file), data)
     for format, scheme in EXPORTS:
-        artifact = export(source, format=format, scheme=scheme, provenance=provenance, folder=folder)
+        artifact = export_file(source, format=format, scheme=scheme, provenance=provenance, folder=folder)
         assert artifacts.load(folder / artifact.file) == artifact, "what export says is not what it has written"
 
 
@@ -150,7 +150,7 @@ def without_converter() -> None:
 def references_once() -> Iterator[None]:
     """Keras models answer the images of a verification once, not in every call of it."""
     known: dict[object, dict[str, Any]] = {}
-    ask = verify.references_of
+    ask = verification.references_of
 
     def answers(found: Sequence[Artifact], data: DataSet, images: Any, **models: Path | None) -> dict[str, Any]:
         schemes = any(artifact.scheme == "int8-qat" for artifact in found)
@@ -160,7 +160,7 @@ def references_once() -> Iterator[None]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "references_of", answers)
+        patch.setattr(verification, "references_of", answers)
         yield
 
 

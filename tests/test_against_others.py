@@ -12,8 +12,8 @@ import pytest
 from benchmarks import against_others
 from benchmarks.suite import read_suite
 from edgecnn import artifacts
-from edgecnn.bench import Candidate
 from edgecnn.errors import BenchError, ConfigError, RecordError
+from edgecnn.measure import Candidate
 from edgecnn.records import Report, Result
 from edgecnn.report import read
 

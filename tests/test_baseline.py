@@ -14,16 +14,16 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.shipped import shipped_form
-from edgecnn import bench as bench_module
-from edgecnn.bench import baseline as module
-from edgecnn.bench import statistics
-from edgecnn.bench.baseline import load_baseline, record_baseline, shipped_baselines
-from edgecnn.bench.comparison import best_batch, credits_of, images_per_s
-from edgecnn.bench.files import bench_files
-from edgecnn.bench.workbench import Block, Candidate, Warmth, Workbench
+from edgecnn import measure as bench_module
 from edgecnn.cli import cli
 from edgecnn.data import DataSet, load
 from edgecnn.errors import BenchError, ConfigError, RecordError, UnknownNameError
+from edgecnn.measure import baseline as module
+from edgecnn.measure import statistics
+from edgecnn.measure.baseline import load_baseline, record_baseline, shipped_baselines
+from edgecnn.measure.comparison import best_batch, credits_of, images_per_s
+from edgecnn.measure.files import bench_files
+from edgecnn.measure.workbench import Block, Candidate, Warmth, Workbench
 from edgecnn.models import architecture, architecture_of, mnist_cnn
 from edgecnn.records import Artifact, Baseline, Failure, Result, TensorSpec, from_json, to_json
 from edgecnn.worker import Worker, WorkerError

@@ -24,15 +24,15 @@ from numpy.random import Generator
 from times import in_ns
 
 from edgecnn import environment
-from edgecnn.bench import Candidate, Interrupted, Timeouts, bench, counters, statistics
-from edgecnn.bench.baseline import load_baseline, record_baseline
-from edgecnn.bench.modes import two_modes
-from edgecnn.bench.schedule import rounds
-from edgecnn.bench.timing import time_calls
-from edgecnn.bench.workbench import Warmth, Workbench
 from edgecnn.data import load
 from edgecnn.errors import BenchError, ConfigError, RecordError, SessionError
 from edgecnn.files import sha256_file
+from edgecnn.measure import Candidate, Interrupted, Timeouts, bench, counters, statistics
+from edgecnn.measure.baseline import load_baseline, record_baseline
+from edgecnn.measure.modes import two_modes
+from edgecnn.measure.schedule import rounds
+from edgecnn.measure.timing import time_calls
+from edgecnn.measure.workbench import Warmth, Workbench
 from edgecnn.processor import parse_cpuinfo
 from edgecnn.records import (
     Accuracy,
@@ -533,7 +533,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
 sys.path.insert(0, sys.argv[1])
 from test_bench import IMAGE, candidate_of
-from edgecnn.bench import bench
+from edgecnn.measure import bench
 from edgecnn.records import to_json
 results = bench([candidate_of(Path(path)) for path in sys.argv[2:]], image=IMAGE, seconds=0.1, blocks=3)
 sys.stdout.buffer.write(to_json(results))
@@ -587,7 +587,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from test_bench import IMAGE, candidate_of
-from edgecnn.bench import bench
+from edgecnn.measure import bench
 print("script runs", flush=True)
 bench([candidate_of(Path(path)) for path in sys.argv[2:]], image=IMAGE, seconds=60, blocks=1000)
 """
@@ -1043,7 +1043,7 @@ def test_energy_is_that_of_all_packages_even_where_a_counter_starts_again(tmp_pa
 
 def test_importing_bench_loads_no_runtime() -> None:
     code = (
-        "import sys, edgecnn.bench.baseline, edgecnn.bench.statistics\n"
+        "import sys, edgecnn.measure.baseline, edgecnn.measure.statistics\n"
         "print([name for name in sys.modules if name in "
         "('tensorflow', 'keras', 'onnxruntime', 'ai_edge_litert', 'jax', 'torch', 'onnx', 'scipy')])"
     )

@@ -16,7 +16,7 @@ import pytest
 from test_bench import fake_file, workers
 
 from edgecnn import cli
-from edgecnn.bench.files import AgainstItself
+from edgecnn.measure.files import AgainstItself
 from edgecnn.records import Failure, Report, Result, from_json, to_json
 from edgecnn.worker import Worker
 

@@ -14,12 +14,12 @@ from conftest import Workspace
 from test_bench import workers
 
 from edgecnn import artifacts, runtimes
-from edgecnn.bench import files
-from edgecnn.bench.baseline import shipped_baselines
-from edgecnn.bench.files import bench_files
-from edgecnn.bench.workbench import Workbench
 from edgecnn.data import load
 from edgecnn.errors import ArtifactError, ConfigError, RecordError, UnknownNameError
+from edgecnn.measure import files
+from edgecnn.measure.baseline import shipped_baselines
+from edgecnn.measure.files import bench_files
+from edgecnn.measure.workbench import Workbench
 from edgecnn.models import architecture, architecture_of, mnist_cnn
 from edgecnn.records import Artifact, Failure, Report, Result, to_json
 from edgecnn.runtimes.fake import FakeModel

@@ -13,11 +13,11 @@ from emulated import need
 
 from edgecnn import cli, device, emulation
 from edgecnn.artifacts import sidecar
-from edgecnn.bench.files import bench_files
 from edgecnn.bundle import make_bundle
 from edgecnn.emulation import costs, machine
 from edgecnn.errors import UnknownNameError
 from edgecnn.formats.c99 import to_c
+from edgecnn.measure.files import bench_files
 from edgecnn.records import Failure, Report, Result, from_json
 from edgecnn.report import read
 from edgecnn.tflite.graph import read_graph

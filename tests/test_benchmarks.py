@@ -13,11 +13,11 @@ from emulated import need
 
 from benchmarks import against_others, int8_onnx, microcontroller, qat_engines, registry
 from benchmarks.suite import read_suite
-from edgecnn.bench.comparison import credits_of, paired_interval
 from edgecnn.config import read_config
 from edgecnn.data.demo import DEMOS
 from edgecnn.errors import ConfigError, RecordError
 from edgecnn.formats import FORMATS, pairs
+from edgecnn.measure.comparison import credits_of, paired_interval
 from edgecnn.models import MODELS
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Failure, Measurement, Parity, Report, Result, from_json, read_record, to_json

@@ -16,11 +16,11 @@ import pytest
 from conftest import FinishedRun
 
 from edgecnn import bundle, cli
-from edgecnn.bench.files import bench_files
-from edgecnn.bundle import make_bundle, opened
+from edgecnn.bundle import make_bundle, opened, with_verification
 from edgecnn.errors import ArtifactError, BundleError, ConfigError, OutputError, RecordError
 from edgecnn.files import sha256_bytes
-from edgecnn.records import Bundle, BundledFile, Report, Result, from_json, to_json
+from edgecnn.measure.files import bench_files
+from edgecnn.records import Bundle, BundledFile, Report, Result, from_json, read_record, to_json
 
 pytestmark = pytest.mark.slow
 
@@ -192,6 +192,14 @@ def test_a_bundle_is_measured_with_its_own_images(made: Path, finished_run: Fini
         assert row.accuracy is not None
         assert row.accuracy.total == IMAGES
         assert row.accuracy.value > 0.5
+    verified = with_verification(report, made)
+    hashes = {row.artifact.sha256 for row in rows}
+    assert verified.title.endswith("on digits, verified where the bundle was made")
+    of_the_run = read_record(finished_run.folder / "report.json", Report).parities
+    assert verified.parities == tuple(one for one in of_the_run if one.artifact_sha256 in hashes)
+    assert hashes == {parity.artifact_sha256 for parity in verified.parities}
+    changed = report.replace(rows=(rows[0].replace(artifact=rows[0].artifact.replace(sha256="0" * 64)),))
+    assert with_verification(changed, made).parities == ()  # of another file it says nothing
 
 
 def test_wrong_labels_show_in_the_accuracy(made: Path, tmp_path: Path) -> None:

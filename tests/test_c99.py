@@ -33,7 +33,7 @@ from test_tflite_damage import option, repacked
 
 from edgecnn import artifacts
 from edgecnn.errors import ArtifactError, ConfigError, SessionError, UnsupportedError
-from edgecnn.formats import FORMATS, export, pairs, provenance_of, tflite
+from edgecnn.formats import FORMATS, export_file, pairs, provenance_of, tflite
 from edgecnn.formats.c99 import identifier, to_c
 from edgecnn.formats.c99 import plan as arena
 from edgecnn.formats.c99.plan import Overlap, Use
@@ -526,7 +526,7 @@ def test_only_static_int8_makes_sense(workspace: Any) -> None:
     images = workspace.data.inputs(workspace.data.train.images[:5])
     for scheme in ("float32", "int16x8"):
         with pytest.raises(UnsupportedError, match=r"C code supports only static int8.* choose from: int8, int8-qat"):
-            export(
+            export_file(
                 Source(workspace.model, None, images, "int8", 1),
                 format=FORMATS["c99"],
                 scheme=SCHEMES[scheme],

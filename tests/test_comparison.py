@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from times import in_ns
 
-from edgecnn.bench.comparison import (
+from edgecnn.data import DataSet, Split
+from edgecnn.errors import ConfigError, RecordError
+from edgecnn.measure.comparison import (
     accuracy_difference,
     answers_of,
     best_batch,
@@ -19,9 +21,7 @@ from edgecnn.bench.comparison import (
     time_ratio,
     unpaired_interval,
 )
-from edgecnn.bench.statistics import summary
-from edgecnn.data import DataSet, Split
-from edgecnn.errors import ConfigError, RecordError
+from edgecnn.measure.statistics import summary
 from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from edgecnn.data import DATASETS, DataSet, load
+from edgecnn.data import DATASETS, DataSet, load, load_as
 from edgecnn.data.idx import MNIST, IdxSet, load_idx
 from edgecnn.data.sources import Fetched, Folder, Mirror, RawFile, Source, Wheel
 from edgecnn.errors import ConfigError, DataError, UnknownNameError
@@ -755,14 +755,84 @@ def test_a_folder_may_have_validation_images_instead_of_test_images(tmp_path: Pa
     assert load(str(tmp_path / "things")).sha256 == data.sha256
 
 
-def test_of_test_and_validation_images_those_for_tests_are_used(
+def test_beside_test_images_those_for_validation_watch_the_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = write_folder(tmp_path / "things")
     data = load(str(root))
+    assert data.val is None
     shutil.copytree(root / "train", root / "val")
-    assert load(str(root)).sha256 == data.sha256
-    assert caplog.messages == [f"{root}: val is not used; test has the test images"]
+    both = load(str(root))
+    assert both.val is not None
+    assert np.array_equal(both.val.images, both.train.images)
+    assert np.array_equal(both.val.labels, both.train.labels)
+    assert np.array_equal(both.test.images, data.test.images)
+    assert both.sha256 != data.sha256
+    assert not caplog.messages
+    shutil.copytree(root / "train", root / "validation")
+    assert load(str(root)).sha256 == both.sha256
+    assert caplog.messages == [f"{root}: validation is not used"]
+
+
+def test_samples_for_validation_may_be_in_an_npz_file(tmp_path: Path) -> None:
+    images, labels = np.arange(60, dtype=np.uint8).reshape(6, 2, 5, 1), np.arange(6) % 2
+    arrays = {"x_train": images, "y_train": labels, "x_test": images[:2], "y_test": labels[:2]}
+    np.savez(tmp_path / "a.npz", **arrays, x_val=images[3:], y_val=labels[3:])
+    data = load(str(tmp_path / "a.npz")).shaped((2, 5))
+    assert data.val is not None
+    assert data.val.images.shape == (3, 2, 5)
+    assert data.val.labels.tolist() == [1, 0, 1]
+    np.savez(tmp_path / "b.npz", **arrays, x_val=images[3:, :, :4], y_val=labels[3:])
+    with pytest.raises(DataError, match="train and val images must have one shape"):
+        load(str(tmp_path / "b.npz"))
+    np.savez(tmp_path / "c.npz", **arrays, x_val=images[3:], y_val=labels[3:] + 7)
+    with pytest.raises(DataError, match="val labels must be 0 to 1, for 2 classes"):
+        load(str(tmp_path / "c.npz"))
+    np.savez(tmp_path / "d.npz", **arrays, x_val=images[3:])
+    with pytest.raises(DataError, match=r"there are no val labels \(y_val\)"):
+        load(str(tmp_path / "d.npz"))
+
+
+def test_photos_of_mixed_sizes_and_colours_are_resized(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(12, 9), (7, 20), (8, 8), (30, 4)]
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "photos" / part / label
+            folder.mkdir(parents=True)
+            for number, (width, height) in enumerate(sizes):
+                grey = number == 0
+                pixels = rng.integers(0, 256, (height, width) if grey else (height, width, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    with pytest.raises(DataError, match=r"must have the same size; .* all to 96 x 96 with --resize 96,96"):
+        load(str(tmp_path / "photos"))
+    data = load(str(tmp_path / "photos"), resize=(8, 6))
+    assert data.train.images.shape == (8, 8, 6, 3)
+    assert data.preprocessing.resize == (8, 6)
+    first = tmp_path / "photos" / "train" / "cat" / "0.png"
+    wanted = np.asarray(Image.open(first).resize((6, 8), Image.Resampling.BILINEAR))
+    for channel in range(3):
+        assert np.array_equal(data.train.images[0, :, :, channel], wanted)
+    again = load_as(str(tmp_path / "photos"), data.preprocessing, "classification")
+    assert again.sha256 == data.sha256
+    for source in ("mnist", "demo-unet", str(tmp_path / "a.npz")):
+        np.savez(tmp_path / "a.npz", x=1)
+        with pytest.raises(ConfigError, match="--resize is for folders of images"):
+            load(source, resize=(8, 8))
+
+
+def test_masks_keep_their_classes_when_they_are_resized(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for kind in ("images", "masks"):
+            (tmp_path / "shapes" / part / kind).mkdir(parents=True)
+            for number in range(2):
+                pixels = np.zeros((10, 14 + number), np.uint8)
+                pixels[2:6, 3:9] = 2 if kind == "masks" else 200
+                pixels[7:, :] = 1 if kind == "masks" else 90
+                Image.fromarray(pixels).save(tmp_path / "shapes" / part / kind / f"{number}.png")
+    data = load(str(tmp_path / "shapes"), resize=(5, 7))
+    assert data.train.labels.shape == (2, 5, 7)
+    assert set(np.unique(data.train.labels)) == {0, 1, 2}
 
 
 def test_classes_without_a_split_are_split_always_alike(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

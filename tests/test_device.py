@@ -21,11 +21,11 @@ from planted import plant
 from tools import need
 
 from edgecnn import cli, device
-from edgecnn.bench.baseline import shipped_baselines
 from edgecnn.bundle import make_bundle
 from edgecnn.device import PYTHONS, Adb, Ssh, bench_on, wheels
 from edgecnn.device.transport import attended, execute
 from edgecnn.errors import ConfigError, DeviceError, RecordError
+from edgecnn.measure.baseline import shipped_baselines
 from edgecnn.models import architecture, mnist_cnn
 from edgecnn.records import Report, Result, from_json, to_json
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from test_onnx_qdq import BODIES, converted, model_of
-from test_verify import rescaled
+from test_verification import rescaled
 
 from edgecnn import artifacts, cli
 from edgecnn.diagnosis import layers as layers_module
@@ -32,7 +32,7 @@ from edgecnn.records import AccuracyPath, Failure, LayerError, LayerErrors, from
 from edgecnn.runtimes.litert import LitertSession
 from edgecnn.tasks import Scoring
 from edgecnn.tflite.graph import read_graph
-from edgecnn.verify import FAKE_QUANTIZED, FLOAT, verify
+from edgecnn.verification import FAKE_QUANTIZED, FLOAT, verify
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +88,7 @@ def test_stages_of_both_schemes(workspace: Workspace) -> None:
     assert [path.scheme for path in found] == list(INT8)
     names = [[step.name for step in path.steps] for path in found]
     assert names == [[FLOAT, REFERENCE, XNNPACK, ORT], [FLOAT, FAKE_QUANTIZED, REFERENCE, XNNPACK, ORT]]
-    parities = verify(paths, workspace.data, model=workspace.model_file, qat_weights=workspace.qat_file)
+    parities = verify(paths, workspace.data, model=workspace.model_file, qat=workspace.qat_file)
     parities = [parity for parity in parities if not parity.reference.endswith("in TFLM")]
     assert [parity for path in found for parity in path.parities] == parities
     counted = {(parity.artifact, parity.reference): parity for parity in parities}

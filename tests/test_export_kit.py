@@ -16,7 +16,7 @@ from conftest import Workspace
 
 from edgecnn.embed import embed
 from edgecnn.files import sha256_file
-from edgecnn.formats import FORMATS, export, provenance_of
+from edgecnn.formats import FORMATS, export_file, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import (
@@ -76,7 +76,7 @@ def models(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> di
         folder = tmp_path_factory.mktemp(io)
         for name in PACKAGES:
             format, scheme = FORMATS[name], SCHEMES["int8"]
-            artifact = export(source, format=format, scheme=scheme, provenance=provenance, folder=folder)
+            artifact = export_file(source, format=format, scheme=scheme, provenance=provenance, folder=folder)
             found[name, "int8", io] = folder / artifact.file
     return found
 

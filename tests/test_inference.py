@@ -20,7 +20,7 @@ from edgecnn.inference import Task, infer, outputs_of, task_of
 from edgecnn.records import TensorSpec, to_json
 from edgecnn.runtimes import open_session, predict
 from edgecnn.runtimes.fake import FakeModel
-from edgecnn.verify import verify
+from edgecnn.verification import verify
 
 pytestmark = pytest.mark.usefixtures("without_converter")
 

@@ -158,8 +158,8 @@ def test_a_damaged_file_is_one_line(damage: Any, tmp_path: Path) -> None:
 def test_missing_files_and_other_endings(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model file at"):
         load_model(tmp_path / "gone.keras")
-    with pytest.raises(ModelError, match=r"does not end in \.keras; save the model with model\.save"):
-        load_model(tmp_path / "old.h5")
+    with pytest.raises(ModelError, match=r"ends neither in \.keras nor in \.h5; save the model with model\.save"):
+        load_model(tmp_path / "old.pb")
 
 
 def test_the_archive_carries_no_date(tmp_path: Path) -> None:

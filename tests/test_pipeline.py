@@ -22,14 +22,14 @@ import pytest
 from conftest import MadeOnce
 from rich.console import Console
 
-from edgecnn import pipeline, verify
-from edgecnn.bench import statistics
+from edgecnn import pipeline, verification
 from edgecnn.cli.output import status
 from edgecnn.config import RunConfig
 from edgecnn.data import load
 from edgecnn.data.dataset import DataSet
 from edgecnn.errors import ConfigError, DataError, MissingExtraError, ModelError, OutputError, RecordError
 from edgecnn.files import sha256_file
+from edgecnn.measure import statistics
 from edgecnn.models import mnist_cnn
 from edgecnn.pipeline import run
 from edgecnn.records import Failure, History, Report, Result, Tolerance, from_json, read_record, to_json
@@ -584,7 +584,7 @@ def test_impossible_tolerance_fails_the_run(
     finished: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     none = Tolerance(max_abs=0, mean_abs=0, agreement=1, accuracy_drop=0)
-    monkeypatch.setitem(verify.TOLERANCES, "int8", none)
+    monkeypatch.setitem(verification.TOLERANCES, "int8", none)
     report = run(config, finished)
     assert redone(report) == set()
     broken = {parity.artifact for parity in report.parities if parity.violations}

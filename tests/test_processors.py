@@ -36,7 +36,7 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.tasks import Scoring
-from edgecnn.verify import reference_of
+from edgecnn.verification import reference_of
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 from small_models import bodied
 
 from edgecnn.data import DataSet, Split
-from edgecnn.formats import FORMATS, export, provenance_of
+from edgecnn.formats import FORMATS, export_file, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.quantization.equalization import equalize
 from edgecnn.quantization.graph import read, simplify
@@ -70,7 +70,7 @@ def test_channels_of_very_different_ranges_lose_nothing(digits: DataSet, tmp_pat
     calibrate(plain, digits.calibration(200))
     assert accuracy(plain(images)) < floats - 0.1, "the model is too easy to quantise"
     source = Source(model, None, digits.calibration(200), "int8", 1)
-    artifact = export(
+    artifact = export_file(
         source,
         format=FORMATS["tflite"],
         scheme=SCHEMES["int8"],

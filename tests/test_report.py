@@ -24,10 +24,10 @@ from rich.console import Console
 from times import in_ns
 
 import edgecnn.optional
-from edgecnn.bench import statistics
-from edgecnn.bench.baseline import condensed
 from edgecnn.errors import MissingExtraError, OutputError, RecordError
 from edgecnn.files import sha256_bytes
+from edgecnn.measure import statistics
+from edgecnn.measure.baseline import condensed
 from edgecnn.records import (
     SCHEMA_VERSION,
     Accuracy,

@@ -23,7 +23,7 @@ from edgecnn.data.dataset import make_dataset
 from edgecnn.emulation.answers import ready, run_on
 from edgecnn.errors import SessionError
 from edgecnn.files import kits_folder, sha256_file
-from edgecnn.formats import FORMATS, export, provenance_of, tflite
+from edgecnn.formats import FORMATS, export_file, provenance_of, tflite
 from edgecnn.formats.onnx import qdq, saturation
 from edgecnn.formats.source import Source
 from edgecnn.inference import outputs_of, task_of
@@ -407,7 +407,7 @@ def test_an_exported_file_on_haswell(
     source, provenance, folder = blurred
     source.onnx_cpu = cpu
     place = folder / f"{cpu}-{len(in_float)}"
-    artifact = export(
+    artifact = export_file(
         source,
         format=FORMATS["onnx"],
         scheme=SCHEMES["int8"],

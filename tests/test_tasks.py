@@ -18,7 +18,7 @@ from edgecnn.data import DataSet, load
 from edgecnn.data.dataset import make_dataset
 from edgecnn.data.demo import DEMOS
 from edgecnn.errors import DataError, ModelError
-from edgecnn.formats import FORMATS, export, pairs, provenance_of
+from edgecnn.formats import FORMATS, export_file, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.models import build_model, data_for, loss_for, save_model
 from edgecnn.pipeline import run
@@ -29,7 +29,7 @@ from edgecnn.records import Accuracy, TaskName
 from edgecnn.runtimes import open_session, predict
 from edgecnn.tasks import Scoring, interval
 from edgecnn.training import train
-from edgecnn.verify import verify
+from edgecnn.verification import verify
 
 pytestmark = pytest.mark.slow
 
@@ -329,7 +329,7 @@ EPOCHS = {"autoencoder": 15, "person_cnn": 12}
 def test_every_int8_file_of_every_task_keeps_the_score(
     name: str, mnist: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgecnn.verify._TFLM_MACS", 100_000_000)  # the slowest runtime sees a part of the samples
+    monkeypatch.setattr("edgecnn.verification._TFLM_MACS", 100_000_000)  # the slowest runtime sees some samples
     model, data = TASKS[name](mnist)
     data = data_for(model, data)
     model, history = train(model, data, epochs=EPOCHS.get(name, 4), learning_rate=3e-3)
@@ -342,10 +342,10 @@ def test_every_int8_file_of_every_task_keeps_the_score(
     provenance = provenance_of("m", "00", data)
     wanted = pairs([*FORMATS.values()], [SCHEMES[scheme] for scheme in ("float32", "int8", "int8-qat")])
     for format, scheme in wanted:
-        export(source, format=format, scheme=scheme, provenance=provenance, folder=tmp_path / "files")
+        export_file(source, format=format, scheme=scheme, provenance=provenance, folder=tmp_path / "files")
     files = sorted(path for path in (tmp_path / "files").iterdir() if path.suffix in (".tflite", ".onnx", ".c"))
     assert len(files) == 8
-    parities = verify(files, data, model=tmp_path / "m.keras", qat_weights=tmp_path / "qat.keras")
+    parities = verify(files, data, model=tmp_path / "m.keras", qat=tmp_path / "qat.keras")
     assert [(one.artifact, one.violations) for one in parities if one.violations] == []
     guessing = data.scoring().guessing()
     for one in parities:

@@ -12,7 +12,7 @@ import pytest
 from edgecnn import artifacts
 from edgecnn.data import Split
 from edgecnn.errors import ExportError, QuantizationError, UnknownNameError, UnsupportedError
-from edgecnn.formats import FORMATS, export, pairs, provenance_of, tflite
+from edgecnn.formats import FORMATS, export_file, pairs, provenance_of, tflite
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8, needs_calibration
 from edgecnn.records import Provenance, from_json
@@ -32,7 +32,7 @@ def source_of(workspace: Any, io: Any = "int8", batch: Any = 1) -> Source:
 
 def exported(source: Source, format: str, scheme: str, workspace: Any, folder: Path) -> Any:
     provenance = provenance_of("digits", "0" * 64, workspace.data)
-    return export(source, format=FORMATS[format], scheme=SCHEMES[scheme], provenance=provenance, folder=folder)
+    return export_file(source, format=FORMATS[format], scheme=SCHEMES[scheme], provenance=provenance, folder=folder)
 
 
 @pytest.mark.parametrize(("format", "scheme"), PAIRS)

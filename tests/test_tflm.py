@@ -15,15 +15,15 @@ import pytest
 from small_models import source_of, write_tflite
 
 from edgecnn import artifacts
-from edgecnn.bench.workbench import Candidate, Workbench
 from edgecnn.errors import SessionError
 from edgecnn.inference import Task, outputs_of
+from edgecnn.measure.workbench import Candidate, Workbench
 from edgecnn.models import MODELS
 from edgecnn.runtimes import open_session, predict, runtime_for, tflm
 from edgecnn.runtimes.tflm import allocates, arena_bytes
 from edgecnn.tflite.graph import read_graph
 from edgecnn.tflite.micro import OPERATORS, resolver_methods
-from edgecnn.verify import SAME_BYTES, SAME_INTEGERS, compare, tflm_task, verify
+from edgecnn.verification import SAME_BYTES, SAME_INTEGERS, compare, tflm_task, verify
 from edgecnn.worker import Worker, WorkerError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("references_once")]
@@ -179,7 +179,7 @@ def test_resolver_methods_are_named_as_in_tflm(workspace: Any) -> None:
 
 def test_litert_is_compared_with_tflm(workspace: Any) -> None:
     paths = [workspace.path("tflite", scheme) for scheme in ("int8", "int8-qat", "float32")]
-    parities = verify(paths, workspace.data, model=workspace.model_file, qat_weights=workspace.qat_file)
+    parities = verify(paths, workspace.data, model=workspace.model_file, qat=workspace.qat_file)
     found = [parity for parity in parities if parity.reference.endswith("in TFLM")]
     assert [parity.artifact for parity in found] == ["digits-int8.tflite", "digits-int8-qat.tflite"]
     for parity in found:
@@ -196,7 +196,7 @@ def test_generated_c_gives_the_same_bytes_and_one_weight_off_does_not(
     qat = workspace.qat_file
 
     def bytes_of(path: Path) -> Any:
-        found = verify([tflite, path], workspace.data, model=workspace.model_file, qat_weights=qat)
+        found = verify([tflite, path], workspace.data, model=workspace.model_file, qat=qat)
         (parity,) = [one for one in found if one.artifact == path.name and one.reference.endswith("in TFLM")]
         assert parity.tolerance == SAME_BYTES
         assert parity.difference.images == len(workspace.data.test.labels)
@@ -218,7 +218,7 @@ def test_images_are_as_many_as_tflm_can_do(workspace: Any, monkeypatch: pytest.M
     images = workspace.data.inputs(workspace.data.test.images[:50])
     path = workspace.path("tflite", "int8")
     assert tflm_task(path).count(images) == 50
-    monkeypatch.setattr("edgecnn.verify._TFLM_MACS", 20_000_000)  # the reference CNN has 2.5 million
+    monkeypatch.setattr("edgecnn.verification._TFLM_MACS", 20_000_000)  # the reference CNN has 2.5 million
     assert len(outputs_of(tflm_task(path), images)) == 7
 
 
@@ -240,7 +240,7 @@ def test_a_file_that_tflm_refuses_is_compared_without_it(
     def refuse(path: Path) -> Task:
         return Task(path.name, partial(open_session, path, runtime="tflm", batch=4))
 
-    monkeypatch.setattr("edgecnn.verify.tflm_task", refuse)
+    monkeypatch.setattr("edgecnn.verification.tflm_task", refuse)
     (parity,) = verify([workspace.path("tflite", "int8")], workspace.data, model=workspace.model_file)
     assert parity.reference == "float Keras model"
     assert (

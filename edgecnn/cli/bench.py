@@ -83,9 +83,9 @@ def bench(
     -m7, -m33, -m55 and riscv32. Reported are the instruction count of one inference, and flash, RAM and stack.
     Instruction counts are not timings.
     """
-    from edgecnn.bench.files import bench_files
-    from edgecnn.bundle import opened
+    from edgecnn.bundle import opened, with_verification
     from edgecnn.files import write_atomic
+    from edgecnn.measure.files import bench_files
     from edgecnn.records import to_json
 
     _check_together(files, host, serial)
@@ -96,12 +96,13 @@ def bench(
             report = _bench_on_device(files, host, serial, baselines, targets)
         else:
             loaded = None if data.source is None else data.load()
-            if _has_bundle(files):
-                files, loaded = stack.enter_context(opened(files[0]))
+            bundle = files[0] if _has_bundle(files) else None
+            if bundle is not None:
+                files, loaded = stack.enter_context(opened(bundle))
                 loaded = loaded.scored_by(data.metric)
             report = bench_files(
                 files,
-                data=loaded,
+                loaded,
                 threads=threads,
                 batches=batches,
                 runtimes=runtimes,
@@ -112,6 +113,8 @@ def bench(
                 targets=targets,
                 keep=out,
             )
+            if bundle is not None:
+                report = with_verification(report, bundle)
     try:
         if out is not None:
             write_atomic(out, to_json(report))
@@ -155,11 +158,11 @@ def _bench_on_device(
     Instructions are counted on this machine, so the device needs no compiler and no emulator.
     """
     from edgecnn import artifacts
-    from edgecnn.bench.baseline import load_baseline
-    from edgecnn.bench.comparison import check_fits
     from edgecnn.bundle import opened
     from edgecnn.device import Adb, Ssh, bench_on
     from edgecnn.emulation import costs
+    from edgecnn.measure.baseline import load_baseline
+    from edgecnn.measure.comparison import check_fits
 
     recorded = tuple(load_baseline(path) for path in baselines)
     with opened(files[0]) as (models, _):  # check the bundle before copying it to the device

@@ -92,8 +92,8 @@ def noise(
     FILE is a model as for edgecnn bench. It is measured as two candidates. A difference between them is a false alarm:
     on this machine, or with these settings, chance alone causes differences of this size.
     """
-    from edgecnn.bench.files import bench_against_itself
     from edgecnn.files import write_atomic
+    from edgecnn.measure.files import bench_against_itself
     from edgecnn.records import to_json
     from edgecnn.report.units import ratio_interval
 

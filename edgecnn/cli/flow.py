@@ -21,12 +21,12 @@ from edgecnn.cli.output import (
     wrong_on,
 )
 from edgecnn.config import EPOCHS, RunConfig, read_config
-from edgecnn.errors import BenchError, ConfigError, EdgecnnError
+from edgecnn.errors import BenchError, ConfigError
 from edgecnn.records import Backend, Device, ProcessorName, QatEngine
 
 if TYPE_CHECKING:
     from edgecnn.data import DataSet
-    from edgecnn.records import Baseline, Parity, Record, Tuning
+    from edgecnn.records import Baseline, Parity, Record
 
 
 @click.command()
@@ -80,13 +80,12 @@ def train(
     as_json: bool,
 ) -> None:
     """Train a float model."""
-    from edgecnn.models import MODELS, build_model, data_for, load_model, save_model
+    from edgecnn.models import MODELS, build_model, load_model, save_model
     from edgecnn.training import train as train_model
 
     check_target(out, ".keras")
     loaded = data.of(model).load()
     untrained = build_model(model, loaded, seed) if model in MODELS else load_model(Path(model))
-    loaded = data_for(untrained, loaded)
     trained, history = train_model(untrained, loaded, epochs=epochs, seed=seed)
     save_model(trained, out)
     print_record(history, as_json, f"wrote {out}: {_epoch(history)}")
@@ -115,16 +114,11 @@ def quantize(
     MODEL is a trained .keras file; export and verify take the file written to --out as --qat. With the engine keras it
     is a Keras 3 model that can be loaded and trained further, on any back end.
     """
-    from edgecnn.models import data_for, load_model
     from edgecnn.quantization import engines
 
     check_target(out, engines.ENDINGS[engine])
-    trained = load_model(model)
-    loaded = data_for(trained, data.load())
-    trainer = engines.engine(engine)
-    quantized, history = trainer.train_quantized(trained, loaded, epochs=epochs, seed=seed)
-    engines.check_accuracy(trained, quantized, loaded)
-    trainer.save(quantized, out)
+    quantized, history = engines.quantize(model, data.load(), engine=engine, epochs=epochs, seed=seed)
+    engines.engine_called(engine).save(quantized, out)
     print_record(history, as_json, f"wrote {out}: {_epoch(history)}")
 
 
@@ -171,59 +165,35 @@ def export(
     MODEL is a trained .keras file. A scheme that makes no sense in a format is named with the reason, and is
     no error.
     """
-    from edgecnn.files import make_folder, sha256_file
-    from edgecnn.formats import FORMATS, pairs, provenance_of
-    from edgecnn.formats import export as export_artifact
-    from edgecnn.formats.source import Source
-    from edgecnn.quantization.schemes import SCHEMES
+    from edgecnn.exporting import export as export_all
+    from edgecnn.records import Artifact, Failure
 
     if tune and tuning is not None:
         raise ConfigError("--tune measures what --tuning takes over from a file; give one of them")
-    make_folder(out)
-    loaded = data.load()
-    source = Source.load(
+    rows = export_all(
         model,
-        loaded,
-        qat_weights=qat,
+        data.load(),
+        out,
+        qat=qat,
+        schemes=schemes,
+        formats=formats,
         io=io,
         batch=1 if batch == "1" else None,
         calibration_images=calibration_images,
         onnx_cpu=onnx_cpu,
+        tune=tune,
+        tuning=tuning,
     )
-    tunings: dict[str, Tuning] = {}
-    if tune or tuning is not None:
-        from edgecnn.tuning import tunings as find_tunings
-
-        tunings = find_tunings(source, [SCHEMES[name] for name in schemes], tuning, RunConfig().tune_seconds)
-    provenance = provenance_of(model.stem, sha256_file(model), loaded)
-    written: list[Record] = []
-    failed = False
-    for format, scheme in pairs([FORMATS[name] for name in formats], [SCHEMES[name] for name in schemes]):
-        try:
-            artifact = export_artifact(
-                source,
-                format=format,
-                scheme=scheme,
-                tuning=tunings.get(scheme.name),
-                provenance=provenance,
-                folder=out,
-            )
-        except EdgecnnError as error:
-            failed = failed or not _is_expected(error)
-            say(f"edgecnn: {scheme.name} .{format.ending}: {error}", err=True)
-        else:
-            written.append(artifact)
-            if not as_json:
-                say(f"{out / artifact.file}  {artifact.size_bytes} bytes")
+    written = [row for row in rows if isinstance(row, Artifact)]
+    failures = [row for row in rows if isinstance(row, Failure)]
     if as_json:
         print_array(written)
-    sys.exit(1 if failed else 0)
-
-
-def _is_expected(error: EdgecnnError) -> bool:
-    from edgecnn.errors import UnsupportedError
-
-    return isinstance(error, UnsupportedError)
+    else:
+        for artifact in written:
+            say(f"{out / artifact.file}  {artifact.size_bytes} bytes")
+    for failure in failures:
+        say(f"edgecnn: {failure.subject}: {failure.reason}", err=True)
+    sys.exit(1 if any(not failure.expected for failure in failures) else 0)
 
 
 @click.command()
@@ -246,11 +216,11 @@ def verify(
     .tflite and .onnx FILES on processors that QEMU emulates here instead, and compares their answers with the model's
     and with this machine's; see edgecnn emulate.
     """
-    from edgecnn.verify import verify as verify_files
+    from edgecnn.verification import verify as verify_files
 
     if on:
         _show_on(files, on, model, data.load(), qat, images, as_json)
-    parities = verify_files(files, data.load(), model=model, qat_weights=qat, images=images)
+    parities = verify_files(files, data.load(), model=model, qat=qat, images=images)
     if as_json:
         print_array(parities)
     else:
@@ -329,8 +299,8 @@ def baseline(
     accuracy on all test images. Each record is written as soon as it is made; a model that cannot be measured is named
     with the reason, and the exit status is 1. Needs Keras and one back end, nothing else.
     """
-    from edgecnn.bench.baseline import check_is_keras, choose_backend, record_baseline
     from edgecnn.files import write_atomic
+    from edgecnn.measure.baseline import check_is_keras, choose_backend, record_baseline
     from edgecnn.records import Failure, to_json
 
     targets = _baseline_files(models, out)
@@ -375,7 +345,7 @@ def _recorded(baseline: "Baseline") -> str:
     """The figures of a baseline in one line."""
     from statistics import median
 
-    from edgecnn.bench.comparison import best_batch, images_per_s
+    from edgecnn.measure.comparison import best_batch, images_per_s
     from edgecnn.report import units
 
     measured, best = baseline.measurement, best_batch(baseline)

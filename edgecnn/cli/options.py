@@ -111,10 +111,11 @@ custom = setting("custom", expose_value=False, callback=lambda context, option, 
 
 
 class Data(NamedTuple):
-    """What ``--data``, ``--input-range``, ``--task`` and ``--metric`` say."""
+    """What ``--data``, ``--input-range``, ``--resize``, ``--task`` and ``--metric`` say."""
 
     source: str | None
     input_range: tuple[float, float]
+    resize: tuple[int, int] | None
     task: Any
     metric: str | None
 
@@ -128,7 +129,7 @@ class Data(NamedTuple):
         from edgecnn.data import load
 
         assert self.source is not None
-        return load(self.source, self.input_range, self.task, self.metric)
+        return load(self.source, self.input_range, self.task, self.metric, resize=self.resize)
 
 
 def _data(**attributes: Any) -> Callable[[F], F]:
@@ -136,10 +137,12 @@ def _data(**attributes: Any) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         @wraps(command)
-        def with_data(data: str | None, input_range: Any, task: Any, metric: str | None, **others: Any) -> Any:
-            return command(data=Data(data, input_range, task, metric), **others)
+        def with_data(
+            data: str | None, input_range: Any, resize: Any, task: Any, metric: str | None, **others: Any
+        ) -> Any:
+            return command(data=Data(data, input_range, resize, task, metric), **others)
 
-        of_data = options(setting("data", **attributes), *map(setting, ("input_range", "task", "metric")))
+        of_data = options(setting("data", **attributes), *map(setting, ("input_range", "resize", "task", "metric")))
         return cast("F", of_data(with_data))
 
     return decorate

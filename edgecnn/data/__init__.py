@@ -1,19 +1,22 @@
 """Data sets as numpy arrays: MNIST and Fashion-MNIST, generated ones, .npz files, folders of images."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from edgecnn.data.dataset import DataSet, Images, Split
+import numpy as np
+
+from edgecnn.data.dataset import DataSet, Images, Split, make_dataset
 from edgecnn.data.demo import DEMOS, load_demo
 from edgecnn.data.folder import load_folder
 from edgecnn.data.idx import FASHION_MNIST, MNIST, IdxSet, load_idx
 from edgecnn.data.npz import load_npz
 from edgecnn.errors import ConfigError, DataError, UnknownNameError
-from edgecnn.records import ModelName, TaskName
+from edgecnn.records import ModelName, Preprocessing, TaskName
 from edgecnn.tasks import Metric
 
-__all__ = ["BUILT_IN", "DATASETS", "DataSet", "Images", "Split", "load"]
+__all__ = ["BUILT_IN", "DATASETS", "DataSet", "Images", "Split", "as_data_set", "load", "load_as"]
 
 DATASETS: dict[str, IdxSet] = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST}
 _DEMOS: dict[str, ModelName] = {f"demo-{model}": model for model in DEMOS}
@@ -21,22 +24,37 @@ BUILT_IN = (*DATASETS, *_DEMOS)
 """The names of all data sets that need no path."""
 
 
+def as_data_set(data: DataSet | str | Path | Sequence[Any]) -> DataSet:
+    """``data`` itself, or what ``load`` makes of it."""
+    return data if isinstance(data, DataSet) else load(data)
+
+
+def load_as(source: str, preprocessing: Preprocessing, task: TaskName) -> DataSet:
+    """Load a data set with the preprocessing that a file has it from."""
+    return load(source, preprocessing.input_range, task, resize=preprocessing.resize)
+
+
 def load(
-    source: str,
+    source: str | Path | Sequence[Any],
     input_range: tuple[float, float] = (0.0, 1.0),
     task: Literal["auto", TaskName] = "auto",
     metric: Metric | str | None = None,
+    class_names: Sequence[str] | None = None,
+    resize: tuple[int, int] | None = None,
 ) -> DataSet:
     """Load a data set.
 
     Args:
-        source: ``"mnist"``, ``"fashion-mnist"``, ``"demo-<model>"`` (see ``load_demo``), the path of a ``.npz`` file
-            (keys ``x_train``, ``y_train``, ``x_test``, ``y_test`` and optionally ``class_names``), or the path of a
-            folder with ``train/<class>/*.png`` and ``test/<class>/*.png``, with ``<class>/*.png``, or with
-            ``train/images/*.png`` and ``train/masks/*.png`` (see ``load_folder``).
+        source: ``"mnist"``, ``"fashion-mnist"`` or ``"demo-<model>"`` (see ``load_demo``); the path of a ``.npz`` file
+            with ``x_train``, ``y_train``, ``x_test``, ``y_test``, perhaps ``x_val``, ``y_val``, ``class_names``; the
+            path of a folder with ``train/<class>/*.png`` and ``test/<class>/*.png``, with ``<class>/*.png``, or with
+            ``train/images/*.png`` and ``train/masks/*.png`` (see ``load_folder``); or four arrays: ``x_train``,
+            ``y_train``, ``x_test`` and ``y_test``, where labels may be ``None``.
         task: what the labels mean; "auto" guesses it from them.
         metric: replaces the score of the task: a function of labels ``(n, …)`` and outputs, float32 ``(n, values)``, or
             its place such as "my_metrics:mean_precision". See ``edgecnn.tasks.Scoring``.
+        class_names: of arrays, one per class or output.
+        resize: height and width that the images of a folder are resized to; by default all must have one size.
         input_range: the model input for 0 and 255 of uint8 images. Float images are not scaled: their input range
             is that of the train images, whatever is given here.
 
@@ -63,10 +81,23 @@ def load(
         raise ConfigError(
             f"input_range must be two finite numbers, lower one first, e.g. (0.0, 1.0); got {input_range}"
         )
-    return _load(source, input_range, None if task == "auto" else task).scored_by(metric)
+    wanted = None if task == "auto" else task
+    if isinstance(source, str | Path):
+        return _load(str(source), input_range, wanted, resize).scored_by(metric)
+    if len(source) != 4:
+        raise DataError(f"data are four arrays, x_train, y_train, x_test and y_test; got {len(source)}")
+    x_train, y_train, x_test, y_test = (None if array is None else np.asarray(array) for array in source)
+    if x_train is None or x_test is None:
+        raise DataError("x_train and x_test are needed; only labels may be None")
+    data = make_dataset("the arrays", "arrays", (x_train, y_train), (x_test, y_test), class_names, input_range, wanted)
+    return data.scored_by(metric)
 
 
-def _load(source: str, input_range: tuple[float, float], wanted: TaskName | None) -> DataSet:
+def _load(
+    source: str, input_range: tuple[float, float], wanted: TaskName | None, resize: tuple[int, int] | None
+) -> DataSet:
+    if resize is not None and source in BUILT_IN:
+        raise ConfigError(f"--resize is for folders of images; {source} is none")
     if source in _DEMOS:
         return load_demo(_DEMOS[source], input_range)
     if source in DATASETS:
@@ -79,7 +110,9 @@ def _load(source: str, input_range: tuple[float, float], wanted: TaskName | None
     except OSError as error:
         raise DataError(f"cannot access {source!r}: {error.strerror}; check the path and its permissions") from error
     if is_folder:
-        return load_folder(path, input_range, wanted)
+        return load_folder(path, input_range, wanted, resize)
+    if resize is not None:
+        raise ConfigError(f"--resize is for folders of images; {source} is none")
     if not is_file and (path.suffix or path.name != source):  # an extension or a separator means a path
         raise DataError(f"no data at {source}; check the path: a .npz file, or a folder of images")
     if not is_file:

@@ -32,7 +32,9 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Two splits of labelled samples, and the preprocessing from raw values to model input.
+    """Splits of labelled samples, and the preprocessing from raw values to model input.
+
+    Without ``val``, training holds out a part of ``train``.
 
     ``class_names[i]`` names class ``i``, or output ``i`` if the task has no classes. ``sha256`` covers both splits
     (values, shapes, dtypes, labels) and the class names, but not the preprocessing. ``metric``, a function of the
@@ -47,6 +49,7 @@ class DataSet:
     sha256: str
     task: TaskName = "classification"
     metric: Metric | None = None
+    val: Split | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -66,8 +69,12 @@ class DataSet:
             raise DataError(f"the samples of {self.name} are {own}, not {tuple(shape)}")
         sizes = iter(size for size in own if size != 1)
         target = [1 if size == 1 else next(sizes) for size in shape]
-        train, test = (Split(each.images.reshape(-1, *target), each.labels) for each in (self.train, self.test))
-        return replace(self, train=train, test=test)
+
+        def reshaped(split: Split) -> Split:
+            return Split(split.images.reshape(-1, *target), split.labels)
+
+        val = None if self.val is None else reshaped(self.val)
+        return replace(self, train=reshaped(self.train), test=reshaped(self.test), val=val)
 
     def scored_by(self, metric: Metric | str | None) -> "DataSet":
         """The same with this ``metric``, a function or its place such as "my_metrics:mean_precision".
@@ -159,6 +166,9 @@ def make_dataset(
     class_names: Sequence[str] | None,
     input_range: tuple[float, float],
     task: TaskName | None = None,
+    *,
+    val: tuple[RawArray, RawArray | None] | None = None,
+    resize: tuple[int, int] | None = None,
 ) -> DataSet:
     """Check raw arrays and make a data set from them.
 
@@ -170,21 +180,24 @@ def make_dataset(
         class_names: one name per class; with ``None``, class ``i`` is named ``str(i)``.
         input_range: see ``load``.
         task: what the labels mean; ``None`` for a guess.
+        val: as ``train``, to watch the training with.
+        resize: height and width that the images were resized to.
 
     Raises:
         DataError: the arrays are not a usable data set.
     """
+    given = {"train": train, "test": test, **({} if val is None else {"val": val})}
     try:
-        train_images, test_images = _images("train", train[0]), _images("test", test[0])
-        _check_alike(train_images, test_images)
-        task, labels, names = labelled(
-            {"train": train[1], "test": test[1]}, {"train": train_images, "test": test_images}, class_names, task
-        )
-        splits = _split(train_images, labels["train"]), _split(test_images, labels["test"])
-        preprocessing = _preprocessing(train_images, input_range)
+        images = {part: _images(part, samples) for part, (samples, _) in given.items()}
+        for part in images:
+            _check_alike(images["train"], part, images[part])
+        task, labels, names = labelled({part: each for part, (_, each) in given.items()}, images, class_names, task)
+        splits = {part: _split(images[part], labels[part]) for part in given}
+        preprocessing = _preprocessing(images["train"], input_range).replace(resize=resize)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    return DataSet(name, *splits, names, preprocessing, _content_hash(*splits, names), task)
+    digest = _content_hash([*splits.values()], names)
+    return DataSet(name, splits["train"], splits["test"], names, preprocessing, digest, task, val=splits.get("val"))
 
 
 def make_test_set(
@@ -207,7 +220,7 @@ def make_test_set(
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     none = _split(images[:0], split.labels[:0])
-    return DataSet(name, none, split, class_names, preprocessing, _content_hash(none, split, class_names), task)
+    return DataSet(name, none, split, class_names, preprocessing, _content_hash([none, split], class_names), task)
 
 
 def _images(part: str, images: RawArray) -> Images:
@@ -235,15 +248,16 @@ def _images(part: str, images: RawArray) -> Images:
     return images
 
 
-def _check_alike(train: Images, test: Images) -> None:
-    if train.shape[1:] != test.shape[1:]:
+def _check_alike(train: Images, part: str, images: Images) -> None:
+    if train.shape[1:] != images.shape[1:]:
         raise DataError(
-            f"train and test images must have one shape (h, w, c); got {train.shape[1:]} and "
-            f"{test.shape[1:]}; resize them"
+            f"train and {part} images must have one shape (h, w, c); got {train.shape[1:]} and "
+            f"{images.shape[1:]}; resize them"
         )
-    if train.dtype != test.dtype:
+    if train.dtype != images.dtype:
         raise DataError(
-            f"train and test images must both be uint8 or both float; got {train.dtype} and {test.dtype}; convert one"
+            f"train and {part} images must both be uint8 or both float; got {train.dtype} and {images.dtype}; convert "
+            "one"
         )
 
 
@@ -266,8 +280,8 @@ def _split(images: Images, labels: npt.NDArray[np.int64]) -> Split:
     return Split(images, labels)
 
 
-def _content_hash(train: Split, test: Split, class_names: tuple[str, ...]) -> str:
-    arrays = (train.images, train.labels, test.images, test.labels)
+def _content_hash(splits: Sequence[Split], class_names: tuple[str, ...]) -> str:
+    arrays = [array for split in splits for array in (split.images, split.labels)]
     head = [[array.dtype.name, array.shape] for array in arrays]
     digest = hashlib.sha256(json.dumps([head, class_names]).encode())
     for array in arrays:

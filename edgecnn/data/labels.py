@@ -45,14 +45,16 @@ def labelled(
         found[part] = _of_task(part, given, images[part], task)
     shapes = {one.shape[1:] for one in found.values()}
     if len(shapes) > 1:
-        raise DataError(f"train and test labels must have one shape; got {' and '.join(map(str, sorted(shapes)))}")
+        raise DataError(
+            f"{' and '.join(found)} labels must have one shape; got {' and '.join(map(str, sorted(shapes)))}"
+        )
     if task in ("multilabel", "regression"):
         (shape,) = shapes
         return task, found, _names_of_outputs(found, shape, names)
     classes = _class_names(found, names)
     found = {part: _in_range(part, one, len(classes)) for part, one in found.items()}
-    if len(found) == 2:
-        _check_seen(found["train"], found["test"])
+    for part in found if "train" in found else ():
+        _check_seen(found["train"], part, found[part])
     return task, found, classes
 
 
@@ -227,12 +229,12 @@ def _in_range(part: str, labels: RawArray, classes: int) -> npt.NDArray[np.int64
     return labels.astype(np.int64)
 
 
-def _check_seen(train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> None:
-    unseen = np.setdiff1d(test, train)
+def _check_seen(train: npt.NDArray[np.int64], part: str, labels: npt.NDArray[np.int64]) -> None:
+    unseen = np.setdiff1d(labels, train)
     if unseen.size:
         raise DataError(
-            f"test labels must occur among the train labels; got {_few(unseen.tolist())}, which do not; "
-            "add train images of these classes or remove the test images"
+            f"{part} labels must occur among the train labels; got {_few(unseen.tolist())}, which do not; "
+            f"add train images of these classes or remove the {part} images"
         )
 
 

@@ -8,11 +8,11 @@ from edgecnn.errors import DataError
 from edgecnn.records import TaskName
 
 _KEYS = ("x_train", "x_test")
-_OPTIONAL = ("y_train", "y_test", "class_names")
+_OPTIONAL = ("y_train", "y_test", "x_val", "y_val", "class_names")
 
 
 def load_npz(path: Path, input_range: tuple[float, float], task: TaskName | None) -> DataSet:
-    """Load ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, if present, ``class_names``.
+    """Load ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, if present, ``x_val``, ``y_val``, ``class_names``.
 
     Samples and labels are as in ``edgecnn.data.load``; class names are a 1-D array of strings, one per class or output.
 
@@ -34,4 +34,5 @@ def load_npz(path: Path, input_range: tuple[float, float], task: TaskName | None
         None if names is None else names.tolist(),
         input_range,
         task,
+        val=(arrays["x_val"], arrays.get("y_val")) if "x_val" in arrays else None,
     )

@@ -39,7 +39,7 @@ from edgecnn.runtimes import Float
 from edgecnn.runtimes.litert import LitertSession
 from edgecnn.runtimes.ort import open_model
 from edgecnn.tflite.graph import Graph, Operator, Tensor, read_graph
-from edgecnn.verify import FAKE_QUANTIZED, FLOAT, is_from_qat, references_of
+from edgecnn.verification import FAKE_QUANTIZED, FLOAT, is_from_qat, references_of
 from edgecnn.worker import isolated, more_time
 
 IMAGES = 200

@@ -22,7 +22,7 @@ from edgecnn.records import AccuracyPath, AccuracyStep, Artifact, Failure
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.litert import Kernels, LitertSession
 from edgecnn.tasks import Scoring
-from edgecnn.verify import (
+from edgecnn.verification import (
     FAKE_QUANTIZED,
     FLOAT,
     is_from_qat,

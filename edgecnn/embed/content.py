@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts
-from edgecnn.data import load
+from edgecnn.data import load, load_as
 from edgecnn.errors import ArtifactError, DataError
 from edgecnn.files import kits_folder
 from edgecnn.records import Artifact, Quantization
@@ -126,8 +126,8 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         ends = [np.full(shape, end, dtype) for end in (low, high)]
         inputs, kind = np.stack([*noise, *ends]), "noise, noise, all lowest, all highest"
     else:
-        prepared = artifact.provenance.preprocessing.input_range if artifact.provenance else (0.0, 1.0)
-        loaded = load(data, prepared, artifact.provenance.task if artifact.provenance else "auto")
+        about = artifact.provenance
+        loaded = load(data) if about is None else load_as(data, about.preprocessing, about.task)
         try:
             loaded = loaded.shaped(shape)
         except DataError as error:

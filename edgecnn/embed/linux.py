@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts
-from edgecnn.data import BUILT_IN, DataSet, Images, load
+from edgecnn.data import BUILT_IN, DataSet, Images, load_as
 from edgecnn.embed.content import Content, plain
 from edgecnn.errors import ArtifactError
 from edgecnn.files import read_bytes
@@ -41,7 +41,7 @@ def make(model: Path, data: str | None) -> Content:
 def _test_data(data: str | None, provenance: Provenance, model: Path) -> DataSet:
     if data is None and provenance.data not in BUILT_IN:
         raise ArtifactError(f"{model} was made from {provenance.data}, a data set of your own; give it with --data")
-    loaded = load(data or provenance.data, provenance.preprocessing.input_range, provenance.task)
+    loaded = load_as(data or provenance.data, provenance.preprocessing, provenance.task)
     if loaded.sha256 != provenance.data_sha256:
         raise ArtifactError(f"{model} was made from {provenance.data}, not from {data}; give that with --data")
     return loaded

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import artifacts, verify
+from edgecnn import artifacts, verification
 from edgecnn.arrays import read_npy
 from edgecnn.data import DataSet
 from edgecnn.emulation.install import ENVIRONMENT, Interpreter, gist, interpreter_for, system_for, versions_here
@@ -105,19 +105,19 @@ def verify_on(
 ) -> list[ProcessorAnswers | Failure]:
     """Run the files at ``paths`` on the processors ``on`` for the first ``images`` test images of ``data``.
 
-    The reference is the one of ``verify.verify``. A file that does not run on this machine is a ``Failure`` of the
-    stage "emulate" too.
+    The reference is the one of ``verification.verify``. A file that does not run on this machine is a ``Failure`` of
+    the stage "emulate" too.
 
     Raises:
-        ArtifactError, ConfigError: as ``verify.verify``, before anything runs.
+        ArtifactError, ConfigError: as ``verification.verify``, before anything runs.
         EmulationError: QEMU or the Python for a processor is missing.
     """
     processors = ready(on)
     found = [artifacts.load(path) for path in paths]
     data = data.shaped(found[0].input.sample_shape)
     inputs, scoring = data.test_inputs(images), data.scoring(images)
-    kinds = [verify.reference_for(artifact) for artifact in found]
-    references = verify.references_of(found, data, inputs, model=model, qat_weights=qat_weights)
+    kinds = [verification.reference_for(artifact) for artifact in found]
+    references = verification.references_of(found, data, inputs, model=model, qat_weights=qat_weights)
     rows: list[ProcessorAnswers | Failure] = []
     for path, artifact, kind in zip(paths, found, kinds, strict=True):
         try:
@@ -156,7 +156,7 @@ def run_on(
                 runtime=ran.runtime,
                 runtime_here=f"{package} {versions_here()[package]}",
                 against_reference=to_reference(ran.outputs),
-                against_here=verify.compare(
+                against_here=verification.compare(
                     artifact,
                     ran.outputs,
                     here,
@@ -170,8 +170,8 @@ def run_on(
             return _failure(f"{artifact.file} on {on.processor.name}", error)
 
     def to_reference(outputs: Float) -> Parity:
-        against, tolerance = verify.reference_for(artifact), verify.TOLERANCES[artifact.scheme]
-        return verify.compare(artifact, outputs, reference, scoring, against=against, tolerance=tolerance)
+        against, tolerance = verification.reference_for(artifact), verification.TOLERANCES[artifact.scheme]
+        return verification.compare(artifact, outputs, reference, scoring, against=against, tolerance=tolerance)
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -262,5 +262,5 @@ def _plugin(folder: Path) -> Path | None:
 def _same_file(artifact: Artifact) -> Tolerance:
     """The tolerance of a file on another processor against itself on this one, whose kernels may round differently."""
     if is_static_int8(SCHEMES[artifact.scheme]):
-        return verify.SAME_WEIGHTS if verify.has_float_operators(artifact) else verify.SAME_INTEGERS
-    return verify.TOLERANCES[artifact.scheme]
+        return verification.SAME_WEIGHTS if verification.has_float_operators(artifact) else verification.SAME_INTEGERS
+    return verification.TOLERANCES[artifact.scheme]

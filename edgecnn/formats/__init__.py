@@ -53,7 +53,7 @@ def pairs(formats: Sequence[Format], schemes: Sequence[Scheme]) -> list[tuple[Fo
     return [pair for pair in every if is_static_int8(pair[1]) or not pair[0].only_int8] or every
 
 
-def export(
+def export_file(
     source: Source,
     *,
     format: Format,

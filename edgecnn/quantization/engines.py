@@ -1,16 +1,20 @@
 """The engines of quantisation-aware training; the ending of a file tells which engine wrote it."""
 
 import importlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecnn.data import DataSet
+from edgecnn.data import DataSet, as_data_set
 from edgecnn.errors import AccuracyLossError, QuantizationError
+from edgecnn.models import as_model, data_for
 from edgecnn.optional import require
 from edgecnn.quantization.keras3 import in_batches
-from edgecnn.records import QatEngine
+from edgecnn.records import History, QatEngine
 from edgecnn.registry import Registry
 
 _MODULES: dict[QatEngine, str] = {"keras": "qat", "tfmot": "tfmot"}
@@ -21,7 +25,7 @@ ENDINGS: Registry[QatEngine, str] = Registry("engine", {"keras": ".keras", "tfmo
 _DROP, _COMPARED = 0.02, 500
 
 
-def engine(name: QatEngine) -> Any:
+def engine_called(name: QatEngine) -> Any:
     """The module of an engine, with ``train_quantized``, ``save`` and ``load``.
 
     Raises:
@@ -40,8 +44,53 @@ def engine_of(path: Path) -> Any:
     """
     for name, ending in ENDINGS.items():
         if path.suffix == ending:
-            return engine(name)
+            return engine_called(name)
     raise QuantizationError(f"{path} does not end in {' or '.join(ENDINGS.values())}; make it with: edgecnn quantize")
+
+
+@contextmanager
+def saved(quantized: Any) -> Iterator[Path | None]:
+    """The path of the file of what ``quantize`` returned: itself if it is a path, else a temporary file."""
+    if quantized is None or isinstance(quantized, str | Path):
+        yield None if quantized is None else Path(quantized)
+        return
+    name: QatEngine = "keras" if isinstance(quantized, require("keras").Model) else "tfmot"
+    with tempfile.TemporaryDirectory(prefix="edgecnn-") as folder:
+        path = Path(folder) / f"qat{ENDINGS[name]}"
+        engine_called(name).save(quantized, path)
+        yield path
+
+
+def quantize(
+    model: Any,
+    data: DataSet | str | Path | Sequence[Any],
+    *,
+    engine: QatEngine = "keras",
+    epochs: int = 2,
+    seed: int = 0,
+) -> tuple[Any, History]:
+    """Fine-tune a trained ``model`` with quantisation-aware training; ``model`` itself stays as it is.
+
+    Args:
+        model: a Keras model, or the path of its file.
+        data: what it was trained on, as ``load_data`` takes it.
+        engine: "keras" for the Keras 3 model itself, on any back end; "tfmot" for a copy in legacy Keras.
+        epochs: of training.
+        seed: of the order of the images.
+
+    Returns:
+        The fake-quantised model, for ``export`` and ``verify`` as ``qat``, and the history of the training.
+
+    Raises:
+        QuantizationError: the layers of the model cannot be quantised.
+        AccuracyLossError: the model got worse by more than 2 points.
+        ModelError: the model does not fit the data, or the training diverged.
+    """
+    trained = as_model(model)
+    loaded = data_for(trained, as_data_set(data))
+    quantized, history = engine_called(engine).train_quantized(trained, loaded, epochs=epochs, seed=seed)
+    check_accuracy(trained, quantized, loaded)
+    return quantized, history
 
 
 def check_accuracy(model: Any, quantized: Any, data: DataSet) -> None:

@@ -15,9 +15,9 @@ row is undecided; this is reported, but is no regression.
 import math
 from typing import Literal
 
-from edgecnn.bench.comparison import accuracy_difference, time_ratio
-from edgecnn.bench.statistics import summary
 from edgecnn.errors import ConfigError, RecordError
+from edgecnn.measure.comparison import accuracy_difference, time_ratio
+from edgecnn.measure.statistics import summary
 from edgecnn.records import SCHEMA_VERSION, Estimate, Failure, FileRecord, Record, Report, Result
 from edgecnn.report import units
 from edgecnn.report.grid import setting

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from edgecnn.bench.comparison import AccuracyDifference
+from edgecnn.measure.comparison import AccuracyDifference
 from edgecnn.records import Estimate, Failure
 from edgecnn.report.page import Page
 from edgecnn.report.rows import BaselineComparison, MeasuredRow, MissingBaseline, ResultRow, Row

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgecnn.bench.statistics import P99_SAMPLES, difference, inverse, machine_warnings
+from edgecnn.measure.statistics import P99_SAMPLES, difference, inverse, machine_warnings
 from edgecnn.records import Emulated, Environment, LayerErrors, Report, TaskName
 from edgecnn.report import tables, units
 from edgecnn.report.grid import Cell, Column, Grid, Pairs, label, laid_out, letters, listed, machine, setting
@@ -184,6 +184,8 @@ def _recommended(one: Recommendation, unit: Unit) -> str:
     if (change := points_text(row)) is not None:
         facts.append(f"{change} points to the float Keras model")
     if one.device == "microcontroller":
+        if not one.costs:
+            facts.append(f"weights {units.kib(row.size_bytes)} KiB")
         facts += [
             f"flash {units.kib(cost.flash_bytes)} KiB, RAM {units.kib(cost.ram_bytes)} KiB and "
             f"{units.millions(cost.instructions)} million instructions on {cost.target}"
@@ -351,7 +353,7 @@ def _method(report: Report, rows: tuple[Row, ...], reference: FloatAccuracy | No
             "rows."
         )
     terms = {
-        "size": "Size of the model file, bytes ÷ 1,024. Size ÷ float32 below 1 is smaller.",
+        "size": "Size of the model file, bytes ÷ 1,024; of C, that of its weights. Size ÷ float32 below 1 is smaller.",
         "accuracy": (f"{_METRICS[report.task]} In brackets the 95 % interval. {float_text}"),
         "p50, p90, p99": (
             "Median and percentiles of the time of one call of the runtime, with the input already in place; "

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgecnn.bench import statistics
-from edgecnn.bench.comparison import AccuracyDifference, Comparison, accuracy_difference, compare, fits, time_ratio
+from edgecnn.measure import statistics
+from edgecnn.measure.comparison import AccuracyDifference, Comparison, accuracy_difference, compare, fits, time_ratio
 from edgecnn.records import (
     Accuracy,
     Answers,
+    Artifact,
     Baseline,
     ColdStart,
     Emulated,
@@ -294,13 +295,14 @@ def findings(report: Report, rows: tuple[Row, ...]) -> Findings:
     good = [row for row in within if row not in guesses and row not in weak]
     failures = [row for row in report.rows if isinstance(row, Failure)]
     setting = headline_setting(good) or headline_setting(exported)
-    size = min((row.size_bytes for row in good), default=None)
+    files = [row for row in good if row.format != "c"]  # a program's code counts too, and is not known here
+    size = min((row.size_bytes for row in files), default=None)
     ranked = sorted((row for row in good if row.setting == setting), key=lambda row: row.timing.median)
     compared = [RankedRow(row, _divide(row.measurement, ranked[0].measurement)) for row in ranked[1:]]
     return Findings(
         setting=setting,
         recommended=_recommended(report, [row for row in good if row.setting == setting]),
-        smallest=tuple({row.sha256: row for row in good if row.size_bytes == size}.values()),
+        smallest=tuple({row.sha256: row for row in files if row.size_bytes == size}.values()),
         fastest=ranked[0] if ranked else None,
         tied=tuple(one for one in compared if statistics.difference(one.ratio) == "none"),
         next=next((one for one in compared if statistics.difference(one.ratio) != "none"), None),
@@ -328,6 +330,12 @@ def _recommended(report: Report, rows: Sequence[ResultRow]) -> tuple[Recommendat
             costs = tuple(cost for cost in report.emulated if cost.artifact_sha256 == row.sha256)
             found.append(Recommendation(device, row, costs))
     return tuple(found)
+
+
+def _size(artifact: Artifact) -> int:
+    """Bytes of a model file; of generated C, those of its weights, as its source is never on a device."""
+    constants = None if artifact.memory is None else artifact.memory.constant_bytes
+    return artifact.size_bytes if constants is None else constants
 
 
 def _share(row: ResultRow) -> float:
@@ -478,7 +486,7 @@ def _result_row(number: int, result: Result, report: Report) -> ResultRow:
         scheme=artifact.scheme,
         runtime=measurement.runtime,
         setting=_setting(measurement),
-        size_bytes=artifact.size_bytes,
+        size_bytes=_size(artifact),
         size_ratio=size_ratio,
         accuracy=accuracy,
         accuracy_points=points,

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from edgecnn.bench.comparison import best_batch
-from edgecnn.bench.statistics import end_to_end, summary
+from edgecnn.measure.comparison import best_batch
+from edgecnn.measure.statistics import end_to_end, summary
 from edgecnn.records import (
     Accuracy,
     ColdStart,

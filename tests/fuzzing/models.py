@@ -92,7 +92,7 @@ def _make_tflite(folder: Path) -> None:
 def _make_kits(folder: Path) -> None:
     """A data set and files made of it, each in a folder with it."""
     from edgecnn.data import load
-    from edgecnn.formats import FORMATS, export, provenance_of
+    from edgecnn.formats import FORMATS, export_file, provenance_of
     from edgecnn.quantization.schemes import SCHEMES
 
     drawn = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def _make_kits(folder: Path) -> None:
     about = provenance_of("model", "0" * 64, load(str(data)))
     for number, body in enumerate((_plain, _gated)):
         place = folder / str(number)
-        export(source_of(body), format=FORMATS["tflite"], scheme=SCHEMES["int8"], provenance=about, folder=place)
+        export_file(source_of(body), format=FORMATS["tflite"], scheme=SCHEMES["int8"], provenance=about, folder=place)
         (place / "model-int8.tflite.json").unlink()
         (place / "data.npz").write_bytes(data.read_bytes())
     data.unlink()

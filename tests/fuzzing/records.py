@@ -12,11 +12,11 @@ import numpy as np
 from rich.console import Console
 
 from edgecnn import artifacts, bundle, embed
-from edgecnn.bench import files as bench_files
-from edgecnn.bench.baseline import load_baseline
-from edgecnn.bench.comparison import check_fits
 from edgecnn.config import read_config
 from edgecnn.files import sha256_bytes
+from edgecnn.measure import files as bench_files
+from edgecnn.measure.baseline import load_baseline
+from edgecnn.measure.comparison import check_fits
 from edgecnn.records import (
     SCHEMA_VERSION,
     Artifact,

@@ -174,7 +174,8 @@ def _plan(program: Program) -> tuple[MemoryPlan, dict[int, int]]:
     blocks = arena.plan(uses, overlaps)
     places = dict(zip(sorted(uses, key=lambda value: (uses[value].first, value)), blocks, strict=True))
     offsets = {value: block.offset for value, block in places.items()}
-    return MemoryPlan(arena_bytes=arena.arena_of(offsets, uses), blocks=blocks), offsets
+    plan = MemoryPlan(arena_bytes=arena.arena_of(offsets, uses), blocks=blocks, constant_bytes=program.constant_bytes)
+    return plan, offsets
 
 
 # The text of the files

@@ -60,6 +60,11 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     sizes: dict[int, int]
     names: dict[int, str]
 
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all weights and tables."""
+        return sum(constant.values.nbytes for layer in self.layers for constant in layer.constants)
+
 
 def printable(text: str) -> str:
     """A name from a file, made safe for a C comment."""

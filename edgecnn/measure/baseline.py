@@ -16,13 +16,13 @@ from typing import Any, TypeVar, get_args
 import msgspec
 import numpy as np
 
-from edgecnn.bench import Candidate, CandidateRun, Timeouts, statistics
-from edgecnn.bench.comparison import answers_of, images_per_s
-from edgecnn.bench.workbench import Opened, Workbench
-from edgecnn.data import DataSet
+from edgecnn.data import DataSet, as_data_set
 from edgecnn.environment import environment, nvidia
 from edgecnn.errors import BenchError, ConfigError, DataError, MissingExtraError, ModelError, UnknownNameError
 from edgecnn.files import sha256_file
+from edgecnn.measure import Candidate, CandidateRun, Timeouts, statistics
+from edgecnn.measure.comparison import answers_of, images_per_s
+from edgecnn.measure.workbench import Opened, Workbench
 from edgecnn.models import architecture_of, output_problem
 from edgecnn.optional import require
 from edgecnn.progress import progress
@@ -88,7 +88,7 @@ class _Compiled(Record, frozen=True):
 
 def record_baseline(
     path: Path,
-    data: DataSet | None,
+    data: DataSet | str | Path | Sequence[Any] | None,
     device: str = "auto",
     *,
     backend: str = "auto",
@@ -105,7 +105,7 @@ def record_baseline(
 
     Args:
         path: a ``.keras`` file.
-        data: the data set that the model was trained on, or ``None``.
+        data: what the model was trained on, as ``load_data`` takes it, or ``None``.
         device: "cpu", "gpu", or "auto" for the GPU if the back end finds one.
         backend: "tensorflow", "jax" or "torch"; "auto" uses ``KERAS_BACKEND``, else the first installed back end that
             finds a GPU, else the first installed one.
@@ -127,7 +127,8 @@ def record_baseline(
     try:
         backend = choose_backend(backend, device)
         with _keras_on(backend):
-            return _recorded(path, data, device, backend, seconds, batches)
+            samples = None if data is None else as_data_set(data)
+            return _recorded(path, samples, device, backend, seconds, batches)
     except WorkerError as error:
         raise BenchError(f"no baseline of {path.name}: {error.reason}") from error
     except (BenchError, ModelError) as error:

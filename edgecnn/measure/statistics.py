@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench.modes import two_modes
 from edgecnn.errors import BenchError
+from edgecnn.measure.modes import two_modes
 from edgecnn.records import Blocks, ColdStart, Environment, Estimate, Measurement, Summary
 
 P99_SAMPLES = 1000

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from edgecnn.bench import counters
-from edgecnn.bench.timing import time_calls
 from edgecnn.errors import ArtifactError
 from edgecnn.files import sha256_file
+from edgecnn.measure import counters
+from edgecnn.measure.timing import time_calls
 from edgecnn.optional import require
 from edgecnn.records import Artifact, ColdStart, Energy, Memory
 from edgecnn.runtimes import Float, Session, open_session, runtime_for

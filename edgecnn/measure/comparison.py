@@ -17,9 +17,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bench.statistics import end_to_end, summary
 from edgecnn.data import DataSet
 from edgecnn.errors import ConfigError
+from edgecnn.measure.statistics import end_to_end, summary
 from edgecnn.records import Accuracy, Answers, Baseline, Environment, Estimate, Measurement, Record, Result, Summary
 from edgecnn.tasks import Float, interval
 

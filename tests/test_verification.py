@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edgecnn import artifacts, verify
+from edgecnn import artifacts, verification
 from edgecnn.data import DataSet, Split
 from edgecnn.errors import ArtifactError, ConfigError, EdgecnnError, SessionError
 from edgecnn.files import sha256_bytes
@@ -18,7 +18,7 @@ from edgecnn.inference import outputs_of, task_of
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Parity, TensorSpec, Tolerance, to_json
 from edgecnn.tasks import Scoring
-from edgecnn.verify import (
+from edgecnn.verification import (
     FAKE_QUANTIZED,
     FLOAT,
     SAME_BYTES,
@@ -36,11 +36,11 @@ CLASSES = Scoring("classification", np.zeros(4, np.int64))
 @pytest.fixture
 def few_in_tflm(monkeypatch: pytest.MonkeyPatch) -> None:
     """TFLM, the slowest by far, sees 200 of the images."""
-    monkeypatch.setattr(verify, "_TFLM_MACS", 500_000_000)  # the reference CNN has 2.5 million
+    monkeypatch.setattr(verification, "_TFLM_MACS", 500_000_000)  # the reference CNN has 2.5 million
 
 
 def checked(workspace: Any, *paths: Path, data: DataSet | None = None) -> list[Parity]:
-    return verify.verify(paths, data or workspace.data, model=workspace.model_file, qat_weights=workspace.qat_file)
+    return verification.verify(paths, data or workspace.data, model=workspace.model_file, qat=workspace.qat_file)
 
 
 def violations(workspace: Any, *paths: Path) -> list[str]:
@@ -207,12 +207,12 @@ def test_swapped_classes_are_caught(workspace: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_an_exchanged_model_is_caught(workspace: Any, format: str, tmp_path: Path) -> None:
     """The float32 file of another training, under the name of this one."""
-    from edgecnn.formats import export, provenance_of
+    from edgecnn.formats import export_file, provenance_of
     from edgecnn.formats.source import Source
     from edgecnn.models import build_model
 
     other = build_model("mnist_cnn", workspace.data, seed=1)
-    artifact = export(
+    artifact = export_file(
         Source(other, None, workspace.data.inputs(workspace.data.train.images[:1]), "int8", 1),
         format=FORMATS[format],
         scheme=SCHEMES["float32"],
@@ -227,8 +227,8 @@ def test_exchanged_height_and_width_are_caught(workspace: Any) -> None:
     turned = Split(data.test.images.transpose(0, 2, 1, 3).copy(), data.test.labels)
     images = data.inputs(turned.images)
     path = workspace.path("onnx", "float32")
-    reference = verify.reference_of(workspace.model_file, data.inputs(data.test.images))
-    parity = verify.compare(
+    reference = verification.reference_of(workspace.model_file, data.inputs(data.test.images))
+    parity = verification.compare(
         workspace.artifacts["onnx", "float32"], outputs_of(task_of(path), images), reference, data.scoring(),
         against=FLOAT, tolerance=TOLERANCES["float32"],
     )  # fmt: skip
@@ -282,7 +282,9 @@ def test_every_tolerance_can_be_broken(workspace: Any, tolerance: Tolerance) -> 
     reference, scoring = np.eye(10, dtype=np.float32)[labels], Scoring("classification", labels)
 
     def judged(outputs: Any) -> tuple[str, ...]:
-        return verify.compare(artifact, outputs, reference, scoring, against=FLOAT, tolerance=tolerance).violations
+        return verification.compare(
+            artifact, outputs, reference, scoring, against=FLOAT, tolerance=tolerance
+        ).violations
 
     assert judged(reference) == ()
     wrong = np.roll(reference, 1, axis=1)
@@ -300,7 +302,7 @@ def test_chance_on_few_images_breaks_no_tolerance(workspace: Any) -> None:
     reference = np.tile(np.float32([0.501, 0.499]), (20, 1))
     outputs = reference.copy()
     outputs[0] = [0.4995, 0.5005]
-    parity = verify.compare(
+    parity = verification.compare(
         workspace.artifacts["tflite", "float32"], outputs, reference, Scoring("classification", labels), against=FLOAT,
         tolerance=Tolerance(max_abs=None, mean_abs=1, agreement=0.96, accuracy_drop=0.01),
     )  # fmt: skip
@@ -326,7 +328,7 @@ def test_other_images_than_those_trained_on_are_still_compared(workspace: Any, m
 
 def test_an_int8_qat_file_needs_the_weights_after_training(workspace: Any) -> None:
     with pytest.raises(ConfigError, match="--qat"):
-        verify.verify([workspace.path("tflite", "int8-qat")], workspace.data, model=workspace.model_file)
+        verification.verify([workspace.path("tflite", "int8-qat")], workspace.data, model=workspace.model_file)
 
 
 def test_a_file_that_others_made_has_no_tolerance(workspace: Any, tmp_path: Path) -> None:

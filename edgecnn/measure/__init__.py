@@ -21,9 +21,9 @@ import msgspec
 import numpy as np
 
 from edgecnn import environment
-from edgecnn.bench.schedule import rounds
-from edgecnn.bench.workbench import Candidate, Opened, Workbench
 from edgecnn.errors import ConfigError
+from edgecnn.measure.schedule import rounds
+from edgecnn.measure.workbench import Candidate, Opened, Workbench
 from edgecnn.progress import Advance, progress
 from edgecnn.records import (
     SCHEMA_VERSION,

@@ -6,19 +6,21 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts
-from edgecnn.data import DataSet
+from edgecnn.data import DataSet, as_data_set
 from edgecnn.errors import ConfigError, EdgecnnError, SessionError
 from edgecnn.files import read_bytes
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task, infer, task_of
+from edgecnn.models import as_file
 from edgecnn.optional import require
 from edgecnn.progress import progress
+from edgecnn.quantization.engines import saved
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Artifact, Difference, Parity, Tolerance, wilson
 from edgecnn.runtimes import Float, open_session, predict, runtime_for
@@ -60,20 +62,41 @@ _GAIN = 0.005
 
 
 def verify(
-    paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Path | None = None, images: int | None = None
+    files: Sequence[Path | str],
+    data: DataSet | str | Path | Sequence[Any],
+    *,
+    model: Any,
+    qat: Any = None,
+    images: int | None = None,
 ) -> list[Parity]:
-    """Compare the model files at ``paths`` with the Keras model at ``model``.
+    """Compare exported ``files`` with the Keras model that they came from.
 
-    Uses the first ``images`` test images of ``data``, or all. An int8-qat file is compared with the fake-quantised
-    model with ``qat_weights`` (from ``edgecnn quantize``). An int8 .onnx or .c is also compared with the .tflite of the
-    same scheme, if that is among ``paths``. An int8 .tflite and its .c are also compared with TensorFlow Lite for
+    An int8-qat file is compared with the fake-quantised model. An int8 .onnx or .c is also compared with the .tflite of
+    the same scheme, if that is among ``files``. An int8 .tflite and its .c are also compared with TensorFlow Lite for
     Microcontrollers on the .tflite, if that is installed and supports the file; every byte of the .c must be equal.
+
+    Args:
+        files: paths of model files that edgecnn exported.
+        data: what the model was trained on, as ``load_data`` takes it; its test samples are used.
+        model: the Keras model, or the path of its file.
+        qat: what ``quantize`` returned, or the path of the file that ``edgecnn quantize`` wrote; for int8-qat files.
+        images: the number of test samples, the first ones; by default all.
+
+    Returns:
+        The comparisons; each has ``violations`` of its tolerance, none if it passes.
 
     Raises:
         ArtifactError: a file is missing, or its hash does not match its sidecar.
-        ConfigError: an int8-qat file without ``qat_weights``, or a file that edgecnn did not export.
+        ConfigError: an int8-qat file without ``qat``, or a file that edgecnn did not export.
         SessionError: a runtime refuses a file or fails while running.
     """
+    with as_file(model) as model_file, saved(qat) as qat_file:
+        return _verified([Path(file) for file in files], as_data_set(data), model_file, qat_file, images)
+
+
+def _verified(
+    paths: Sequence[Path], data: DataSet, model: Path, qat_weights: Path | None, images: int | None
+) -> list[Parity]:
     found = [artifacts.load(path) for path in paths]
     data = data.shaped(found[0].input.sample_shape)
     inputs, scoring = data.test_inputs(images), data.scoring(images)
