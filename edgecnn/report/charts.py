@@ -191,14 +191,15 @@ def draw(page: Page) -> Figures:
         "start",
         "Cold start",
         f"Median time of a fresh process to its first output{where}, in ms: import of the runtime, load of the file, "
-        "first inference.",
+        "first inference. A bar with » leaves the axis.",
         started,
         lambda canvas: _cold_starts(canvas, started),
     )
     add(
         "memory",
         "Memory",
-        f"Peak resident memory above the empty process{where}; dark marks are the runtime's arena, if known.",
+        f"Peak resident memory above the empty process{where}; dark marks are the runtime's arena, if known. A bar "
+        "with » leaves the axis.",
         weighed,
         lambda canvas: _memory(canvas, weighed),
     )
@@ -441,8 +442,7 @@ def _bars(
     bars = axes.barh(range(len(rows)), values, color=[colour_of(row) for row in rows], height=0.62)
     for place, (row, bar) in enumerate(zip(rows, bars, strict=True)):
         canvas.add_tip(bar, f"{_name_tip(row)}: {axis.partition(',')[0]} {text(place)}{axis.partition(',')[2]}")
-        _annotate(axes, text(place), values[place], place)
-    _bar_axis(canvas, axes, rows, max(values), axis)
+    _bar_axis(canvas, axes, rows, values, axis, text)
 
 
 def _end_to_end(canvas: _Canvas, both: Sequence[tuple[ResultRow, Summary]], unit: Unit) -> None:
@@ -484,8 +484,8 @@ def _cold_starts(canvas: _Canvas, started: Sequence[tuple[ResultRow, ColdStart]]
             canvas.add_tip(bar, f"{_name_tip(row)}: {what} {units.duration(seconds)}")
             start += 1000 * seconds
         ends.append(start)
-        _annotate(axes, units.time(cold_total(cold), units.MILLISECONDS), start, place)
-    _bar_axis(canvas, axes, [row for row, _ in started], max(ends), "time, ms")
+    totals = [units.time(cold_total(cold), units.MILLISECONDS) for _, cold in started]
+    _bar_axis(canvas, axes, [row for row, _ in started], ends, "time, ms", lambda place: totals[place])
     _legend_above(axes, 3)
 
 
@@ -499,10 +499,10 @@ def _memory(canvas: _Canvas, weighed: Sequence[tuple[ResultRow, int]]) -> None:
         arena = None if memory is None else memory.arena_bytes
         tip = f"{_name_tip(row)}: {units.mib(size)} MiB above the empty process"
         canvas.add_tip(bar, tip if arena is None else f"{tip}, the runtime's arena {units.kib(arena)} KiB")
-        _annotate(axes, units.mib(size), sizes[place], place)
         if arena is not None:
             axes.plot([arena / 1024**2] * 2, [place - 0.31, place + 0.31], color=_TEXT, linewidth=2)
-    _bar_axis(canvas, axes, rows, max(sizes), "memory above the empty process, MiB")
+    title = "memory above the empty process, MiB"
+    _bar_axis(canvas, axes, rows, sizes, title, lambda place: units.mib(weighed[place][1]))
 
 
 def _baseline_names(beside: Iterable[BaselineComparison]) -> list[str]:
@@ -519,10 +519,10 @@ def _emulated(canvas: _Canvas, page: Page) -> None:
         color=[colours.get(cost.artifact_sha256, _OTHER_COLOUR) for cost in costs],
         height=0.62,
     )
-    for place, (cost, bar) in enumerate(zip(costs, bars, strict=True)):
+    for cost, bar in zip(costs, bars, strict=True):
         canvas.add_tip(bar, f"{cost.artifact} on {cost.target}: {units.count(cost.instructions)} instructions")
-        _annotate(axes, units.millions(cost.instructions), cost.instructions / 1e6, place)
-    _number_bars(axes, max(cost.instructions for cost in costs) / 1e6, "instructions, millions")
+    ends = [cost.instructions / 1e6 for cost in costs]
+    _number_bars(axes, ends, "instructions, millions", lambda place: units.millions(costs[place].instructions))
     _name_places(axes, [_harmless(_emulated_name(cost, canvas.shared)) for cost in costs])
 
 
@@ -665,20 +665,37 @@ def _height(rows: Sequence[object], each: float = 0.36) -> float:
     return 1.1 + each * len(rows)
 
 
-def _annotate(axes: Any, text: str, end: float, place: float) -> None:
+def _annotate(axes: Any, text: str, end: float, place: float, **style: Any) -> None:
     """Write a number after the end of a bar."""
-    axes.annotate(text, (end, place), (4, 0), textcoords="offset points", verticalalignment="center")
+    axes.annotate(text, (end, place), (4, 0), textcoords="offset points", verticalalignment="center", **style)
 
 
-def _bar_axis(canvas: _Canvas, axes: Any, rows: Sequence[ResultRow], longest: float, title: str) -> None:
-    _number_bars(axes, longest, title)
+def _bar_axis(
+    canvas: _Canvas, axes: Any, rows: Sequence[ResultRow], ends: Sequence[float], title: str, text: Callable[[int], str]
+) -> None:
+    _number_bars(axes, ends, title, text)
     canvas.name_rows(axes, rows)
 
 
-def _number_bars(axes: Any, longest: float, title: str) -> None:
+def _number_bars(axes: Any, ends: Sequence[float], title: str, text: Callable[[int], str]) -> None:
+    """Write ``text(place)`` after the end of each bar; a bar that is much too long leaves the axis."""
+    longest = _longest_shown(ends)
     axes.set_xlim(0, longest * 1.2 or 1)
+    for place, end in enumerate(ends):
+        if end <= longest * 1.2:
+            _annotate(axes, text(place), end, place)
+        else:
+            over = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            _annotate(axes, f"» {text(place)}", longest, place, bbox=over)
     _number_axis(axes.xaxis)
     axes.set_xlabel(title)
+
+
+def _longest_shown(ends: Sequence[float]) -> float:
+    """Where an axis of bars ends: at the longest, unless a few are three times as long as the next and flatten it."""
+    ordered = sorted(ends, reverse=True)
+    cuts = [place for place in range(1, len(ordered) // 3 + 1) if ordered[place - 1] > 3 * ordered[place] > 0]
+    return ordered[cuts[-1]] if cuts else ordered[0]
 
 
 def _legend_above(axes: Any, columns: int) -> None:
