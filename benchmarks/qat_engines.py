@@ -23,7 +23,7 @@ from edgecnn.measure.comparison import accuracy_difference, answers_of, credits_
 from edgecnn.models import MODELS, load_model, loss_for, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
-from edgecnn.quantization.engines import engine
+from edgecnn.quantization.engines import engine_called
 from edgecnn.records import Accuracy, Answers, Environment, QatEngine, Record
 from edgecnn.training import compile_model, require_tensorflow, train
 from edgecnn.worker import Worker
@@ -83,7 +83,7 @@ def run(path: Path, out: Path) -> Engines:
         save_model(model, file)
         answers: dict[str, Answers] = {FLOAT: _answers(model, data)}
         for each in ENGINES:
-            quantized, _ = engine(each).train_quantized(
+            quantized, _ = engine_called(each).train_quantized(
                 load_model(file), data, epochs=suite.qat_epochs, seed=suite.seed
             )
             answers[each] = _answers(quantized, data)
@@ -147,9 +147,9 @@ class _Training:
         model, library = load_model(file), require("keras")
         float_model = model
         if kind == "keras":
-            model = engine("keras").fake_quantized(model, data).model
+            model = engine_called("keras").fake_quantized(model, data).model
         elif kind == "tfmot":
-            model, library = engine("tfmot").fake_quantized(model, data), require("tf_keras")
+            model, library = engine_called("tfmot").fake_quantized(model, data), require("tf_keras")
         compile_model(model, library, 1e-4, loss_for(float_model, data.task, library))
         self.model, self.batch = model, batch
         self.images = data.inputs(data.train.images)

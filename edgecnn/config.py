@@ -49,12 +49,6 @@ class RunConfig(Record, frozen=True):
     model: Annotated[
         str, Meta(description=f"{', '.join(get_args(ModelName))}, or your own model as a .keras or .h5 file.")
     ] = "mnist_cnn"
-    custom: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Python module with classes of your model, such as my_layers for my_layers.py; may be repeated."
-        ),
-    ] = ()
     data: Annotated[
         str,
         Meta(description="mnist, fashion-mnist, a .npz file, a folder of images, or demo: generated for the model."),
@@ -80,6 +74,12 @@ class RunConfig(Record, frozen=True):
         str | None,
         Meta(description="Your function module:function of labels and outputs, whose result replaces the score."),
     ] = None
+    custom: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Python module with classes of your model, such as my_layers for my_layers.py; may be repeated."
+        ),
+    ] = ()
     epochs: Annotated[
         _Whole | None, Meta(description=f"Of training; default {EPOCHS}, and 0 for your own model (no training).")
     ] = None

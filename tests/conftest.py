@@ -19,7 +19,7 @@ from edgecnn.formats import FORMATS, converter, export_file, file_name, pairs, p
 from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, build_model, load_model, save_model
 from edgecnn.pipeline import run
-from edgecnn.quantization.engines import engine
+from edgecnn.quantization.engines import engine_called
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Artifact
 from edgecnn.training import train
@@ -89,7 +89,7 @@ class Workspace:
 
     @cached_property
     def quantized(self) -> Any:
-        return engine("keras").load(self.qat_file, self.model, self.data)
+        return engine_called("keras").load(self.qat_file, self.model, self.data)
 
     @cached_property
     def artifacts(self) -> dict[tuple[str, str], Artifact]:
@@ -130,7 +130,7 @@ def _make_workspace(folder: Path) -> None:
     data = made.data
     model, _ = train(build_model("mnist_cnn", data, seed=0), data, epochs=2)
     save_model(model, made.model_file)
-    qat = engine("keras")
+    qat = engine_called("keras")
     quantized, _ = qat.train_quantized(model, data, epochs=1)
     qat.save(quantized, made.qat_file)
     source = Source(model, quantized, data.inputs(data.train.images[:100]), "int8", 1)

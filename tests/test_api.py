@@ -37,7 +37,7 @@ def arrays(mnist: DataSet) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ((1, 2, 3), r"data are four arrays, x_train, y_train, x_test and y_test; got 3"),
+        ((1, 2, 3), r"data are four arrays, x_train, y_train, x_test and y_test, or two streams; got 3"),
         ((None, None, np.zeros((3, 4)), None), "x_train and x_test are needed; only labels may be None"),
         ((np.zeros((3, 4)), [0, 1], np.zeros((3, 4)), [0, 1]), "the arrays: train split has 3 images but 2 labels"),
     ],

@@ -12,6 +12,7 @@ from edgecnn.data.demo import DEMOS, load_demo
 from edgecnn.data.folder import load_folder
 from edgecnn.data.idx import FASHION_MNIST, MNIST, IdxSet, load_idx
 from edgecnn.data.npz import load_npz
+from edgecnn.data.stream import spooled
 from edgecnn.errors import ConfigError, DataError, UnknownNameError
 from edgecnn.records import ModelName, Preprocessing, TaskName
 from edgecnn.tasks import Metric
@@ -49,7 +50,9 @@ def load(
             with ``x_train``, ``y_train``, ``x_test``, ``y_test``, perhaps ``x_val``, ``y_val``, ``class_names``; the
             path of a folder with ``train/<class>/*.png`` and ``test/<class>/*.png``, with ``<class>/*.png``, or with
             ``train/images/*.png`` and ``train/masks/*.png`` (see ``load_folder``); or four arrays: ``x_train``,
-            ``y_train``, ``x_test`` and ``y_test``, where labels may be ``None``.
+            ``y_train``, ``x_test`` and ``y_test``, where labels may be ``None``; or two streams of batches, of training
+            and of test samples, such as a tf.data.Dataset or a keras.utils.PyDataset: training data may be larger than
+            the memory (see ``edgecnn.data.stream``).
         task: what the labels mean; "auto" guesses it from them.
         metric: replaces the score of the task: a function of labels ``(n, …)`` and outputs, float32 ``(n, values)``, or
             its place such as "my_metrics:mean_precision". See ``edgecnn.tasks.Scoring``.
@@ -84,8 +87,10 @@ def load(
     wanted = None if task == "auto" else task
     if isinstance(source, str | Path):
         return _load(str(source), input_range, wanted, resize).scored_by(metric)
+    if len(source) == 2:
+        source = [*spooled("train", source[0]), *spooled("test", source[1])]
     if len(source) != 4:
-        raise DataError(f"data are four arrays, x_train, y_train, x_test and y_test; got {len(source)}")
+        raise DataError(f"data are four arrays, x_train, y_train, x_test and y_test, or two streams; got {len(source)}")
     x_train, y_train, x_test, y_test = (None if array is None else np.asarray(array) for array in source)
     if x_train is None or x_test is None:
         raise DataError("x_train and x_test are needed; only labels may be None")

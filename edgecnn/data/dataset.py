@@ -15,6 +15,8 @@ from edgecnn.own_code import function_of
 from edgecnn.records import Preprocessing, TaskName
 from edgecnn.tasks import Metric, Scoring
 
+_CHECKED = 256
+
 Images: TypeAlias = npt.NDArray[np.uint8 | np.float32]
 
 
@@ -239,12 +241,13 @@ def _images(part: str, images: RawArray) -> Images:
         raise DataError(f"{part} images must be uint8 or float; got {images.dtype}; convert them with astype()")
     with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite, which is checked below
         images = np.ascontiguousarray(images, dtype=np.float32)
-    finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
-    if not finite.all():
-        raise DataError(
-            f"{part} images must be finite float32 values; image {int(finite.argmin())} contains NaN, infinity "
-            "or a value beyond float32 (|x| > 3.4e38); remove or repair it"
-        )
+    for start in range(0, len(images), _CHECKED):  # not all at once: they may be larger than the memory
+        finite = np.isfinite(images[start : start + _CHECKED]).all(axis=tuple(range(1, images.ndim)))
+        if not finite.all():
+            raise DataError(
+                f"{part} images must be finite float32 values; image {start + int(finite.argmin())} contains NaN, "
+                "infinity or a value beyond float32 (|x| > 3.4e38); remove or repair it"
+            )
     return images
 
 
