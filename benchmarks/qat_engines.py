@@ -19,6 +19,7 @@ from edgecnn.data import DataSet, load
 from edgecnn.data.dataset import Split
 from edgecnn.environment import environment
 from edgecnn.files import make_folder
+from edgecnn.measure import counters
 from edgecnn.measure.comparison import accuracy_difference, answers_of, credits_of
 from edgecnn.models import MODELS, load_model, loss_for, save_model
 from edgecnn.optional import require
@@ -53,12 +54,16 @@ class Settings(ModelSuite, frozen=True):
 
 
 class Row(Record, frozen=True):
-    """A model trained in float or by an engine: which test images it gets right, and seconds by block."""
+    """A model trained in float or by an engine: which test images it gets right, and seconds by block.
+
+    ``peak_bytes`` is the most memory that the process of the training steps had, with TensorFlow.
+    """
 
     model: str
     engine: Literal["float", "keras", "tfmot"]
     answers: Answers
     seconds: tuple[float, ...]
+    peak_bytes: int
 
 
 class Engines(Record, frozen=True):
@@ -87,9 +92,15 @@ def run(path: Path, out: Path) -> Engines:
                 load_model(file), data, epochs=suite.qat_epochs, seed=suite.seed
             )
             answers[each] = _answers(quantized, data)
-        seconds = _measured(file, data, suite)
+        seconds, peaks = _measured(file, data, suite)
         rows += [
-            Row(model=name, engine=each, answers=answers[each], seconds=tuple(seconds[each]))
+            Row(
+                model=name,
+                engine=each,
+                answers=answers[each],
+                seconds=tuple(seconds[each]),
+                peak_bytes=peaks[each],
+            )
             for each in (FLOAT, *ENGINES)
         ]
     return Engines(
@@ -116,8 +127,8 @@ def _answers(model: Any, data: DataSet) -> Answers:
     return answers_of(model.predict(data.test_inputs(), batch_size=100, verbose=0), data)
 
 
-def _measured(file: Path, data: DataSet, suite: Settings) -> dict[str, list[float]]:
-    """Seconds of each block, in float and by engine; their blocks take turns."""
+def _measured(file: Path, data: DataSet, suite: Settings) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Seconds of each block and peak memory in bytes, in float and by engine; their blocks take turns."""
     count = suite.steps * suite.batch
     seconds: dict[str, list[float]] = {each: [] for each in (FLOAT, *ENGINES)}
     few = replace(data, train=Split(data.train.images[:count], data.train.labels[:count]))
@@ -132,10 +143,11 @@ def _measured(file: Path, data: DataSet, suite: Settings) -> dict[str, list[floa
                     if block >= _SETTLED:
                         seconds[each].append(taken)
                         advance(note=each)
+            peaks = {each: worker.call("looking", _LIMIT_S, _Training.peak) for each, worker in workers.items()}
         finally:
             for worker in workers.values():
                 worker.stop()
-    return seconds
+    return seconds, peaks
 
 
 class _Training:
@@ -159,6 +171,9 @@ class _Training:
         start = time.perf_counter()
         self.model.fit(self.images, self.labels, batch_size=self.batch, epochs=1, shuffle=False, verbose=0)
         return time.perf_counter() - start
+
+    def peak(self) -> int:
+        return counters.resident_bytes(peak=True) or 0
 
 
 # The table
@@ -186,7 +201,7 @@ def table(engines: Engines, source: str) -> str:
     """Accuracy and time per step as Markdown; ``source`` names the file of ``engines``."""
     titles = (
         "model", "float, %", "keras, %", "tfmot, %", "keras - tfmot, points [95 %]", "step ÷ float: keras [95 %]",
-        "step ÷ float: tfmot [95 %]",
+        "step ÷ float: tfmot [95 %]", "memory, MiB: float", "keras", "tfmot",
     )  # fmt: skip
     rows = []
     for name in models_of(engines):
@@ -199,6 +214,7 @@ def table(engines: Engines, source: str) -> str:
                 *(f"{100 * accuracy.value:.2f}" for accuracy in accuracies),
                 f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]",
                 *(_interval(slowdown(row, every[0])) for row in every[1:]),
+                *(f"{row.peak_bytes / 2**20:,.0f}" for row in every),
             )
         )
     how = f"{engines.steps} steps of {engines.batch} images in each of {len(engines.rows[0].seconds)} blocks"

@@ -164,7 +164,8 @@ def verdict(found: Findings, reference: FloatAccuracy | None, unit: Unit) -> tup
         names = listed(dict.fromkeys(row.name for row in found.weak))
         sentences.append(f"Clearly less accurate than {found.best.name}, so not recommended: {names}.")
     if found.outside:
-        sentences.append(f"Outside tolerance: {listed(_outside(row) for row in found.outside)}.")
+        reasons = dict.fromkeys(reason for row in found.outside for reason in _outside(row))
+        sentences += [f"Outside tolerance: {reason}." for reason in reasons]
     if found.unverified:
         names = listed(dict.fromkeys(label(row) for row in found.unverified))
         sentences.append(f"Not verified, so not ranked: {names}.")
@@ -268,9 +269,14 @@ def _against_c(one: CodeComparison) -> str:
     )
 
 
-def _outside(row: ResultRow) -> str:
-    reasons = "; ".join(row.violations) or "accuracy drop to float Keras exceeds the limit"
-    return f"{label(row)} ({reasons})"
+def _outside(row: ResultRow) -> list[str]:
+    """A clause for each violated tolerance, with the reference."""
+    clauses = [
+        f"{label(row)}: {violation}, against {parity.reference}"
+        for parity in row.parities
+        for violation in parity.violations
+    ]
+    return clauses or [f"{label(row)}: accuracy drop to float Keras exceeds the limit"]
 
 
 def side_by_side(parts: tuple[Page, ...]) -> Grid:
