@@ -351,6 +351,12 @@ def plain(model: Any) -> Any:
     nested = functional and (model.output is not model.outputs[0] or model.input is not given)
     if half:
         log.warning("model %s computes in %s; edgecnn uses float32 instead", model.name, " and ".join(sorted(half)))
+    elif given.dtype != "float32":
+        log.warning(
+            "model %s takes %s; edgecnn gives it the same numbers as float32: 0…255 for 8-bit images needs "
+            "--input-range 0,255",
+            model.name, given.dtype,
+        )  # fmt: skip
     elif given.shape[0] is None and not (nested and len(model.outputs) == 1):
         return model
 
@@ -360,7 +366,7 @@ def plain(model: Any) -> Any:
             config["dtype"] = "float32"
         return type(layer).from_config(config)
 
-    inputs = keras.Input(given.shape[1:], dtype="float32" if given.dtype in half else given.dtype, name=given.name)
+    inputs = keras.Input(given.shape[1:], dtype="float32", name=given.name)
     cloned = keras.models.clone_model(
         keras.Model(given, model.outputs, name=model.name), inputs, clone_function=as_float, recursive=True
     )

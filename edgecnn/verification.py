@@ -392,8 +392,9 @@ def _gain_violations(outputs: Float, reference: Float) -> list[str]:
     if abs(gain) - 1.96 * deviation <= _GAIN:
         return []
     return [
-        f"output gain is off by {100 * gain:+.2f} % (limit ±{100 * _GAIN:.2f} %): a quantisation scale has changed, "
-        "or sums saturate (for .onnx: edgecnn inspect --assert portable)"
+        f"outputs are {abs(100 * gain):.2f} % {'steeper' if gain > 0 else 'flatter'} than the reference's (limit "
+        f"{100 * _GAIN:.2f} %): layers that round coarsely, sums that saturate (for .onnx: edgecnn inspect --assert "
+        "portable), or a changed scale; edgecnn diagnose layers tells"
     ]
 
 

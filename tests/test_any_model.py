@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from edgecnn.data import DataSet
-from edgecnn.errors import ExportError
+from edgecnn.data import DataSet, load
+from edgecnn.errors import ExportError, UnsupportedError
 from edgecnn.formats import FORMATS, converter, tflite
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES
@@ -153,6 +153,35 @@ def test_files_of_any_form_answer_as_the_model(make: Maker, mnist: DataSet, tmp_
                 found = predict(session, images[: len(wanted)])
             exact = scheme == "float32" and make is not half_precision
             np.testing.assert_allclose(found, wanted, atol=1e-4 if exact else 0.03, err_msg=path.name)
+
+
+def test_a_model_that_takes_bytes_gets_the_same_numbers(
+    mnist: DataSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inputs = keras.Input((28, 28, 1), dtype="uint8")
+    x = L.Conv2D(8, 3, strides=2, activation="relu")(L.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, classified(x), name="bytes")
+    model.save(tmp_path / "bytes.keras")
+    source = Source.load(tmp_path / "bytes.keras", load("mnist", (0.0, 255.0)), qat_weights=None, calibration_images=50)
+    assert "model bytes takes uint8; edgecnn gives it the same numbers as float32" in caplog.text
+    wanted = np.asarray(model(source.calibration.astype(np.uint8), training=False))
+    for scheme in ("float32", "int8"):
+        path = tmp_path / f"{scheme}.tflite"
+        path.write_bytes(tflite.convert(source, SCHEMES[scheme]))
+        with contextlib.closing(open_session(path)) as session:
+            found = predict(session, source.calibration)
+        np.testing.assert_allclose(found, wanted, atol=1e-4 if scheme == "float32" else 0.03)
+
+
+def test_layers_without_kernels_are_named_with_what_to_use_instead(mnist: DataSet) -> None:
+    inputs = keras.Input((28, 28, 1))
+    x = L.Conv2D(8, 3, strides=4, activation="hard_swish")(inputs)
+    model = keras.Model(inputs, classified(L.GroupNormalization(4, name="groups")(x)))
+    source = Source(model, None, mnist.calibration(20), "int8", 1)
+    with pytest.raises(UnsupportedError, match=r"no kernels with int16 activations for HARD_SWISH, .*; use int8, or"):
+        FORMATS["tflite"].convert(source, SCHEMES["int16x8"])
+    with pytest.raises(UnsupportedError, match=r"generated C computes in int8 only, .* of layer groups.*; replace the"):
+        FORMATS["c99"].convert(source, SCHEMES["int8"])
 
 
 def crash(_: None, conversion: converter.Conversion) -> bytes:

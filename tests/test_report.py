@@ -713,7 +713,7 @@ def test_what_breaks_the_tolerance_wins_nothing() -> None:
     assert [row.name for row in found.smallest] == ["float32.tflite"]
     assert found.fastest is not None
     assert found.fastest.name == "float32.tflite"
-    reason = "Outside tolerance: int8.tflite on litert: max difference 0.3 is above 0.1, against float Keras model."
+    reason = "Outside tolerance: int8.tflite on litert: max difference 0.3 is above 0.1, against mnist.keras."
     assert reason in page(report).verdict
     assert cells(report)[1]["parity"] == "fail"
     assert cells(report)[1]["violations"] == "max difference 0.3 is above 0.1"

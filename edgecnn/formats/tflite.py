@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from edgecnn.errors import ExportError, QuantizationError, one_line
+from edgecnn.errors import ExportError, QuantizationError, UnsupportedError, one_line
 from edgecnn.formats import converter
 from edgecnn.formats.converter import Conversion, Frozen
 from edgecnn.formats.source import Source
@@ -53,7 +53,7 @@ def _convert(source: Source, scheme: Scheme) -> bytes:
     try:
         model_bytes = align(converter.convert(conversion, f"converting {source.model.name} to {scheme.name} .tflite"))
     except WorkerError as error:
-        raise ExportError(_reason(source.model.name, scheme, error)) from error
+        raise _refusal(source.model.name, scheme, error) from error
     _check(model_bytes, source, scheme)
     return model_bytes
 
@@ -119,17 +119,24 @@ def _inlined(tf: Any) -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
 
 
-def _reason(model: str, scheme: Scheme, error: WorkerError) -> str:
+def _refusal(model: str, scheme: Scheme, error: WorkerError) -> ExportError:
     what = f"{model} cannot be exported as {scheme.name} .tflite"
     if error.error in ("ChildProcessError", "MemoryError", "TimeoutError"):
-        return f"{what}: {error.reason}; TensorFlow's converter does not support this model, other formats may"
+        return ExportError(
+            f"{what}: {error.reason}; TensorFlow's converter does not support this model, other formats may"
+        )
+    if no_int16 := re.findall(r"16x8-bit not yet supported for op: '(\w+)'", error.reason):
+        return UnsupportedError(
+            f"TensorFlow Lite has no kernels with int16 activations for {', '.join(dict.fromkeys(no_int16))}; use "
+            "int8, or replace the layers"
+        )
     flex = sorted(set(re.findall(r"Flex(\w+)", error.reason)) | set(re.findall(r"\btf\.([A-Z]\w+)", error.reason)))
     if flex:
-        return (
+        return ExportError(
             f"{what}: no built-in kernel for {', '.join(flex)}; Select (Flex) operators do not run on devices, replace "
             "the layer that uses them"
         )
-    return f"{what}: {one_line(error.reason)[:300]}"
+    return ExportError(f"{what}: {one_line(error.reason)[:300]}")
 
 
 def _check(model: bytes, source: Source, scheme: Scheme) -> None:
@@ -150,6 +157,12 @@ def _check(model: bytes, source: Source, scheme: Scheme) -> None:
             "%s: the %s .tflite file computes in float, since there is no int8 kernel: %s",
             source.model.name, scheme.name, ", ".join(_by_layer(graph, floats, source.model)),
         )  # fmt: skip
+
+
+def layers_in_float(model: bytes, source: Source) -> list[str]:
+    """The operators of an int8 .tflite ``model`` that compute in float, each with the layer that it belongs to."""
+    graph = read_graph(model, "the int8 .tflite file")
+    return [*_by_layer(graph, float_operators(graph), source.model)]
 
 
 def _by_layer(graph: Graph, operators: tuple[Operator, ...], model: Any) -> dict[str, None]:

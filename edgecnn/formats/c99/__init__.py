@@ -97,11 +97,17 @@ def convert(source: Source, scheme: Scheme) -> bytes:
     """The int8 .tflite file to generate the C code from.
 
     Raises:
-        UnsupportedError: the scheme is not static int8.
+        UnsupportedError: the scheme is not static int8, or layers of the model compute in float.
     """
     if not is_static_int8(scheme):
         raise UnsupportedError(_ONLY_INT8)
-    return tflite.convert(source, scheme)
+    model = tflite.convert(source, scheme)
+    if floats := tflite.layers_in_float(model, source):
+        raise UnsupportedError(
+            f"generated C computes in int8 only, and these have no int8 kernel: {', '.join(floats)}; replace the "
+            "layers, or use the .tflite file"
+        )
+    return model
 
 
 def with_provenance(model: bytes, provenance: Provenance) -> bytes:
