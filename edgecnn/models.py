@@ -300,8 +300,8 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
     file is run.
 
     Raises:
-        ModelError: the file is missing, damaged or no such file, needs a class that is not registered, or contains a
-            Lambda layer with code.
+        ModelError: the file is missing, damaged or no such file, needs a class that is not known, contains a Lambda
+            layer with code, or has no weights or some that are not finite.
     """
     keras = require("keras")
     _import_custom()
@@ -327,8 +327,21 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
         if "no model config found" in whole:
             raise ModelError(f"{path} has weights only; save the whole model with model.save('name.keras')") from error
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text}") from error
+    _check_values(path, model)
     _rename_layers(model)
     return plain(model)
+
+
+def _check_values(path: Path, model: Any) -> None:
+    if not model.weights:
+        raise ModelError(f"{path} has no weights, so there is nothing to train or to quantise")
+    for weight in model.weights:
+        values = np.asarray(weight)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ModelError(
+                f"{path} has weights that are NaN or infinite, in {weight.path}: it diverged; train it again, "
+                "with a smaller learning rate"
+            )
 
 
 def plain(model: Any) -> Any:

@@ -94,6 +94,8 @@ from edgecnn.verification import (
 log = logging.getLogger("edgecnn")
 
 _TRIED = 8  # training images that calibrate an untrained model
+_FEW = 300  # test images; and the share that two schemes typically decide differently
+_DIFFERENT = 0.01
 _TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
 
 
@@ -173,7 +175,12 @@ class _Flow:
         custom = use_custom(config.custom)
         start = time.perf_counter()
         self.data = load(config.data, config.input_range, config.task, config.metric, resize=config.resize)
-        self.data.scoring()  # a metric of the user's must be there
+        few = len(self.data.test.labels)
+        if self.data.scoring().counts and few < _FEW:
+            log.warning(
+                "%s has %d test images: schemes whose accuracy differs by less than %.1f points cannot be told apart",
+                self.data.name, few, 100 * 1.96 * (_DIFFERENT / few) ** 0.5,
+            )  # fmt: skip
         self.stages.times.append(StageTime(name="data", seconds=time.perf_counter() - start, reused=False))
         self.data_inputs = {
             "custom": custom,

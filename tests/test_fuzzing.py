@@ -23,7 +23,7 @@ def test_damaged_input_is_read_or_refused(name: str) -> None:
     outcome = harness.fuzz(name, range(SHORT))
     assert outcome.faults == ()
     assert outcome.examples == outcome.read + outcome.refused == SHORT
-    assert outcome.refused > SHORT // 40, "the damage damages hardly anything"
+    assert outcome.refused, "the damage damages nothing"
 
 
 # The harness itself: readers that are wrong in every way that it is to see

@@ -110,6 +110,19 @@ def test_a_lambda_with_code_is_refused_and_its_code_does_not_run(tmp_path: Path)
     assert not trace.exists()
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    model = keras.Sequential([keras.Input((4, 4, 1)), L.Conv2D(2, 3, name="first"), L.Flatten(), L.Dense(2)])
+    for value in (np.nan, np.inf):
+        model.layers[0].bias.assign([0.0, value])
+        model.save(path)
+        with pytest.raises(ModelError, match="has weights that are NaN or infinite, in first/bias: it diverged"):
+            load_model(path)
+    keras.Sequential([keras.Input((4, 4, 1)), L.Flatten()]).save(path)
+    with pytest.raises(ModelError, match="has no weights, so there is nothing to train or to quantise"):
+        load_model(path)
+
+
 def truncated(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
