@@ -422,6 +422,11 @@ def _rename_layers(model: Any) -> None:
 
 
 def _check_file(path: Path) -> None:
+    if (path / "saved_model.pb").is_file():
+        raise ModelError(
+            f"{path} is a SavedModel, which is a program of TensorFlow's and not a model's layers; build the model in "
+            "Keras 3, load its weights, and save it with model.save('name.keras')"
+        )
     if path.suffix not in (".keras", *LEGACY):
         raise ModelError(
             f"{path} ends neither in .keras nor in .h5; save the model with model.save('name.keras') in Keras 3"

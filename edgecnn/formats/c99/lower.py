@@ -196,8 +196,6 @@ class _Lowering:
 
     def convolution(self, operation: ops.Convolution) -> None:
         _one_image(operation)
-        if operation.groups != 1 and not operation.depthwise:
-            raise UnsupportedError(f"{operation}: a grouped convolution is not supported in C")
         source, output = operation.inputs[0], operation.output
         kernel, stride, dilation = operation.kernel, operation.stride, operation.dilation
         outputs, values = output.shape[3], operation.weights.values
@@ -217,7 +215,7 @@ class _Lowering:
             scratch = 2 * (plane[0] * plane[1] + _HELIUM_LANES * max(stride))
             packed = rows.reshape(-1)
         else:
-            rows = values.reshape(outputs, -1)
+            rows = _for_all_channels(values, operation.groups).reshape(outputs, -1)
             fours = in_fours(rows)
             scratch = 2 * 2 * fours.shape[1]
             packed = _padded(fours)
@@ -541,6 +539,15 @@ def _one_image(operation: Operation) -> None:
 
 
 # Helpers
+
+
+def _for_all_channels(weights: NDArray[Any], groups: int) -> NDArray[Any]:
+    """Weights of a grouped convolution as those of a plain one: zeros for the channels of other groups."""
+    outputs, *kernel, each = weights.shape
+    whole = np.zeros((outputs, *kernel, each * groups), weights.dtype)
+    for group, own in enumerate(np.split(np.arange(outputs), groups)):
+        whole[own, ..., group * each : (group + 1) * each] = weights[own]
+    return whole
 
 
 def in_fours(rows: NDArray[np.int8]) -> NDArray[np.int8]:
