@@ -8,6 +8,7 @@ from typing import Any
 import edgecnn
 from edgecnn.config import description_of
 
+_WIDTH = 120
 PAGE = Path(__file__).with_name("api.md")
 _SECTIONS = {
     "Everything at once": ("run", "RunConfig"),
@@ -68,15 +69,18 @@ def _fields(config: Any) -> str:
 
 
 def _signature(name: str, function: Any) -> str:
-    """The call, with one argument a line."""
+    """The call, with one argument a line if it is long."""
     lines, starred = [], False
     for argument in inspect.signature(function).parameters.values():
         if argument.kind is argument.KEYWORD_ONLY and not starred:
             lines.append("*")
             starred = True
-        default = "" if argument.default is argument.empty else f"={argument.default!r}"
+        default = "" if argument.default is argument.empty else f"={argument.default!r}".replace("'", '"')
         lines.append(f"{argument.name}{default}")
-    return f"edgecnn.{name}({', '.join(lines)})"
+    whole = f"edgecnn.{name}({', '.join(lines)})"
+    if len(whole) <= _WIDTH:
+        return whole
+    return "\n".join([f"edgecnn.{name}(", *(f"    {line}," for line in lines), ")"])
 
 
 def _text(doc: str) -> str:

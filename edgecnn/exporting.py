@@ -1,6 +1,7 @@
 """Export of a model in every scheme and format asked for, where one that fails leaves the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -63,7 +64,7 @@ def export(
     folder, loaded = make_folder(Path(folder)), as_data_set(data)
     wanted = pairs([FORMATS[name] for name in formats], [SCHEMES[name] for name in schemes])
     found: list[Artifact | Failure] = []
-    with as_file(model) as file, saved(qat) as weights, progress("export", len(wanted)) as advance:
+    with as_file(model) as file, saved(qat) as weights:
         source = Source.load(
             file,
             loaded,
@@ -77,21 +78,19 @@ def export(
         if tune or tuning is not None:
             chosen = tunings(source, [SCHEMES[name] for name in schemes], tuning, _DEFAULTS.tune_seconds)
         provenance = provenance_of(file.stem, sha256_file(file), loaded)
-        for format, scheme in wanted:
-            name = file_name(file.stem, scheme, format)
-            advance(note=name)
-            try:
-                found.append(
-                    export_file(
-                        source,
-                        format=format,
-                        scheme=scheme,
-                        tuning=chosen.get(scheme.name),
-                        provenance=provenance,
-                        folder=folder,
-                    )
-                )
-            except EdgecnnError as error:
-                kind, expected = type(error).__name__, isinstance(error, UnsupportedError)
-                found.append(Failure(subject=name, stage="export", error=kind, reason=str(error), expected=expected))
+        with progress("export", len(wanted)) as advance:
+            for format, scheme in wanted:
+                name = file_name(file.stem, scheme, format)
+                advance(note=name)
+                make = partial(export_file, source, format=format, scheme=scheme, tuning=chosen.get(scheme.name))
+                found.append(_made(name, partial(make, provenance=provenance, folder=folder)))
     return found
+
+
+def _made(name: str, make: Callable[[], Artifact]) -> Artifact | Failure:
+    """What ``make`` returns, or the reason why there is no file ``name``."""
+    try:
+        return make()
+    except EdgecnnError as error:
+        kind, expected = type(error).__name__, isinstance(error, UnsupportedError)
+        return Failure(subject=name, stage="export", error=kind, reason=str(error), expected=expected)

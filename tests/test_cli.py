@@ -173,7 +173,10 @@ def test_no_command_shows_the_help(edgecnn: Command) -> None:
         (["run", "--seed", "-1"], "seed must be 0 or more and below 2³¹, got -1"),
         (["train"], "Missing option '--out'"),
         (["bench"], "Missing argument 'FILES...'"),
-        (["baseline", "m.keras", "--out", "b.json", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
+        (
+            ["baseline", "m.keras", "--data", "none", "--out", "b.json", "--device", "tpu"],
+            "'tpu' is not one of 'auto', 'cpu', 'gpu'",
+        ),
     ],
 )
 def test_wrong_usage(edgecnn: Command, arguments: list[str], says: str) -> None:

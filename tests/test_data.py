@@ -905,8 +905,11 @@ def test_mixed_sizes(tmp_path: Path) -> None:
 def test_mixed_channels(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
     Image.new("L", (6, 5)).save(root / "train" / "a" / "1.png")
-    with pytest.raises(DataError, match=r"train/C/0\.png is 6x5 RGB and .*train/a/1\.png is 6x5 grey"):
-        load(str(root))
+    assert load(str(root)).train.images.shape[1:] == (5, 6, 3)
+    Image.new("L", (6, 5), 7).save(root / "train" / "C" / "0.png")  # now the first image is grey, too
+    images = load(str(root)).train.images
+    assert images.shape[1:] == (5, 6, 3)
+    assert (images[0] == 7).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
