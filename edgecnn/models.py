@@ -310,16 +310,16 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
         _check_weights(path)
         model = keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except Exception as error:
-        text, said = one_line(error), str(error)
-        whole = said.lower()
+        text, message = one_line(error), str(error)
+        whole = message.lower()
         if "unsafe" in whole or "safe_mode" in whole or "lambda" in whole:  # how to allow it is no advice
             what = "a Lambda layer with Python code" if "lambda" in whole else "a layer that brings code or reads files"
             raise ModelError(
                 f"{path} contains {what}, which is not run for safety; "
                 "replace it with a built-in Keras layer and save again"
             ) from error
-        if found := _NO_CLASS.search(said):
-            module = _ITS_MODULE.search(said)
+        if found := _NO_CLASS.search(message):
+            module = _ITS_MODULE.search(message)
             raise ModelError(
                 f"{path} needs {found[1]}, which is not part of Keras; name the Python module that defines it: "
                 f"--custom {module[1] if module else 'my_layers'}"

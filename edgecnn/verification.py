@@ -392,9 +392,8 @@ def _gain_violations(outputs: Float, reference: Float) -> list[str]:
     if abs(gain) - 1.96 * deviation <= _GAIN:
         return []
     return [
-        f"outputs are {abs(100 * gain):.2f} % {'steeper' if gain > 0 else 'flatter'} than the reference's (limit "
-        f"{100 * _GAIN:.2f} %): layers that round coarsely, sums that saturate (for .onnx: edgecnn inspect --assert "
-        "portable), or a changed scale; edgecnn diagnose layers tells"
+        f"output gain is off by {100 * gain:+.2f} % (limit ±{100 * _GAIN:.2f} %); possible causes: layers that round "
+        "coarsely, sums that saturate (for .onnx: edgecnn inspect --assert portable), or a changed quantisation scale"
     ]
 
 
