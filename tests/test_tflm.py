@@ -24,7 +24,7 @@ from edgecnn.runtimes.tflm import allocates, arena_bytes
 from edgecnn.tflite.graph import read_graph
 from edgecnn.tflite.micro import OPERATORS, resolver_methods
 from edgecnn.verification import SAME_BYTES, SAME_INTEGERS, compare, tflm_task, verify
-from edgecnn.worker import Worker, WorkerError
+from edgecnn.worker import Worker, WorkerError, isolated
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("references_once")]
 
@@ -145,8 +145,8 @@ def test_damaged_files_are_refused(workspace: Any, tmp_path: Path) -> None:
 def test_the_arena_is_the_least_that_suffices(name: str, untrained_models: dict[str, Path]) -> None:
     model = untrained_models[name].read_bytes()
     least = arena_bytes(model)
-    assert allocates(model, least)
-    assert not allocates(model, least - 16)
+    assert isolated(allocates, model, least, doing="allocating")
+    assert not isolated(allocates, model, least - 16, doing="allocating")
 
 
 # Operators

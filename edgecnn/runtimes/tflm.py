@@ -6,8 +6,7 @@ before it is opened in this one, unless this process is a worker, which may cras
 
 import functools
 import math
-import subprocess
-import sys
+import os
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,6 @@ _MOST_BYTES = 2**62
 _ALIGNMENT = 16
 _ARENA_TOTAL = "Arena allocation total "
 _SEARCH_S = 60.0
-_TRIAL = """
-import sys
-from tflite_micro import runtime
-runtime.Interpreter.from_bytes(sys.stdin.buffer.read(), arena_size=int(sys.argv[1]))
-"""
 
 
 class TflmSession:
@@ -161,14 +155,20 @@ def _least_arena(model: bytes, ample: int) -> int:
 
 
 def allocates(model: bytes, size: int) -> bool:
-    """Whether TFLM can allocate ``model`` in an arena of ``size`` bytes; tried in a process of its own.
+    """Whether TFLM can allocate ``model`` in an arena of ``size`` bytes; tried in a copy of this process.
 
     An arena that is a few bytes too small crashes TFLM.
     """
-    tried = subprocess.run(
-        [sys.executable, "-P", "-c", _TRIAL, str(size)], input=model, capture_output=True, check=False
-    )
-    return tried.returncode == 0
+    runtime = require("tflite_micro").runtime
+    child = os.fork()
+    if child == 0:
+        refused = 1
+        try:
+            runtime.Interpreter.from_bytes(model, arena_size=size)
+            refused = 0
+        finally:
+            os._exit(refused)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def aligned(size: int) -> int:
