@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgecnn.data import DataSet, Split, as_data_set
 from edgecnn.errors import ModelError, RecordError
 from edgecnn.files import write_atomic
-from edgecnn.models import data_for, load_model, loss_for, save_model
+from edgecnn.models import as_model, data_for, load_model, loss_for, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import Epoch, History, read_record, to_json
@@ -37,7 +37,7 @@ def train(
     learning_rate: float = 1e-3,
     checkpoints: Path | None = None,
 ) -> tuple[Any, History]:
-    """Train a Keras 3 model with Adam on the loss of its task (see ``models.loss_for``).
+    """Train a Keras model, or that of a file, with Adam on the loss of its task (see ``models.loss_for``).
 
     ``data`` are as ``load_data`` takes them. A random ``validation_split`` of the training images is held out. The same
     seed on the same machine gives the same weights. With a ``checkpoints`` folder, every finished epoch is saved there,
@@ -52,6 +52,7 @@ def train(
         MissingExtraError: Keras or its back end is not installed.
     """
     keras = require("keras")
+    model = as_model(model)
     data = data_for(model, as_data_set(data))
     if epochs and data.task == "custom":
         raise ModelError("the loss of a custom task is not known; train the model yourself, then leave out --epochs")
