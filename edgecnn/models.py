@@ -267,8 +267,11 @@ def as_file(model: Any) -> Iterator[Path]:
 
 
 def as_model(model: Any) -> Any:
-    """The Keras ``model``, loaded if it is a path."""
-    return load_model(Path(model)) if isinstance(model, str | Path) else plain(model)
+    """The Keras ``model``, loaded if it is a path; names that TensorFlow refuses are changed."""
+    if isinstance(model, str | Path):
+        return load_model(Path(model))
+    _rename_layers(model)
+    return plain(model)
 
 
 def use_custom(modules: Sequence[str]) -> dict[str, str]:

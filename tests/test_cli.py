@@ -514,7 +514,7 @@ def test_train_quantize_export_verify(edgecnn: Command, tmp_path: Path, workspac
 
     ended = edgecnn("export", model, *settings, "--schemes", "int8-qat,int16x8", "--qat", weights, "--out", out)
     assert ended.status == 0
-    assert "edgecnn: int16x8 .onnx: ONNX Runtime has no kernels" in ended.err
+    assert "edgecnn: m-int16x8.onnx: ONNX Runtime has no kernels" in ended.err
     exported = [from_json(json.dumps(record).encode(), Artifact, "stdout") for record in json.loads(ended.out)]
     names = ["m-int8-qat.tflite", "m-int16x8.tflite", "m-int8-qat.onnx", "m-int8-qat.c"]
     assert [artifact.file for artifact in exported] == names
@@ -570,7 +570,7 @@ def test_export_without_qat_weights_names_the_way(edgecnn: Command, workspace: W
         "export", workspace.model_file, "--data", workspace.data_file, "--schemes", "int8-qat", "--out", tmp_path
     )
     assert ended.status == 1
-    assert "edgecnn: int8-qat .tflite: " in ended.err
+    assert "edgecnn: digits-int8-qat.tflite: " in ended.err
     assert "edgecnn quantize" in ended.err
     assert list(tmp_path.iterdir()) == []
 
