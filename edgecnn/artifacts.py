@@ -19,7 +19,7 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
+def load(path: Path | str, *, runtime: str | None = None, batch: int = 1) -> Artifact:
     """The metadata of the model file at ``path``: from its sidecar, else from the file itself (``describe``).
 
     Raises:
@@ -27,6 +27,7 @@ def load(path: Path, *, runtime: str | None = None, batch: int = 1) -> Artifact:
         RecordError: the sidecar is damaged.
         SessionError: there is no sidecar and the runtime refuses the file.
     """
+    path = Path(path)
     need_model(path)
     beside = sidecar(path)
     if not beside.is_file():

@@ -270,8 +270,7 @@ def as_model(model: Any) -> Any:
     """The Keras ``model``, loaded if it is a path; names that TensorFlow refuses are changed."""
     if isinstance(model, str | Path):
         return load_model(Path(model))
-    _rename_layers(model)
-    return plain(model)
+    return plain(_renamed(model))
 
 
 def use_custom(modules: Sequence[str]) -> dict[str, str]:
@@ -296,7 +295,7 @@ def _import_custom() -> None:
         require("keras").saving.get_custom_objects().update(own)  # those that are not registered
 
 
-def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
+def load_model(path: Path | str, *, with_optimizer: bool = False) -> Any:
     """Load a Keras model, by default without its optimizer: a .keras file, or a .h5 file of earlier versions.
 
     A subclass of keras.Model becomes the only layer of a functional model. Keras' safe mode stays on: no code in the
@@ -306,7 +305,7 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
         ModelError: the file is missing, damaged or no such file, needs a class that is not known, contains a Lambda
             layer with code, or has no weights or some that are not finite.
     """
-    keras = require("keras")
+    keras, path = require("keras"), Path(path)
     _import_custom()
     _check_file(path)
     try:
@@ -331,8 +330,7 @@ def load_model(path: Path, *, with_optimizer: bool = False) -> Any:
             raise ModelError(f"{path} has weights only; save the whole model with model.save('name.keras')") from error
         raise ModelError(f"{path} cannot be loaded as a Keras 3 model: {text}") from error
     _check_values(path, model)
-    _rename_layers(model)
-    return plain(model)
+    return plain(_renamed(model))
 
 
 def _check_values(path: Path, model: Any) -> None:
@@ -409,19 +407,34 @@ def _as_layer(model: Any) -> Any:
     return keras.Model(inputs, model(inputs), name=model.name)
 
 
-def _rename_layers(model: Any) -> None:
-    """Rename a model and layers whose names TensorFlow refuses as scopes, such as those with spaces or umlauts."""
-    if not _SCOPE.fullmatch(model.name):
-        model.name = f"model{_NOT_IN_SCOPE.sub('_', model.name)}"
+def _renamed(model: Any) -> Any:
+    """``model``, rebuilt if it or a layer has a name that TensorFlow refuses as a scope, such as one with spaces.
+
+    Rebuilt, because variables keep the names that their layers had first.
+    """
+    if not _rename_layers(model):
+        return model
+    rebuilt = type(model).from_config(model.get_config())
+    rebuilt.set_weights(model.get_weights())
+    return rebuilt
+
+
+def _rename_layers(model: Any) -> bool:
+    """Rename a model and its layers where TensorFlow refuses their names; returns whether there was one."""
+    found = not _SCOPE.fullmatch(model.name)
+    if found:
+        model.name = _NOT_IN_SCOPE.sub("_", model.name).lstrip("_-") or "model"
     taken = {layer.name for layer in model.layers}
     for layer in model.layers:
         if not _SCOPE.fullmatch(layer.name):
+            found = True
             plain = _NOT_IN_SCOPE.sub("_", layer.name)
             names = (f"layer{plain}{number or ''}" for number in itertools.count())
             layer.name = next(name for name in names if name not in taken)
             taken.add(layer.name)
         if hasattr(layer, "layers"):
-            _rename_layers(layer)
+            found |= _rename_layers(layer)
+    return found
 
 
 def _check_file(path: Path) -> None:
@@ -478,7 +491,7 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path} cannot be loaded as a Keras 3 model: {one_line(error)}; save the model again")
 
 
-def save_model(model: Any, path: Path, *, with_optimizer: bool = False) -> None:
+def save_model(model: Any, path: Path | str, *, with_optimizer: bool = False) -> None:
     """Write ``model`` to ``path`` (ending in .keras), whole or not at all; equal models give equal bytes.
 
     The optimizer's state, twice the size of the weights, is left out unless training will resume from the file.
@@ -486,6 +499,7 @@ def save_model(model: Any, path: Path, *, with_optimizer: bool = False) -> None:
     Raises:
         OutputError: the disk is full, or the place does not allow writing.
     """
+    path = Path(path)
     if model.compiled and not with_optimizer:
         weights = model.get_weights()
         model = type(model).from_config(model.get_config())  # clone_model would compile it again

@@ -99,7 +99,7 @@ _DIFFERENT = 0.01
 _TOOLS = (*TOOLS, "numpy", "onnxruntime", "ai-edge-litert")
 
 
-def run(config: RunConfig, out: Path) -> Report:
+def run(config: RunConfig, out: Path | str) -> Report:
     """Data, training, quantisation, export, verification, benchmark and report, into the folder ``out``.
 
     Safe to interrupt: a second call with the same arguments resumes, and repeats only what depends on something that
@@ -109,6 +109,7 @@ def run(config: RunConfig, out: Path) -> Report:
         EdgecnnError: something that every row depends on failed (data, training, the output folder), or another run
             works in the folder. What concerns single artifacts becomes a ``Failure`` row.
     """
+    out = Path(out)
     work = make_folder(make_folder(out) / "work")
     with locked(work, wait=False):
         flow = _Flow(config, out)  # loads the data

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from edgecnn.data import DataSet, load
+from edgecnn.data import DataSet, Split, load
 from edgecnn.errors import ExportError, UnsupportedError
 from edgecnn.formats import FORMATS, converter, tflite
 from edgecnn.formats.source import Source
+from edgecnn.models import load_model
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.runtimes import open_session, predict
+from edgecnn.training import train
 
 pytestmark = pytest.mark.slow
 
@@ -153,6 +156,20 @@ def test_files_of_any_form_answer_as_the_model(make: Maker, mnist: DataSet, tmp_
                 found = predict(session, images[: len(wanted)])
             exact = scheme == "float32" and make is not half_precision
             np.testing.assert_allclose(found, wanted, atol=1e-4 if exact else 0.03, err_msg=path.name)
+
+
+def test_a_model_with_names_that_tensorflow_refuses_trains(mnist: DataSet, tmp_path: Path) -> None:
+    few = replace(mnist, train=Split(mnist.train.images[:200], mnist.train.labels[:200]))
+    images = mnist.calibration(5)
+    inputs = keras.Input((28, 28, 1))
+    inner = keras.Model(inputs, L.Conv2D(4, 3, strides=4, name="Größe der Ähre")(inputs), name="mein Netz")
+    model = keras.Model(inputs, classified(inner(inputs)), name="Prüfung 1")
+    model.save(tmp_path / "m.keras")
+    wanted = np.asarray(model(images))
+    loaded = load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), wanted, atol=1e-6)
+    trained, _ = train(loaded, few, epochs=1)
+    assert not np.allclose(trained.predict(images, verbose=0), wanted, atol=1e-3)
 
 
 def test_a_model_that_takes_bytes_gets_the_same_numbers(

@@ -87,7 +87,7 @@ class _Compiled(Record, frozen=True):
 
 
 def record_baseline(
-    path: Path,
+    path: Path | str,
     data: DataSet | str | Path | Sequence[Any] | None,
     device: str = "auto",
     *,
@@ -121,6 +121,7 @@ def record_baseline(
     """
     if device not in get_args(Device):
         raise UnknownNameError("device", device, get_args(Device))
+    path = Path(path)
     check_is_keras(path)
     if not 0 < seconds < math.inf:
         raise ConfigError(f"seconds must be positive, got {seconds:g}")
@@ -328,13 +329,13 @@ def shipped_baselines(architecture: str) -> tuple[Baseline, ...]:
     return tuple(baseline for baseline in shipped if baseline.architecture == architecture)
 
 
-def load_baseline(path: Path) -> Baseline:
+def load_baseline(path: Path | str) -> Baseline:
     """Read a baseline that ``edgecnn baseline`` recorded.
 
     Raises:
         RecordError: the file is missing, is not a baseline, or has another schema version.
     """
-    return read_record(path, Baseline)
+    return read_record(Path(path), Baseline)
 
 
 # Choice of the back end

@@ -29,7 +29,7 @@ def merge(paths: Sequence[Path]) -> Report:
     return parts[0].replace(others=tuple(parts[1:]))
 
 
-def write(report: Report, folder: Path) -> tuple[Path, ...]:
+def write(report: Report, folder: Path | str) -> tuple[Path, ...]:
     """Write ``report`` to ``folder`` as JSON, CSV, Markdown and HTML, in this order.
 
     The same report gives the same bytes.
@@ -38,7 +38,7 @@ def write(report: Report, folder: Path) -> tuple[Path, ...]:
         OutputError: the folder or a file cannot be written.
         MissingExtraError: the HTML needs the extra "report"; the other files are written first.
     """
-    make_folder(folder)
+    folder = make_folder(Path(folder))
     path = folder / "report.json"
     write_atomic(path, to_json(report))
     written = [path]

@@ -146,7 +146,7 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
 
 
 def open_session(
-    path: Path, *, runtime: str | None = None, threads: int = 1, batch: int = 1, device: str = "cpu"
+    path: Path | str, *, runtime: str | None = None, threads: int = 1, batch: int = 1, device: str = "cpu"
 ) -> Session:
     """Load the model file at ``path`` into the runtime called ``runtime``, by default the first for its format.
 
@@ -159,6 +159,7 @@ def open_session(
         SessionError: the runtime refuses the file, or the device is missing.
         MissingExtraError: the runtime is not installed.
     """
+    path = Path(path)
     chosen = runtime_for(path, runtime)
     need_model(path)
     session_class = getattr(importlib.import_module(chosen.module), chosen.session)
