@@ -427,13 +427,13 @@ def test_markdown_holds_the_same_numbers_in_words() -> None:
     assert markdown_row(text, "3") == [
         "3",
         "int8.tflite",
-        "int8",
-        "litert [cpu, 1 thread, batch 1]",
+        "98.71 [98.47, 98.91]",
+        "25.0 [25.0, 25.0]",
         "25.0",
         "0.250",
-        "98.71 [98.47, 98.91]",
+        "litert [cpu, 1 thread, batch 1]",
+        "int8",
         "−0.10",
-        "25.0 [25.0, 25.0]",
         "0.250",
         "0.0833 (a)",
         "pass",
@@ -921,7 +921,7 @@ def test_what_was_never_measured_has_no_column() -> None:
 
 def test_a_column_that_would_be_empty_is_named_with_the_reason() -> None:
     results = page(a_report([a_result(INT8, 5e-5), a_result(ONNX_INT8, 5e-5, blocks=5)])).results
-    assert [one.key for one in results.columns if one.key] == ["number", "artifact", "runtime", "size", "p50", "p99"]
+    assert [one.key for one in results.columns if one.key] == ["number", "artifact", "p50", "size", "runtime", "p99"]
     left_out = dict(results.left_out)
     assert left_out["accuracy, % [95 %]"] == "accuracy was not counted"
     assert left_out["parity"] == "not verified on litert; not verified on onnxruntime"

@@ -62,8 +62,14 @@ def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
     columns = (
         Column("#", _row_number, "number", numeric=True),
         Column("artifact", _name, "artifact"),
-        Column("scheme", shown("scheme", lambda row: Cell(row.scheme))),
-        Column("runtime [setting]", runtime_cell, "runtime"),
+        Column(
+            _score(row.accuracy for row in rows if isinstance(row, MeasuredRow)),
+            shown("accuracy", lambda row: _accuracy(row.accuracy)),
+            "accuracy",
+            numeric=True,
+            optional=True,
+        ),
+        Column(f"p50, {unit.name} [95 %]", shown("p50", p50), "p50", numeric=True),
         Column(
             "size, KiB", compared("size_bytes", lambda row: _number(row.size_bytes, units.kib)), "size", numeric=True
         ),
@@ -74,16 +80,10 @@ def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
             numeric=True,
             optional=True,
         ),
-        Column(
-            _score(row.accuracy for row in rows if isinstance(row, MeasuredRow)),
-            shown("accuracy", lambda row: _accuracy(row.accuracy)),
-            "accuracy",
-            numeric=True,
-            optional=True,
-        ),
+        Column("runtime [setting]", runtime_cell, "runtime"),
+        Column("scheme", shown("scheme", lambda row: Cell(row.scheme))),
         *_further(rows),
         Column("points to float Keras", shown("accuracy_points", _points), "points", numeric=True, optional=True),
-        Column(f"p50, {unit.name} [95 %]", shown("p50", p50), "p50", numeric=True),
         Column(
             "time ÷ float32 (same runtime)",
             compared("time_to_float32", lambda row: _estimate(row.time_to_float32)),
