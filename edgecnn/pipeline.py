@@ -173,7 +173,7 @@ class _Flow:
         # report missing packages and unusable settings before the long work
         self.stages = Stages(out, {tool: _version(tool) for tool in _TOOLS})
         self.processors = ready(config.on)
-        custom = use_custom(config.custom)
+        custom = use_custom(config.custom) if config.custom else {}
         start = time.perf_counter()
         self.data = load(config.data, config.input_range, config.task, config.metric, resize=config.resize)
         few = len(self.data.test.labels)
