@@ -165,9 +165,17 @@ def layers_in_float(model: bytes, source: Source) -> list[str]:
     return [*_by_layer(graph, float_operators(graph), source.model)]
 
 
+def _layers(model: Any) -> Iterator[Any]:
+    """The layers that a user has named: not those inside of a layer, such as the cell of an LSTM."""
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _layers(layer)
+
+
 def _by_layer(graph: Graph, operators: tuple[Operator, ...], model: Any) -> dict[str, None]:
     """Each of ``operators`` with the layer of ``model`` that it belongs to, as far as names of tensors tell it."""
-    layers = {layer.name for layer in model._flatten_layers()}
+    layers = {layer.name for layer in _layers(model)}
     found: dict[str, None] = {}
     for operator in operators:
         scopes = graph.tensors[operator.outputs[0]].name.split(";")[0].split("/")[:-1]
