@@ -376,7 +376,6 @@ def test_killed_again_and_again_ends_the_same(
         ("work/epochs-*/epoch-1.keras", 0.0, signal.SIGKILL),  # training
         ("model.keras", 1.5, signal.SIGINT),  # quantisation-aware training
         ("artifacts/mnist_cnn-int8.tflite", 0.0, signal.SIGKILL),  # export, the sidecar not yet there
-        ("work/outputs-mnist_cnn-float32.tflite.npy", 0.0, signal.SIGINT),  # verification
         ("work/outputs-mnist_cnn-int8-qat.onnx.stage.json", 4.0, signal.SIGKILL),  # measuring
     ]
     for pattern, seconds, how in moments:
