@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 # Where this is set, every process that a test starts compiles edgecnn anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run lint test tests quick coverage lock clean
+.PHONY: run lint test quick coverage lock clean
 
 run: .venv/ready
 	$(BIN)/edgecnn run --out runs/mnist
@@ -22,9 +22,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint tests
-
-tests: .venv/ready
+test: lint
 	$(PYTEST)
 
 quick: lint
