@@ -17,6 +17,7 @@ from edgecnn.formats.source import Source
 from edgecnn.models import load_model
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.runtimes import open_session, predict
+from edgecnn.temporary import own_temporary_folder
 from edgecnn.training import train
 
 pytestmark = pytest.mark.slow
@@ -199,6 +200,15 @@ def test_layers_without_kernels_are_named_with_what_to_use_instead(mnist: DataSe
         FORMATS["tflite"].convert(source, SCHEMES["int16x8"])
     with pytest.raises(UnsupportedError, match=r"generated C computes in int8 only, .* of layer groups.*; replace the"):
         FORMATS["c99"].convert(source, SCHEMES["int8"])
+
+
+def test_a_conversion_after_a_command_has_ended_works(mnist: DataSet) -> None:
+    converter.stop()
+    for _ in range(2):
+        with own_temporary_folder():
+            source = Source(dense_layers_only(), None, mnist.calibration(10), "int8", 1)
+            assert tflite.convert(source, SCHEMES["float32"])[4:8] == b"TFL3"
+    converter.stop()
 
 
 def crash(_: None, conversion: converter.Conversion) -> bytes:

@@ -1,7 +1,9 @@
 """TensorFlow Lite's converter, in a process of its own, since some models crash it."""
 
+import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -39,16 +41,19 @@ class Conversion(NamedTuple):
 def convert(conversion: Conversion, doing: str) -> bytes:
     """The .tflite file of ``conversion``; ``doing`` describes it in errors.
 
-    The process stays for the next conversion until ``stop``: loading TensorFlow takes longer than most conversions.
+    The process stays for the next conversion until ``stop``: loading TensorFlow takes longer than most conversions. It
+    is replaced if its temporary folder went with the command that started it.
 
     Raises:
         WorkerError: the converter failed, crashed, or took longer than an hour.
     """
-    global _worker
+    global _worker, _temporary
     if in_worker():
         return _converted(None, conversion)
+    if _temporary is not None and not _temporary.is_dir():
+        stop()
     if _worker is None or not _worker.alive:
-        _worker = Worker(_nothing).__enter__()
+        _worker, _temporary = Worker(_nothing).__enter__(), Path(tempfile.gettempdir())
     try:
         return _worker.call(doing, _LIMIT_S, _converted, conversion)
     except WorkerError:
@@ -65,6 +70,7 @@ def stop() -> None:
 
 
 _worker: Worker[None] | None = None
+_temporary: Path | None = None
 
 
 def _nothing() -> None:
