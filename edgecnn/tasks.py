@@ -7,8 +7,8 @@ credits, which has a paired interval, whatever the metric.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from edgecnn.records import Accuracy, TaskName
 Float = NDArray[np.float32]
 Credits = NDArray[np.float64]
 Metric = Callable[[NDArray[Any], Float], Any]
+T = TypeVar("T")
 
 PERCENTAGES = ("top-5 accuracy", "pixel accuracy", "AUC")
 """Further metrics that are shares; the others are in the unit of the outputs."""
@@ -51,6 +52,8 @@ class Scoring:
 
     ``measure``, a function of the user's, replaces the score of any task. It takes labels and outputs and returns a
     number for each sample, or one for all, at most 1; higher is better.
+
+    Credits and scores are computed once for equal outputs: metrics of users and resampling take long.
     """
 
     task: TaskName
@@ -58,6 +61,8 @@ class Scoring:
     classes: int = 0
     anomalies: NDArray[np.int64] | None = None
     measure: Metric | None = None
+    _credits: dict[bytes, Credits] = field(init=False, repr=False, default_factory=dict)
+    _scores: dict[bytes, Accuracy] = field(init=False, repr=False, default_factory=dict)
 
     def first(self, count: int) -> "Scoring":
         """The same for the first ``count`` samples."""
@@ -86,10 +91,20 @@ class Scoring:
 
     def credits(self, outputs: Float) -> Credits:
         """What each sample adds to the score, ``(n,)``; their mean is the score."""
-        return _CREDITS[self.task](self, outputs) if self.measure is None else _measured(self, outputs)
+        return self._once(self._credits, outputs, _CREDITS[self.task] if self.measure is None else _measured)
 
     def score(self, outputs: Float) -> Accuracy:
         """The score, with a Wilson interval for right and wrong answers and a bootstrap interval for others."""
+        return self._once(self._scores, outputs, Scoring._scored)
+
+    def _once(self, known: dict[bytes, T], outputs: Float, make: Callable[["Scoring", Float], T]) -> T:
+        """What ``make`` returns for ``outputs``, from ``known`` if it was made before."""
+        key = hashlib.sha256(np.ascontiguousarray(outputs).data).digest()
+        if key not in known:
+            known[key] = make(self, outputs)
+        return known[key]
+
+    def _scored(self, outputs: Float) -> Accuracy:
         credits, more = self.credits(outputs), tuple(self.further(outputs).items())
         if self.counts:
             return Accuracy(correct=int(credits.sum()), total=len(credits), more=more)
@@ -206,21 +221,8 @@ def _measured(scoring: Scoring, outputs: Float) -> Credits:
     """What the user's function returns for each sample, or each sample's share in the one number that it returns.
 
     The share is that of a delete-a-group jackknife (Shao and Wu, Annals of Statistics 17, 1989) with at most 20 groups.
-    Groups of several samples are spread further, so that an interval over the samples is one over the groups. Functions
-    of users are slow, so what they return is kept.
+    Groups of several samples are spread further, so that an interval over the samples is one over the groups.
     """
-    digest = hashlib.sha256(scoring.labels.tobytes())
-    digest.update(outputs.tobytes())
-    key = scoring.measure, digest.digest()
-    if key not in _known:
-        _known[key] = _shares(scoring, outputs)
-    return _known[key]
-
-
-_known: dict[tuple[Metric | None, bytes], Credits] = {}
-
-
-def _shares(scoring: Scoring, outputs: Float) -> Credits:
     score, count = _value(scoring, scoring.labels, outputs), len(outputs)
     if score.ndim:
         return score

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -92,7 +93,7 @@ class DataSet:
         return self.task != "custom" or self.metric is not None
 
     def scoring(self, count: int | None = None) -> Scoring:
-        """How outputs for the test samples, or for the first ``count`` of them, are scored.
+        """How outputs for the test samples, or for the first ``count`` of them, are scored; the same object each time.
 
         Raises:
             ConfigError: the task is custom and there is no ``metric``.
@@ -102,11 +103,28 @@ class DataSet:
                 "a custom task needs a function that scores outputs: --metric my_metrics:score, with "
                 "def score(labels, outputs) that returns a number of at most 1, for all samples or for each"
             )
-        labels = self.test.labels[:count]
-        if self.task == "reconstruction":
-            anomalies = labels if labels.any() else None
-            return Scoring(self.task, self.test_inputs(count), anomalies=anomalies, measure=self.metric)
-        return Scoring(self.task, labels, len(self.class_names), measure=self.metric)
+        if count not in self._scorings:
+            labels = self.test.labels[:count]
+            if self.task == "reconstruction":
+                anomalies = labels if labels.any() else None
+                made = Scoring(self.task, self.test_inputs(count), anomalies=anomalies, measure=self.metric)
+            else:
+                made = Scoring(self.task, labels, len(self.class_names), measure=self.metric)
+            self._scorings[count] = made
+        return self._scorings[count]
+
+    @cached_property
+    def _scorings(self) -> dict[int | None, Scoring]:
+        return {}
+
+    @cached_property
+    def test_sha256(self) -> str:
+        """A hash of the test samples and their labels, in order."""
+        images, labels = self.test.images, self.test.labels
+        digest = hashlib.sha256(json.dumps([images.dtype.name, images.shape]).encode())
+        for array in (images, labels):
+            digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+        return digest.hexdigest()
 
     def test_inputs(self, count: int | None = None) -> npt.NDArray[np.float32]:
         """Model input for the test samples, or for the first ``count`` of them."""
