@@ -127,8 +127,8 @@ def with_verification(report: Report, path: Path) -> Report:
     Raises:
         BundleError: the file is missing, or not a valid bundle.
     """
-    with TemporaryDirectory(prefix="edgecnn-bundle-") as folder:
-        bundle = _unpack(path, Path(folder))
+    with _archive(path) as archive:
+        bundle, _ = _manifest(archive)
     measured = {row.artifact.sha256 for row in report.rows if isinstance(row, Result)}
     return report.replace(
         title=f"{bundle.model} on {bundle.test.data}, verified where the bundle was made",
@@ -184,21 +184,35 @@ def _zipped(content: dict[str, bytes]) -> bytes:
 
 def _unpack(path: Path, folder: Path) -> Bundle:
     """Check the bundle at ``path`` and unpack it into the empty ``folder``."""
+    with _archive(path) as archive:
+        bundle, members = _manifest(archive)
+        for file in bundle.files:
+            _extract(archive, members[file.name], file, folder)
+    return bundle
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The zip at ``path``; what is wrong with it in the block is a BundleError that names it."""
     try:
         with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
-            members = _checked(archive.infolist(), os.fstat(stream.fileno()).st_size)
-            manifest = members.pop(_MANIFEST, None)
-            if manifest is None:
-                raise BundleError(f"it has no {_MANIFEST}")
-            bundle = from_json(archive.read(manifest), Bundle, _MANIFEST)
-            _compare(bundle, members)
-            for file in bundle.files:
-                _extract(archive, members[file.name], file, folder)
-        return bundle
+            yield archive
     except (BundleError, RecordError, *_DAMAGED) as error:
         raise BundleError(f"{path} is not a valid bundle: {one_line(error)}; make it with: edgecnn bundle") from error
     except OSError as error:
         raise BundleError(f"cannot read the bundle {path}: {error.strerror or error}") from error
+
+
+def _manifest(archive: zipfile.ZipFile) -> tuple[Bundle, dict[str, zipfile.ZipInfo]]:
+    """The manifest of a bundle and its other members by name, checked against each other."""
+    assert archive.fp is not None
+    members = _checked(archive.infolist(), os.fstat(archive.fp.fileno()).st_size)
+    manifest = members.pop(_MANIFEST, None)
+    if manifest is None:
+        raise BundleError(f"it has no {_MANIFEST}")
+    bundle = from_json(archive.read(manifest), Bundle, _MANIFEST)
+    _compare(bundle, members)
+    return bundle, members
 
 
 def _checked(members: Sequence[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
