@@ -92,5 +92,4 @@ def _made(name: str, make: Callable[[], Artifact]) -> Artifact | Failure:
     try:
         return make()
     except EdgecnnError as error:
-        kind, expected = type(error).__name__, isinstance(error, UnsupportedError)
-        return Failure(subject=name, stage="export", error=kind, reason=str(error), expected=expected)
+        return Failure.of(name, "export", error, expected=isinstance(error, UnsupportedError))

@@ -565,9 +565,7 @@ class _Flow:
         """Keep an error as a row."""
         expected = expected or isinstance(error, UnsupportedError)
         log.info("%s: %s", subject, error)
-        self.failures.append(
-            Failure(subject=subject, stage=stage, error=type(error).__name__, reason=str(error), expected=expected)
-        )
+        self.failures.append(Failure.of(subject, stage, error, expected=expected))
 
 
 def _with_accuracy(

@@ -723,6 +723,11 @@ class Failure(Record, frozen=True, tag="failure"):
     reason: Text
     expected: bool = False
 
+    @classmethod
+    def of(cls, subject: str, stage: str, error: Exception, *, expected: bool = False) -> Self:
+        """The row for an ``error``."""
+        return cls(subject=subject, stage=stage, error=type(error).__name__, reason=str(error), expected=expected)
+
 
 class BenchResults(FileRecord, frozen=True):
     """The results of one call of ``bench``, on one machine.

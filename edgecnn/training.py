@@ -86,6 +86,39 @@ def train(
     return model, history
 
 
+def fine_tune(
+    quantized: Any,
+    model: Any,
+    data: DataSet,
+    library: Any,
+    *,
+    epochs: int,
+    seed: int,
+    batch_size: int,
+    validation_split: float,
+    learning_rate: float,
+    after_epoch: Callable[[int, History], None] = lambda number, history: None,
+) -> History:
+    """Train ``quantized``, the fake-quantised form of a Keras 3 ``model``, with its ``library``, keras or tf_keras.
+
+    Raises:
+        ModelError: the training diverged.
+    """
+    compile_model(quantized, library, learning_rate, loss_for(model, data.task, library))
+    return fit(
+        quantized,
+        data,
+        epochs=epochs,
+        seed=seed,
+        batch_size=batch_size,
+        validation_split=validation_split,
+        description="train int8-qat",
+        library=library,
+        history=History(epochs=()),
+        after_epoch=after_epoch,
+    )
+
+
 def taught(data: DataSet, model: Any) -> DataSet:
     """``data`` for fine-tuning ``model``: those of a custom task get what it gives for the training samples as labels.
 

@@ -313,7 +313,7 @@ def baseline(
         try:
             record = record_baseline(model, loaded, device, backend=backend, seconds=seconds)
         except BenchError as error:
-            found.append(Failure(subject=model.name, stage="baseline", error="BenchError", reason=str(error)))
+            found.append(Failure.of(model.name, "baseline", error))
             say(f"edgecnn: {error}", err=True)
             continue
         write_atomic(target, to_json(record))

@@ -187,8 +187,7 @@ def run_on(
 
 
 def _failure(subject: str, error: EdgecnnError) -> Failure:
-    expected = isinstance(error, UnsupportedError)
-    return Failure(subject=subject, stage="emulate", error=type(error).__name__, reason=str(error), expected=expected)
+    return Failure.of(subject, "emulate", error, expected=isinstance(error, UnsupportedError))
 
 
 class _Ran(msgspec.Struct, frozen=True):

@@ -41,22 +41,22 @@ def costs(
             compiler, emulator = tool_versions(target).values()
             tools[target] = compiler, emulator
         except EmulationError as error:
-            failures.append(_failure(target, error))
+            failures.append(Failure.of(target, "target", error))
     emulated: list[Emulated] = []
     with progress("count instructions", len(paths) * len(tools)) as advance:
         for path in paths if tools else ():
             try:
                 sources, arena_bytes = _sources(path)
             except _NotInt8Error as error:
-                failures.append(_failure(path.name, UnsupportedError(str(error)), expected=True))
+                failures.append(Failure.of(path.name, "target", UnsupportedError(str(error)), expected=True))
             except EdgecnnError as error:
-                failures.append(_failure(path.name, error))
+                failures.append(Failure.of(path.name, "target", error))
             else:
                 for target in tools:
                     try:
                         emulated.append(_cost(path, sources, arena_bytes, target, opt, *tools[target]))
                     except EmulationError as error:
-                        failures.append(_failure(f"{path.name} on {target}", error))
+                        failures.append(Failure.of(f"{path.name} on {target}", "target", error))
                     advance(note=f"{path.name} on {target}")
                 continue
             advance(len(tools), path.name)
@@ -65,10 +65,6 @@ def costs(
 
 class _NotInt8Error(UnsupportedError):
     """A file that is not a static int8 model, or of a format that cannot be compiled."""
-
-
-def _failure(subject: str, error: EdgecnnError, *, expected: bool = False) -> Failure:
-    return Failure(subject=subject, stage="target", error=type(error).__name__, reason=str(error), expected=expected)
 
 
 def _sources(path: Path) -> tuple[Sources, int]:

@@ -129,9 +129,7 @@ def bench_files(
             except WorkerError as error:
                 failures.append(Failure(subject=path.name, stage="bench", error=error.error, reason=error.reason))
             except (ArtifactError, SessionError) as error:
-                failures.append(
-                    Failure(subject=path.name, stage="bench", error=type(error).__name__, reason=str(error))
-                )
+                failures.append(Failure.of(path.name, "bench", error))
     models = {candidate.artifact.name: candidate.artifact.float_model for candidate in candidates}
     for path, baseline in zip(baselines, recorded, strict=True):
         if models:

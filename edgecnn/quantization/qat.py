@@ -8,12 +8,12 @@ import keras
 
 from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, QuantizationError
-from edgecnn.models import data_for, load_model, loss_for, plain, save_model
+from edgecnn.models import data_for, load_model, plain, save_model
 from edgecnn.quantization.graph import functional
 from edgecnn.quantization.layers import FakeQuant, calibrate
 from edgecnn.quantization.ptq import LEAST_SQUARES, Calibrated, calibrated
 from edgecnn.records import History
-from edgecnn.training import compile_model, fit, settle, taught
+from edgecnn.training import fine_tune, settle, taught
 
 log = logging.getLogger("edgecnn")
 
@@ -42,22 +42,21 @@ def train_quantized(
     """
     data = taught(data, model)
     quantized, methods = fake_quantized(model, data)
-    compile_model(quantized, keras, learning_rate, loss_for(model, data.task, keras))
 
     def after_epoch(number: int, history: History) -> None:
         if number < epochs:
             calibrate(quantized, data.calibration(_CALIBRATION_IMAGES), least_squares=LEAST_SQUARES in methods)
 
-    history = fit(
+    history = fine_tune(
         quantized,
+        model,
         data,
+        keras,
         epochs=epochs,
         seed=seed,
         batch_size=batch_size,
         validation_split=validation_split,
-        description="train int8-qat",
-        library=keras,
-        history=History(epochs=()),
+        learning_rate=learning_rate,
         after_epoch=after_epoch,
     )
     return quantized, history

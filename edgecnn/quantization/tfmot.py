@@ -11,11 +11,10 @@ from edgecnn.arrays import read_npz
 from edgecnn.data import DataSet
 from edgecnn.errors import DataError, QuantizationError, one_line
 from edgecnn.files import write_atomic
-from edgecnn.models import loss_for
 from edgecnn.optional import require
 from edgecnn.quantization.legacy_keras import rebuild, tf_keras, tfmot_quantization
 from edgecnn.records import History
-from edgecnn.training import compile_model, fit, require_tensorflow, taught
+from edgecnn.training import fine_tune, require_tensorflow, taught
 
 _COMPARED_IMAGES = 32
 _CALIBRATION_IMAGES = 256
@@ -96,18 +95,16 @@ def train_quantized(
     require("keras").utils.set_random_seed(seed)  # without one, Dropout refuses to run deterministically
     calibrate_ranges(quantized, data.calibration(_CALIBRATION_IMAGES))
     keras = tf_keras()
-    compile_model(quantized, keras, learning_rate, loss_for(model, data.task, keras))
-    history = fit(
+    history = fine_tune(
         quantized,
+        model,
         data,
+        keras,
         epochs=epochs,
         seed=seed,
         batch_size=batch_size,
         validation_split=validation_split,
-        description="train int8-qat",
-        library=keras,
-        history=History(epochs=()),
-        after_epoch=lambda number, history: None,
+        learning_rate=learning_rate,
     )
     return quantized, history
 
