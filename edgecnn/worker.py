@@ -5,7 +5,10 @@ time limit. Between steps the worker sleeps. A crash, a hang or a lack of memory
 ends, the worker ends too.
 """
 
+import atexit
 import contextlib
+import ctypes
+import importlib
 import logging
 import os
 import re
@@ -13,6 +16,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,7 +27,7 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType, TracebackType
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar, TypeVarTuple
+from typing import Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, Self, TypeVar, TypeVarTuple
 
 from edgecnn.errors import EdgecnnError, SessionError, one_line
 from edgecnn.records import warn_once
@@ -89,14 +93,19 @@ class _Answer(NamedTuple):
 
 
 class Worker(Generic[S]):
-    """A fresh process whose state is the result of ``make``; a context manager that ends the process.
+    """A new process whose state is the result of ``make``; a context manager that ends the process.
+
+    ``how``: "spawn" starts Python anew; "fork" copies this process. ``parent``: it may start processes itself, and is
+    not ended at the exit of this process unless it is stopped.
 
     Raises:
         WorkerError: on entering, no process can be started.
     """
 
-    def __init__(self, make: Callable[[], S]) -> None:
+    def __init__(self, make: Callable[[], S], how: Literal["spawn", "fork"] = "spawn", *, parent: bool = False) -> None:
         self._make = make
+        self._context: Any = get_context(how)
+        self._parent = parent
 
     def __enter__(self) -> Self:
         try:
@@ -109,13 +118,13 @@ class Worker(Generic[S]):
         self._kills = out_of_memory_kills()
         self._limits: _Limits | None = None
         try:
-            self.connection, inside = get_context("spawn").Pipe()
+            self.connection, inside = self._context.Pipe()
         except OSError:
             os.close(self._log)
             raise
         try:
             arguments = (inside, _Log(self._log), self._make)
-            self._process = get_context("spawn").Process(target=_serve, args=arguments, daemon=True)
+            self._process = self._context.Process(target=_serve, args=arguments, daemon=not self._parent)
             with _sheltered():
                 self._process.start()
         except BaseException:
@@ -134,7 +143,7 @@ class Worker(Generic[S]):
     def call(
         self,
         doing: str,
-        limit_s: float,
+        limit_s: float | None,
         step: Callable[Concatenate[S, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
@@ -155,8 +164,20 @@ class Worker(Generic[S]):
         with contextlib.suppress(ConnectionError):  # ``answer`` reports a process that has ended
             self.connection.send((step, args, kwargs))
 
-    def answer(self, doing: str, limit_s: float) -> Any:
+    def answer(self, doing: str, limit_s: float | None) -> Any:
         """The answer to the last ``ask``, within ``limit_s`` seconds of it; raises as ``call``."""
+        value, logged = self.received(doing, limit_s)
+        for level, text in logged:
+            if level == logging.WARNING:
+                warn_once(text)  # another process may have logged the same warning
+            else:
+                log.log(level, "%s", text)
+        if isinstance(value, WorkerError):
+            raise value
+        return value
+
+    def received(self, doing: str, limit_s: float | None) -> _Answer:
+        """As ``answer``, without logging or raising what the step did."""
         try:
             message = self._message(doing, limit_s, self.asked)
             while isinstance(message, _Limits):
@@ -167,17 +188,11 @@ class Worker(Generic[S]):
             kind, death = self._death()
             self.stop()
             raise WorkerError(kind, f"{death} while {doing}") from error
-        for level, text in message.logged:
-            if level == logging.WARNING:
-                warn_once(text)  # another process may have logged the same warning
-            else:
-                log.log(level, "%s", text)
-        if isinstance(message.value, WorkerError):
-            raise message.value
-        return message.value
+        assert isinstance(message, _Answer)
+        return message
 
-    def _message(self, doing: str, limit_s: float, since: float) -> Any:
-        if not self.connection.poll(max(0.0, since + limit_s - time.monotonic())):
+    def _message(self, doing: str, limit_s: float | None, since: float) -> Any:
+        if limit_s is not None and not self.connection.poll(max(0.0, since + limit_s - time.monotonic())):
             self.stop(patience_s=0.0)
             raise WorkerError("TimeoutError", f"no answer within {limit_s:.3g} s while {doing}; killed")
         return self.connection.recv()
@@ -190,11 +205,16 @@ class Worker(Generic[S]):
     @property
     def alive(self) -> bool:
         """Whether the process accepts steps: it has not ended and was not stopped."""
-        return not self.connection.closed
+        return not self.connection.closed and self._process.is_alive()
+
+    @property
+    def process_id(self) -> int | None:
+        """The process's number; None if it has ended."""
+        return self._process.pid if self.alive else None
 
     def stop(self, patience_s: float = _GOODBYE_S) -> None:
         """End the process: close the connection, and kill the process after ``patience_s`` seconds. Idempotent."""
-        if not self.alive:
+        if self.connection.closed:
             return
         try:
             self.connection.close()
@@ -229,8 +249,72 @@ class Worker(Generic[S]):
         return kind, f"{how} (its last line: {last})" if last else how
 
 
+class Kept(Generic[S]):
+    """A worker that is started by its first call, and stays for the next one.
+
+    It is replaced if it has ended, or if its temporary folder went with the command that started it.
+    """
+
+    def __init__(self, make: Callable[[], S], *, parent: bool = False) -> None:
+        self._make, self._parent = make, parent
+        self._lock = threading.Lock()
+        self._worker: Worker[S] | None = None
+        self._temporary = Path()
+        os.register_at_fork(after_in_child=self._forget)
+        atexit.register(self.stop)
+
+    def call(
+        self,
+        doing: str,
+        limit_s: float | None,
+        step: Callable[Concatenate[S, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As ``Worker.call``. Calls of several threads wait for each other."""
+        with self._lock:
+            if self._worker is None or not self._worker.alive or not self._temporary.is_dir():
+                self.stop()
+                self._worker = Worker(self._make, parent=self._parent).__enter__()
+                self._temporary = Path(tempfile.gettempdir())
+            try:
+                return self._worker.call(doing, limit_s, step, *args, **kwargs)
+            except WorkerError:
+                raise
+            except BaseException:  # interrupted: its answer would be taken for that of the next call
+                self._worker.stop(patience_s=0.0)
+                raise
+
+    @property
+    def process_id(self) -> int | None:
+        """The number of its process, if there is one."""
+        return None if self._worker is None else self._worker.process_id
+
+    def stop(self) -> None:
+        """End the process, if there is one, to free its memory."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._worker = None
+
+
+class _Call(NamedTuple):
+    """A call of ``isolated``, and the surroundings of its caller."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    doing: str
+    limit_s: float
+    temporary: str
+    folder: Path
+    environment: dict[str, str]
+    path: list[str]
+
+
 def isolated(function: Callable[[*Ts], T], *args: *Ts, doing: str, limit_s: float = LIMIT_S) -> T:
-    """Run ``function(*args)`` in a fresh process, so that an untrusted file cannot crash or block this one.
+    """Run ``function(*args)`` in a process of its own, so that an untrusted file cannot crash or block this one.
 
     ``doing`` describes the call in errors, such as "opening x.onnx". Messages of the logger "edgecnn" are logged in
     this process. If this process is a worker already, the function runs in it.
@@ -244,38 +328,16 @@ def isolated(function: Callable[[*Ts], T], *args: *Ts, doing: str, limit_s: floa
     if in_worker():
         return function(*args)
     try:
-        with TemporaryDirectory(prefix="edgecnn-") as folder, Worker(_nothing) as worker:
-            try:
-                return worker.call(doing, limit_s, _alone, folder, limit_s, function, args)
-            except WorkerError as error:
-                raise _explained(error, doing, worker.memory_bytes) from error
-            finally:
-                worker.stop(patience_s=0.0)
+        with TemporaryDirectory(prefix="edgecnn-") as temporary:
+            call = _Call(function, args, doing, limit_s, temporary, Path.cwd(), dict(os.environ), sys.path)
+            result: T = forker.call(doing, None, _forked, call)
+            return result
     except OSError as error:
         raise SessionError(f"no temporary folder can be made for {doing}: {error.strerror or error}") from error
     except WorkerError as error:
-        if error.error in ("OSError", "BlockingIOError"):
-            raise SessionError(error.reason) from error
-        raise
-
-
-def _explained(error: WorkerError, doing: str, memory_bytes: int | None) -> Exception:
-    """The error that ``isolated`` raises."""
-    if error.error == "MemoryError" and memory_bytes is not None:
-        return SessionError(
-            f"{doing} needs more than {memory_bytes / 1e9:.1f} GB of memory, {error.reason}: the file is damaged, or "
-            "too large for edgecnn"
-        )
-    if error.error == "TimeoutError":
-        return SessionError(
-            f"{error.reason}: the file is damaged, contains an endless loop, or is too slow for this machine"
-        )
-    if error.error == "ChildProcessError":
-        return SessionError(
-            f"{error.reason}: the file is damaged, or the runtime has a bug; export the file again, or try another "
-            "version of the runtime"
-        )
-    return error if error.raised is None and error.error != "MemoryError" else error.translated()
+        if error.raised is None and error.error not in ("OSError", "BlockingIOError", "MemoryError"):
+            raise
+        raise error.translated() from error
 
 
 def confine(size: int) -> None:
@@ -411,9 +473,12 @@ def _serve(connection: "Connection[Any, Any]", log_file: _Log, make: Callable[[]
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     logged = _Logged()
-    log.addHandler(logged)
+    log.handlers = [logged]
     log.setLevel(logging.INFO)  # the parent filters by level
     log.propagate = False
+    if _state.connection is not None:  # a copy of the process that forks
+        _end_with_parent()
+        _state.connection.close()
     _state.connection = connection
     state = make()
     while True:
@@ -423,6 +488,8 @@ def _serve(connection: "Connection[Any, Any]", log_file: _Log, make: Callable[[]
             return
         try:
             answer = step(state, *args, **kwargs)
+        except WorkerError as error:  # of a process of this one
+            answer = error
         except Exception as error:  # noqa: BLE001 - any error of a runtime becomes the reason of its row
             answer = _reason(error)
         connection.send(_Answer(answer, logged.taken()))
@@ -439,16 +506,84 @@ def _reason(error: Exception) -> WorkerError:
     return found
 
 
+# In the process that forks
+
+_PREPARED = ("numpy", "ai_edge_litert.interpreter", "onnx", "tflite_micro")  # onnxruntime starts a thread
+
+
+def _forking() -> set[str]:
+    """The names of packages that calls have needed."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads would not exist in a copy
+    return set()
+
+
+def _forked(needed: set[str], call: _Call) -> Any:
+    """Run ``call`` in a copy of this process, which loads first what earlier copies had to load."""
+    for name in needed:
+        importlib.import_module(name)
+    with Worker(_nothing, "fork") as worker:
+        try:
+            worker.ask(_alone, call)
+            answer, logged = worker.received(call.doing, call.limit_s)
+            for level, text in logged:
+                log.log(level, "%s", text)
+            if isinstance(answer, WorkerError):
+                raise answer
+        except WorkerError as error:
+            raise _explained(error, call.doing, worker.memory_bytes) from error
+        finally:
+            worker.stop(patience_s=0.0)
+    value, loaded = answer
+    needed.update(loaded)
+    return value
+
+
+def _explained(error: WorkerError, doing: str, memory_bytes: int | None) -> WorkerError:
+    """``error`` with a message that says what may be wrong with the file."""
+    if error.error == "MemoryError" and memory_bytes is not None:
+        text = (
+            f"{doing} needs more than {memory_bytes / 1e9:.1f} GB of memory, {error.reason}: the file is damaged, or "
+            "too large for edgecnn"
+        )
+    elif error.error == "TimeoutError":
+        text = f"{error.reason}: the file is damaged, contains an endless loop, or is too slow for this machine"
+    elif error.error == "ChildProcessError":
+        text = (
+            f"{error.reason}: the file is damaged, or the runtime has a bug; export the file again, or try another "
+            "version of the runtime"
+        )
+    else:
+        return error
+    return WorkerError(error.error, text, SessionError)
+
+
+# In its copies
+
+
 def _nothing() -> None:
     """The state of a process for a single call."""
 
 
-def _alone(_: None, folder: str, limit_s: float, function: Callable[..., T], args: tuple[Any, ...]) -> T:
-    """The single call of a process of ``isolated``; ``folder`` is for temporary files, and removed by the parent."""
-    tempfile.tempdir = os.environ["TMPDIR"] = folder
+def _alone(_: None, call: _Call) -> Any:
+    """The single call of a process. Its folder for temporary files is removed by the caller."""
+    os.environ.clear()
+    os.environ.update(call.environment)
+    os.chdir(call.folder)
+    sys.path[:] = call.path
+    tempfile.tempdir = os.environ["TMPDIR"] = call.temporary
     _state.confinable = True
-    _ring(limit_s)
-    return function(*args)
+    _ring(call.limit_s)
+    value = call.function(*call.args)
+    return value, [name for name in _PREPARED if name in sys.modules]
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when its parent ends (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+forker: Kept[set[str]] = Kept(_forking, parent=True)
+"""The process whose copies run the calls of ``isolated``."""
 
 
 def _ring(seconds: float) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from edgecnn.artifacts import describe_here
 from edgecnn.errors import ArtifactError, ConfigError, SessionError, UnknownNameError
 from edgecnn.runtimes import runtime_for
-from edgecnn.worker import WorkerError, confine, in_worker, isolated, more_time
+from edgecnn.worker import WorkerError, confine, forker, in_worker, isolated, more_time
 
 
 def _adds(one: int, other: int) -> tuple[int, int, bool]:
@@ -47,6 +48,40 @@ def test_errors_of_ours_arrive_as_they_are() -> None:
             isolated(_raises, error, doing="reading")
     with pytest.raises(UnknownNameError, match="unknown runtime 'x'; choose from: c99"):
         isolated(runtime_for, Path(), "x", doing="looking")
+
+
+def _threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def test_the_process_that_is_copied_has_no_threads() -> None:
+    """Threads would be missing in a copy, which would wait for them for ever."""
+    isolated(describe_here, Path(__file__).parent / "files" / "tiny-int8.tflite", None, 1, doing="opening")
+    assert isolated(_threads, doing="counting") == 1
+    status = Path(f"/proc/{forker.process_id}/status").read_text()
+    assert "Threads:\t1\n" in status
+
+
+def _place(name: str) -> tuple[str, str | None, str]:
+    return str(Path.cwd()), os.environ.get(name), sys.path[-1]
+
+
+def test_a_call_sees_the_surroundings_of_its_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("1", "2"):
+        (tmp_path / value).mkdir()
+        monkeypatch.chdir(tmp_path / value)
+        monkeypatch.setenv("EDGECNN_TEST", value)
+        monkeypatch.syspath_prepend(value)
+        monkeypatch.setattr(sys, "path", [*sys.path, value])
+        assert isolated(_place, "EDGECNN_TEST", doing="asking") == (str(tmp_path / value), value, value)
+
+
+def test_another_process_takes_the_place_of_one_that_was_killed() -> None:
+    first = isolated(os.getppid, doing="asking")
+    assert first == isolated(os.getppid, doing="asking") == forker.process_id
+    os.kill(first, signal.SIGKILL)
+    _wait_until(lambda: forker.process_id is None)
+    assert isolated(os.getppid, doing="asking") != first
 
 
 def test_an_error_that_is_none_of_ours_stays_one() -> None:
@@ -158,7 +193,7 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert b"KeyboardInterrupt" in said
-    assert not Path(f"/proc/{worker}").exists()
+    _wait_until(lambda: not Path(f"/proc/{worker}").exists())
 
 
 def _outlives(folder: Path) -> None:

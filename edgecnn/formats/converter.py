@@ -1,9 +1,7 @@
 """TensorFlow Lite's converter, in a process of its own, since some models crash it."""
 
-import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8
 from edgecnn.records import Io, Scheme
-from edgecnn.worker import Worker, WorkerError, in_worker
+from edgecnn.worker import Kept, in_worker
 
 _LIMIT_S = 3600.0
 
@@ -41,40 +39,26 @@ class Conversion(NamedTuple):
 def convert(conversion: Conversion, doing: str) -> bytes:
     """The .tflite file of ``conversion``; ``doing`` describes it in errors.
 
-    The process stays for the next conversion until ``stop``: loading TensorFlow takes longer than most conversions. It
-    is replaced if its temporary folder went with the command that started it.
+    The process stays for the next conversion until ``stop``: loading TensorFlow takes longer than most conversions.
 
     Raises:
         WorkerError: the converter failed, crashed, or took longer than an hour.
     """
-    global _worker, _temporary
     if in_worker():
         return _converted(None, conversion)
-    if _temporary is not None and not _temporary.is_dir():
-        stop()
-    if _worker is None or not _worker.alive:
-        _worker, _temporary = Worker(_nothing).__enter__(), Path(tempfile.gettempdir())
-    try:
-        return _worker.call(doing, _LIMIT_S, _converted, conversion)
-    except WorkerError:
-        raise
-    except BaseException:  # interrupted: its answer would be taken for that of the next conversion
-        _worker.stop(patience_s=0.0)
-        raise
+    return _process.call(doing, _LIMIT_S, _converted, conversion)
 
 
 def stop() -> None:
     """End the process, which takes memory, if there is one; the next conversion starts another."""
-    if _worker is not None:
-        _worker.stop()
-
-
-_worker: Worker[None] | None = None
-_temporary: Path | None = None
+    _process.stop()
 
 
 def _nothing() -> None:
     """The process has no state."""
+
+
+_process: Kept[None] = Kept(_nothing)
 
 
 def _converted(_: None, conversion: Conversion) -> bytes:

@@ -10,7 +10,7 @@ with ``python tests/fuzz.py example READER NUMBER``.
 from fuzzing import data, models, records
 from fuzzing.harness import Reader
 
-SHORT = 25
+SHORT = 200
 
 
 def readers() -> dict[str, Reader]:

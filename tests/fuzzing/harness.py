@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks.fuzzing import Fault, Outcome
+from edgecnn import worker
 from edgecnn.errors import EdgecnnError
 from edgecnn.formats import converter
 
@@ -233,16 +234,22 @@ def _status(field: str) -> int:
 
 
 def _peak_of_children() -> int:
+    return max(_peak(None), worker.forker.call("asking for the peak", LIMIT_S, _peak))
+
+
+def _peak(_: object) -> int:
+    """The most memory that an ended child of this process had, in bytes."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def _children() -> int:
-    """Processes that this one started and that still run, Python's own for shared resources left out."""
+    """Processes below this one that still run; the one whose copies read files, and Python's own, left out."""
     found = 0
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the thread has ended since
-            for child in (task / "children").read_text().split():
-                found += _runs(Path(f"/proc/{child}/cmdline"))
+    for process in (os.getpid(), worker.forker.process_id):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the thread has ended since
+                for child in (task / "children").read_text().split():
+                    found += int(child) != worker.forker.process_id and _runs(Path(f"/proc/{child}/cmdline"))
     return found
 
 
