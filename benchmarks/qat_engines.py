@@ -21,7 +21,7 @@ from edgecnn.environment import environment
 from edgecnn.files import make_folder
 from edgecnn.measure import counters
 from edgecnn.measure.comparison import accuracy_difference, answers_of, credits_of
-from edgecnn.models import MODELS, load_model, loss_for, save_model
+from edgecnn.models import MODELS, load_model, losses_for, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.engines import engine_called
@@ -162,7 +162,7 @@ class _Training:
             model = engine_called("keras").fake_quantized(model, data).model
         elif kind == "tfmot":
             model, library = engine_called("tfmot").fake_quantized(model, data), require("tf_keras")
-        compile_model(model, library, 1e-4, loss_for(float_model, data.task, library))
+        compile_model(model, library, 1e-4, losses_for(float_model, data, library))
         self.model, self.batch = model, batch
         self.images = data.inputs(data.train.images)
         self.labels = data.targets(data.train.labels, data.train.images, one_hot=True)

@@ -6,7 +6,8 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,11 +41,29 @@ def read_npz(path: Path, keys: Sequence[str] | None = None, optional: Sequence[s
         DataError: the file cannot be read, is damaged, contains other data, lacks a key, or would unpack to more memory
             than this machine has or than is plausible for its size.
     """
+    with _opened(path) as (file, archive):
+        return _arrays(path, file, archive, keys, optional)
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of the arrays in the .npz file at ``path``, without reading them.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, or has more than 10,000 arrays.
+    """
+    with _opened(path) as (_, archive):
+        return [member.filename.removesuffix(".npy") for member in _members(path, archive)]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], zipfile.ZipFile]]:
+    """The .npz file at ``path``; errors in the block are translated."""
     try:
         with open_file(path) as file:
             if file.read(2) != b"PK":  # zipfile accepts any prefix, such as an array
                 raise zipfile.BadZipFile
-            return _arrays(path, file, keys, optional)
+            with zipfile.ZipFile(file) as archive:
+                yield file, archive
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except zipfile.BadZipFile as error:
@@ -68,34 +87,39 @@ def read_npy(path: Path) -> Array:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _arrays(path: Path, file: IO[bytes], keys: Sequence[str] | None, optional: Sequence[str]) -> dict[str, Array]:
-    with zipfile.ZipFile(file) as archive:
-        listed = archive.infolist()
-        if len(listed) > _MOST_MEMBERS:
-            raise DataError(
-                f"{path} contains {len(listed):,} arrays, more than {_MOST_MEMBERS:,}; save only the needed ones"
-            )
-        members = {member.filename.removesuffix(".npy"): member for member in listed}
-        if missing := [key for key in keys or () if key not in members]:
-            some = ", ".join(name[:40] for name in [*members][:8]) + (", …" if len(members) > 8 else "")
-            raise DataError(
-                f"{path} lacks {', '.join(missing)}; it has {some or 'nothing'}; "
-                f"save the arrays as {', '.join(keys or ())}"
-            )
-        if len(members) < len(listed):
-            raise DataError(f"{path} contains {len(listed)} arrays with only {len(members)} names; {_ADVICE}")
-        wanted = sorted(members) if keys is None else [key for key in (*keys, *optional) if key in members]
-        chosen = {key: members[key] for key in wanted}
-        for key, member in chosen.items():
-            _check(f"{path}: {key[:40]}", member)
-        if sum(member.compress_size for member in chosen.values()) > os.fstat(file.fileno()).st_size:
-            raise DataError(f"{path} is smaller than the arrays listed in it; {_ADVICE}")
-        check_memory(path, sum(member.file_size for member in chosen.values()))
-        found = {}
-        for key, member in chosen.items():
-            with archive.open(member) as stream:
-                found[key] = _array(f"{path}: {key[:40]}", stream, member.file_size)
-        return found
+def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    listed = archive.infolist()
+    if len(listed) > _MOST_MEMBERS:
+        raise DataError(
+            f"{path} contains {len(listed):,} arrays, more than {_MOST_MEMBERS:,}; save only the needed ones"
+        )
+    return listed
+
+
+def _arrays(
+    path: Path, file: IO[bytes], archive: zipfile.ZipFile, keys: Sequence[str] | None, optional: Sequence[str]
+) -> dict[str, Array]:
+    listed = _members(path, archive)
+    members = {member.filename.removesuffix(".npy"): member for member in listed}
+    if missing := [key for key in keys or () if key not in members]:
+        some = ", ".join(name[:40] for name in [*members][:8]) + (", …" if len(members) > 8 else "")
+        raise DataError(
+            f"{path} lacks {', '.join(missing)}; it has {some or 'nothing'}; save the arrays as {', '.join(keys or ())}"
+        )
+    if len(members) < len(listed):
+        raise DataError(f"{path} contains {len(listed)} arrays with only {len(members)} names; {_ADVICE}")
+    wanted = sorted(members) if keys is None else [key for key in (*keys, *optional) if key in members]
+    chosen = {key: members[key] for key in wanted}
+    for key, member in chosen.items():
+        _check(f"{path}: {key[:40]}", member)
+    if sum(member.compress_size for member in chosen.values()) > os.fstat(file.fileno()).st_size:
+        raise DataError(f"{path} is smaller than the arrays listed in it; {_ADVICE}")
+    check_memory(path, sum(member.file_size for member in chosen.values()))
+    found = {}
+    for key, member in chosen.items():
+        with archive.open(member) as stream:
+            found[key] = _array(f"{path}: {key[:40]}", stream, member.file_size)
+    return found
 
 
 def _check(where: str, member: zipfile.ZipInfo) -> None:

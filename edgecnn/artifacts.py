@@ -79,7 +79,14 @@ def check_metadata(path: Path, artifact: Artifact) -> None:
         SessionError: as ``describe``.
     """
     own = describe(path)
-    for kind, expected, actual in (("input", artifact.input, own.input), ("output", artifact.output, own.output)):
+    if (len(own.inputs), len(own.outputs)) != (len(artifact.inputs), len(artifact.outputs)):
+        raise ArtifactError(
+            f"{path} has {len(own.inputs)} inputs and {len(own.outputs)} outputs, its sidecar {sidecar(path).name} has "
+            f"{len(artifact.inputs)} and {len(artifact.outputs)}; export it again, or remove the sidecar"
+        )
+    pairs = [("input", *pair) for pair in zip(artifact.inputs, own.inputs, strict=True)]
+    pairs += [("output", *pair) for pair in zip(artifact.outputs, own.outputs, strict=True)]
+    for kind, expected, actual in pairs:
         if (expected.shape[1:], expected.dtype, expected.quantization) != (
             actual.shape[1:],
             actual.dtype,
@@ -122,8 +129,10 @@ def describe_here(path: Path, runtime: str | None = None, batch: int = 1) -> Art
             file=path.name,
             format=format,
             scheme=provenance.scheme if provenance else "float32" if format == "keras" else "unknown",
-            input=session.input,
-            output=session.output,
+            input=session.inputs[0],
+            output=session.outputs[0],
+            more_inputs=session.inputs[1:],
+            more_outputs=session.outputs[1:],
             sha256=sha256_file(path),
             size_bytes=path.stat().st_size,
             provenance=provenance,

@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from edgecnn.optional import require
 from edgecnn.own_code import import_own
 from edgecnn.records import ModelName, TaskName
 from edgecnn.registry import Registry
+from edgecnn.samples import flat, unlike
 
 log = logging.getLogger("edgecnn")
 T = TypeVar("T")
@@ -348,8 +349,9 @@ def _check_values(path: Path, model: Any) -> None:
 def plain(model: Any) -> Any:
     """``model`` as a Sequential or functional model that exporters and training expect.
 
-    Layers compute in float32, a single input has a dynamic batch, and a single output is not in a dictionary or list.
-    A subclass of keras.Model becomes the only layer of a functional model.
+    Layers compute in float32, and inputs have a dynamic batch. A single input or output is a tensor, several are lists,
+    in the order of ``model.inputs`` and ``model.outputs``. A subclass of keras.Model becomes the only layer of a
+    functional model.
 
     Raises:
         ModelError: it is such a subclass and was never called, or not on one tensor.
@@ -357,21 +359,19 @@ def plain(model: Any) -> Any:
     keras = require("keras")
     if not (_is_functional(model) or isinstance(model, keras.Sequential)):
         model = _as_layer(model)
-    functional = _is_functional(model)
-    if not model.built or len(model.inputs) != 1:
+    if not model.built:
         return model
-    (given,) = model.inputs
     half = {layer.compute_dtype for layer in model._flatten_layers()} & {"float16", "bfloat16", "float64"}
-    nested = functional and (model.output is not model.outputs[0] or model.input is not given)
+    others = sorted({given.dtype for given in model.inputs} - {"float32"})
     if half:
         log.warning("model %s computes in %s; edgecnn uses float32 instead", model.name, " and ".join(sorted(half)))
-    elif given.dtype != "float32":
+    elif others:
         log.warning(
             "model %s takes %s; edgecnn gives it the same numbers as float32: 0…255 for 8-bit images needs "
             "--input-range 0,255",
-            model.name, given.dtype,
+            model.name, " and ".join(others),
         )  # fmt: skip
-    elif given.shape[0] is None and not (nested and len(model.outputs) == 1):
+    elif all(given.shape[0] is None for given in model.inputs) and _is_flat(model):
         return model
 
     def as_float(layer: Any) -> Any:
@@ -380,14 +380,60 @@ def plain(model: Any) -> Any:
             config["dtype"] = "float32"
         return type(layer).from_config(config)
 
-    inputs = keras.Input(given.shape[1:], dtype="float32", name=given.name)
+    inputs = [keras.Input(given.shape[1:], dtype="float32", name=given.name) for given in model.inputs]
     cloned = keras.models.clone_model(
-        keras.Model(given, model.outputs, name=model.name), inputs, clone_function=as_float, recursive=True
+        keras.Model(_one_or_all(model.inputs), model.outputs, name=model.name),
+        _one_or_all(inputs),
+        clone_function=as_float,
+        recursive=True,
     )
-    outputs = cloned.outputs if len(cloned.outputs) > 1 else cloned.outputs[0]
-    plain = keras.Model(cloned.inputs[0], outputs, name=model.name)
+    plain = keras.Model(_one_or_all(cloned.inputs), _one_or_all(cloned.outputs), name=model.name)
     plain.set_weights(model.get_weights())
     return plain
+
+
+def _one_or_all(tensors: Sequence[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+def _is_flat(model: Any) -> bool:
+    """Whether inputs and outputs are neither in dictionaries nor nested."""
+    if not _is_functional(model):
+        return True
+    for ends, every in ((model.input, model.inputs), (model.output, model.outputs)):
+        found = [ends] if len(every) == 1 else ends
+        if not isinstance(found, list) or len(found) != len(every):
+            return False
+        if any(one is not other for one, other in zip(found, every, strict=True)):
+            return False
+    return True
+
+
+def input_names(model: Any) -> list[str]:
+    """The names of the inputs in exported files: "input", or those that Keras has for several."""
+    return ["input"] if len(model.inputs) == 1 else [each.name for each in model.inputs]
+
+
+def output_names(model: Any) -> list[str]:
+    """The names of the outputs, which differ: those that Keras has for several."""
+    if len(model.outputs) == 1:
+        return [model.outputs[0].name]
+    return unlike(list(model.output_names))
+
+
+def given(tensors: Sequence[Any]) -> Any:
+    """``tensors``, one for each input, as a plain model takes them."""
+    return _one_or_all(tensors)
+
+
+def called(model: Any, tensors: Sequence[Any]) -> list[Any]:
+    """All outputs of a plain ``model`` at inference, for ``tensors``, one for each input."""
+    return as_list(model(given(tensors), training=False))
+
+
+def as_list(outputs: Any) -> list[Any]:
+    """What a plain model returns, as a list."""
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def _is_functional(model: Any) -> bool:
@@ -563,15 +609,6 @@ def architecture_of(path: Path) -> str:
     return architecture(load_model(path)) if path.suffix in LEGACY else _read_config(path, _architecture)
 
 
-def input_shape_of(path: Path) -> tuple[int | None, ...]:
-    """The shape of one sample at the input of the .keras file at ``path``, read without Keras.
-
-    Raises:
-        ModelError: the file is missing, damaged, no .keras file, or its first input has no shape.
-    """
-    return _read_config(path, _input_shape)
-
-
 def _read_config(path: Path, read: Callable[[Any], T]) -> T:
     """What ``read`` finds in the config of the .keras file at ``path``."""
     _check_file(path)
@@ -580,13 +617,6 @@ def _read_config(path: Path, read: Callable[[Any], T]) -> T:
             return read(json.loads(archive.read("config.json")))
     except (*BAD_ZIP, LookupError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
-
-
-def _input_shape(config: Any) -> tuple[int | None, ...]:
-    layers = config["config"].get("layers", ())
-    shapes = [layer["config"]["batch_shape"] for layer in layers if layer["class_name"] == "InputLayer"]
-    shape = shapes[0] if shapes else config["build_config"]["input_shape"]
-    return tuple(None if size is None else int(size) for size in shape[1:])
 
 
 def _architecture(config: Any) -> str:
@@ -617,6 +647,8 @@ def _canonical(value: Any, places: dict[str, int]) -> Any:
 
 
 def _placed(reference: Any, places: dict[str, int]) -> Any:
+    if isinstance(reference, dict):
+        return [_placed(reference[name], places) for name in sorted(reference)]
     if isinstance(reference, list):
         return [_placed(one, places) for one in reference]
     return places.get(reference, reference)
@@ -626,35 +658,72 @@ def data_for(model: Any, data: DataSet) -> DataSet:
     """``data`` with samples in the input shape of ``model``, whose outputs fit the task of ``data``.
 
     Raises:
-        ModelError: not one input and one output, or other shapes than the samples or the labels have.
+        ModelError: other inputs or outputs, or other shapes than the samples or the labels have.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ModelError(
-            f"model {model.name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; "
-            "edgecnn takes models with one of each"
-        )
+    inputs = {each.name: tuple(each.shape[1:]) for each in model.inputs}
+    outputs = dict(zip(output_names(model), (tuple(each.shape[1:]) for each in model.outputs), strict=True))
     try:
-        data = data.shaped(model.input_shape[1:])
+        data = data.shaped(inputs, outputs)
     except DataError as error:
+        if len(inputs) > 1 or isinstance(data.input_shape, dict):
+            raise ModelError(f"model {model.name} does not fit the data: {error}") from error
         raise ModelError(
             f"model {model.name} takes input {tuple(model.input_shape)}, the images of {data.name} give "
             f"{(None, *data.input_shape)}; use images of the model's size, or a model of the images' size"
         ) from error
-    problem = output_problem(tuple(model.output_shape), data)
+    problem = output_problem(outputs, data)
     if problem is not None:
         raise ModelError(f"model {model.name} {problem}")
     return data
 
 
-def output_problem(shape: tuple[int | None, ...], data: DataSet) -> str | None:
-    """Why outputs of ``shape``, with the batch, do not fit the task of ``data``; ``None`` if they do."""
+def data_for_file(path: Path, data: DataSet) -> DataSet:
+    """As ``data_for``, for the .keras file at ``path``, which most often is read without Keras.
+
+    Raises:
+        ModelError: the file is missing, damaged or no .keras file, or does not fit the data.
+    """
+    shape = _read_config(path, _only_input)
+    if shape is None or isinstance(data.input_shape, dict):
+        return data_for(load_model(path), data)
+    return data.shaped({"input": shape}, {})
+
+
+def _only_input(config: Any) -> tuple[int | None, ...] | None:
+    """The shape of a sample, if the model of this config has one input and one output."""
+    layers = config["config"].get("layers", ())
+    shapes = [layer["config"]["batch_shape"] for layer in layers if layer["class_name"] == "InputLayer"]
+    ends = [config["config"].get(key, ()) for key in ("input_layers", "output_layers")]
+    if len(shapes) > 1 or any(isinstance(end, dict) or (len(end) > 1 and isinstance(end[0], list)) for end in ends):
+        return None
+    shape = shapes[0] if shapes else config["build_config"]["input_shape"]
+    return tuple(None if size is None else int(size) for size in shape[1:])
+
+
+def output_problem(outputs: Mapping[str, tuple[int | None, ...]], data: DataSet) -> str | None:
+    """Why outputs of these names and sample shapes do not fit the task of ``data``; ``None`` if they do."""
+    if data.task == "custom":
+        return None
+    labels = [each.name for each in data.outputs]
+    if sorted(labels) != sorted(outputs) and (labels or len(outputs) > 1):
+        return (
+            f"gives the outputs {' and '.join(outputs)}, {data.name} has labels for {' and '.join(labels) or 'one'}; "
+            "save the labels of each output as y_train.<output> and y_test.<output>, or choose --task custom"
+        )
+    if labels:
+        found = ((name, _shape_problem((None, *shape), data.of_output(name))) for name, shape in outputs.items())
+        return next((f"at its output {name} {problem}" for name, problem in found if problem is not None), None)
+    (shape,) = outputs.values()
+    return _shape_problem((None, *shape), data)
+
+
+def _shape_problem(shape: tuple[int | None, ...], data: DataSet) -> str | None:
     classes = len(data.class_names)
     one = (1,) if classes == 2 else ()
     fitting = {
         "classification": [(classes,), *([one] if one else [])],
-        "segmentation": [(*data.input_shape[:2], size) for size in (classes, *one)],
-        "reconstruction": [data.input_shape],
-        "custom": [tuple(shape[1:])],
+        "segmentation": [(*data.test.labels.shape[1:], size) for size in (classes, *one)],
+        "reconstruction": [flat(data.test.images[:1]).shape[1:]],
     }.get(data.task, [data.test.labels.shape[1:]])
     if any(len(shape) == len(each) + 1 and all(got in (want, None) for got, want in zip(shape[1:], each, strict=True))
            for each in fitting):  # fmt: skip
@@ -664,8 +733,8 @@ def output_problem(shape: tuple[int | None, ...], data: DataSet) -> str | None:
     return f"gives output {shape}, {data.name} has {has} and needs {needs}; check the data, or choose --task"
 
 
-def loss_for(model: Any, task: TaskName, library: Any) -> Any:
-    """The loss of a task for the outputs of a Keras 3 ``model``, from ``library``, which is keras or tf_keras.
+def losses_for(model: Any, data: DataSet, library: Any) -> list[Any]:
+    """The loss for each output of a Keras 3 ``model``, from ``library``, which is keras or tf_keras.
 
     Cross-entropy for classes, binary cross-entropy for single outputs and sigmoids, mean squared error for values and,
     to the outputs of the float model, for a custom task.
@@ -673,22 +742,42 @@ def loss_for(model: Any, task: TaskName, library: Any) -> Any:
     Raises:
         ModelError: the model ends in a softmax, but each output stands for itself.
     """
+    if not data.outputs:
+        return [_loss_for(model, model.outputs[0], _last_activation(model), data.task, library)]
+    tasks = {each.name: each.task for each in data.outputs}
+    every = zip(output_names(model), model.outputs, strict=True)
+    return [_loss_for(model, output, _activation_of(output), tasks[name], library) for name, output in every]
+
+
+def _loss_for(model: Any, output: Any, last: str, task: TaskName, library: Any) -> Any:
     if task in ("regression", "reconstruction", "custom"):
         return library.losses.MeanSquaredError()
-    last = _last_activation(model)
-    binary = task == "multilabel" or last == "sigmoid" or model.output_shape[-1] == 1
+    binary = task == "multilabel" or last == "sigmoid" or output.shape[-1] == 1
     if binary and last == "softmax":
         raise ModelError(
             f"model {model.name} ends in a softmax, whose outputs sum to 1, but each output stands for itself; use a "
             "sigmoid"
         )
     kind = library.losses.BinaryCrossentropy if binary else library.losses.CategoricalCrossentropy
-    return kind(from_logits=not gives_probabilities(model))
+    return kind(from_logits=last not in _PROBABILITIES)
 
 
 def gives_probabilities(model: Any) -> bool:
     """Whether the model ends in a softmax or a sigmoid; if not, outputs for classes are taken as logits."""
-    return _last_activation(model) in ("softmax", "sigmoid")
+    return _last_activation(model) in _PROBABILITIES
+
+
+def _activation_of(output: Any) -> str:
+    """The name of the activation of the layer that gives ``output``, one of several, if it has one."""
+    layer = output._keras_history.operation
+    if isinstance(layer, require("keras").layers.Softmax):
+        return "softmax"
+    if hasattr(layer, "outputs"):  # a nested model
+        return _activation_of(layer.outputs[output._keras_history.tensor_index])
+    return str(getattr(getattr(layer, "activation", None), "__name__", ""))
+
+
+_PROBABILITIES = ("softmax", "sigmoid")
 
 
 def _last_activation(model: Any) -> str:

@@ -42,7 +42,7 @@ from edgecnn.models import (
     architecture_of,
     build_model,
     data_for,
-    input_shape_of,
+    data_for_file,
     load_model,
     save_model,
     use_custom,
@@ -244,7 +244,7 @@ class _Flow:
                 trained, epochs = train(model, data, **settings, checkpoints=make_folder(checkpoints))
                 write_atomic(history, to_json(epochs))
                 save_model(trained, self.model)
-        self.data = self.data.shaped(input_shape_of(self.model))
+        self.data = data_for_file(self.model, self.data)
 
     def foresee(self, model: Any, data: DataSet) -> None:
         """Warn of each file that cannot be made of a user's model, before it is trained."""

@@ -61,7 +61,7 @@ Device = Literal["auto", "cpu", "gpu"]
 Io = Literal["float32", "int8", "uint8"]
 OnnxCpu = Literal["any", "vnni"]
 QatEngine = Literal["keras", "tfmot"]
-TaskName = Literal["classification", "multilabel", "regression", "segmentation", "reconstruction", "custom"]
+TaskName = Literal["classification", "multilabel", "regression", "segmentation", "reconstruction", "custom", "several"]
 R = TypeVar("R", bound="Record")
 
 Name = Annotated[str, Meta(extra={"most": text.NAME})]
@@ -261,7 +261,8 @@ class TensorSpec(Record, frozen=True):
 class Preprocessing(Record, frozen=True):
     """Conversion of raw values to model input, within ``input_range``: ``input = raw * scale + offset``.
 
-    Before that, photos were resized to ``resize``, height and width, if it is given (Pillow's bilinear filter).
+    Before that, photos were resized to ``resize``, height and width, if it is given (Pillow's bilinear filter). Of
+    several inputs, ``scale`` and ``offset`` are for those of type uint8; the others are taken as they are.
     """
 
     scale: Real
@@ -307,13 +308,21 @@ class Tuning(Record, frozen=True):
         )
 
 
+class OutputLabels(Record, frozen=True):
+    """What one of several outputs means: ``labels`` name its classes, or its values."""
+
+    name: Name
+    task: TaskName
+    labels: tuple[Name, ...]
+
+
 class Provenance(Record, frozen=True):
     """The origin of an artifact; stored inside the file itself and in its sidecar.
 
     ``calibration_methods`` say how post-training quantisation chose ranges and weights (see ``ptq.calibrated``).
     ``architecture`` is the hash of the Keras model's layers and shapes (see ``models.architecture``). ``labels`` name
-    the classes, or the outputs of a ``task`` without classes. The second of two classes is decided by a single output
-    above ``threshold``: 0.5 for a probability, 0 for a logit.
+    the classes, or the outputs of a ``task`` without classes; those of the task "several" are in ``outputs``. The
+    second of two classes is decided by a single output above ``threshold``: 0.5 for a probability, 0 for a logit.
     """
 
     model: Name
@@ -330,6 +339,7 @@ class Provenance(Record, frozen=True):
     calibration_methods: tuple[Name, ...] = ()
     task: TaskName = "classification"
     threshold: Real = 0.5
+    outputs: tuple[OutputLabels, ...] = ()
 
 
 class MemoryBlock(Record, frozen=True):
@@ -364,10 +374,37 @@ class Companion(Record, frozen=True):
     sha256: Name
 
 
-class GeneratedC(Record, frozen=True):
+class _Ends:
+    """The inputs and outputs of a model: most have one of each."""
+
+    __slots__ = ()
+    input: TensorSpec
+    output: TensorSpec
+    more_inputs: tuple[TensorSpec, ...]
+    more_outputs: tuple[TensorSpec, ...]
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """All inputs, in order."""
+        return (self.input, *self.more_inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """All outputs, in order."""
+        return (self.output, *self.more_outputs)
+
+    @property
+    def ends(self) -> tuple[dict[str, tuple[int | None, ...]], dict[str, tuple[int | None, ...]]]:
+        """The shapes of one sample of each input and each output, channels last, by name."""
+        inputs, outputs = ({spec.name: spec.sample_shape for spec in specs} for specs in (self.inputs, self.outputs))
+        return inputs, outputs
+
+
+class GeneratedC(_Ends, Record, frozen=True):
     """The metadata in a generated .c file. ``name`` is the prefix of its functions.
 
-    With ``caller_arena``, its invoke function has the arena as a third argument.
+    Several inputs, or outputs, are one after the other in one buffer. With ``caller_arena``, the invoke function has
+    the arena as its third argument.
     """
 
     name: Name
@@ -376,12 +413,15 @@ class GeneratedC(Record, frozen=True):
     memory: MemoryPlan
     caller_arena: bool
     provenance: Provenance | None = None
+    more_inputs: tuple[TensorSpec, ...] = ()
+    more_outputs: tuple[TensorSpec, ...] = ()
 
 
-class Artifact(Record, frozen=True):
+class Artifact(_Ends, Record, frozen=True):
     """The metadata of a model file. ``file`` is its name, in the folder of the sidecar.
 
-    ``memory`` is for generated C only, ``architecture`` for .keras files only.
+    ``more_inputs`` and ``more_outputs`` follow the first ones. ``memory`` is for generated C only, ``architecture`` for
+    .keras files only.
     """
 
     file: Name
@@ -395,6 +435,8 @@ class Artifact(Record, frozen=True):
     companions: tuple[Companion, ...] = ()
     memory: MemoryPlan | None = None
     architecture: Name | None = None
+    more_inputs: tuple[TensorSpec, ...] = ()
+    more_outputs: tuple[TensorSpec, ...] = ()
 
     @property
     def name(self) -> str:
@@ -509,7 +551,8 @@ class Difference(Record, frozen=True):
     ``max_lsb`` and ``mean_lsb`` are in steps of the quantised output, ``None`` for float outputs. ``agree`` is the
     number of equal ``decisions`` (see ``edgecnn.tasks``), such as images with the same top class; ``None`` for a task
     without decisions. ``decisions`` is ``None`` if each image has one. ``worst_image`` is the index of the image with
-    the largest difference.
+    the largest difference. ``output`` is the one of several outputs that differs most, to which all but ``agree``
+    belongs.
     """
 
     images: Positive
@@ -522,6 +565,7 @@ class Difference(Record, frozen=True):
     max_lsb: Count | None = None
     mean_lsb: Amount | None = None
     within_one_lsb: Share | None = None
+    output: Name | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -1130,10 +1174,19 @@ class BundledFile(Record, frozen=True):
     size_bytes: Count
 
 
+class BundledInput(Record, frozen=True):
+    """One of several inputs: its name, and the shape and type of its samples."""
+
+    name: Name
+    shape: tuple[Size, ...]
+    dtype: Literal["uint8", "float32"]
+
+
 class BundledImages(Record, frozen=True):
     """The test images of a bundle: ``images`` of the ``of`` test images of the data set ``data``, unprocessed.
 
-    ``shape`` is that of one image, such as height, width and channels, ``data_sha256`` that of the whole data set.
+    ``shape`` is that of one image, such as height, width and channels, ``data_sha256`` that of the whole data set. Of
+    several inputs, all are in ``inputs``, and ``shape`` is empty; several outputs are in ``outputs``.
     """
 
     data: Text
@@ -1145,6 +1198,8 @@ class BundledImages(Record, frozen=True):
     class_names: tuple[Name, ...]
     preprocessing: Preprocessing
     task: TaskName = "classification"
+    inputs: tuple[BundledInput, ...] = ()
+    outputs: tuple[OutputLabels, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

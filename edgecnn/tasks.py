@@ -6,8 +6,9 @@ credits, which has a paired interval, whatever the metric.
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,11 +19,10 @@ from edgecnn.records import Accuracy, TaskName
 
 Float = NDArray[np.float32]
 Credits = NDArray[np.float64]
-Metric = Callable[[NDArray[Any], Float], Any]
+Metric = Callable[[Any, Any], Any]
 T = TypeVar("T")
 
-PERCENTAGES = ("top-5 accuracy", "pixel accuracy", "AUC")
-"""Further metrics that are shares; the others are in the unit of the outputs."""
+_SHARES = ("accuracy", "label accuracy", "mIoU", "top-5 accuracy", "pixel accuracy", "AUC")
 
 _RESAMPLES = 1000
 _GROUPS = 20
@@ -45,13 +45,18 @@ class Scoring:
     reconstruction  float32 ``(n, …)``: inputs  R² over all values, or, with
                                                 ``anomalies``, the AUC of the error
     custom          any numbers ``(n, …)``      ``measure``
+    several         one field for each output   the mean over the outputs
     ==============  ==========================  ======================================
 
     A class is the highest of several outputs, the first one in a tie. With one output per decision, the positive class
     is decided at a probability of 0.5, or at 0 if the outputs are logits, which reach beyond 0…1.
 
     ``measure``, a function of the user's, replaces the score of any task. It takes labels and outputs and returns a
-    number for each sample, or one for all, at most 1; higher is better.
+    number for each sample, or one for all, at most 1; higher is better. Of several outputs, it takes a dictionary of
+    arrays ``(n, …)`` by name.
+
+    ``layout`` has the names and sample shapes of several outputs, whose values are one after the other in ``outputs``;
+    ``of_outputs`` is how each is scored, by name.
 
     Credits and scores are computed once for equal outputs: metrics of users and resampling take long.
     """
@@ -61,13 +66,30 @@ class Scoring:
     classes: int = 0
     anomalies: NDArray[np.int64] | None = None
     measure: Metric | None = None
+    layout: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    of_outputs: Mapping[str, "Scoring"] = field(default_factory=dict)
     _credits: dict[bytes, Credits] = field(init=False, repr=False, default_factory=dict)
     _scores: dict[bytes, Accuracy] = field(init=False, repr=False, default_factory=dict)
 
     def first(self, count: int) -> "Scoring":
         """The same for the first ``count`` samples."""
-        anomalies = None if self.anomalies is None else self.anomalies[:count]
-        return Scoring(self.task, self.labels[:count], self.classes, anomalies, self.measure)
+        return replace(
+            self,
+            labels=self.labels[:count],
+            anomalies=None if self.anomalies is None else self.anomalies[:count],
+            of_outputs={name: each.first(count) for name, each in self.of_outputs.items()},
+        )
+
+    def by_output(self, outputs: Float) -> dict[str, Float]:
+        """``outputs`` of a model with several, apart: ``(n, …)`` by name."""
+        ends = np.cumsum([math.prod(shape) for _, shape in self.layout])[:-1]
+        found = zip(self.layout, np.split(outputs, ends, axis=1), strict=True)
+        return {name: values.reshape(-1, *shape) for (name, shape), values in found}
+
+    def each(self, outputs: Float) -> list[tuple[str, "Scoring", Float]]:
+        """Name, scoring and values ``(n, values)`` of each of several outputs."""
+        found = self.by_output(outputs).items()
+        return [(name, self.of_outputs[name], values.reshape(len(values), -1)) for name, values in found]
 
     @property
     def metric(self) -> str:
@@ -82,6 +104,10 @@ class Scoring:
         """What ``outputs`` decide, ``(n, decisions)``: classes, or 0 and 1; ``None`` for a task with values."""
         if self.task in ("regression", "reconstruction", "custom"):
             return None
+        if self.task == "several":
+            every = [scoring.decisions(values) for _, scoring, values in self.each(outputs)]
+            decided = [one for one in every if one is not None]
+            return np.concatenate(decided, axis=1) if decided else None
         each = len(self.labels[0].ravel()) if len(self.labels) else 1
         values = outputs.reshape(len(outputs), each, -1)
         if values.shape[2] > 1:
@@ -128,6 +154,8 @@ class Scoring:
             return 0.0
         if self.task in ("regression", "reconstruction"):
             return 0.0 if self.metric == "R²" else 0.5
+        if self.task == "several":
+            return float(np.mean([each.guessing() for each in self.of_outputs.values()]))
         flat = self.labels.reshape(len(self.labels), -1)
         if self.task == "multilabel":
             share = flat.mean(axis=0)
@@ -135,6 +163,11 @@ class Scoring:
         counts = np.bincount(flat.ravel())
         share = counts.max() / flat.size
         return float(share / np.count_nonzero(counts) if self.task == "segmentation" else share)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a further metric is a share, and not in the unit of the outputs."""
+    return metric.split(" of ")[0] in _SHARES
 
 
 def interval(credits: Credits) -> tuple[float, float]:
@@ -217,6 +250,11 @@ def _ranked(scores: Credits, positive: NDArray[Any]) -> Credits:
     return credits
 
 
+def _mean_credits(scoring: Scoring, outputs: Float) -> Credits:
+    found: Credits = np.mean([each.credits(values) for _, each, values in scoring.each(outputs)], axis=0)
+    return found
+
+
 def _measured(scoring: Scoring, outputs: Float) -> Credits:
     """What the user's function returns for each sample, or each sample's share in the one number that it returns.
 
@@ -239,12 +277,15 @@ def _measured(scoring: Scoring, outputs: Float) -> Credits:
 def _value(scoring: Scoring, labels: NDArray[Any], outputs: Float) -> Credits:
     """What the user's function returns: a number for each sample, or one."""
     assert scoring.measure is not None
+    given_labels = labels if labels.dtype.names is None else {name: labels[name] for name in labels.dtype.names}
+    given = scoring.by_output(outputs) if scoring.layout else outputs
     try:
-        found: Credits = np.asarray(scoring.measure(labels, outputs), np.float64)
+        found: Credits = np.asarray(scoring.measure(given_labels, given), np.float64)
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
+        shapes = {name: values.shape for name, values in given.items()} if isinstance(given, dict) else given.shape
         raise ConfigError(
-            f"the metric {scoring.metric} failed on labels {labels.shape} and outputs {outputs.shape}: {reason}"
+            f"the metric {scoring.metric} failed on labels {labels.shape} and outputs {shapes}: {reason}"
         ) from error
     if found.shape not in ((), (len(outputs),)):
         raise ConfigError(
@@ -264,6 +305,7 @@ _METRICS: dict[TaskName, str] = {
     "multilabel": "label accuracy",
     "segmentation": "mIoU",
     "regression": "R²",
+    "several": "mean score",
 }
 _CREDITS: dict[TaskName, Callable[[Scoring, Float], Credits]] = {
     "classification": _right,
@@ -271,6 +313,7 @@ _CREDITS: dict[TaskName, Callable[[Scoring, Float], Credits]] = {
     "segmentation": _overlap,
     "regression": _explained,
     "reconstruction": _reconstructed,
+    "several": _mean_credits,
 }
 
 
@@ -298,11 +341,20 @@ def _of_values(scoring: Scoring, outputs: Float) -> dict[str, float]:
     return {"MAE": float(np.abs(errors).mean()), "RMSE": float((errors**2).mean() ** 0.5)}
 
 
+def _of_each(scoring: Scoring, outputs: Float) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, each, values in scoring.each(outputs):
+        score = each.score(values)
+        found |= {f"{metric} of {name}": value for metric, value in ((score.metric, score.value), *score.more)}
+    return found
+
+
 _FURTHER: dict[TaskName, Callable[[Scoring, Float], dict[str, float]]] = {
     "classification": _of_classes,
     "multilabel": lambda scoring, outputs: _auc(outputs, scoring.labels),
     "segmentation": lambda scoring, outputs: {"pixel accuracy": float(_right(scoring, outputs).mean())},
     "regression": _of_values,
+    "several": _of_each,
     "reconstruction": lambda scoring, outputs: {
         "MSE": float(((outputs.astype(np.float64) - _flat(scoring.labels)) ** 2).mean())
     },

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from edgecnn.data import DataSet, Split, as_data_set
 from edgecnn.errors import ModelError, RecordError
 from edgecnn.files import write_atomic
-from edgecnn.models import as_model, data_for, load_model, loss_for, save_model
+from edgecnn.models import as_list, as_model, called, data_for, given, load_model, losses_for, output_names, save_model
 from edgecnn.optional import require
 from edgecnn.progress import progress
-from edgecnn.records import Epoch, History, read_record, to_json
+from edgecnn.records import Epoch, History, OutputLabels, read_record, to_json
+from edgecnn.samples import joined, parts
 
 log = logging.getLogger("edgecnn")
 
 # Steps run inside TensorFlow between two visits to Python; changes no result, only the overhead per step.
 _STEPS_PER_CALL = 16
+_METRICS = ("loss", "accuracy", "mae")
 _SETTLING_IMAGES, _CLEARLY_BETTER = 1024, 0.95
 
 
@@ -61,7 +63,7 @@ def train(
         model, history = kept
         log.info("resuming training after epoch %d of %d", len(history.epochs), epochs)
     else:
-        compile_model(model, keras, learning_rate, loss_for(model, data.task, keras))
+        compile_model(model, keras, learning_rate, losses_for(model, data, keras))
         history = History(epochs=())
 
     def after_epoch(number: int, history: History) -> None:
@@ -104,7 +106,7 @@ def fine_tune(
     Raises:
         ModelError: the training diverged.
     """
-    compile_model(quantized, library, learning_rate, loss_for(model, data.task, library))
+    compile_model(quantized, library, learning_rate, losses_for(model, data, library))
     return fit(
         quantized,
         data,
@@ -129,10 +131,18 @@ def taught(data: DataSet, model: Any) -> DataSet:
         return data
 
     def answered(split: Split) -> Split:
-        return Split(split.images, np.asarray(model.predict(data.inputs(split.images), verbose=0), np.float32))
+        found = as_list(model.predict(given(parts(data.inputs(split.images))), verbose=0))
+        return Split(split.images, joined({name: np.asarray(each) for name, each in zip(outputs, found, strict=True)}))
 
-    val = None if data.val is None else answered(data.val)
-    return replace(data, task="regression", train=answered(data.train), val=val)
+    outputs = output_names(model)
+    labels = tuple(OutputLabels(name=name, task="regression", labels=()) for name in outputs)
+    return replace(
+        data,
+        task="regression" if len(outputs) == 1 else "several",
+        outputs=() if len(outputs) == 1 else labels,
+        train=answered(data.train),
+        val=None if data.val is None else answered(data.val),
+    )
 
 
 def settle(model: Any, data: DataSet, batch_size: int = 64) -> bool:
@@ -151,21 +161,26 @@ def settle(model: Any, data: DataSet, batch_size: int = 64) -> bool:
     if not layers:
         return False
     order = np.random.default_rng(0).permutation(len(data.train.labels))[:_SETTLING_IMAGES]
-    batches = _batches(keras, data, model.output_shape, batch_size, order)
-    loss_of = loss_for(model, data.task, keras)
+    batches = _batches(keras, data, model, batch_size, order)
+    losses = losses_for(model, data, keras)
 
     def loss() -> float:
-        found = [(len(labels), float(loss_of(labels, model(images, training=False)))) for images, labels in every]
-        return sum(count * value for count, value in found) / len(order)
+        total = 0.0
+        for tensors, targets in every:
+            outputs = called(model, tensors)
+            found = [float(loss(*pair)) for loss, *pair in zip(losses, targets, outputs, strict=True)]
+            total += len(targets[0]) * sum(found)
+        return total / len(order)
 
-    every = [batches[number] for number in range(len(batches))]
+    batched = (batches[number] for number in range(len(batches)))
+    every = [(as_list(tensors), as_list(targets)) for tensors, targets in batched]
     statistics = [weight for layer in layers for weight in (layer.moving_mean, layer.moving_variance)]
     before, kept = loss(), [np.asarray(weight) for weight in statistics]
     momenta = [layer.momentum for layer in layers]
-    for number, (images, _) in enumerate(every):
+    for number, (tensors, _) in enumerate(every):
         for layer in layers:
             layer.momentum = number / (number + 1)
-        model(images, training=True)
+        model(given(tensors), training=True)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     after = loss()
@@ -197,12 +212,13 @@ def require_tensorflow() -> Any:
     return tf
 
 
-def compile_model(model: Any, library: Any, learning_rate: float, loss: Any) -> None:
-    """Compile ``model`` for training on ``loss`` with ``library``, which is keras or tf_keras."""
+def compile_model(model: Any, library: Any, learning_rate: float, losses: Sequence[Any]) -> None:
+    """Compile ``model`` for training on ``losses``, one per output, with ``library``, which is keras or tf_keras."""
+    one = len(losses) == 1
     model.compile(
         optimizer=library.optimizers.Adam(learning_rate),
-        loss=loss,
-        metrics=["mae" if loss.name == "mean_squared_error" else "accuracy"],
+        loss=losses[0] if one else list(losses),
+        metrics=["mae" if losses[0].name == "mean_squared_error" else "accuracy"] if one else None,
         steps_per_execution=_STEPS_PER_CALL,
         jit_compile=require("keras").backend.backend() == "jax",  # XLA on TensorFlow refuses deterministic max pooling
     )
@@ -233,7 +249,7 @@ def fit(
     used, kept = drawn[: len(drawn) - held_out], drawn[len(drawn) - held_out :]
     if not len(used):
         raise ModelError(f"no training images are left after a validation split of {validation_split}")
-    batches = partial(_batches, library, data, model.output_shape, batch_size)
+    batches = partial(_batches, library, data, model, batch_size)
     validation = batches(kept) if held_out else None
     if data.val is not None:
         validation = batches(np.arange(len(data.val.labels)), data.val)
@@ -248,7 +264,7 @@ def fit(
 
             def on_batch(batch: int, logs: dict[str, float], epoch: int = epoch) -> None:
                 nonlocal seen
-                names = "loss", *(name for name in logs if name != "loss")
+                names = [name for name in ("loss", *_METRICS) if name in logs]
                 shown = " ".join(f"{name} {float(logs[name]):.4f}" for name in names)
                 advance(batch + 1 - seen, f"epoch {epoch + 1}/{epochs} {shown}")
                 seen = batch + 1
@@ -264,7 +280,7 @@ def fit(
             ).history
             if not np.isfinite(logs["loss"][0]):
                 raise ModelError(f"training diverged in epoch {epoch + 1}: the loss is {logs['loss'][0]}")
-            values = {key: float(value[0]) for key, value in logs.items()}
+            values = {key: float(value[0]) for key, value in logs.items() if key.removeprefix("val_") in _METRICS}
             history = History(epochs=(*history.epochs, Epoch(**values)))
             after_epoch(epoch + 1, history)
     return history
@@ -273,13 +289,19 @@ def fit(
 def _batches(
     library: Any,
     data: DataSet,
-    output_shape: tuple[int | None, ...],
+    model: Any,
     batch_size: int,
     order: NDArray[np.int64],
     split: Split | None = None,
 ) -> Any:
-    """Model inputs and targets of the samples in ``order``, batch by batch, on any back end; by default of training."""
+    """Inputs and targets of ``model`` for the samples in ``order``, batch by batch, on any back end.
+
+    By default of training samples. Several inputs and targets are tuples.
+    """
     samples = split or data.train
+    one_hot = [output.shape[-1] != 1 for output in model.outputs]
+    names = [name for name, _ in data.layout] if data.outputs else []
+    each = [data.of_output(name) for name in names] or [data]
     utils = library.utils
     base = utils.PyDataset if hasattr(utils, "PyDataset") else utils.Sequence
 
@@ -287,12 +309,21 @@ def _batches(
         def __len__(self) -> int:
             return math.ceil(len(order) / batch_size)
 
-        def __getitem__(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        def __getitem__(self, number: int) -> tuple[Any, Any]:
             drawn = order[batch_size * number :][:batch_size]
             images, labels = samples.images[drawn], samples.labels[drawn]
-            return data.inputs(images), data.targets(labels, images, one_hot=output_shape[-1] != 1)
+            of_each = [labels[name] for name in names] or [labels]
+            targets = [
+                one.targets(given, images, one_hot=hot) for one, given, hot in zip(each, of_each, one_hot, strict=True)
+            ]
+            inputs = parts(data.inputs(images))
+            return _one_or_tuple(inputs), _one_or_tuple(targets)
 
     return Batches()
+
+
+def _one_or_tuple(arrays: Sequence[Any]) -> Any:
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
 def _reseed(model: Any, seed: int, epoch: int) -> None:

@@ -19,14 +19,15 @@ from edgecnn.environment import environment
 from edgecnn.errors import ConfigError
 from edgecnn.formats import onnx, tflite
 from edgecnn.formats.onnx.qdq import to_onnx
-from edgecnn.formats.onnx.values import spec_of
+from edgecnn.formats.onnx.values import end_names, spec_of
 from edgecnn.formats.source import Source
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import OnnxCpu, Scheme, Tuning
 from edgecnn.runtimes.ort import open_model
-from edgecnn.runtimes.quantized_io import to_input
+from edgecnn.runtimes.quantized_io import to_inputs
+from edgecnn.samples import Samples, parts
 from edgecnn.tflite.graph import Graph, read_graph
 from edgecnn.verification import SAME_INTEGERS
 
@@ -69,9 +70,7 @@ def tunings(source: Source, schemes: Sequence[Scheme], taken_from: Path | None, 
     return {scheme.name: provenance.tuning for scheme in possible}
 
 
-def search(
-    graph: Graph, float_model: bytes, images: NDArray[np.float32], seconds: float, cpu: OnnxCpu = "any"
-) -> Tuning:
+def search(graph: Graph, float_model: bytes, images: Samples, seconds: float, cpu: OnnxCpu = "any") -> Tuning:
     """Like ``tune``, for an int8 ``graph`` and the float32 .onnx of the same model."""
     found = _Search(graph, float_model, images, cpu)
     end = time.monotonic() + seconds
@@ -91,7 +90,7 @@ def search(
 class _Search:
     """The best placement so far, and the placements tried."""
 
-    def __init__(self, graph: Graph, float_model: bytes, images: NDArray[np.float32], cpu: OnnxCpu = "any") -> None:
+    def __init__(self, graph: Graph, float_model: bytes, images: Samples, cpu: OnnxCpu = "any") -> None:
         self.graph = graph
         self.cpu = cpu
         self.float = _BoundModel(float_model, frozenset())
@@ -156,11 +155,14 @@ class _Search:
     def compared(self, candidate: "_BoundModel") -> tuple[NDArray[np.bool_], float]:
         """Outputs compared with those of the same weights without rounding.
 
-        Whether the top value is the same, for each image, and the mean absolute difference as a share of the span.
+        Whether the top value of each output is the same, for each image, and the mean absolute difference as a share of
+        the span.
         """
-        outputs = candidate.outputs(self.images)
-        span = float(self.expected.max() - self.expected.min()) or 1.0
-        return outputs.argmax(1) == self.expected.argmax(1), float(np.abs(outputs - self.expected).mean()) / span
+        same, errors = np.ones(len(self.images), bool), []
+        for found, expected in zip(candidate.outputs(self.images), self.expected, strict=True):
+            same &= found.argmax(1) == expected.argmax(1)
+            errors.append(float(np.abs(found - expected).mean()) / (float(np.ptp(expected)) or 1.0))
+        return same, float(np.mean(errors))
 
     def agrees(self, candidate: "_BoundModel") -> bool:
         """Whether the candidate agrees with the unrounded outputs as well as the int8 graph does, within tolerance.
@@ -211,14 +213,16 @@ class _BoundModel:
         ort = require("onnxruntime")
         self._ort = ort
         self._session = open_model(model, threads=1)
-        (self._input,), (output,) = self._session.get_inputs(), self._session.get_outputs()
         self._binding = self._session.io_binding()
-        shape = [size if isinstance(size, int) else 1 for size in self._input.shape]
-        dtype = {"tensor(float)": np.float32, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8}[self._input.type]
-        noise = np.random.default_rng(0).random(shape) if dtype is np.float32 else np.ones(shape)
-        self._value = ort.OrtValue.ortvalue_from_numpy(noise.astype(dtype))
-        self._binding.bind_ortvalue_input(self._input.name, self._value)
-        self._binding.bind_output(output.name)
+        self._values = []
+        for given in self._session.get_inputs():
+            shape = [size if isinstance(size, int) else 1 for size in given.shape]
+            dtype = {"tensor(float)": np.float32, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8}[given.type]
+            noise = np.random.default_rng(0).random(shape) if dtype is np.float32 else np.ones(shape)
+            self._values.append(ort.OrtValue.ortvalue_from_numpy(noise.astype(dtype)))
+            self._binding.bind_ortvalue_input(given.name, self._values[-1])
+        for output in self._session.get_outputs():
+            self._binding.bind_output(output.name)
         self._count = 1
         fastest = min(self.block())
         self._count = max(1, int(_BLOCK_S / fastest))
@@ -234,11 +238,14 @@ class _BoundModel:
             samples.append(clock() - start)
         return samples
 
-    def outputs(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Raw outputs ``(n, values)`` for encoded images ``(n, …)``, as float32."""
-        name = self._input.name
-        outputs = np.stack([self._session.run(None, {name: image[np.newaxis]})[0].ravel() for image in images])
-        return outputs.astype(np.float32)
+    def outputs(self, images: Samples) -> list[NDArray[np.float32]]:
+        """Each raw output ``(n, values)`` for encoded images ``(n, …)``, as float32."""
+        names = [given.name for given in self._session.get_inputs()]
+        runs = []
+        for start in range(len(images)):
+            arrays = map(np.ascontiguousarray, parts(images[start : start + 1]))
+            runs.append(self._session.run(None, dict(zip(names, arrays, strict=True))))
+        return [np.stack([one.ravel() for one in each]).astype(np.float32) for each in zip(*runs, strict=True)]
 
 
 def _ratios(candidate: _BoundModel, reference: _BoundModel, blocks: int) -> list[float]:
@@ -251,6 +258,7 @@ def _ratios(candidate: _BoundModel, reference: _BoundModel, blocks: int) -> list
     return ratios
 
 
-def _encoded(graph: Graph, images: NDArray[np.float32]) -> NDArray[np.generic]:
-    """Images converted to the graph's input."""
-    return to_input(images, spec_of(graph.tensors[graph.inputs[0]], "input"))
+def _encoded(graph: Graph, images: Samples) -> Samples:
+    """Images converted to the graph's inputs."""
+    names = end_names(graph)
+    return to_inputs(images, [spec_of(graph.tensors[index], names[index]) for index in graph.inputs])

@@ -17,13 +17,14 @@ from edgecnn.errors import ConfigError, EdgecnnError, SessionError
 from edgecnn.files import read_bytes
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task, infer, task_of
-from edgecnn.models import as_file
+from edgecnn.models import as_file, as_list, given
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.engines import saved
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Artifact, Difference, Parity, Tolerance, wilson
 from edgecnn.runtimes import Float, open_session, predict, runtime_for
+from edgecnn.samples import parts
 from edgecnn.tasks import Scoring
 from edgecnn.tflite.graph import macs, read_graph
 
@@ -99,7 +100,7 @@ def _verified(
     paths: Sequence[Path], data: DataSet, model: Path, qat_weights: Path | None, images: int | None
 ) -> list[Parity]:
     found = [artifacts.load(path) for path in paths]
-    data = data.shaped(found[0].input.sample_shape)
+    data = data.shaped(*found[0].ends)
     inputs, scoring = data.test_inputs(images), data.scoring(images)
     references = references_of(found, data, inputs, model=model, qat_weights=qat_weights)
     # now, to fail before the long work if the model is missing or damaged
@@ -133,8 +134,9 @@ class References(dict[str, Float]):
 
     def _fake_quantized(self) -> Float:
         """Outputs with quantisers simulated in float32."""
-        outputs: Float = self._source().quantized.predict(self._images, batch_size=256, verbose=0)
-        return outputs.reshape(len(outputs), -1)
+        outputs = as_list(self._source().quantized.predict(given(parts(self._images)), batch_size=256, verbose=0))
+        found: Float = np.hstack([each.reshape(len(each), -1) for each in outputs])
+        return found
 
 
 def references_of(
@@ -292,10 +294,11 @@ def reference_of(path: Path, images: Float) -> Float:
         return predict(session, images)
 
 
-def difference(outputs: Float, reference: Float, scoring: Scoring, step: float | None) -> Difference:
+def difference(outputs: Float, reference: Float, scoring: Scoring, steps: Sequence[float | None]) -> Difference:
     """Difference between ``outputs`` and ``reference``, both ``(n, values)``.
 
-    ``step`` is the scale of a quantised output.
+    ``steps`` are the scales of quantised outputs. Of several outputs, the differences are those of the output with the
+    largest mean difference, relative to its span; decisions are those of all.
 
     Raises:
         SessionError: shapes differ, or ``outputs`` contain NaN.
@@ -304,17 +307,36 @@ def difference(outputs: Float, reference: Float, scoring: Scoring, step: float |
         raise SessionError(f"outputs have shape {outputs.shape}, the reference has {reference.shape}")
     if not np.isfinite(outputs).all():
         raise SessionError(f"outputs contain NaN or infinity, first on image {_first_not_finite(outputs)}")
+    decisions, wanted = scoring.decisions(outputs), scoring.decisions(reference)
+    agree = None if decisions is None else int((decisions == wanted).sum())
+    decided = None if decisions is None or decisions.shape[1] == 1 else decisions.size
+    if not scoring.layout:
+        return _difference(outputs, reference, steps[0]).replace(agree=agree, decisions=decided)
+    pairs = zip(_apart(outputs, reference, scoring), steps, strict=True)
+    each = [_difference(ours, theirs, step).replace(output=name) for (name, ours, theirs), step in pairs]
+    worst = max(each, key=lambda one: one.mean_abs / (one.span or 1.0))
+    return worst.replace(agree=agree, decisions=decided)
+
+
+def _apart(outputs: Float, reference: Float, scoring: Scoring) -> Iterator[tuple[str, Float, Float]]:
+    """Name, values ``(n, values)`` and reference of each output; the name is empty if there is one."""
+    if not scoring.layout:
+        yield "", outputs, reference
+        return
+    theirs = scoring.by_output(reference)
+    for name, ours in scoring.by_output(outputs).items():
+        yield name, ours.reshape(len(ours), -1), theirs[name].reshape(len(ours), -1)
+
+
+def _difference(outputs: Float, reference: Float, step: float | None) -> Difference:
     error = np.abs(outputs.astype(np.float64) - reference)
     steps = None if step is None else np.rint(error / step)
-    decisions, wanted = scoring.decisions(outputs), scoring.decisions(reference)
     return Difference(
         images=len(outputs),
         span=float(reference.max() - reference.min()),
         max_abs=float(error.max()),
         mean_abs=float(error.mean()),
         worst_image=int(error.max(axis=1).argmax()),
-        agree=None if decisions is None else int((decisions == wanted).sum()),
-        decisions=None if decisions is None or decisions.shape[1] == 1 else decisions.size,
         max_lsb=None if steps is None else int(steps.max()),
         mean_lsb=None if steps is None else float(steps.mean()),
         within_one_lsb=None if steps is None else float((steps <= 1).mean()),
@@ -329,11 +351,12 @@ def compare(
     Raises:
         SessionError: shapes differ, or ``outputs`` contain NaN.
     """
-    quantization = artifact.output.quantization
-    found = difference(outputs, reference, scoring, quantization.scale[0] if quantization else None)
+    steps = [None if each.quantization is None else each.quantization.scale[0] for each in artifact.outputs]
+    found = difference(outputs, reference, scoring, steps)
     violations = _violations(found, tolerance, scoring.credits(reference) - scoring.credits(outputs), scoring.metric)
     if against != FLOAT and not has_float_operators(artifact):  # operators left in float do not saturate
-        violations += _gain_violations(outputs, reference)
+        for name, ours, theirs in _apart(outputs, reference, scoring):
+            violations += [f"{name}: {text}" if name else text for text in _gain_violations(ours, theirs)]
     return Parity(
         artifact=artifact.name,
         artifact_sha256=artifact.sha256,
@@ -358,20 +381,22 @@ def _violations(got: Difference, allowed: Tolerance, drops: NDArray[np.float64],
 
     ``drops`` ``(n,)`` are the reference's credits minus those of the outputs.
     """
-    found = []
+    found: list[str] = []
     span = got.span or 1.0
+    of = "" if got.output is None else f"output {got.output}: "
     if allowed.max_abs is not None and got.max_abs > allowed.max_abs * span:
         found.append(
-            f"largest difference {got.max_abs:.3g} on image {got.worst_image} (limit {allowed.max_abs * span:.3g})"
+            f"{of}largest difference {got.max_abs:.3g} on image {got.worst_image} (limit {allowed.max_abs * span:.3g})"
         )
     if got.mean_abs > allowed.mean_abs * span:
         found.append(
-            f"mean difference {got.mean_abs:.3g} (limit {allowed.mean_abs * span:.3g}); "
+            f"{of}mean difference {got.mean_abs:.3g} (limit {allowed.mean_abs * span:.3g}); "
             f"largest on image {got.worst_image}"
         )
     if allowed.mean_lsb is not None and got.mean_lsb is not None and got.mean_lsb > allowed.mean_lsb:
         found.append(
-            f"mean difference {got.mean_lsb:.3g} LSB (limit {allowed.mean_lsb:g}); largest on image {got.worst_image}"
+            f"{of}mean difference {got.mean_lsb:.3g} LSB (limit {allowed.mean_lsb:g}); "
+            f"largest on image {got.worst_image}"
         )
     if got.agree is not None and wilson(got.agree, got.decisions or got.images)[1] < allowed.agreement:
         what = "top class agrees on" if got.decisions is None else "decisions agree in"

@@ -778,7 +778,7 @@ def test_samples_for_validation_may_be_in_an_npz_file(tmp_path: Path) -> None:
     images, labels = np.arange(60, dtype=np.uint8).reshape(6, 2, 5, 1), np.arange(6) % 2
     arrays = {"x_train": images, "y_train": labels, "x_test": images[:2], "y_test": labels[:2]}
     np.savez(tmp_path / "a.npz", **arrays, x_val=images[3:], y_val=labels[3:])
-    data = load(str(tmp_path / "a.npz")).shaped((2, 5))
+    data = load(str(tmp_path / "a.npz")).shaped({"x": (2, 5)}, {})
     assert data.val is not None
     assert data.val.images.shape == (3, 2, 5)
     assert data.val.labels.tolist() == [1, 0, 1]

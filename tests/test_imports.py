@@ -33,7 +33,7 @@ LAYERS = (
     "own_code records",
     "files optional processor registry",
     "errors quiet",
-    "text",
+    "samples text",
 )
 LAYER_OF = {part: -number for number, parts in enumerate(LAYERS) for part in parts.split()}
 

@@ -32,8 +32,8 @@ class TellTale:
 
     opened = 0  # in this process
     batch = 1
-    input = TensorSpec(name="input", shape=(1, 2, 2, 1), dtype="float32", layout="NHWC")
-    output = TensorSpec(name="output", shape=(1, 2), dtype="float32", layout="NC")
+    inputs = (TensorSpec(name="input", shape=(1, 2, 2, 1), dtype="float32", layout="NHWC"),)
+    outputs = (TensorSpec(name="output", shape=(1, 2), dtype="float32", layout="NC"),)
 
     def __init__(self, fault: str = "") -> None:
         TellTale.opened += 1

@@ -127,19 +127,14 @@ def test_surplus_of_the_last_batch_is_thrown_away(workspace: Any) -> None:
     np.testing.assert_allclose(many, np.asarray(workspace.model(images, training=False)), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["two inputs", "two outputs", "double"])
-def test_an_onnx_file_of_another_kind_is_refused(kind: str, tmp_path: Path) -> None:
+def test_an_onnx_file_of_doubles_is_refused(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, save
 
-    element = TensorProto.DOUBLE if kind == "double" else TensorProto.FLOAT
-    values = {name: helper.make_tensor_value_info(name, element, [1, 2]) for name in "abc"}
-    inputs = "ab" if kind == "two inputs" else "a"
-    outputs = "bc" if kind == "two outputs" else "c"
-    nodes = [helper.make_node("Identity", ["a"], [name]) for name in outputs]
-    graph = helper.make_graph(nodes, "g", [values[n] for n in inputs], [values[n] for n in outputs])
+    values = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [1, 2]) for name in "ab"]
+    graph = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "g", values[:1], values[1:])
     path = tmp_path / "other.onnx"
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    with pytest.raises(SessionError, match=r"has 2 (in|out)puts; edgecnn runs|has an input of tensor\(double\)"):
+    with pytest.raises(SessionError, match=r"has an input of tensor\(double\)"):
         open_session(path)
 
 

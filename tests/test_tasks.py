@@ -20,7 +20,7 @@ from edgecnn.data.demo import DEMOS
 from edgecnn.errors import DataError, ModelError
 from edgecnn.formats import FORMATS, export_file, pairs, provenance_of
 from edgecnn.formats.source import Source
-from edgecnn.models import build_model, data_for, loss_for, save_model
+from edgecnn.models import build_model, data_for, losses_for, save_model
 from edgecnn.pipeline import run
 from edgecnn.quantization import qat
 from edgecnn.quantization.engines import check_accuracy
@@ -241,11 +241,11 @@ def test_masks_in_folders(tmp_path: Path) -> None:
 def test_samples_take_the_shape_of_the_model() -> None:
     data = made(np.arange(8) % 3)
     assert data.input_shape == (4, 4, 1)
-    assert data.shaped((4, 4)).test_inputs().shape == (8, 4, 4)
-    assert data.shaped((None, 4, 1)) is data
-    assert data.shaped((1, 4, 4, 1)).test_inputs(2).shape == (2, 1, 4, 4, 1)
+    assert data.shaped({"x": (4, 4)}, {}).test_inputs().shape == (8, 4, 4)
+    assert data.shaped({"x": (None, 4, 1)}, {"y": (3,)}) is data
+    assert data.shaped({"x": (1, 4, 4, 1)}, {}).test_inputs(2).shape == (2, 1, 4, 4, 1)
     with pytest.raises(DataError, match=r"samples of made are \(4, 4, 1\), not \(16,\)"):
-        data.shaped((16,))
+        data.shaped({"x": (16,)}, {})
 
 
 # Models
@@ -272,7 +272,7 @@ def test_outputs_of_another_task_are_refused(labels: Any, outputs: tuple[int, ..
 def test_a_softmax_of_one_output_is_refused() -> None:
     model = keras.Sequential([keras.Input((4,)), L.Dense(1, activation="softmax")])
     with pytest.raises(ModelError, match="outputs sum to 1, but each output stands for itself; use a sigmoid"):
-        loss_for(model, "classification", keras)
+        losses_for(model, made(np.arange(8) % 2), keras)
 
 
 def cut(data: DataSet, samples: int = 400) -> DataSet:

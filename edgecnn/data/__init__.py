@@ -1,7 +1,7 @@
 """Data sets as numpy arrays: MNIST and Fashion-MNIST, generated ones, .npz files, folders of images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,10 +52,12 @@ def load(
             ``train/images/*.png`` and ``train/masks/*.png`` (see ``load_folder``); or four arrays: ``x_train``,
             ``y_train``, ``x_test`` and ``y_test``, where labels may be ``None``; or two streams of batches, of training
             and of test samples, such as a tf.data.Dataset or a keras.utils.PyDataset: training data may be larger than
-            the memory (see ``edgecnn.data.stream``).
+            the memory (see ``edgecnn.data.stream``). Several inputs or outputs are dictionaries of arrays, by the names
+            that the model has for them; in a ``.npz`` file the keys are ``x_train.<input>`` and ``y_train.<output>``.
         task: what the labels mean; "auto" guesses it from them.
         metric: replaces the score of the task: a function of labels ``(n, …)`` and outputs, float32 ``(n, values)``, or
-            its place such as "my_metrics:mean_precision". See ``edgecnn.tasks.Scoring``.
+            its place such as "my_metrics:mean_precision". See ``edgecnn.tasks.Scoring``; several outputs are passed as
+            a dictionary.
         class_names: of arrays, one per class or output.
         resize: height and width that the images of a folder are resized to; by default all must have one size.
         input_range: the model input for 0 and 255 of uint8 images. Float images are not scaled: their input range
@@ -69,6 +71,7 @@ def load(
     - regression: numbers ``(n,)`` or ``(n, …)``.
     - reconstruction: none (leave ``y_train`` and ``y_test`` out), or ``(n,)``: 1 for an anomaly, else 0.
     - custom: any numbers ``(n, …)``, or none, as ``metric`` takes them.
+    - several: a dictionary by output, each as one of the above; the task of each output is guessed.
 
     Order of the classes: in a folder by name (code points); in a ``.npz`` file as in ``class_names``, without which
     label ``i`` is named ``str(i)``; in the built-in sets as published.
@@ -91,11 +94,18 @@ def load(
         source = [*spooled("train", source[0]), *spooled("test", source[1])]
     if len(source) != 4:
         raise DataError(f"data are four arrays, x_train, y_train, x_test and y_test, or two streams; got {len(source)}")
-    x_train, y_train, x_test, y_test = (None if array is None else np.asarray(array) for array in source)
+    x_train, y_train, x_test, y_test = map(_arrays, source)
     if x_train is None or x_test is None:
         raise DataError("x_train and x_test are needed; only labels may be None")
     data = make_dataset("the arrays", "arrays", (x_train, y_train), (x_test, y_test), class_names, input_range, wanted)
     return data.scored_by(metric)
+
+
+def _arrays(given: Any) -> Any:
+    """An array, or those of several inputs or outputs by name; None if there is none."""
+    if isinstance(given, Mapping):
+        return {str(name): np.asarray(array) for name, array in given.items()}
+    return None if given is None else np.asarray(given)
 
 
 def _load(

@@ -32,12 +32,14 @@ from edgecnn.data import DataSet
 from edgecnn.errors import ConfigError, SessionError, one_line
 from edgecnn.files import read_bytes
 from edgecnn.formats.onnx.qdq import to_onnx
+from edgecnn.formats.onnx.values import end_names
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import LayerError, LayerErrors
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.litert import LitertSession
 from edgecnn.runtimes.ort import open_model
+from edgecnn.samples import Samples, parts
 from edgecnn.tflite.graph import Graph, Operator, Tensor, read_graph
 from edgecnn.verification import FAKE_QUANTIZED, FLOAT, is_from_qat, references_of
 from edgecnn.worker import isolated, more_time
@@ -70,7 +72,7 @@ def layers(paths: Sequence[Path], data: DataSet, *, model: Path, qat_weights: Pa
         if path.suffix != ".tflite":
             raise ConfigError(f"diagnose layers reads .tflite files; {path.name} is not one")
     found = [artifacts.load(path) for path in paths]
-    data = data.shaped(found[0].input.sample_shape)
+    data = data.shaped(*found[0].ends)
     images = data.calibration(IMAGES)
     references = references_of(found, data, images, model=model, qat_weights=qat_weights)
     result = []
@@ -103,7 +105,7 @@ class _Inside(NamedTuple):
     in_float: Float
 
 
-def _inside(path: Path, images: Float) -> _Inside:
+def _inside(path: Path, images: Samples) -> _Inside:
     graph = read_graph(read_bytes(path), path.name)
     layer_of = _layers_of(graph)
     if not any(layer_of.values()):
@@ -124,7 +126,7 @@ def float_models(graph: Graph) -> tuple[bytes, bytes]:
     """The int8 ``graph`` in float as two ONNX models that output every activation, channels-first.
 
     Weights are the file's integers times their scales; biases have the scale input scale times weight scale, as in the
-    kernels. In the first model, operators are connected; its outputs are named by ``value_name``. In the second, each
+    kernels. In the first model, operators are connected; its outputs have the names of ``to_onnx``. In the second, each
     operator reads graph inputs of these names, and its output name ends in "/own".
 
     Raises:
@@ -132,15 +134,16 @@ def float_models(graph: Graph) -> tuple[bytes, bytes]:
     """
     onnx = require("onnx")
     whole = to_onnx(_in_float(graph), "float", in_float=range(2 * len(graph.operators)))
-    names = {value_name(graph, index) for index, operator in _layers_of(graph).items() if operator is not None}
+    ends = end_names(graph)
+    names = {ends.get(index, f"t{index}") for index, operator in _layers_of(graph).items() if operator is not None}
 
     def value(name: str) -> Any:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
 
     separate = onnx.ModelProto()
     separate.CopyFrom(whole)
-    (output,) = (value.name for value in whole.graph.output)
-    whole.graph.output.extend(value(name) for name in sorted(names - {output}))
+    outputs = {value.name for value in whole.graph.output}
+    whole.graph.output.extend(value(name) for name in sorted(names - outputs))
     for node in separate.graph.node:
         for position, name in enumerate(node.output):
             if name in names:
@@ -150,11 +153,6 @@ def float_models(graph: Graph) -> tuple[bytes, bytes]:
     del separate.graph.output[:]
     separate.graph.output.extend(value(name + _OWN) for name in sorted(names))
     return whole.SerializeToString(), separate.SerializeToString()
-
-
-def value_name(graph: Graph, index: int) -> str:
-    """The name of tensor ``index`` in the output of ``to_onnx``."""
-    return "input" if index in graph.inputs else "output" if index in graph.outputs else f"t{index}"
 
 
 def _layers_of(graph: Graph) -> dict[int, Operator | None]:
@@ -196,18 +194,22 @@ def _in_float(graph: Graph) -> Graph:
 def _run(graph: Graph, session: LitertSession, images: Float, sums: dict[int, "_Sums"]) -> tuple[Float, Float]:
     """Add up the errors of every layer over ``images``; returns the outputs in int8 and in float, ``(n, classes)``."""
     whole, separate = (_ort_session(model) for model in float_models(graph))
-    names = {index: value_name(graph, index) for index in sums}
+    ends = end_names(graph)
+    names = {index: ends.get(index, f"t{index}") for index in sums}
     wanted = {node.name for node in separate.get_inputs()}
     outputs, float_outputs = [], []
-    for image in images:
-        session.encode(image[None])
+    for number in range(len(images)):
+        image = images[number : number + 1]
+        session.encode(image)
         session.invoke()
         outputs.append(session.decode())
         real = {names[index]: _channels_first(sums[index].real(session.value(index))) for index in sums}
-        in_float = _ort_run(whole, {"input": _channels_first(image[None])})
-        float_outputs.append(in_float["output"].reshape(1, -1))
-        in_float["input"] = _channels_first(image[None])
-        feeds = {"input": in_float["input"], **real}
+        given = {ends[index]: _channels_first(part) for index, part in zip(graph.inputs, parts(image), strict=True)}
+        in_float = _ort_run(whole, given)
+        found = [in_float[ends[index]] for index in graph.outputs]
+        float_outputs.append(np.concatenate([_channels_last(each).reshape(1, -1) for each in found], axis=1))
+        in_float |= given
+        feeds = {**given, **real}
         own = _ort_run(separate, {name: feeds[name].astype(np.float32) for name in wanted})
         for index, name in names.items():
             # the input has no layer before it, only its own error
@@ -298,6 +300,10 @@ def _ratio_db(signal: float, error: float) -> float | None:
 
 def _channels_first(values: _Array) -> _Array:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if values.ndim == 4 else values
+
+
+def _channels_last(values: _Array) -> _Array:
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
 
 
 def _ort_session(model: bytes) -> Any:

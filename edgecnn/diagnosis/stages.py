@@ -55,7 +55,7 @@ def stages(
         raise ConfigError("; ".join(failure.reason for failure in without))
     found = [artifact for artifact, _ in files]
     _check(found)
-    data = data.shaped(found[0].input.sample_shape)
+    data = data.shaped(*found[0].ends)
     images, scoring = data.test_inputs(), data.scoring()
     references = references_of(found, data, images, model=model, qat_weights=qat_weights)
     in_keras = [FLOAT, *([FAKE_QUANTIZED] if any(map(is_from_qat, found)) else [])]

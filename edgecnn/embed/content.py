@@ -14,9 +14,10 @@ from edgecnn import artifacts
 from edgecnn.data import load, load_as
 from edgecnn.errors import ArtifactError, DataError
 from edgecnn.files import kits_folder
-from edgecnn.records import Artifact, Quantization
-from edgecnn.runtimes.quantized_io import to_input
+from edgecnn.records import Artifact, Quantization, TensorSpec
+from edgecnn.runtimes.quantized_io import raw_of, to_inputs
 from edgecnn.runtimes.tflm import TflmSession
+from edgecnn.samples import Samples, flat
 from edgecnn.text import NAME, shown
 from edgecnn.worker import confine, isolated
 
@@ -37,7 +38,10 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):
-    """Quantised inputs ``(n, size)`` and TFLM's outputs ``(n, size)``; ``kind`` describes the inputs."""
+    """Quantised inputs ``(n, size)`` and TFLM's outputs ``(n, size)``; ``kind`` describes the inputs.
+
+    The values of several inputs or outputs are one after the other, as in generated C.
+    """
 
     inputs: Integers
     outputs: Integers
@@ -45,7 +49,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IntegerModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A .tflite whose input and output are 8-bit integers, with their scales."""
+    """A .tflite whose inputs and outputs are 8-bit integers, with the scales of the first ones."""
 
     path: Path
     artifact: Artifact
@@ -78,14 +82,15 @@ def load_integer_model(path: Path) -> IntegerModel:
     """
     artifact = artifacts.load(path)
     ends: list[Quantization] = []
-    for kind, spec in (("input", artifact.input), ("output", artifact.output)):
+    each = [*(("input", spec) for spec in artifact.inputs), *(("output", spec) for spec in artifact.outputs)]
+    for kind, spec in each:
         if spec.dtype not in ("int8", "uint8") or spec.quantization is None:
             raise ArtifactError(
                 f"{path} has {kind} type {spec.dtype}, but the kit's self-test compares 8-bit integers; convert the "
                 "model with int8 input and output, as in edgecnn export --schemes int8 --io int8"
             )
         ends.append(spec.quantization)
-    return IntegerModel(path=path, artifact=artifact, input=ends[0], output=ends[1])
+    return IntegerModel(path=path, artifact=artifact, input=ends[0], output=ends[len(artifact.inputs)])
 
 
 def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, object]:
@@ -118,36 +123,47 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         SessionError, MissingExtraError: as ``open_session``.
     """
     artifact = model.artifact
-    shape = tuple(int(size or 1) for size in artifact.input.shape[1:])
-    dtype = np.dtype(artifact.input.dtype)
+    for specs in (artifact.inputs, artifact.outputs):
+        if len({spec.dtype for spec in specs}) > 1:
+            raise ArtifactError(f"{model.path} has int8 and uint8 tensors side by side; convert it with one type")
     if data is None:
-        low, high = (int(end) for end in (np.iinfo(dtype).min, np.iinfo(dtype).max))
-        noise = np.random.default_rng(_SEED).integers(low, high, (2, *shape), dtype=dtype, endpoint=True)
-        ends = [np.full(shape, end, dtype) for end in (low, high)]
-        inputs, kind = np.stack([*noise, *ends]), "noise, noise, all lowest, all highest"
+        draw = np.random.default_rng(_SEED)
+        inputs = raw_of([_noise(draw, spec) for spec in artifact.inputs], artifact.inputs)
+        kind = "noise, noise, all lowest, all highest"
     else:
         about = artifact.provenance
         loaded = load(data) if about is None else load_as(data, about.preprocessing, about.task)
         try:
-            loaded = loaded.shaped(shape)
+            loaded = loaded.shaped(*artifact.ends)
         except DataError as error:
+            shape = " and ".join(str(spec.sample_shape) for spec in artifact.inputs)
             raise ArtifactError(
                 f"{model.path} expects {shape}, but the images of {data} are {loaded.input_shape}; see --data"
             ) from error
         first = loaded.different(_MOST_GOLDEN)
-        inputs = to_input(loaded.inputs(loaded.test.images[first]), artifact.input)
+        inputs = to_inputs(loaded.inputs(loaded.test.images[first]), artifact.inputs)
         kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
     inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
     artifacts.check_metadata(model.path, artifact)
     outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
-    return Golden(inputs=inputs.reshape(len(inputs), -1), outputs=outputs, kind=kind)
+    flattened = flat(inputs)
+    return Golden(inputs=flattened.reshape(len(inputs), -1), outputs=outputs, kind=kind)
 
 
-def _answers(path: Path, inputs: Integers) -> Integers:
+def _noise(draw: np.random.Generator, spec: TensorSpec) -> Integers:
+    """Two samples of noise, one of the lowest values and one of the highest."""
+    shape, dtype = tuple(size or 1 for size in spec.shape[1:]), np.dtype(spec.dtype)
+    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    noise = draw.integers(low, high, (2, *shape), dtype=dtype, endpoint=True)
+    return np.stack([*noise, *(np.full(shape, end, dtype) for end in (low, high))])
+
+
+def _answers(path: Path, inputs: Samples) -> Integers:
     """TFLM's outputs ``(n, size)`` for ``inputs`` ``(n, …)``."""
     confine(path.stat().st_size)
     with contextlib.closing(TflmSession(path, 1, 1, "cpu")) as session:
-        return np.stack([session.integers(one[np.newaxis]).ravel() for one in inputs])
+        found = [flat(session.integers(inputs[place : place + 1])).ravel() for place in range(len(inputs))]
+        return np.stack(found)
 
 
 def golden_header(name: str, found: Golden) -> bytes:

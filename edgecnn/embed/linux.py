@@ -53,7 +53,7 @@ def _golden(model: Path, artifact: Artifact, data: DataSet) -> bytes:
     ``images`` are raw, ``(n, …)``; ``outputs`` float32 ``(n, values)``.
     """
     artifacts.check_metadata(model, artifact)
-    data = data.shaped(artifact.input.sample_shape)
+    data = data.shaped(*artifact.ends)
     images: Images = data.test.images[data.different(_MOST_IMAGES)]
     outputs = outputs_of(task_of(model), data.inputs(images))
     buffer = io.BytesIO()

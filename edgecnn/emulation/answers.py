@@ -114,7 +114,7 @@ def verify_on(
     """
     processors = ready(on)
     found = [artifacts.load(path) for path in paths]
-    data = data.shaped(found[0].input.sample_shape)
+    data = data.shaped(*found[0].ends)
     inputs, scoring = data.test_inputs(images), data.scoring(images)
     kinds = [verification.reference_for(artifact) for artifact in found]
     references = verification.references_of(found, data, inputs, model=model, qat_weights=qat_weights)

@@ -1,6 +1,5 @@
 """Instructions, flash and RAM of model files as C on emulated processors."""
 
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from edgecnn.files import need_model, read_bytes, sha256_file
 from edgecnn.formats.c99 import identifier
 from edgecnn.progress import progress
 from edgecnn.records import Emulated, Failure
-from edgecnn.runtimes.c99 import header_of, metadata_in, read_generated
+from edgecnn.runtimes.c99 import header_of, metadata_in, read_generated, size_of
 from edgecnn.tflite.graph import Graph, read_graph
 
 _NAME = "model"  # name of the generated C code; no file of the test program has this name
@@ -96,8 +95,8 @@ def _own(path: Path) -> tuple[Sources, int]:
     sources = Sources(
         name=name,
         files={header_of(path).name: header, f"{name}.h": header, f"{name}.c": read_bytes(path)},
-        input_size=math.prod(size or 1 for size in metadata.input.shape),
-        output_size=math.prod(size or 1 for size in metadata.output.shape),
+        input_size=sum(map(size_of, metadata.inputs)),
+        output_size=sum(map(size_of, metadata.outputs)),
     )
     return sources, metadata.memory.arena_bytes
 

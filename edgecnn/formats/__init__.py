@@ -113,6 +113,7 @@ def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
         scheme="",
         labels=data.class_names,
         task=data.task,
+        outputs=data.outputs,
         preprocessing=data.preprocessing,
         data=data.name,
         data_sha256=data.sha256,

@@ -4,12 +4,10 @@ import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8
 from edgecnn.records import Io, Scheme
+from edgecnn.samples import Samples, parts
 from edgecnn.worker import Kept, in_worker
 
 _LIMIT_S = 3600.0
@@ -26,13 +24,12 @@ class Frozen(NamedTuple):
 class Conversion(NamedTuple):
     """What to convert, and to what.
 
-    ``calibration``: float32 ``(n, height, width, channels)``, or None if the function has fake quantisers or the scheme
-    has no static ranges.
+    ``calibration``: float32 ``(n, …)``, or None if the function has fake quantisers or the scheme has no static ranges.
     """
 
     function: Frozen
     scheme: Scheme
-    calibration: NDArray[np.float32] | None
+    calibration: Samples | None
     io: Io
 
 
@@ -87,6 +84,6 @@ def _converted(_: None, conversion: Conversion) -> bytes:
         return bytes(converter.convert())
 
 
-def _one_by_one(images: NDArray[np.float32]) -> Iterator[list[NDArray[np.float32]]]:
-    for index in range(len(images)):
-        yield [images[index : index + 1]]
+def _one_by_one(samples: Samples) -> Iterator[list[Samples]]:
+    for index in range(len(samples)):
+        yield parts(samples[index : index + 1])

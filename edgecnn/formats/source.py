@@ -5,15 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.data import DataSet
 from edgecnn.errors import QuantizationError
 from edgecnn.models import data_for, load_model, plain
 from edgecnn.quantization.engines import engine_of
 from edgecnn.quantization.schemes import is_static_int8
 from edgecnn.records import Io, OnnxCpu, Scheme
+from edgecnn.samples import Samples, shapes
 
 if TYPE_CHECKING:
     from edgecnn.quantization.ptq import Calibrated
@@ -27,7 +25,7 @@ class Source:
     Attributes:
         model: the float Keras 3 model.
         quantized: the fake-quantised model (Keras 3, or tf_keras from TFMOT); None without quantisation-aware training.
-        calibration: float32 training images ``(n, height, width, channels)`` in the model's input range.
+        calibration: float32 training samples ``(n, …)`` in the model's input range.
         io: type of input and output of int8 files.
         batch: 1, or None for a dynamic batch dimension.
         onnx_cpu: processors on which int8 .onnx files give the right answers: "any", or "vnni" for those with VNNI or
@@ -39,7 +37,7 @@ class Source:
         self,
         model: Any,
         quantized: Any,
-        calibration: NDArray[np.float32],
+        calibration: Samples,
         io: Io,
         batch: Literal[1] | None,
         onnx_cpu: OnnxCpu = "any",
@@ -78,6 +76,11 @@ class Source:
         if qat_weights is not None:
             quantized = engine_of(qat_weights).load(qat_weights, keras_model, data)
         return cls(keras_model, quantized, data.calibration(calibration_images), io, batch, onnx_cpu)
+
+    @property
+    def input_shapes(self) -> list[tuple[int | None, ...]]:
+        """The shape of each input of the files, with the batch."""
+        return [(self.batch, *shape) for shape in shapes(self.calibration)]
 
     @cached_property
     def calibrated(self) -> "Calibrated | None":

@@ -10,6 +10,7 @@ from edgecnn.errors import ExportError, QuantizationError, UnsupportedError, one
 from edgecnn.formats import converter
 from edgecnn.formats.converter import Conversion, Frozen
 from edgecnn.formats.source import Source
+from edgecnn.models import called, input_names, output_names
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.quiet import quiet_stderr
@@ -51,9 +52,12 @@ def _convert(source: Source, scheme: Scheme) -> bytes:
         model, calibration = source.calibrated.model, None
     conversion = Conversion(frozen(tf, model, source), scheme, calibration, source.io)
     try:
-        model_bytes = align(converter.convert(conversion, f"converting {source.model.name} to {scheme.name} .tflite"))
+        converted = converter.convert(conversion, f"converting {source.model.name} to {scheme.name} .tflite")
     except WorkerError as error:
         raise _refusal(source.model.name, scheme, error) from error
+    # A single output keeps the name that tells its layer.
+    names = output_names(source.model)
+    model_bytes = align(converted, input_names(source.model), names if len(names) > 1 else ())
     _check(model_bytes, source, scheme)
     return model_bytes
 
@@ -70,10 +74,11 @@ def frozen(tf: Any, model: Any, source: Source) -> Frozen:
     such as grouped convolutions, become operators. LSTM and GRU are unrolled if the number of steps is known.
     """
     freeze = require("tensorflow.python.framework.convert_to_constants").convert_variables_to_constants_v2
-    shape = (source.batch, *source.calibration.shape[1:])
-    call = tf.function(lambda images: model(images, training=False))
+    names = input_names(source.model)
+    specs = [tf.TensorSpec(shape, tf.float32, name) for name, shape in zip(names, source.input_shapes, strict=True)]
+    call = tf.function(lambda *tensors: called(model, tensors))
     with quiet_stderr(), _inlined(tf), _unrolled(model):
-        function = freeze(call.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="input")))
+        function = freeze(call.get_concrete_function(*specs))
     return Frozen(
         function.graph.as_graph_def().SerializeToString(),
         tuple(tensor.name for tensor in function.inputs),
@@ -143,10 +148,16 @@ def _check(model: bytes, source: Source, scheme: Scheme) -> None:
     """Check on the finished file what was requested: types of input and output, and int8 where there are kernels."""
     graph = read_graph(model, f"the {scheme.name} .tflite file")
     wanted = source.io if is_static_int8(scheme) else "float32"
-    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
-        got = graph.tensors[indices[0]].dtype
-        if len(indices) != 1 or got != wanted:
-            raise ExportError(f"the {scheme.name} .tflite file has an {kind} of {got}, {wanted} was asked for")
+    ends = (("input", graph.inputs, source.model.inputs), ("output", graph.outputs, source.model.outputs))
+    for kind, indices, asked in ends:
+        if len(indices) != len(asked):
+            raise ExportError(
+                f"the {scheme.name} .tflite file has {len(indices)} {kind}s, the model has {len(asked)}; one of "
+                "them is not used, or is another one unchanged"
+            )
+        for got in (graph.tensors[index].dtype for index in indices):
+            if got != wanted:
+                raise ExportError(f"the {scheme.name} .tflite file has an {kind} of {got}, {wanted} was asked for")
     if not is_static_int8(scheme):
         return
     floats = float_operators(graph)
@@ -178,7 +189,8 @@ def _by_layer(graph: Graph, operators: tuple[Operator, ...], model: Any) -> dict
     layers = {layer.name for layer in _layers(model)}
     found: dict[str, None] = {}
     for operator in operators:
-        scopes = graph.tensors[operator.outputs[0]].name.split(";")[0].split("/")[:-1]
+        name = graph.tensors[operator.outputs[0]].name.split(";")[0]
+        scopes = [name] if name in layers else name.split("/")[:-1]
         plain = [re.sub(r"(_activation)?(_\d+)?$", "", scope) for scope in scopes]
         named = [name for pair in zip(scopes, plain, strict=True) for name in pair if name in layers]
         found[f"{operator.kind} of layer {named[-1]}" if named else operator.kind] = None

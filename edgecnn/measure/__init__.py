@@ -37,7 +37,7 @@ from edgecnn.records import (
     Record,
     Result,
 )
-from edgecnn.runtimes import Float
+from edgecnn.samples import Samples, shapes
 from edgecnn.worker import Worker, WorkerError
 
 __all__ = ["Candidate", "CandidateRun", "Interrupted", "Timeouts", "bench", "settings_of"]
@@ -70,7 +70,7 @@ class Interrupted(KeyboardInterrupt):
 def bench(
     candidates: Sequence[Candidate],
     *,
-    image: Float,
+    image: Samples,
     seconds: float = 2.0,
     blocks: int = 50,
     processes: int = 5,
@@ -103,9 +103,13 @@ def bench(
     """
     if not candidates:
         raise ConfigError("nothing to measure; give at least one model file")
-    wanted = candidates[0].artifact.input.sample_shape
-    if image.ndim != len(wanted):
-        raise ConfigError(f"image must be one input of the model, of shape {wanted}, got shape {image.shape}")
+    wanted = [spec.sample_shape for spec in candidates[0].artifact.inputs]
+    given = shapes(np.asarray(image)[np.newaxis])
+    if [len(shape) for shape in given] != [len(shape) for shape in wanted]:
+        raise ConfigError(
+            f"image must be one input of the model, of shape {' and '.join(map(str, wanted))}, got shape "
+            f"{' and '.join(map(str, given))}"
+        )
     if not 0 < seconds < math.inf or blocks < 1 or processes < 1:
         raise ConfigError(f"seconds, blocks and processes must be positive, got {seconds:g}, {blocks} and {processes}")
     before = environment.environment()  # read before measuring, so that the load average excludes this benchmark
@@ -152,7 +156,7 @@ def bench(
 def settings_of(
     candidates: Sequence[Candidate],
     *,
-    image: Float,
+    image: Samples,
     seconds: float,
     blocks: int,
     processes: int,
@@ -198,7 +202,7 @@ class CandidateRun:
     def __init__(
         self,
         candidate: Candidate,
-        image: Float,
+        image: Samples,
         block_s: float,
         timeouts: Timeouts,
         earlier: Result | Failure | None,

@@ -43,6 +43,8 @@ from edgecnn.records import (
 )
 from edgecnn.runtimes import Float, predict
 from edgecnn.runtimes.keras import KerasSession
+from edgecnn.runtimes.quantized_io import raw_of
+from edgecnn.samples import Samples
 from edgecnn.worker import Worker, WorkerError
 
 T = TypeVar("T")
@@ -72,8 +74,8 @@ class _Model(Record, frozen=True):
 
     gpu: str | None
     device: str
-    input: TensorSpec
-    output: TensorSpec
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     import_s: float
     load_s: float
 
@@ -157,7 +159,9 @@ def _recorded(
     with Worker(Workbench) as worker:
         model = worker.call("opening the model", _OPEN_S, _open, path, backend, device)
         if data is None:
-            image = np.random.default_rng(0).random([size or _FREE_SIZE for size in model.input.shape[1:]], np.float32)
+            draw = np.random.default_rng(0)
+            sizes = ([1, *(size or _FREE_SIZE for size in spec.shape[1:])] for spec in model.inputs)
+            image = raw_of([draw.random(shape, np.float32) for shape in sizes], model.inputs)[0]
         else:
             data = _fitted(model, data)
             image = data.test_inputs(1)[0]
@@ -165,8 +169,10 @@ def _recorded(
             file=path.name,
             format="keras",
             scheme="float32",
-            input=model.input,
-            output=model.output,
+            input=model.inputs[0],
+            output=model.outputs[0],
+            more_inputs=model.inputs[1:],
+            more_outputs=model.outputs[1:],
             sha256=sha256,
             size_bytes=path.stat().st_size,
         )
@@ -219,7 +225,7 @@ def _measure(run: CandidateRun, blocks: int, doing: str) -> None:
 
 
 def _sweep(
-    worker: Worker[Workbench], candidate: Candidate, image: Float, seconds: float, batches: Sequence[int]
+    worker: Worker[Workbench], candidate: Candidate, image: Samples, seconds: float, batches: Sequence[int]
 ) -> tuple[tuple[Measurement, ...], str, int | None]:
     """Measure ascending batches in ``worker``, which has loaded the model.
 
@@ -272,12 +278,18 @@ def _fitted(model: _Model, data: DataSet) -> DataSet:
     """
     hint = "give the data set that the model was trained on"
     try:
-        data = data.shaped(model.input.shape[1:])
+        data = data.shaped(
+            {spec.name: spec.sample_shape for spec in model.inputs},
+            {spec.name: spec.sample_shape for spec in model.outputs},
+        )
     except DataError as error:
+        if len(model.inputs) > 1:
+            raise BenchError(f"it does not fit: {error}; {hint}") from error
         raise BenchError(
-            f"its input shape is {model.input.shape}, the images of {data.name} are {(None, *data.input_shape)}; {hint}"
+            f"its input shape is {model.inputs[0].shape}, the images of {data.name} are {(None, *data.input_shape)}; "
+            f"{hint}"
         ) from error
-    problem = output_problem(model.output.shape, data)
+    problem = output_problem({spec.name: spec.sample_shape for spec in model.outputs}, data)
     if problem is not None:
         raise BenchError(f"it {problem}; {hint}")
     return data
@@ -438,10 +450,12 @@ def _open(workbench: Workbench, path: Path, backend: str, device: str) -> _Model
     # not open_session: the Session protocol has no compiler settings
     workbench.session = session = KerasSession(path, 0, 1, device)
     load_s = time.perf_counter() - start
-    return _Model(gpu=gpu, device=device, input=session.input, output=session.output, import_s=import_s, load_s=load_s)
+    return _Model(
+        gpu=gpu, device=device, inputs=session.inputs, outputs=session.outputs, import_s=import_s, load_s=load_s
+    )
 
 
-def _predicted(workbench: Workbench, images: Float) -> Float:
+def _predicted(workbench: Workbench, images: Samples) -> Float:
     workbench.session.batch = _CLASSIFIED_AT_ONCE
     return predict(workbench.session, images)
 

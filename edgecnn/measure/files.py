@@ -37,6 +37,8 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.runtimes import RUNTIMES, Float, runtime_for
+from edgecnn.runtimes.quantized_io import raw_of
+from edgecnn.samples import Samples, shapes
 from edgecnn.verification import reference_of
 from edgecnn.worker import Worker, WorkerError
 
@@ -105,7 +107,7 @@ def bench_files(
         if not numbers or min(numbers) < 1:
             raise ConfigError(f"{name} must be one or more positive numbers, got {list(numbers)}")
     recorded = tuple(load_baseline(path) for path in baselines)
-    images: Float | None = None
+    images: Samples | None = None
     candidates: list[Candidate] = []
     failures: list[Failure] = []
     counted: dict[tuple[str, str | None], tuple[Accuracy, Answers]] = {}
@@ -117,7 +119,7 @@ def bench_files(
                     _check(artifact)
                     if samples is not None:
                         samples = _fitted(artifact, samples)
-                        if images is None or images.shape[1:] != samples.input_shape:
+                        if images is None or shapes(images) != shapes(samples.test.images):
                             images = samples.test_inputs()
                         if samples.scorable:
                             outputs = _classified(path, runtime, artifact.input.shape[0] or 1, images)
@@ -312,7 +314,7 @@ def _swept(
     return candidates, impossible
 
 
-def _classified(path: Path, runtime: str | None, batch: int, images: Float) -> Float:
+def _classified(path: Path, runtime: str | None, batch: int, images: Samples) -> Float:
     if runtime_for(path, runtime).name != "keras":
         return outputs_of(task_of(path, runtime, batch=batch), images)
     with Worker(Workbench) as worker:
@@ -367,11 +369,12 @@ def _check(artifact: Artifact) -> None:
     Raises:
         ArtifactError: a size other than the batch is dynamic.
     """
-    shapes = artifact.input.shape, artifact.output.shape
-    if any(len(shape) < 2 or None in shape[1:] for shape in shapes):
-        raise ArtifactError(
-            f"its input is {shapes[0]} and its output {shapes[1]}; edgecnn measures models with a batch and fixed sizes"
-        )
+    for kind, specs in (("input", artifact.inputs), ("output", artifact.outputs)):
+        for shape in (spec.shape for spec in specs):
+            if len(shape) < 2 or None in shape[1:]:
+                raise ArtifactError(
+                    f"it has an {kind} of shape {shape}; edgecnn measures models with a batch and fixed sizes"
+                )
 
 
 def _fitted(artifact: Artifact, data: DataSet) -> DataSet:
@@ -381,12 +384,14 @@ def _fitted(artifact: Artifact, data: DataSet) -> DataSet:
         ArtifactError: they do not fit.
     """
     try:
-        data = data.shaped(artifact.input.sample_shape)
+        data = data.shaped(*artifact.ends)
     except DataError as error:
+        if len(artifact.inputs) > 1:
+            raise ArtifactError(f"it does not fit: {error}") from error
         raise ArtifactError(
             f"its input images are {artifact.input.sample_shape}, the images of {data.name} are {data.input_shape}"
         ) from error
-    problem = output_problem((None, *artifact.output.sample_shape), data)
+    problem = output_problem(artifact.ends[1], data)
     if problem is not None:
         raise ArtifactError(f"it {problem}")
     prepared = None if artifact.provenance is None else artifact.provenance.preprocessing
@@ -411,16 +416,19 @@ def _load(workbench: Workbench, path: Path, runtime: str | None, batches: Sequen
     return artifacts.load(path, runtime=runtime, batch=batches[-1])
 
 
-def _reference(workbench: Workbench, path: Path, images: Float) -> Float:
+def _reference(workbench: Workbench, path: Path, images: Samples) -> Float:
     return reference_of(path, images)
 
 
-def _noise(models: Sequence[Artifact], seed: int) -> Float:
+def _noise(models: Sequence[Artifact], seed: int) -> Samples:
     """One random sample, channels last, for all ``models``, uniform in 0…1."""
-    shapes = {tuple(size or 1 for size in model.input.sample_shape) for model in models}
-    if len(shapes) > 1:
+    every = {tuple(tuple(size or 1 for size in spec.sample_shape) for spec in model.inputs) for model in models}
+    if len(every) > 1:
         raise ConfigError(
-            f"the files have different input sizes, {' and '.join(map(str, sorted(shapes)))}; "
+            f"the files have different input sizes, {' and '.join(', '.join(map(str, one)) for one in sorted(every))}; "
             "measure files of one size at a time"
         )
-    return np.random.default_rng(seed).random(shapes.pop(), np.float32)
+    draw = np.random.default_rng(seed)
+    arrays = [draw.random((1, *shape), np.float32) for shape in every.pop()]
+    noise: Samples = raw_of(arrays, models[0].inputs)[0]
+    return noise

@@ -17,7 +17,8 @@ from edgecnn.measure import counters
 from edgecnn.measure.timing import time_calls
 from edgecnn.optional import require
 from edgecnn.records import Artifact, ColdStart, Energy, Memory
-from edgecnn.runtimes import Float, Session, open_session, runtime_for
+from edgecnn.runtimes import Session, open_session, runtime_for
+from edgecnn.samples import Samples
 
 _WINDOW = 3
 _WINDOW_S = 0.02
@@ -77,14 +78,14 @@ class Workbench:
 
     def __init__(self) -> None:
         self.session: Session
-        self._images: Float
+        self._images: Samples
         self._empty_bytes: int | None = None
 
     def ready(self) -> None:
         """Do nothing; the answer shows that Python has started and the worker's imports are done."""
 
-    def open(self, candidate: Candidate, image: Float) -> Opened:
-        """Open the candidate's file and classify ``image`` ``(height, width, channels)``, once per batch entry.
+    def open(self, candidate: Candidate, image: Samples) -> Opened:
+        """Open the candidate's file and run it on ``image``, a sample, once per batch entry.
 
         The file is hashed first, so loading times are for a file in the page cache. The first inference is timed end
         to end.
@@ -115,12 +116,12 @@ class Workbench:
         first_s = self.use(image, candidate.batch)
         return Opened(runtime.name, ColdStart(import_s=import_s, load_s=load_s, first_s=first_s))
 
-    def use(self, image: Float, batch: int) -> float:
-        """Set the input to a batch of ``batch`` copies of ``image`` ``(height, width, channels)``, and run once.
+    def use(self, image: Samples, batch: int) -> float:
+        """Set the input to a batch of ``batch`` copies of ``image``, a sample, and run once.
 
         Returns the end-to-end time of this run in seconds.
         """
-        self._images = np.repeat(image[np.newaxis], batch, axis=0)
+        self._images = np.repeat(np.asarray(image)[np.newaxis], batch, axis=0)
         (first_ns,) = time_calls(self._end_to_end, 1)
         return first_ns / 1e9
 

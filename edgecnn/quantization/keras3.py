@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.models import given
 from edgecnn.optional import require
+from edgecnn.samples import Samples, parts
 
 IDENTITY_AT_INFERENCE = {
     "ActivityRegularization", "AlphaDropout", "GaussianDropout", "GaussianNoise", "Identity", "RandomBrightness",
@@ -16,11 +18,14 @@ _LEAST_BATCH, _MOST_BATCH, _VALUES = 32, 256, 2**19
 AFFINE = {"BatchNormalization", "Normalization", "Rescaling"}
 
 
-def in_batches(images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """``images``, 32 at a time, so that a large model does not fill the memory with activations; more if small."""
-    size = min(max(_LEAST_BATCH, _VALUES // max(1, images[:1].size)), _MOST_BATCH)
-    for start in range(0, len(images), size):
-        yield images[start : start + size]
+def in_batches(samples: Samples) -> Iterator[Any]:
+    """``samples`` as a plain model takes them, 32 at a time, so that a large model does not fill the memory.
+
+    More if they are small.
+    """
+    size = min(max(_LEAST_BATCH, 4 * _VALUES // max(1, samples[:1].nbytes)), _MOST_BATCH)
+    for start in range(0, len(samples), size):
+        yield given(parts(samples[start : start + size]))
 
 
 def affine(layer: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -75,9 +75,13 @@ def load(path: Path, model: Any, data: DataSet) -> Any:
     """
     try:
         quantized = load_model(path)
-        data_for(quantized, data)
+        if len(model.inputs) == len(model.outputs) == 1:
+            data_for(quantized, data)
     except ModelError as error:
         raise QuantizationError(str(error)) from error
+    ends, wanted = ([each.shape for each in (*one.inputs, *one.outputs)] for one in (quantized, model))
+    if ends != wanted:
+        raise QuantizationError(f"{path} has inputs and outputs {ends}, the model has {wanted}; train it again")
     if not any(isinstance(layer, FakeQuant) for layer in quantized.layers):
         raise QuantizationError(f"{path} has no fake quantisers; make it with: edgecnn quantize")
     return quantized

@@ -7,9 +7,11 @@ import numpy as np
 from keras import ops, tree
 
 from edgecnn.errors import QuantizationError
+from edgecnn.models import given
 from edgecnn.quantization.graph import LINEAR, Call, Graph, read, simplify
 from edgecnn.quantization.keras3 import IDENTITY_AT_INFERENCE
 from edgecnn.quantization.layers import STEPS, FakeQuant, QuantizedWeights
+from edgecnn.samples import parts
 
 # Their output values are input values, so the input's range is also the output's.
 _KEEPS_VALUES = IDENTITY_AT_INFERENCE | {
@@ -34,7 +36,7 @@ def read_checked(model: Any, images: Any) -> Graph:
     Raises:
         QuantizationError: the layers of ``model`` cannot be told from outside, or the graph gives other outputs.
     """
-    graph, some = read(model), images[:_COMPARED]
+    graph, some = read(model), given(parts(images[:_COMPARED]))
     _check_same(model.name, graph.model()(some, training=False), model(some, training=False))
     return graph
 
@@ -45,7 +47,7 @@ def simplify_checked(graph: Graph, images: Any) -> Graph:
     Raises:
         QuantizationError: it does.
     """
-    some = images[:_COMPARED]
+    some = given(parts(images[:_COMPARED]))
     wanted = graph.model()(some, training=False)
     simplify(graph)
     _check_same(graph.name, graph.model()(some, training=False), wanted)

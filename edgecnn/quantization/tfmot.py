@@ -36,6 +36,11 @@ def fake_quantized(model: Any, data: DataSet) -> Any:
         QuantizationError: layers that cannot be rebuilt or quantised, each named with the reason.
     """
     require_tensorflow()
+    if len(model.inputs) > 1 or len(model.outputs) > 1:
+        raise QuantizationError(
+            f"TFMOT quantises models with one input and one output, {model.name} has {len(model.inputs)} and "
+            f"{len(model.outputs)}; use --qat-engine keras"
+        )
     # Names of layers end up in the .tflite; without this they would count on from models built before.
     tf_keras().backend.reset_uids()
     legacy = rebuild(model, data.inputs(data.train.images[:_COMPARED_IMAGES]))

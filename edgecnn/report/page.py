@@ -426,6 +426,7 @@ _METRICS: dict[TaskName, str] = {
         "AUC of the error if the labels have anomalies; else R²: 1 − squared error ÷ variance. MSE: mean squared error."
     ),
     "custom": "What your own metric gives.",
+    "several": "The mean of the scores of the outputs, which are in columns of their own.",
 }
 
 

@@ -24,7 +24,7 @@ from edgecnn.report import units
 from edgecnn.report.grid import Cell, Column, Grid, Tone, laid_out, machine, setting
 from edgecnn.report.rows import BaselineComparison, FloatBaseline, MeasuredRow, MissingBaseline, ResultRow, Row
 from edgecnn.report.units import Unit
-from edgecnn.tasks import PERCENTAGES
+from edgecnn.tasks import is_share
 
 
 def results(rows: tuple[Row, ...], unit: Unit) -> Grid:
@@ -123,8 +123,8 @@ def _further(rows: tuple[Row, ...]) -> tuple[Column, ...]:
     scores = {row.number: dict(row.accuracy.more) for row in rows if isinstance(row, MeasuredRow) and row.accuracy}
 
     def column(name: str) -> Column:
-        text = units.percent if name in PERCENTAGES else units.significant
-        title = f"{name}, %" if name in PERCENTAGES else name
+        text = units.percent if is_share(name) else units.significant
+        title = f"{name}, %" if is_share(name) else name
         return Column(title, lambda row: _number(scores.get(row.number, {}).get(name), text), name, numeric=True)
 
     return tuple(map(column, dict.fromkeys(name for found in scores.values() for name in found)))

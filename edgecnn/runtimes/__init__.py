@@ -2,11 +2,10 @@
 
 import importlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError
 from edgecnn.files import need_model
@@ -15,7 +14,8 @@ from edgecnn.optional import require
 from edgecnn.records import RuntimeName, TensorSpec
 from edgecnn.registry import Registry
 from edgecnn.runtimes.quantized_io import Float as Float
-from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.runtimes.quantized_io import from_outputs, to_inputs
+from edgecnn.samples import Samples
 from edgecnn.worker import confine
 
 
@@ -23,31 +23,32 @@ class Session(Protocol):
     """An artifact loaded into a runtime.
 
     The three steps are separate, so that benchmarks can time ``invoke`` alone, while verification uses all of them.
-    ``encode(images)`` is ``put(to_input(images, input))``; ``decode()`` is ``from_output(take(), output)``. A session
-    whose runtime reports the size of its activations in bytes has the attribute ``arena_bytes``.
+    ``encode(samples)`` is ``put(to_inputs(samples, inputs))``; ``decode()`` is ``from_outputs(take(), outputs)``. A
+    session whose runtime reports the size of its activations in bytes has the attribute ``arena_bytes``. Samples of
+    several inputs or outputs are as in ``edgecnn.samples``.
     """
 
-    input: TensorSpec
-    output: TensorSpec
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     batch: int
 
-    def encode(self, images: Float) -> None:
-        """Put ``images``, float32 ``(batch, …)``, channels last, in the model's input range, into the input.
+    def encode(self, samples: Samples) -> None:
+        """Put ``samples``, float32 ``(batch, …)``, channels last, in the model's input range, into the inputs.
 
-        Converts to the type, quantisation and layout of the artifact's input.
+        Converts to the types, quantisation and layout of the artifact's inputs.
         """
 
-    def put(self, values: NDArray[Any]) -> None:
-        """Put ``values``, with the type, shape and layout of the artifact's input, into the input."""
+    def put(self, values: Samples) -> None:
+        """Put ``values``, with the types, shapes and layout of the artifact's inputs, into the inputs."""
 
     def invoke(self) -> None:
-        """Run the model once; return when the output is complete."""
+        """Run the model once; return when the outputs are complete."""
 
-    def take(self) -> NDArray[Any]:
-        """The raw output, ``(batch, …)``; valid until the next ``invoke``."""
+    def take(self) -> Samples:
+        """The raw outputs, ``(batch, …)``; valid until the next ``invoke``."""
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, values)``; integers are dequantised with the output's scale."""
+        """The outputs as float32 ``(batch, values)``, one after the other; integers are dequantised."""
 
     def provenance(self) -> bytes | None:
         """The JSON that ``export`` stored inside the file; ``None`` in files from other tools."""
@@ -169,13 +170,13 @@ def open_session(
     return session
 
 
-def predict(session: Session, images: Float) -> Float:
-    """Outputs for ``images`` ``(n, …)``, channels last, as float32 ``(n, values)``.
+def predict(session: Session, samples: Samples) -> Float:
+    """Outputs for ``samples`` ``(n, …)``, channels last, as float32 ``(n, values)``.
 
     Runs in batches of the session's size; the last batch is padded, and the surplus outputs are dropped.
     """
-    batch, count = session.batch, len(images)
-    inputs = to_input(images, session.input)
+    batch, count = session.batch, len(samples)
+    inputs = to_inputs(samples, session.inputs)
     filler = np.repeat(inputs[-1:], -count % batch, axis=0)
     outputs = None
     for start in range(0, count, batch):
@@ -186,5 +187,5 @@ def predict(session: Session, images: Float) -> Float:
         if outputs is None:
             outputs = np.empty((count, *output.shape[1:]), output.dtype)
         outputs[start : start + batch] = output[: len(part)]
-    assert outputs is not None, "no images"
-    return from_output(outputs, session.output)
+    assert outputs is not None, "no samples"
+    return from_outputs(outputs, session.outputs)

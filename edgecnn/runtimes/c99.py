@@ -5,6 +5,7 @@ The file is compiled and executed: use it only with trusted code.
 
 import _ctypes
 import ctypes
+import math
 import os
 import re
 import shlex
@@ -12,16 +13,15 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError, one_line
 from edgecnn.files import read_bytes
-from edgecnn.records import GeneratedC, from_json, to_json
+from edgecnn.records import GeneratedC, TensorSpec, from_json, to_json
 from edgecnn.runtimes import Float
-from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.runtimes.quantized_io import from_outputs, raw_of, to_inputs
+from edgecnn.samples import Samples, flat
 
 _FLAGS = ("-std=c99", "-O3", "-shared", "-fPIC")
 _COMPILE_LIMIT_S = 300
@@ -41,7 +41,7 @@ class C99Session:
         self._metadata = read_generated(path)
         self.arena_bytes = self._metadata.memory.arena_bytes
         self.batch = batch
-        self.input, self.output = self._metadata.input, self._metadata.output
+        self.inputs, self.outputs = self._metadata.inputs, self._metadata.outputs
         with tempfile.TemporaryDirectory() as folder:  # a separate library, and so a separate arena, per session
             self._library = ctypes.CDLL(str(_compiled(path, Path(folder))))
         try:
@@ -49,18 +49,21 @@ class C99Session:
         except AttributeError as error:
             raise SessionError(f"{path.name} has no function {self._metadata.name}_invoke; export it again") from error
         self._invoke.restype = None
-        self._out = np.zeros([size or 1 for size in self.output.shape], self.output.dtype)
+        self._out = np.zeros(sum(map(size_of, self.outputs)), self.outputs[0].dtype)
+        ends = np.cumsum([size_of(spec) for spec in self.outputs])[:-1]
+        pairs = zip(np.split(self._out, ends), self.outputs, strict=True)
+        self._views = [part.reshape([size or 1 for size in spec.shape]) for part, spec in pairs]
         self._arena = np.zeros(self._metadata.memory.arena_bytes // 4 + 1, np.int32)
         arrays = [self._out, self._arena] if self._metadata.caller_arena else [self._out]
         self._after = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
 
-    def encode(self, images: Float) -> None:
-        """Quantise ``images`` for the code's input."""
-        self.put(to_input(images, self.input))
+    def encode(self, samples: Samples) -> None:
+        """Quantise ``samples`` for the code's inputs."""
+        self.put(to_inputs(samples, self.inputs))
 
-    def put(self, values: NDArray[Any]) -> None:
-        """Use ``values``, a contiguous array, as the input without a copy."""
-        self._in = values
+    def put(self, values: Samples) -> None:
+        """Use ``values`` as the input, without a copy if there is one."""
+        self._in = np.ascontiguousarray(flat(values))
         self._arguments = [ctypes.c_void_p(self._in.ctypes.data), *self._after]
 
     def invoke(self) -> None:
@@ -68,12 +71,12 @@ class C99Session:
         self._invoke(*self._arguments)
 
     def decode(self) -> Float:
-        """The output as float32 ``(1, values)``."""
-        return from_output(self._out, self.output)
+        """The outputs as float32 ``(1, values)``."""
+        return from_outputs(self.take(), self.outputs)
 
-    def take(self) -> NDArray[Any]:
-        """The output buffer of the code."""
-        return self._out
+    def take(self) -> Samples:
+        """The output buffer of the code; a copy if there are several."""
+        return raw_of(self._views, self.outputs)
 
     def provenance(self) -> bytes | None:
         """The provenance in the comment at the beginning of the file."""
@@ -82,6 +85,11 @@ class C99Session:
     def close(self) -> None:
         """Unload the library."""
         _ctypes.dlclose(self._library._handle)
+
+
+def size_of(spec: TensorSpec) -> int:
+    """The number of values of one sample."""
+    return math.prod(size or 1 for size in spec.shape)
 
 
 def header_of(path: Path) -> Path:

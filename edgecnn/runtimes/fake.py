@@ -8,14 +8,13 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError
 from edgecnn.records import Record, TensorSpec, read_record
 from edgecnn.runtimes import Float
+from edgecnn.samples import Samples
 
 
 class FakeModel(Record, frozen=True):
@@ -58,21 +57,21 @@ class FakeSession:
         self._empty = not model.delay_s and not model.jitter_s and set(faults) == {None}
         self.batch = batch
         shape, classes = model.input_shape, model.classes
-        self.input = TensorSpec(name="input", shape=(model.fixed_batch, *shape), dtype="float32", layout="NHWC")
-        self.output = TensorSpec(name="output", shape=(model.fixed_batch, classes), dtype="float32", layout="NC")
+        self.inputs = (TensorSpec(name="input", shape=(model.fixed_batch, *shape), dtype="float32", layout="NHWC"),)
+        self.outputs = (TensorSpec(name="output", shape=(model.fixed_batch, classes), dtype="float32", layout="NC"),)
         self._images: Float = np.zeros((batch, *shape), np.float32)
 
-    def encode(self, images: Float) -> None:
+    def encode(self, samples: Samples) -> None:
         """Set the input to float32 images ``(batch, height, width, channels)``.
 
         Raises:
             SessionError: the shape is wrong.
         """
-        if images.shape != self._images.shape:
-            raise SessionError(f"the images must have the shape {self._images.shape}, got {images.shape}")
-        self._images = images
+        if samples.shape != self._images.shape:
+            raise SessionError(f"the images must have the shape {self._images.shape}, got {samples.shape}")
+        self._images = samples
 
-    def put(self, values: NDArray[Any]) -> None:
+    def put(self, values: Samples) -> None:
         """As ``encode``: the input is float32."""
         self.encode(values)
 
@@ -100,7 +99,7 @@ class FakeSession:
         output: Float = np.eye(self._model.classes, dtype=np.float32)[top]
         return output
 
-    def take(self) -> NDArray[Any]:
+    def take(self) -> Samples:
         """As ``decode``."""
         return self.decode()
 

@@ -5,29 +5,31 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import SessionError, one_line
-from edgecnn.models import load_model
+from edgecnn.models import as_list, called, given, load_model, output_names
 from edgecnn.optional import require
 from edgecnn.records import TensorSpec
 from edgecnn.runtimes import Float
-from edgecnn.runtimes.quantized_io import from_output
+from edgecnn.runtimes.quantized_io import from_outputs, raw_of
+from edgecnn.samples import Samples, parts
 
-_Call = Callable[[Any], Any]
+_Call = Callable[..., list[Any]]
+_Shapes = tuple[tuple[int, ...], ...]
 
 
 class _Loaded(NamedTuple):
     """A model on a device.
 
-    ``put`` copies images to a tensor on the device. ``compile`` returns, for a shape of images, a function from that
-    tensor to the finished output on the device, and ``compiled_with`` of a ``Baseline``. ``get`` copies the output to
-    an array. ``tensor_float_32`` is as in a ``Baseline``; ``peak`` returns the peak GPU memory in bytes.
+    ``put`` copies an array to a tensor on the device. ``compile`` returns, for the shapes of all inputs, a function
+    from those tensors to the list of finished outputs on the device, and ``compiled_with`` of a ``Baseline``. ``get``
+    copies an output to an array. ``tensor_float_32`` is as in a ``Baseline``; ``peak`` returns the peak GPU memory in
+    bytes.
     """
 
     model: Any
     put: Callable[[Float], Any]
-    compile: Callable[[tuple[int, ...]], tuple[_Call, str]]
+    compile: Callable[[_Shapes], tuple[_Call, str]]
     get: Callable[[Any], Any]
     tensor_float_32: bool
     peak: Callable[[], int | None]
@@ -52,35 +54,41 @@ class KerasSession:
         self.compiled_with = ""
         self.batch = batch
         self._call: Any
-        self._shape: tuple[int, ...]
+        self._in: list[Any]
+        self._shapes: tuple[tuple[int, ...], ...]
         self._free()
         model = loaded.model
-        self.input = _spec(model.inputs[0].name, model.input_shape)
-        self.output = _spec(model.outputs[0].name, model.output_shape)
+        self.inputs = tuple(_spec(each.name, each.shape) for each in model.inputs)
+        self.outputs = tuple(
+            _spec(name, each.shape) for name, each in zip(output_names(model), model.outputs, strict=True)
+        )
 
-    def encode(self, images: Float) -> None:
-        """Copy ``images`` to the device."""
-        self.put(images)
+    def encode(self, samples: Samples) -> None:
+        """Copy ``samples`` to the device."""
+        self.put(samples)
 
-    def put(self, values: NDArray[Any]) -> None:
-        """As ``encode``: the input is float32."""
-        if values.shape != self._shape:
+    def put(self, values: Samples) -> None:
+        """As ``encode``: the inputs are float32."""
+        arrays = [np.ascontiguousarray(part) for part in parts(values)]
+        shapes = tuple(array.shape for array in arrays)
+        if shapes != self._shapes:
             self._free()  # before the new allocations
-            self._call, self.compiled_with = self._loaded.compile(values.shape)
-            self._shape = values.shape
-        self._images = self._loaded.put(values)
+            self._call, self.compiled_with = self._loaded.compile(shapes)
+            self._shapes = shapes
+        self._in = [self._loaded.put(array) for array in arrays]
 
     def invoke(self) -> None:
         """Run the model once and wait until the device has finished."""
-        self._result = self._call(self._images)
+        self._result = self._call(*self._in)
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, values)``."""
-        return from_output(np.asarray(self._loaded.get(self._result), dtype=np.float32), self.output)
+        """The outputs as float32 ``(batch, values)``."""
+        return from_outputs(self.take(), self.outputs)
 
-    def take(self) -> NDArray[Any]:
-        """As ``decode``."""
-        return self.decode()
+    def take(self) -> Samples:
+        """The outputs, float32."""
+        found = [np.asarray(self._loaded.get(each), dtype=np.float32) for each in self._result]
+        return raw_of(found, self.outputs)
 
     def peak_device_bytes(self) -> int | None:
         """The peak GPU memory of this process in bytes; ``None`` on a CPU, or if unknown."""
@@ -96,8 +104,9 @@ class KerasSession:
         del self._loaded
 
     def _free(self) -> None:
-        self._call = self._images = self._result = None
-        self._shape = ()
+        self._call = self._result = None
+        self._in = []
+        self._shapes = ()
 
 
 def _spec(name: str, shape: tuple[int | None, ...]) -> TensorSpec:
@@ -125,12 +134,12 @@ def _tensorflow(path: Path, threads: int, device: str) -> _Loaded:
     with tf.device(place):
         model = load_model(path)
 
-    def compiled(shape: tuple[int, ...]) -> tuple[_Call, str]:
-        call = tf.function(lambda images: model(images, training=False), jit_compile=device == "gpu")
+    def compiled(shapes: _Shapes) -> tuple[_Call, str]:
+        call = tf.function(lambda *tensors: called(model, tensors), jit_compile=device == "gpu")
 
-        def finished(images: Any) -> Any:
+        def finished(*tensors: Any) -> list[Any]:
             with tf.device(place):
-                result = call(images)
+                result: list[Any] = call(*tensors)
             if device == "gpu":
                 tf.test.experimental.sync_devices()
             return result
@@ -165,12 +174,21 @@ def _jax(path: Path, threads: int, device: str) -> _Loaded:
         place,
     )
 
-    def compiled(shape: tuple[int, ...]) -> tuple[_Call, str]:
+    def compiled(shapes: _Shapes) -> tuple[_Call, str]:
         # Constant weights are not passed in every call, and are laid out for the kernels only once.
-        traced = jax.jit(lambda images: model.stateless_call(*weights, images, training=False)[0])
-        images = jax.ShapeDtypeStruct(shape, np.float32, sharding=jax.sharding.SingleDeviceSharding(place))
-        call = traced.lower(images).compile()
-        return lambda images: call(images).block_until_ready(), "jax.jit ahead of time, weights as constants"
+        def stateless(*tensors: Any) -> list[Any]:
+            outputs, _ = model.stateless_call(*weights, given(tensors), training=False)
+            return as_list(outputs)
+
+        sharding = jax.sharding.SingleDeviceSharding(place)
+        tensors = [jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding) for shape in shapes]
+        call = jax.jit(stateless).lower(*tensors).compile()
+
+        def finished(*tensors: Any) -> list[Any]:
+            result: list[Any] = jax.block_until_ready(call(*tensors))
+            return result
+
+        return finished, "jax.jit ahead of time, weights as constants"
 
     def peak() -> int | None:
         stats = place.memory_stats()
@@ -198,8 +216,8 @@ def _torch(path: Path, threads: int, device: str) -> _Loaded:
         model = load_model(path)
     model.eval()
 
-    def eager(images: Any) -> Any:
-        return model(images, training=False)
+    def eager(*tensors: Any) -> list[Any]:
+        return called(model, tensors)
 
     # Compiled for one image, for the first larger batch, and then with a dynamic batch for all others.
     # On a GPU each batch has its own CUDA graph, with its fastest kernels.
@@ -207,19 +225,19 @@ def _torch(path: Path, threads: int, device: str) -> _Loaded:
     torch.backends.cudnn.benchmark = device == "gpu"
     optimized = torch.compile(eager, mode=mode)
 
-    def compiled(shape: tuple[int, ...]) -> tuple[_Call, str]:
+    def compiled(shapes: _Shapes) -> tuple[_Call, str]:
         call, how = optimized, f"torch.compile, mode {mode}"
         with torch.inference_mode(), keras.device(f"{device}:0"):
             try:
-                call(torch.zeros(shape, device=place))
+                call(*(torch.zeros(shape, device=place) for shape in shapes))
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - any compiler error is the reason to run without it
                 call, how = eager, f"nothing (eager), as torch.compile failed: {one_line(error)}"
 
-        def finished(images: Any) -> Any:
+        def finished(*tensors: Any) -> list[Any]:
             with torch.inference_mode(), keras.device(f"{device}:0"):
-                result = call(images)
+                result: list[Any] = call(*tensors)
             if device == "gpu":
                 torch.cuda.synchronize()
             return result

@@ -14,7 +14,8 @@ from edgecnn.optional import require
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Quantization, TensorSpec
 from edgecnn.runtimes import Float
-from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.runtimes.quantized_io import from_outputs, raw_of, to_inputs
+from edgecnn.samples import Samples, parts
 from edgecnn.tflite.graph import read_graph
 from edgecnn.worker import confine
 
@@ -67,20 +68,20 @@ class LitertSession:
         except (ValueError, RuntimeError) as error:
             how = "" if kernels == "xnnpack" else f" with its {kernels} kernels"
             raise SessionError(f"litert cannot load {path.name}{how}: {one_line(error)}") from error
-        (self._in,) = self._interpreter.get_input_details()
-        (self._out,) = self._interpreter.get_output_details()
+        self._in, self._out = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.batch = batch
         self._path = path
-        self.input = _spec(self._in)
-        self.output = _spec(self._out)
+        self.inputs = tuple(map(_spec, self._in))
+        self.outputs = tuple(map(_spec, self._out))
 
-    def encode(self, images: Float) -> None:
-        """Quantise ``images`` for the file's input and copy them into the interpreter."""
-        self.put(to_input(images, self.input))
+    def encode(self, samples: Samples) -> None:
+        """Quantise ``samples`` for the file's inputs and copy them into the interpreter."""
+        self.put(to_inputs(samples, self.inputs))
 
-    def put(self, values: NDArray[Any]) -> None:
+    def put(self, values: Samples) -> None:
         """Copy ``values`` into the interpreter."""
-        self._interpreter.set_tensor(self._in["index"], values)
+        for details, part in zip(self._in, parts(values), strict=True):
+            self._interpreter.set_tensor(details["index"], part)
 
     def invoke(self) -> None:
         """Run the model once.
@@ -94,12 +95,12 @@ class LitertSession:
             raise SessionError(f"litert failed while running: {one_line(error)}") from error
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, values)``."""
-        return from_output(self.take(), self.output)
+        """The outputs as float32 ``(batch, values)``."""
+        return from_outputs(self.take(), self.outputs)
 
-    def take(self) -> NDArray[Any]:
-        """A copy of the output."""
-        return self.value(self._out["index"])
+    def take(self) -> Samples:
+        """A copy of the outputs."""
+        return raw_of([self.value(details["index"]) for details in self._out], self.outputs)
 
     def value(self, index: int) -> NDArray[Any]:
         """A copy of tensor ``index`` after ``invoke``, in its own type, shape and layout; any tensor with ``keep``."""
@@ -116,21 +117,20 @@ class LitertSession:
 
 
 def _resize(interpreter: Any, path: Path, batch: int) -> None:
-    for kind in ("input", "output"):
-        count = len(getattr(interpreter, f"get_{kind}_details")())
-        if count != 1:
-            raise SessionError(f"{path.name} has {count} {kind}s; edgecnn runs models with one input and one output")
-    (details,) = interpreter.get_input_details()
-    if not len(details["shape"]):
-        raise SessionError(f"{path.name} has an input without a shape; edgecnn runs models of batches of images")
-    if int(details["shape"][0]) == batch:
-        return
-    if int(details["shape_signature"][0]) != -1:
-        raise SessionError(
-            f"{path.name} was exported for a fixed batch of {details['shape'][0]}, got {batch}; "
-            "export it with --batch dynamic"
-        )
-    interpreter.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
+    for kind, every in (("input", interpreter.get_input_details()), ("output", interpreter.get_output_details())):
+        if not every or not all(len(details["shape"]) for details in every):
+            raise SessionError(
+                f"{path.name} has no {kind}, or one without a shape; edgecnn runs models of batches of samples"
+            )
+    for details in interpreter.get_input_details():
+        if int(details["shape"][0]) == batch:
+            continue
+        if int(details["shape_signature"][0]) != -1:
+            raise SessionError(
+                f"{path.name} was exported for a fixed batch of {details['shape'][0]}, got {batch}; "
+                "export it with --batch dynamic"
+            )
+        interpreter.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
 
 
 def _spec(details: dict[str, Any]) -> TensorSpec:

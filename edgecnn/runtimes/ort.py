@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import RecordError, SessionError, one_line
 from edgecnn.optional import require
 from edgecnn.processor import sums_saturate, this_processor
 from edgecnn.records import TensorSpec, from_metadata, warn_once
 from edgecnn.runtimes import Float
-from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.runtimes.quantized_io import from_outputs, raw_of, to_inputs
+from edgecnn.samples import Samples, parts
 
 # Converts int8 weights to uint8, so that sums of products cannot saturate. Used only on processors where they can: on
 # others it takes up to twice the time. ONNX Runtime refuses some files with this option, for example if the weights of
@@ -33,26 +33,30 @@ class OrtSession:
             raise SessionError(f"onnxruntime cannot load {path.name}: {one_line(error)}") from error
         self._metadata = _metadata(self._session, path)
         self.batch = batch
-        self._names, (self.input, self.output) = _ends(self._session, self._metadata, path)
-        if self.input.shape[0] not in (None, batch):
-            raise SessionError(
-                f"{path.name} was exported for a fixed batch of {self.input.shape[0]}, got {batch}; "
-                "export it with --batch dynamic"
-            )
+        self._names, (self.inputs, self.outputs) = _ends(self._session, self._metadata, path)
+        for spec in self.inputs:
+            if spec.shape[0] not in (None, batch):
+                raise SessionError(
+                    f"{path.name} was exported for a fixed batch of {spec.shape[0]}, got {batch}; "
+                    "export it with --batch dynamic"
+                )
         self._ortvalue = ort.OrtValue
         self._binding = self._session.io_binding()
-        shape = (batch, *(size or 1 for size in self.output.shape[1:]))
-        self._out = self._ortvalue.ortvalue_from_numpy(np.zeros(shape, self.output.dtype))
-        self._binding.bind_ortvalue_output(self._names[1], self._out)
+        self._out = []
+        for name, spec in zip(self._names[1], self.outputs, strict=True):
+            shape = (batch, *(size or 1 for size in spec.shape[1:]))
+            self._out.append(self._ortvalue.ortvalue_from_numpy(np.zeros(shape, spec.dtype)))
+            self._binding.bind_ortvalue_output(name, self._out[-1])
 
-    def encode(self, images: Float) -> None:
-        """Quantise ``images`` for the file's input and bind them."""
-        self.put(to_input(images, self.input))
+    def encode(self, samples: Samples) -> None:
+        """Quantise ``samples`` for the file's inputs and bind them."""
+        self.put(to_inputs(samples, self.inputs))
 
-    def put(self, values: NDArray[Any]) -> None:
+    def put(self, values: Samples) -> None:
         """Bind a copy of ``values``."""
-        self._in = self._ortvalue.ortvalue_from_numpy(values)
-        self._binding.bind_ortvalue_input(self._names[0], self._in)
+        self._in = [self._ortvalue.ortvalue_from_numpy(np.ascontiguousarray(part)) for part in parts(values)]
+        for name, value in zip(self._names[0], self._in, strict=True):
+            self._binding.bind_ortvalue_input(name, value)
 
     def invoke(self) -> None:
         """Run the model once.
@@ -66,13 +70,12 @@ class OrtSession:
             raise SessionError(f"onnxruntime failed while running: {one_line(error)}") from error
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, values)``."""
-        return from_output(self.take(), self.output)
+        """The outputs as float32 ``(batch, values)``."""
+        return from_outputs(self.take(), self.outputs)
 
-    def take(self) -> NDArray[Any]:
-        """The bound output."""
-        output: NDArray[Any] = self._out.numpy()
-        return output
+    def take(self) -> Samples:
+        """The bound outputs."""
+        return raw_of([value.numpy() for value in self._out], self.outputs)
 
     def provenance(self) -> bytes | None:
         """The metadata property "edgecnn"."""
@@ -130,29 +133,33 @@ def _metadata(session: Any, path: Path) -> dict[str, str]:
     return properties
 
 
-def _ends(session: Any, metadata: dict[str, str], path: Path) -> tuple[list[str], list[TensorSpec]]:
-    """The names of input and output in the graph, and their specifications."""
+def _ends(session: Any, metadata: dict[str, str], path: Path) -> tuple[list[list[str]], list[tuple[TensorSpec, ...]]]:
+    """The names of the inputs and outputs in the graph, and their specifications."""
     try:
         ends = {"input": session.get_inputs(), "output": session.get_outputs()}
-        names = [node.name for nodes in ends.values() for node in nodes]
-        return names, [_spec(nodes, kind, metadata, path) for kind, nodes in ends.items()]
+        names = [[node.name for node in nodes] for nodes in ends.values()]
+        return names, [_specs(nodes, kind, metadata, path) for kind, nodes in ends.items()]
     except UnicodeDecodeError as error:
         raise SessionError(f"{path.name} has names that are not UTF-8; export it again") from error
     except RecordError as error:
         raise SessionError(f"onnxruntime cannot run {path.name}: {error}") from error
 
 
-def _spec(nodes: list[Any], kind: str, metadata: dict[str, str], path: Path) -> TensorSpec:
-    if len(nodes) != 1:
-        raise SessionError(f"{path.name} has {len(nodes)} {kind}s; edgecnn runs models with one input and one output")
-    (node,) = nodes
+def _specs(nodes: list[Any], kind: str, metadata: dict[str, str], path: Path) -> tuple[TensorSpec, ...]:
+    if not nodes:
+        raise SessionError(f"{path.name} has no {kind}; edgecnn runs models of batches of samples")
+    keys = [f"edgecnn.{kind}" + (f".{number}" if number else "") for number in range(len(nodes))]
+    return tuple(_spec(node, kind, key, metadata, path) for node, key in zip(nodes, keys, strict=True))
+
+
+def _spec(node: Any, kind: str, key: str, metadata: dict[str, str], path: Path) -> TensorSpec:
     if node.type not in _DTYPES:
         raise SessionError(f"{path.name} has an {kind} of {node.type}; supported are: {', '.join(_DTYPES)}")
     if not node.shape:
-        raise SessionError(f"{path.name} has an {kind} without a shape; edgecnn runs models of batches of images")
+        raise SessionError(f"{path.name} has an {kind} without a shape; edgecnn runs models of batches of samples")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
     spec = TensorSpec(name=node.name, shape=shape, dtype=_DTYPES[node.type], layout="NCHW" if len(shape) == 4 else "NC")
-    stored, where = metadata.get(f"edgecnn.{kind}"), f"metadata 'edgecnn.{kind}' in {path.name}"
+    stored, where = metadata.get(key), f"metadata {key!r} in {path.name}"
     found = None if stored is None else from_metadata(stored.encode(), TensorSpec, where)
     if found is None:
         return spec

@@ -1,13 +1,32 @@
 """Conversion between float arrays and the integer types and layouts of artifacts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.records import TensorSpec
+from edgecnn.samples import Samples, joined, parts, unlike
 
 Float = NDArray[np.float32]
+
+
+def to_inputs(samples: Samples, specs: Sequence[TensorSpec]) -> Samples:
+    """Convert float32 samples to an artifact's inputs, which they have in this order (see ``to_input``)."""
+    pairs = zip(parts(samples), specs, strict=True)
+    return raw_of([to_input(part, spec) for part, spec in pairs], specs)
+
+
+def from_outputs(raw: Samples, specs: Sequence[TensorSpec]) -> Float:
+    """Convert an artifact's outputs to float32 ``(batch, values)``: those of all outputs, one after the other."""
+    found = [from_output(part, spec) for part, spec in zip(parts(raw), specs, strict=True)]
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def raw_of(arrays: Sequence[NDArray[Any]], specs: Sequence[TensorSpec]) -> Samples:
+    """The tensors of an artifact, which are ``specs``, as samples."""
+    return joined(dict(zip(unlike([spec.name for spec in specs]), arrays, strict=True)))
 
 
 def to_input(images: Float, spec: TensorSpec) -> NDArray[Any]:

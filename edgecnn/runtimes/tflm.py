@@ -9,17 +9,16 @@ import math
 import os
 from bisect import bisect_left
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
 from edgecnn.files import read_bytes
 from edgecnn.optional import require
 from edgecnn.records import Quantization, TensorSpec
 from edgecnn.runtimes import Float
-from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.runtimes.quantized_io import from_outputs, raw_of, to_inputs
+from edgecnn.samples import Samples, parts
 from edgecnn.tflite.graph import Graph, Tensor, read_graph
 from edgecnn.worker import confine, in_worker, isolated, more_time, printed, printed_bytes
 
@@ -47,10 +46,13 @@ class TflmSession:
             graph = read_graph(model, path.name)
         except ArtifactError as error:
             raise SessionError(f"tflm cannot load {path.name}: {error}") from error
-        self.input, self.output = _ends(graph, path)
-        stored = self.input.shape[0] or 1
-        if stored != batch:
-            raise SessionError(f"{path.name} has a batch of {stored}, and tflm cannot resize it; got {batch}")
+        self.inputs = tuple(_spec(graph.tensors[index]) for index in graph.inputs)
+        self.outputs = tuple(_spec(graph.tensors[index]) for index in graph.outputs)
+        if not (self.inputs and self.outputs):
+            raise SessionError(f"{path.name} has no input or no output; edgecnn runs models of batches of samples")
+        for stored in (spec.shape[0] or 1 for spec in self.inputs):
+            if stored != batch:
+                raise SessionError(f"{path.name} has a batch of {stored}, and tflm cannot resize it; got {batch}")
         if not in_worker():
             try:
                 arena_bytes(model)
@@ -69,13 +71,14 @@ class TflmSession:
         """Bytes of arena that TFLM uses, as measured by the function of the same name."""
         return arena_bytes(self._model)
 
-    def encode(self, images: Float) -> None:
-        """Quantise ``images`` for the file's input and copy them into the arena."""
-        self.put(to_input(images, self.input))
+    def encode(self, samples: Samples) -> None:
+        """Quantise ``samples`` for the file's inputs and copy them into the arena."""
+        self.put(to_inputs(samples, self.inputs))
 
-    def put(self, values: NDArray[Any]) -> None:
+    def put(self, values: Samples) -> None:
         """Copy ``values`` into the arena."""
-        self._interpreter.set_input(values, 0)
+        for number, part in enumerate(parts(values)):
+            self._interpreter.set_input(np.ascontiguousarray(part), number)
 
     def invoke(self) -> None:
         """Run the model once.
@@ -89,16 +92,15 @@ class TflmSession:
             raise SessionError(f"tflm failed while running: {error}") from error
 
     def decode(self) -> Float:
-        """The output as float32 ``(batch, values)``."""
-        return from_output(self.take(), self.output)
+        """The outputs as float32 ``(batch, values)``."""
+        return from_outputs(self.take(), self.outputs)
 
-    def take(self) -> NDArray[Any]:
-        """A copy of the output."""
-        output: NDArray[Any] = self._interpreter.get_output(0)
-        return output
+    def take(self) -> Samples:
+        """A copy of the outputs."""
+        return raw_of([self._interpreter.get_output(number) for number in range(len(self.outputs))], self.outputs)
 
-    def integers(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Run on raw input ``(batch, …)`` of the file's input type; return the raw output.
+    def integers(self, values: Samples) -> Samples:
+        """Run on raw inputs ``(batch, …)`` of the file's input types; return the raw outputs.
 
         Raises:
             SessionError: a kernel failed.
@@ -129,17 +131,19 @@ def arena_bytes(model: bytes) -> int:
         MissingExtraError: ``tflite-micro`` is not installed.
     """
     require("tflite_micro")
-    ample = min(_ample(read_graph(model, "the model"), model), _MOST_BYTES)
-    return isolated(_least_arena, model, ample, doing="running the model in tflm")
+    graph = read_graph(model, "the model")
+    ample = min(_ample(graph, model), _MOST_BYTES)
+    return isolated(_least_arena, model, ample, len(graph.inputs), doing="running the model in tflm")
 
 
-def _least_arena(model: bytes, ample: int) -> int:
+def _least_arena(model: bytes, ample: int, inputs: int) -> int:
     confine(len(model))
     before = printed_bytes()
     try:
         interpreter = require("tflite_micro").runtime.Interpreter.from_bytes(model, arena_size=ample)
-        details = interpreter.get_input_details(0)
-        interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
+        for number in range(inputs):
+            details = interpreter.get_input_details(number)
+            interpreter.set_input(np.zeros(details["shape"], details["dtype"]), number)
         interpreter.invoke()
     except (RuntimeError, ValueError) as error:
         last = " ".join(printed(before).splitlines()[-2:])
@@ -184,15 +188,6 @@ def _ample(graph: Graph, model: bytes) -> int:
         if tensor.data is None
     )
     return 4 * computed + len(model) + 2**20
-
-
-def _ends(graph: Graph, path: Path) -> tuple[TensorSpec, TensorSpec]:
-    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
-        if len(indices) != 1:
-            raise SessionError(
-                f"{path.name} has {len(indices)} {kind}s; edgecnn runs models with one input and one output"
-            )
-    return _spec(graph.tensors[graph.inputs[0]]), _spec(graph.tensors[graph.outputs[0]])
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

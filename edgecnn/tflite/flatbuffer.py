@@ -6,6 +6,7 @@ Format: https://flatbuffers.dev/internals; tables: tensorflow/compiler/mlir/lite
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from edgecnn.errors import ArtifactError
@@ -16,11 +17,12 @@ _BUFFERS, _METADATA = 4, 6
 _ALIGNMENT = 16
 
 
-def align(model: bytes) -> bytes:
+def align(model: bytes, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> bytes:
     """Repack the .tflite ``model`` from TensorFlow's converter with its weights aligned to 16 bytes.
 
-    The schema requires this alignment, but the converter's last steps pack the file in Python and lose it. Kernels that
-    read the weights in place, in flash or mapped memory, rely on it.
+    ``inputs`` and ``outputs`` are new names for these, in order. The schema requires this alignment, but the
+    converter's last steps pack the file in Python and lose it. Kernels that read the weights in place, in flash or
+    mapped memory, rely on it.
     """
     base: Any = require("flatbuffers").Builder
     schema = require("tensorflow.lite.python.schema_py_generated")
@@ -29,8 +31,13 @@ def align(model: bytes) -> bytes:
         def StartVector(self, size: int, count: int, alignment: int) -> Any:  # noqa: N802
             return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
 
+    unpacked = schema.ModelT.InitFromPackedBuf(model)
+    graph = unpacked.subgraphs[0]
+    for indices, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
+        for index, name in zip(indices, names, strict=False):
+            graph.tensors[index].name = name.encode()
     builder = Builder(len(model))
-    builder.Finish(schema.ModelT.InitFromPackedBuf(model).Pack(builder), b"TFL3")
+    builder.Finish(unpacked.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 

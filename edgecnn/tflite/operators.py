@@ -246,17 +246,28 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
 
 
 def without_float_ends(graph: Graph) -> Graph:
-    """``graph`` without QUANTIZE from float32 at its input and DEQUANTIZE to float32 at its output."""
-    first, last = graph.operators[:1], graph.operators[-1:]
+    """``graph`` without QUANTIZE from float32 at its inputs and DEQUANTIZE to float32 at its outputs.
+
+    Only if all inputs, or all outputs, can be without.
+    """
     operators, inputs, outputs = graph.operators, graph.inputs, graph.outputs
-    if first and first[0].kind == "QUANTIZE" and graph.tensors[inputs[0]].dtype == "float32":
-        users = [operator for operator in operators if inputs[0] in operator.inputs]
-        if users == list(first) and first[0].inputs == inputs:
-            operators, inputs = operators[1:], first[0].outputs[:1]
-    ends_in_float = operators and last[0].kind == "DEQUANTIZE" and graph.tensors[outputs[0]].dtype == "float32"
-    if ends_in_float and last[0].outputs == outputs and last[0].inputs != inputs:
-        operators, outputs = operators[:-1], last[0].inputs[:1]
+    first = [one for index in inputs if (one := _converter(graph, index, "QUANTIZE")) is not None]
+    if len(first) == len(inputs):
+        operators = tuple(operator for operator in operators if operator not in first)
+        inputs = tuple(operator.outputs[0] for operator in first)
+    last = [one for index in outputs if (one := _converter(graph, index, "DEQUANTIZE")) is not None]
+    if len(last) == len(outputs) and not any(operator.inputs[0] in inputs for operator in last):
+        operators = tuple(operator for operator in operators if operator not in last)
+        outputs = tuple(operator.inputs[0] for operator in last)
     return msgspec.structs.replace(graph, operators=operators, inputs=inputs, outputs=outputs)
+
+
+def _converter(graph: Graph, index: int, kind: str) -> Operator | None:
+    """The only operator at the float32 input or output ``index`` of a graph, if it is of this ``kind``."""
+    near = [operator for operator in graph.operators if index in (*operator.inputs, *operator.outputs)]
+    if graph.tensors[index].dtype != "float32" or len(near) != 1 or near[0].kind != kind:
+        return None
+    return near[0] if len(near[0].inputs) == len(near[0].outputs) == 1 else None
 
 
 @contextmanager
@@ -283,8 +294,7 @@ class _Reader:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        source = graph.tensors[graph.inputs[0]]
-        self.shapes: dict[int, Shape] = {source.index: for_one_image(source.shape)}
+        self.shapes: dict[int, Shape] = {index: for_one_image(graph.tensors[index].shape) for index in graph.inputs}
 
     def read(self, operator: Operator) -> Operation:
         reader = _READERS.get(operator.kind)
@@ -579,19 +589,21 @@ class _Reader:
 
 
 def _check_graph(graph: Graph) -> None:
-    """Check for one input and one output, and for the required inputs of operators.
+    """Check inputs and outputs, and for the required inputs of operators.
 
     Inputs of unknown operators are not checked, because these are refused anyway.
     """
     for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
-        if len(indices) != 1:
-            raise UnsupportedError(f"the graph has {len(indices)} {kind}s; only graphs with one of each are supported")
-        tensor = graph.tensors[indices[0]]
-        if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
-            raise UnsupportedError(
-                f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be dynamic"
-            )
-    if graph.inputs == graph.outputs or graph.tensors[graph.outputs[0]].data is not None:
+        if not indices:
+            raise UnsupportedError(f"the graph has no {kind}")
+        if len(set(indices)) < len(indices):
+            raise UnsupportedError(f"the graph has the same tensor as two {kind}s")
+        for tensor in (graph.tensors[index] for index in indices):
+            if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
+                raise UnsupportedError(
+                    f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be dynamic"
+                )
+    if any(index in graph.inputs or graph.tensors[index].data is not None for index in graph.outputs):
         raise ArtifactError("the graph's output is a constant, or its input")
     for operator in graph.operators:
         if not operator.outputs:

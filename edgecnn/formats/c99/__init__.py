@@ -15,11 +15,12 @@ from edgecnn.errors import ConfigError, UnsupportedError
 from edgecnn.formats import tflite
 from edgecnn.formats.c99 import kernels, lower
 from edgecnn.formats.c99 import plan as arena
-from edgecnn.formats.c99.program import Constant, Layer, Program
+from edgecnn.formats.c99.program import Constant, End, Layer, Program
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import GeneratedC, MemoryPlan, Provenance, Quantization, Record, Scheme, TensorSpec
-from edgecnn.tflite.graph import Graph, Tensor, read_graph
+from edgecnn.samples import unlike
+from edgecnn.tflite.graph import Graph, read_graph
 
 _ONLY_INT8 = "C code supports only static int8, because its kernels compute in integers; choose from: " + ", ".join(
     scheme.name for scheme in SCHEMES.values() if is_static_int8(scheme)
@@ -78,10 +79,13 @@ def to_c(
         raise ConfigError(f"{header_name!r} cannot be included in C; give the model a file name of letters and digits")
     program = lower.lower(graph)
     plan, places = _plan(program)
+    inputs, outputs = _specs(program.inputs, "input"), _specs(program.outputs, "output")
     metadata = GeneratedC(
         name=name,
-        input=_spec(program.input, program.input_shape, "input"),
-        output=_spec(program.output, program.output_shape, "output"),
+        input=inputs[0],
+        output=outputs[0],
+        more_inputs=inputs[1:],
+        more_outputs=outputs[1:],
         memory=plan,
         caller_arena=caller_arena,
         provenance=provenance,
@@ -148,19 +152,25 @@ def _check_name(name: str) -> None:
         raise ConfigError(f"{name!r} cannot be a name in C: {problem}; try {identifier(name)!r}")
 
 
-def _spec(tensor: Tensor, shape: tuple[int, ...], name: str) -> TensorSpec:
+def _specs(ends: Sequence[End], kind: str) -> tuple[TensorSpec, ...]:
+    names = [kind] if len(ends) == 1 else unlike([end.tensor.name for end in ends])
+    return tuple(_spec(end, name) for end, name in zip(ends, names, strict=True))
+
+
+def _spec(end: End, name: str) -> TensorSpec:
+    tensor = end.tensor
     return TensorSpec(
         name=name,
-        shape=shape,
+        shape=end.shape,
         dtype=tensor.dtype,
-        layout="NHWC" if len(shape) == 4 else "NC",
+        layout="NHWC" if len(end.shape) == 4 else "NC",
         quantization=Quantization(scale=(float(tensor.scale[0]),), zero_point=(int(tensor.zero_point[0]),)),
     )
 
 
 def _plan(program: Program) -> tuple[MemoryPlan, dict[int, int]]:
     """The arena plan, and offsets by value; the scratch memory of layer n is value -1 - n."""
-    outside = (program.input_value, program.output_value)
+    outside = [end.value for end in (*program.inputs, *program.outputs)]
     uses: dict[int, arena.Use] = {}
     overlaps: dict[tuple[int, int], arena.Overlap] = {}
     last = {value: place for place, layer in enumerate(program.layers) for value in layer.inputs}
@@ -205,17 +215,19 @@ def _header(program: Program, plan: MemoryPlan, name: str, labels: Sequence[str]
         "",
         "/* real = (integer - ZERO_POINT) * SCALE */",
     ]
-    for kind, tensor, shape in (
-        ("INPUT", program.input, program.input_shape),
-        ("OUTPUT", program.output, program.output_shape),
-    ):
+    for kind, ends in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
+        if len(ends) == 1:
+            lines += _end_lines(f"{upper}_{kind}", ends[0])
+            continue
+        each = [_printed(end.tensor.name).upper() for end in ends]
+        total = sum(math.prod(end.shape) for end in ends)
         lines += [
-            f"#define {upper}_{kind}_SIZE {math.prod(shape)} /* {' x '.join(map(str, shape))} */",
-            *(f"#define {upper}_{kind}_DIM_{axis} {size}" for axis, size in enumerate(shape)),
-            f"#define {upper}_{kind}_SCALE {_float(tensor.scale[0])}",
-            f"#define {upper}_{kind}_ZERO_POINT {_integer(int(tensor.zero_point[0]))}",
-            "",
+            f"/* {', '.join(each)}: one after the other, each at its OFFSET. */",
+            f"#define {upper}_{kind}_SIZE {total}",
         ]
+        for name_of_end, end in zip(unlike(each), ends, strict=True):
+            prefix = f"{upper}_{kind}_{name_of_end}"
+            lines += [f"#define {prefix}_OFFSET {end.offset}", *_end_lines(prefix, end)]
     lines += [f"#define {upper}_ARENA_SIZE {plan.arena_bytes}", ""]
     if labels:
         lines += [
@@ -237,6 +249,21 @@ def _header(program: Program, plan: MemoryPlan, name: str, labels: Sequence[str]
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _end_lines(prefix: str, end: End) -> list[str]:
+    return [
+        f"#define {prefix}_SIZE {math.prod(end.shape)} /* {' x '.join(map(str, end.shape))} */",
+        *(f"#define {prefix}_DIM_{axis} {size}" for axis, size in enumerate(end.shape)),
+        f"#define {prefix}_SCALE {_float(end.tensor.scale[0])}",
+        f"#define {prefix}_ZERO_POINT {_integer(int(end.tensor.zero_point[0]))}",
+        "",
+    ]
+
+
+def _printed(name: str) -> str:
+    """A tensor's name as a part of an identifier."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:_LONGEST] or "END"
 
 
 def _plan_lines(plan: MemoryPlan) -> list[str]:
@@ -280,24 +307,27 @@ def _invoke(program: Program, plan: MemoryPlan, places: dict[int, int], metadata
         lines.append(f"    int8_t *const a = {'(int8_t *)arena' if metadata.caller_arena else 'arena.bytes'};")
     elif metadata.caller_arena:
         lines.append("    (void)arena;")
+    named = {end.value: _buffer("output", "int8_t *", program.out_type, end) for end in program.outputs}
+    named |= {end.value: _buffer("input", "const int8_t *", program.in_type, end) for end in program.inputs}
     for place, layer in enumerate(program.layers):
-        arguments = []
-        for value in (*layer.inputs, layer.output):
-            if value == program.input_value:
-                arguments.append("(const int8_t *)input" if program.input.dtype == "uint8" else "input")
-            elif value == program.output_value:
-                arguments.append("(int8_t *)output" if program.output.dtype == "uint8" else "output")
-            else:
-                arguments.append(f"a + {places[value]}")
+        arguments = [
+            named[value] if value in named else f"a + {places[value]}" for value in (*layer.inputs, layer.output)
+        ]
         if layer.scratch:
             arguments.append(f"(int16_t *)(void *)(a + {places[-1 - place]})")
         lines.append(f"    {layer.name}({', '.join(arguments)});")
     return "\n".join([*lines, "}"]) + "\n"
 
 
+def _buffer(name: str, kind: str, dtype: str, end: End) -> str:
+    """The expression for an input or output in the caller's buffer ``name``."""
+    buffer = f"({kind}){name}" if dtype == "uint8" else name
+    return f"{buffer} + {end.offset}" if end.offset else buffer
+
+
 def _signature(program: Program, name: str, caller_arena: bool) -> str:
     arena = ", void *arena" if caller_arena else ""
-    return f"void {name}_invoke(const {program.input.dtype}_t *input, {program.output.dtype}_t *output{arena})"
+    return f"void {name}_invoke(const {program.in_type}_t *input, {program.out_type}_t *output{arena})"
 
 
 def _layer(layer: Layer, program: Program) -> str:

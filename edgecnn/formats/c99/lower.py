@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import UnsupportedError
 from edgecnn.formats.c99 import numerics, plan
 from edgecnn.formats.c99.plan import Overlap
-from edgecnn.formats.c99.program import Constant, Layer, Program, printable, struct_of, times
+from edgecnn.formats.c99.program import Constant, End, Layer, Program, printable, struct_of, times
 from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import Graph, Tensor
 from edgecnn.tflite.operators import Limits, Operation, Shape
@@ -61,14 +61,17 @@ class _Lowering:
 
     def program(self) -> Program:
         graph, operations = self.graph, ops.read(self.graph)
-        source, target = (graph.tensors[indices[0]] for indices in (graph.inputs, graph.outputs))
-        for kind, tensor in (("input", source), ("output", target)):
-            if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
-                self.problems.append(
-                    f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
-                    "supports only int8; convert the model with full int8 quantisation"
-                )
-        self.shapes[source.index] = ops.for_one_image(source.shape)
+        sources, targets = ([graph.tensors[index] for index in indices] for indices in (graph.inputs, graph.outputs))
+        for kind, tensors in (("input", sources), ("output", targets)):
+            for tensor in tensors:
+                if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
+                    self.problems.append(
+                        f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
+                        "supports only int8; convert the model with full int8 quantisation"
+                    )
+            if {tensor.dtype for tensor in tensors} == {"int8", "uint8"}:
+                self.problems.append(f"some of the graph's {kind}s are int8, others uint8; C code needs one type")
+        self.shapes |= {source.index: ops.for_one_image(source.shape) for source in sources}
         for operation in operations:
             if isinstance(operation, UnsupportedError):
                 self.problems.append(str(operation))
@@ -76,19 +79,17 @@ class _Lowering:
                 self._write(operation)
         if self.problems:
             raise UnsupportedError(self.problems[0])
-        if self.value(target.index) == source.index:  # only reshaped
-            self._copy(target)
-        output = self.value(target.index)
-        layers = self._needed(output)
-        used = {source.index, *(layer.output for layer in layers)}
+        taken = set(graph.inputs)
+        for target in targets:
+            if self.value(target.index) in taken:  # only reshaped
+                self._copy(target)
+            taken.add(self.value(target.index))
+        layers = self._needed({self.value(target.index) for target in targets})
+        used = {*graph.inputs, *(layer.output for layer in layers)}
         return Program(
             layers=layers,
-            input=source,
-            output=target,
-            input_shape=self.shapes[source.index],
-            output_shape=self.shapes[target.index],
-            input_value=source.index,
-            output_value=output,
+            inputs=self._ends(sources),
+            outputs=self._ends(targets),
             sizes={value: math.prod(self.shapes[value]) for value in used},
             names={value: printable(graph.tensors[value].name) for value in used},
         )
@@ -107,9 +108,17 @@ class _Lowering:
         """The number of the value that stores a tensor."""
         return self.reshaped.get(index, index)
 
-    def _needed(self, value: int) -> tuple[Layer, ...]:
-        """The layers that the output depends on."""
-        needed, layers = {value}, []
+    def _ends(self, tensors: Sequence[Tensor]) -> tuple[End, ...]:
+        found, offset = [], 0
+        for tensor in tensors:
+            shape = self.shapes[tensor.index]
+            found.append(End(tensor=tensor, shape=shape, value=self.value(tensor.index), offset=offset))
+            offset += math.prod(shape)
+        return tuple(found)
+
+    def _needed(self, outputs: set[int]) -> tuple[Layer, ...]:
+        """The layers that the outputs depend on."""
+        needed, layers = outputs, []
         for layer in reversed(self.layers):
             if layer.output in needed:
                 needed.update(layer.inputs)
@@ -175,12 +184,12 @@ class _Lowering:
         )
 
     def _copy(self, target: Tensor) -> None:
-        source = self.graph.inputs[0]
+        source = self.value(target.index)
         size = math.prod(self.shapes[source])
         self.reshaped[target.index] = target.index
-        self.layers = [
+        self.layers.append(
             Layer(
-                name="layer_copy",
+                name=f"layer_{len(self.layers)}_copy",
                 comment=f"{times(self.shapes[source])} -> {times(self.shapes[target.index])}",
                 inputs=(source,),
                 parameters=("x",),
@@ -190,7 +199,7 @@ class _Lowering:
                 kernels=("copy_rows",),
                 overlaps=(None,),
             )
-        ]
+        )
 
     # Convolutions and dense layers
 

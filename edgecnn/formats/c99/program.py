@@ -47,18 +47,36 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     full: bool = True
 
 
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """An input or output: its tensor, its shape for one sample, and its value.
+
+    ``offset`` is its place in the caller's buffer, where all inputs, or all outputs, are one after the other.
+    """
+
+    tensor: Tensor
+    shape: Shape
+    value: int
+    offset: int
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """The layers in order. Values are numbered by their tensor's index; ``sizes`` are in bytes."""
 
     layers: tuple[Layer, ...]
-    input: Tensor
-    output: Tensor
-    input_shape: Shape
-    output_shape: Shape
-    input_value: int
-    output_value: int
+    inputs: tuple[End, ...]
+    outputs: tuple[End, ...]
     sizes: dict[int, int]
     names: dict[int, str]
+
+    @property
+    def in_type(self) -> str:
+        """The type of all inputs, int8 or uint8."""
+        return self.inputs[0].tensor.dtype
+
+    @property
+    def out_type(self) -> str:
+        """The type of all outputs, int8 or uint8."""
+        return self.outputs[0].tensor.dtype
 
     @property
     def constant_bytes(self) -> int:

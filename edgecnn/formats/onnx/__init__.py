@@ -7,6 +7,7 @@ import re
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from edgecnn.errors import ExportError, UnsupportedError, one_line
 from edgecnn.formats import tflite
 from edgecnn.formats.onnx import qdq
-from edgecnn.formats.onnx.values import spec_for, spec_of
+from edgecnn.formats.onnx.values import end_names, spec_for, spec_of
 from edgecnn.formats.source import Source
+from edgecnn.models import input_names, output_names
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8
 from edgecnn.quiet import quiet_stderr
@@ -56,9 +58,25 @@ def convert(source: Source, scheme: Scheme, tuning: Tuning | None = None) -> byt
         raise ExportError(
             f"{source.model.name} cannot be exported as {scheme.name} .onnx: {one_line(error)}"
         ) from error
-    shapes = {"input": source.calibration.shape[1:], "output": source.model.output_shape[1:]}
-    specs = {kind: spec_for(kind, (source.batch, *shape), "float32") for kind, shape in shapes.items()}
+    shapes = {
+        "input": source.input_shapes,
+        "output": [(source.batch, *each.shape[1:]) for each in source.model.outputs],
+    }
+    names = _names(source)
+    specs = {
+        kind: [spec_for(name, shape, "float32") for name, shape in zip(names[kind], each, strict=True)]
+        for kind, each in shapes.items()
+    }
     return _finished(model, specs)
+
+
+def _names(source: Source) -> dict[str, list[str]]:
+    """The names of inputs and outputs in the file."""
+    model = source.model
+    return {
+        "input": input_names(model),
+        "output": output_names(model) if len(model.outputs) > 1 else ["output"],
+    }
 
 
 def with_provenance(model: bytes, provenance: Provenance) -> bytes:
@@ -71,9 +89,10 @@ def with_provenance(model: bytes, provenance: Provenance) -> bytes:
 
 def _quantized(source: Source, scheme: Scheme, tuning: Tuning | None) -> bytes:
     graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
+    names = end_names(graph)
     specs = {
-        kind: spec_of(graph.tensors[index], kind)
-        for kind, index in (("input", graph.inputs[0]), ("output", graph.outputs[0]))
+        kind: [spec_of(graph.tensors[index], names[index]) for index in indices]
+        for kind, indices in (("input", graph.inputs), ("output", graph.outputs))
     }
     placement: dict[str, Any] = {"cpu": source.onnx_cpu}
     if tuning is not None:
@@ -87,16 +106,15 @@ def _quantized(source: Source, scheme: Scheme, tuning: Tuning | None) -> bytes:
     return _finished(qdq.to_onnx(graph, source.model.name, **placement), specs)
 
 
-def _finished(model: Any, specs: dict[str, TensorSpec]) -> bytes:
-    """Add the specs of input and output to a checked model, and serialise it."""
+def _finished(model: Any, specs: dict[str, list[TensorSpec]]) -> bytes:
+    """Add the specs of inputs and outputs to a checked model, and serialise it."""
     onnx = require("onnx")
-    for kind, spec in specs.items():
-        _add_property(model, f"edgecnn.{kind}", to_json(spec))
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
-        (value,) = values
-        got = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-        if got != specs[kind].dtype:
-            raise ExportError(f"the .onnx file has {kind} type {got}, but {specs[kind].dtype} was requested")
+        for number, (value, spec) in enumerate(zip(values, specs[kind], strict=True)):
+            _add_property(model, f"edgecnn.{kind}" + (f".{number}" if number else ""), to_json(spec))
+            got = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+            if got != spec.dtype:
+                raise ExportError(f"the .onnx file has {kind} type {got}, but {spec.dtype} was requested")
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -111,6 +129,10 @@ def _float(source: Source) -> Any:
     function = tflite.frozen(tf, source.model, source)
     graph = tf.compat.v1.GraphDef.FromString(function.graph)
     names = {"input_names": list(function.inputs), "output_names": list(function.outputs)}
+
+    def images(names: Sequence[str], tensors: Sequence[Any]) -> list[str] | None:
+        return [name for name, each in zip(names, tensors, strict=True) if len(each.shape) == 4] or None
+
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     try:
         with quiet_stderr(), warnings.catch_warnings():
@@ -119,8 +141,8 @@ def _float(source: Source) -> Any:
                 graph,
                 **names,
                 opset=_OPSET,
-                inputs_as_nchw=names["input_names"] if len(source.model.input_shape) == 4 else None,
-                outputs_as_nchw=names["output_names"] if len(source.model.output_shape) == 4 else None,
+                inputs_as_nchw=images(function.inputs, source.model.inputs),
+                outputs_as_nchw=images(function.outputs, source.model.outputs),
                 custom_op_handlers=_HANDLERS,
             )
     except Exception as error:
@@ -135,7 +157,7 @@ def _float(source: Source) -> Any:
         )
     model.graph.name = source.model.name
     _flatten_channels_first(model)
-    _order(model.graph)
+    _order(model.graph, _names(source), names)
     return model
 
 
@@ -187,14 +209,17 @@ def _flatten_channels_first(model: Any) -> None:
         reshape.input[0] = transpose.input[0]
 
 
-def _order(graph: Any) -> None:
-    """Sort nodes and weights topologically, and number their names in that order.
+def _order(graph: Any, wanted: dict[str, list[str]], given: dict[str, list[str]]) -> None:
+    """Sort nodes and weights topologically, and number their names in that order; ends get their ``wanted`` names.
 
-    tf2onnx sorts by hashes of names with per-process numbers, but equal models must give equal bytes.
+    ``given`` are the names of inputs and outputs that tf2onnx was asked for, in order. It sorts by hashes of names with
+    per-process numbers, but equal models must give equal bytes.
     """
     makers = {name: node for node in graph.node for name in node.output}
     nodes: dict[str, Any] = {}
-    waiting = [makers[graph.output[0].name]]
+    _sort(graph.input, given["input_names"])
+    _sort(graph.output, given["output_names"])
+    waiting = [makers[value.name] for value in reversed(graph.output)]
     while waiting:
         node = waiting[-1]
         missing = [makers[name] for name in node.input if name in makers and makers[name].output[0] not in nodes]
@@ -203,7 +228,8 @@ def _order(graph: Any) -> None:
             continue
         nodes.setdefault(node.output[0], waiting.pop())
 
-    names = {"": "", graph.input[0].name: "input", graph.output[0].name: "output"}
+    ends = [*zip(graph.input, wanted["input"], strict=True), *zip(graph.output, wanted["output"], strict=True)]
+    names = {"": "", **{value.name: name for value, name in ends}}
     taken: Counter[str] = Counter(names.values())
 
     def renamed(name: str) -> str:
@@ -230,7 +256,17 @@ def _order(graph: Any) -> None:
         getattr(graph, field).extend(values)
     graph.ClearField("value_info")
     graph.ClearField("doc_string")  # it has a per-process number too
-    graph.input[0].name, graph.output[0].name = "input", "output"
+    for value, name in ends:
+        value.name = name
+
+
+def _sort(values: Any, names: Sequence[str]) -> None:
+    """Bring inputs or outputs into the order of ``names``."""
+    by_name = {value.name: value for value in values}
+    ordered = [by_name[name] for name in names]
+    copies = [type(value).FromString(value.SerializeToString()) for value in ordered]
+    del values[:]
+    values.extend(copies)
 
 
 def _store_half(model: Any) -> None:

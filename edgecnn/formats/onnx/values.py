@@ -1,5 +1,6 @@
 """The tensors of an int8 .tflite graph in an ONNX graph: quantised, dequantised or left in float (see ``qdq``)."""
 
+import re
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from edgecnn.errors import UnsupportedError
 from edgecnn.formats.onnx import saturation
 from edgecnn.optional import require
 from edgecnn.records import OnnxCpu, Quantization, TensorSpec
+from edgecnn.samples import unlike
 from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import Graph, Operator, Tensor
 from edgecnn.tflite.operators import Limits, Operation
@@ -30,6 +32,7 @@ class Values:
         self.cpu = cpu
         self.helper = require("onnx").helper
         self.numpy_helper = require("onnx").numpy_helper
+        self.ends = end_names(graph)
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self.consumers: dict[int, list[Operator]] = {}
@@ -72,11 +75,7 @@ class Values:
 
     def name(self, tensor: Tensor) -> str:
         """The name of a stored tensor."""
-        if tensor.index in self.graph.inputs:
-            return "input"
-        if tensor.index in self.graph.outputs:
-            return "output"
-        return f"t{tensor.index}"
+        return self.ends.get(tensor.index, f"t{tensor.index}")
 
     def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
         """Add an initializer, once; returns its name."""
@@ -325,6 +324,18 @@ class Values:
             if passed_on or (relu and 0 < int(tensor.zero_point[0]) - lowest <= _MOVED):
                 moved[tensor.index] = lowest
         return moved
+
+
+def end_names(graph: Graph) -> dict[int, str]:
+    """The names in ONNX of the graph's inputs and outputs: "input" and "output", or their own if there are several.
+
+    Other tensors are called "t" and their index.
+    """
+    found: dict[int, str] = {}
+    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
+        own = [re.sub(r"^(t\d+)$", r"\1_", graph.tensors[index].name) for index in indices]
+        found |= dict(zip(indices, [kind] if len(indices) == 1 else own, strict=True))
+    return dict(zip(found, unlike([*found.values()]), strict=True))
 
 
 def _supported(one: Operation | UnsupportedError) -> Operation:
