@@ -2,8 +2,8 @@
 
 A bundle is a zip of stored (not compressed) members: ``manifest.json``, a :class:`~edgecnn.records.Bundle` that lists
 all others with their SHA-256; ``artifacts/``, the model files with their sidecars; and ``test.npz``, with ``images``
-``(n, h, w, c)`` as in the data set and ``labels`` ``(n,)``. Without compression, a bundle cannot unpack to more than
-its own size.
+``(n, h, w, c)`` as in the data set and ``labels`` ``(n,)``, or ``images.<input>`` and ``labels.<output>`` if there are
+several. Without compression, a bundle cannot unpack to more than its own size.
 """
 
 import io
@@ -11,16 +11,17 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
 
 from edgecnn import artifacts
 from edgecnn.arrays import BAD_ZIP, read_npz
-from edgecnn.data import BUILT_IN, DataSet, Split, load_as
+from edgecnn.data import BUILT_IN, DataSet, load_as
 from edgecnn.data.dataset import make_test_set
 from edgecnn.errors import ArtifactError, BundleError, ConfigError, DataError, RecordError, one_line
 from edgecnn.files import make_folder, open_file, read_bytes, sha256_bytes, write_atomic
@@ -30,12 +31,14 @@ from edgecnn.records import (
     Bundle,
     BundledFile,
     BundledImages,
+    BundledInput,
     Report,
     Result,
     from_json,
     to_json,
 )
 from edgecnn.report import read as read_report
+from edgecnn.samples import Samples, names, parts, shapes
 
 DEFAULT_IMAGES = 1000
 
@@ -154,21 +157,38 @@ def _draw(data: DataSet, count: int) -> tuple[BundledImages, bytes]:
     """A random sample of test images as a ``.npz`` file; random because image folders are sorted by class."""
     test = data.test
     drawn = np.sort(np.random.default_rng(0).permutation(len(test.labels))[:count])
-    split = Split(test.images[drawn], test.labels[drawn])
+    samples, inputs = test.images[drawn], names(test.images)
     buffer = io.BytesIO()
-    np.savez(buffer, images=split.images, labels=split.labels)
+    np.savez(buffer, **_named("images", samples), **_named("labels", test.labels[drawn]))  # type: ignore[arg-type]
+    dtypes: list[Literal["uint8", "float32"]] = [
+        "uint8" if part.dtype == np.uint8 else "float32" for part in parts(samples)
+    ]
     described = BundledImages(
         data=data.name,
         data_sha256=data.sha256,
         images=len(drawn),
         of=len(test.labels),
-        shape=data.input_shape,
-        dtype="uint8" if split.images.dtype == np.uint8 else "float32",
+        shape=() if inputs else data.input_shape,
+        dtype=dtypes[0],
+        inputs=tuple(
+            BundledInput(name=name, shape=shape, dtype=dtype)
+            for name, shape, dtype in zip(inputs, shapes(samples), dtypes, strict=bool(inputs))
+        ),
+        outputs=data.outputs,
         class_names=data.class_names,
         preprocessing=data.preprocessing,
         task=data.task,
     )
     return described, buffer.getvalue()
+
+
+def _named(key: str, samples: Samples) -> dict[str, Samples]:
+    """Arrays for a .npz file: ``key``, or ``<key>.<name>`` for each of several inputs or outputs."""
+    return {".".join(filter(None, (key, name))): part for name, part in _each(samples)}
+
+
+def _each(samples: Samples) -> Iterator[tuple[str, Samples]]:
+    yield from zip(names(samples) or ("",), parts(samples), strict=True)
 
 
 def _zipped(content: dict[str, bytes]) -> bytes:
@@ -269,14 +289,29 @@ def _test_set(path: Path, file: Path, described: BundledImages) -> DataSet:
         with zipfile.ZipFile(file) as archive:
             if any(member.compress_type or member.file_size > size for member in archive.infolist()):
                 raise DataError(f"{_TEST} is compressed; that of a bundle never is")
-        arrays = read_npz(file, ("images", "labels"))
-        images, labels = arrays["images"], arrays["labels"]
-        wanted = (described.images, *described.shape), described.dtype
-        if (images.shape, images.dtype.name) != wanted:
-            raise DataError(f"the images are {images.dtype} {images.shape}, in its manifest {wanted[1]} {wanted[0]}")
+        every = described.inputs or (BundledInput(name="", shape=described.shape, dtype=described.dtype),)
+        inputs = {".".join(filter(None, ("images", each.name))): each for each in every}
+        labels = [f"labels.{each.name}" for each in described.outputs] or ["labels"]
+        arrays = read_npz(file, [*inputs, *labels])
+        for key, each in inputs.items():
+            images, wanted = arrays[key], ((described.images, *each.shape), each.dtype)
+            if (images.shape, images.dtype.name) != wanted:
+                raise DataError(f"the {key} are {images.dtype} {images.shape}, in its manifest {wanted[1]} {wanted[0]}")
         return make_test_set(
-            _TEST, described.data, (images, labels), described.class_names, described.preprocessing, described.task
+            _TEST,
+            described.data,
+            (_together(arrays, [*inputs]), _together(arrays, labels)),
+            described.class_names,
+            described.preprocessing,
+            described.task,
+            described.outputs,
         )
     except (DataError, *_DAMAGED) as error:
         reason = one_line(error).replace(str(file), _TEST)
         raise BundleError(f"{path} is not a valid bundle: {reason}; make it with: edgecnn bundle") from error
+
+
+def _together(arrays: Mapping[str, Samples], keys: Sequence[str]) -> Any:
+    """One array, or several by the name of their input or output."""
+    found = {key.partition(".")[2]: arrays[key] for key in keys}
+    return found[""] if [*found] == [""] else found

@@ -332,7 +332,7 @@ def test_without_a_compiler_instructions_are_not_counted(monkeypatch: pytest.Mon
         ("raise MemoryError('too little')", "ended with status 1: MemoryError: too little"),
         ("while True: pass", r"did not finish 5 images within 3 s; use fewer images"),
         (
-            "import numpy; numpy.save('outputs.npy', numpy.zeros((4, 10), 'int8')); open('runtime.txt', 'w')",
+            "import numpy; numpy.save('outputs-0.npy', numpy.zeros((4, 10), 'int8')); open('runtime.txt', 'w')",
             r"returned int8 \(4, 10\), not int8 for 5 images",
         ),
         ("", "ended without an output"),

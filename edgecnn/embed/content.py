@@ -3,6 +3,7 @@
 import contextlib
 import re
 import string
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -109,7 +110,23 @@ def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, objec
         "input_zero_point": model.input.zero_point[0],
         "output_scale": f"{model.output.scale[0]:.9e}f",
         "output_zero_point": model.output.zero_point[0],
+        "conversion": _conversion(artifact, name.upper()),
     }
+
+
+def _conversion(artifact: Artifact, upper: str) -> str:
+    """How a README says to quantise inputs and to dequantise outputs."""
+    several = len(artifact.inputs) > 1 or len(artifact.outputs) > 1
+    text = (
+        f"To quantise an input, compute `real / {upper}_INPUT_SCALE + {upper}_INPUT_ZERO_POINT`, round and clip. To "
+        f"dequantise an output, compute `(integer - {upper}_OUTPUT_ZERO_POINT) * {upper}_OUTPUT_SCALE`."
+    )
+    if several:
+        text += (
+            f" Of several inputs or outputs, each has macros of its own, such as `{upper}_INPUT_<NAME>_SCALE`; see the "
+            "header."
+        )
+    return textwrap.fill(text, 120)
 
 
 def golden(model: IntegerModel, data: str | None) -> Golden:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edgecnn import artifacts
 from edgecnn.data import BUILT_IN, DataSet, Images, load_as
 from edgecnn.embed.content import Content, plain
-from edgecnn.errors import ArtifactError
+from edgecnn.errors import ArtifactError, UnsupportedError
 from edgecnn.files import read_bytes
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.quantization.schemes import SCHEMES
@@ -28,6 +28,11 @@ def make(model: Path, data: str | None) -> Content:
     artifact = artifacts.load(model)
     if artifact.provenance is None or artifact.scheme not in SCHEMES:
         raise ArtifactError(f"{model} has no labels and preprocessing; export it with: edgecnn export")
+    if len(artifact.inputs) > 1 or len(artifact.outputs) > 1:
+        raise UnsupportedError(
+            f"the program of the kit for linux runs models with one input and one output, {model} has "
+            f"{len(artifact.inputs)} and {len(artifact.outputs)}; load the file with ai-edge-litert or onnxruntime"
+        )
     files = {
         _PROGRAM: plain(f"linux/{_PROGRAM}"),
         model.name: read_bytes(model),

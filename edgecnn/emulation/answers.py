@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn import artifacts, verification
 from edgecnn.arrays import read_npy
@@ -25,7 +24,8 @@ from edgecnn.progress import progress
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import Artifact, Failure, Parity, ProcessorAnswers, ProcessorState, Tolerance
 from edgecnn.runtimes import Float
-from edgecnn.runtimes.quantized_io import from_output, to_input
+from edgecnn.runtimes.quantized_io import from_outputs, raw_of, to_inputs
+from edgecnn.samples import Samples, parts
 from edgecnn.tasks import Scoring
 
 IMAGES = 100
@@ -148,7 +148,7 @@ def run_on(
         try:
             if artifact.format not in FORMATS:
                 raise UnsupportedError(f"only .tflite and .onnx files run on emulated processors, not {path.name}")
-            ran = _run(path, artifact, on, to_input(images, artifact.input), plugin)
+            ran = _run(path, artifact, on, to_inputs(images, artifact.inputs), plugin)
             package = ran.runtime.partition(" ")[0]
             return ProcessorAnswers(
                 processor=on.processor.name,
@@ -196,7 +196,7 @@ class _Ran(msgspec.Struct, frozen=True):
     instructions: int | None
 
 
-def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic], plugin: Path | None) -> _Ran:
+def _run(path: Path, artifact: Artifact, on: Ready, inputs: Samples, plugin: Path | None) -> _Ran:
     """Run the file at ``path`` on raw ``inputs`` in a separate process.
 
     Raises:
@@ -207,7 +207,8 @@ def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic],
         folder = Path(place)
         shutil.copyfile(_RUNNER, folder / "runner.py")
         shutil.copyfile(path, folder / f"model{path.suffix}")
-        np.save(folder / "inputs.npy", inputs, allow_pickle=False)
+        for number, part in enumerate(parts(inputs)):
+            np.save(folder / f"inputs-{number}.npy", part, allow_pickle=False)
         system = system_for(on.processor, on.interpreter, folder / "system")
         counting = [] if plugin is None else ["-plugin", f"{plugin},out={folder / 'marks.txt'}"]
         command = [on.emulator.program, "-cpu", on.processor.cpu, *counting, "-L", str(system)]
@@ -223,15 +224,18 @@ def _run(path: Path, artifact: Artifact, on: Ready, inputs: NDArray[np.generic],
             ) from error
         if done.returncode:
             raise EmulationError(f"{what} ended with status {done.returncode}: {gist(done.stderr) or 'no message'}")
-        if not (folder / "outputs.npy").is_file():
-            raise EmulationError(f"{what} ended without an output")
-        raw = read_npy(folder / "outputs.npy")
-        if raw.shape[:1] != inputs.shape[:1] or raw.dtype.name != artifact.output.dtype:
-            raise EmulationError(
-                f"{what} returned {raw.dtype} {raw.shape}, not {artifact.output.dtype} for {len(inputs)} images"
-            )
+        raw = []
+        for number, spec in enumerate(artifact.outputs):
+            path_there = folder / f"outputs-{number}.npy"
+            if not path_there.is_file():
+                raise EmulationError(f"{what} ended without an output")
+            raw.append(read_npy(path_there))
+            if raw[-1].shape[:1] != inputs.shape[:1] or raw[-1].dtype.name != spec.dtype:
+                raise EmulationError(
+                    f"{what} returned {raw[-1].dtype} {raw[-1].shape}, not {spec.dtype} for {len(inputs)} images"
+                )
         return _Ran(
-            outputs=from_output(raw, artifact.output),
+            outputs=from_outputs(raw_of(raw, artifact.outputs), artifact.outputs),
             runtime=(folder / "runtime.txt").read_text(encoding="utf-8"),
             instructions=None if plugin is None else _instructions(folder / "marks.txt"),
         )

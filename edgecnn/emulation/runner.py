@@ -1,4 +1,4 @@
-"""Runs a model file on each input of inputs.npy, and writes the raw outputs to outputs.npy atomically.
+"""Runs a model file on each sample of inputs-0.npy, …, and writes the raw outputs to outputs-0.npy, … atomically.
 
 An emulated Python runs this script in a folder with these files: ``python -I runner.py model.onnx``. It needs numpy and
 one runtime, which runs with default settings, but with one thread. The runtime's name and version are written to
@@ -34,13 +34,14 @@ def onnxruntime(model: str) -> Infer:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (name,) = (node.name for node in session.get_inputs())
+    names = [node.name for node in session.get_inputs()]
 
-    def infer(image: Any) -> Any:
+    def infer(arrays: Any) -> Any:
+        feeds = dict(zip(names, arrays, strict=True))
         mark()
-        (output,) = session.run(None, {name: image})
+        outputs = session.run(None, feeds)
         mark()
-        return output
+        return outputs
 
     return infer
 
@@ -51,14 +52,15 @@ def litert(model: str) -> Infer:
 
     interpreter = Interpreter(model_path=model, num_threads=1)
     interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def infer(image: Any) -> Any:
-        interpreter.set_tensor(source["index"], image)
+    def infer(arrays: Any) -> Any:
+        for source, array in zip(sources, arrays, strict=True):
+            interpreter.set_tensor(source["index"], array)
         mark()
         interpreter.invoke()
         mark()
-        return interpreter.get_tensor(target["index"])
+        return [interpreter.get_tensor(target["index"]) for target in targets]
 
     return infer
 
@@ -66,15 +68,16 @@ def litert(model: str) -> Infer:
 def main(model: str) -> None:
     """Run the model on all inputs, one at a time."""
     package, opened = {".onnx": ("onnxruntime", onnxruntime), ".tflite": ("ai-edge-litert", litert)}[Path(model).suffix]
-    inputs = np.load("inputs.npy", allow_pickle=False)
+    inputs = [np.load(f"inputs-{number}.npy") for number in range(len(list(Path().glob("inputs-*.npy"))))]
     infer = opened(model)
     for _ in range(2 * EMPTY):
         mark()
-    outputs = [infer(image[np.newaxis]) for image in inputs]
-    with Path("outputs.partial").open("wb") as file:
-        np.save(file, np.concatenate(outputs), allow_pickle=False)
+    outputs = [infer([array[place : place + 1] for array in inputs]) for place in range(len(inputs[0]))]
     Path("runtime.txt").write_text(f"{package} {metadata.version(package)}", encoding="utf-8")
-    Path("outputs.partial").replace("outputs.npy")
+    for number, each in enumerate(zip(*outputs, strict=True)):
+        with Path("outputs.partial").open("wb") as file:
+            np.save(file, np.concatenate(each))
+        Path("outputs.partial").replace(f"outputs-{number}.npy")
 
 
 if __name__ == "__main__":

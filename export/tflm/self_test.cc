@@ -15,15 +15,16 @@ int main(void)
     }
     int wrong = 0;
     for (int i = 0; i < GOLDEN_COUNT; i++) {
-        memcpy(@@{name}_input(), golden_inputs[i], sizeof(golden_inputs[i]));
+        @@fill
         if (!@@{name}_invoke()) {
             MicroPrintf("FAILED: golden input %d: a kernel failed", i);
             return 1;
         }
-        for (int j = 0; j < @@{NAME}_OUTPUT_SIZE; j++) {
-            const int output = @@{name}_output()[j];
-            if (output != golden_outputs[i][j]) {
-                MicroPrintf("FAILED: golden input %d: output %d is %d, not %d", i, j, output, golden_outputs[i][j]);
+        static @@out_type outputs[@@output_size];
+        @@collect
+        for (int j = 0; j < @@output_size; j++) {
+            if (outputs[j] != golden_outputs[i][j]) {
+                MicroPrintf("FAILED: golden input %d: output %d is %d, not %d", i, j, outputs[j], golden_outputs[i][j]);
                 wrong++;
                 break;
             }

@@ -34,19 +34,10 @@ bool @@{name}_init(void)
     return true;
 }
 
-@@in_type *@@{name}_input(void)
-{
-    return reinterpret_cast<@@in_type *>(interpreter->input(0)->data.data);
-}
-
+@@defined
 bool @@{name}_invoke(void)
 {
     return interpreter->Invoke() == kTfLiteOk;
-}
-
-const @@out_type *@@{name}_output(void)
-{
-    return reinterpret_cast<const @@out_type *>(interpreter->output(0)->data.data);
 }
 
 size_t @@{name}_arena_used(void)

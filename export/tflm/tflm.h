@@ -6,12 +6,7 @@
 #include <stdint.h>
 
 /* real = (integer - ZERO_POINT) * SCALE */
-#define @@{NAME}_INPUT_SIZE @@input_size
-#define @@{NAME}_INPUT_SCALE @@input_scale
-#define @@{NAME}_INPUT_ZERO_POINT @@input_zero_point
-#define @@{NAME}_OUTPUT_SIZE @@output_size
-#define @@{NAME}_OUTPUT_SCALE @@output_scale
-#define @@{NAME}_OUTPUT_ZERO_POINT @@output_zero_point
+@@macros
 
 /* Measured on the host: @@measured bytes, plus @@margin (at least 1 KiB), because optimised kernels may need scratch
    memory that the host's kernels do not. @@{name}_arena_used() returns the size used on the device. */
@@ -22,14 +17,9 @@
 /* Creates the interpreter; call once, before the other functions. False if TensorFlow Lite Micro fails; see its log. */
 bool @@{name}_init(void);
 
-/* Buffer for @@{NAME}_INPUT_SIZE integers; fill it before every @@{name}_invoke, which may overwrite it. */
-@@in_type *@@{name}_input(void);
-
+@@declared
 /* Runs the model once; false if a kernel failed. */
 bool @@{name}_invoke(void);
-
-/* @@{NAME}_OUTPUT_SIZE integers. */
-const @@out_type *@@{name}_output(void);
 
 /* Bytes of the arena in use. Creating the interpreter can need some more: confirm a smaller @@{NAME}_ARENA_SIZE with
    the self-test. */

@@ -130,6 +130,11 @@ def identifier(name: str) -> str:
     return made if _problem(made) is None else f"model_{made}"[:_LONGEST]
 
 
+def macro_names(tensors: Sequence[str]) -> list[str]:
+    """The names of several inputs or outputs as parts of the names of macros."""
+    return unlike([re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")[:_LONGEST] or "TENSOR" for name in tensors])
+
+
 def _generated(model: bytes, provenance: Provenance) -> Generated:
     stem = f"{provenance.model}-{provenance.scheme}"
     graph = read_graph(model, f"the {provenance.scheme} .tflite file")
@@ -219,13 +224,13 @@ def _header(program: Program, plan: MemoryPlan, name: str, labels: Sequence[str]
         if len(ends) == 1:
             lines += _end_lines(f"{upper}_{kind}", ends[0])
             continue
-        each = [_printed(end.tensor.name).upper() for end in ends]
+        each = macro_names([end.tensor.name for end in ends])
         total = sum(math.prod(end.shape) for end in ends)
         lines += [
             f"/* {', '.join(each)}: one after the other, each at its OFFSET. */",
             f"#define {upper}_{kind}_SIZE {total}",
         ]
-        for name_of_end, end in zip(unlike(each), ends, strict=True):
+        for name_of_end, end in zip(each, ends, strict=True):
             prefix = f"{upper}_{kind}_{name_of_end}"
             lines += [f"#define {prefix}_OFFSET {end.offset}", *_end_lines(prefix, end)]
     lines += [f"#define {upper}_ARENA_SIZE {plan.arena_bytes}", ""]
@@ -259,11 +264,6 @@ def _end_lines(prefix: str, end: End) -> list[str]:
         f"#define {prefix}_ZERO_POINT {_integer(int(end.tensor.zero_point[0]))}",
         "",
     ]
-
-
-def _printed(name: str) -> str:
-    """A tensor's name as a part of an identifier."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:_LONGEST] or "END"
 
 
 def _plan_lines(plan: MemoryPlan) -> list[str]:

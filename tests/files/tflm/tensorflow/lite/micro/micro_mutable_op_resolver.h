@@ -10,6 +10,7 @@ namespace micro {
 REGISTER(ADD) REGISTER(AVERAGE_POOL_2D) REGISTER(CONV_2D) REGISTER(DEPTHWISE_CONV_2D) REGISTER(FULLY_CONNECTED)
 REGISTER(LOGISTIC) REGISTER(MAX_POOL_2D) REGISTER(MUL) REGISTER(RESHAPE) REGISTER(SOFTMAX) REGISTER(PAD)
 REGISTER(MEAN) REGISTER(QUANTIZE) REGISTER(HARD_SWISH) REGISTER(CONCATENATION) REGISTER(TRANSPOSE_CONV)
+REGISTER(REDUCE_MAX)
 PARSE(Add) PARSE(Pool) PARSE(Conv2D) PARSE(DepthwiseConv2D) PARSE(FullyConnected) PARSE(Logistic) PARSE(Mul)
 PARSE(Reshape) PARSE(Softmax) PARSE(Pad) PARSE(Reducer) PARSE(Quantize) PARSE(HardSwish)
 PARSE(Concatenation) PARSE(TransposeConv)
@@ -37,6 +38,7 @@ class MicroMutableOpResolver : public MicroOpResolver {
     TfLiteStatus AddSoftmax() { return add(BuiltinOperator_SOFTMAX, Register_SOFTMAX(), ParseSoftmax); }
     TfLiteStatus AddPad() { return add(BuiltinOperator_PAD, Register_PAD(), ParsePad); }
     TfLiteStatus AddMean() { return add(BuiltinOperator_MEAN, Register_MEAN(), ParseReducer); }
+    TfLiteStatus AddReduceMax() { return add(BuiltinOperator_REDUCE_MAX, Register_REDUCE_MAX(), ParseReducer); }
     TfLiteStatus AddQuantize() { return add(BuiltinOperator_QUANTIZE, Register_QUANTIZE(), ParseQuantize); }
     TfLiteStatus AddHardSwish() { return add(BuiltinOperator_HARD_SWISH, Register_HARD_SWISH(), ParseHardSwish); }
 

@@ -24,6 +24,7 @@ enum BuiltinOperator {
     BuiltinOperator_SOFTMAX = 25,
     BuiltinOperator_PAD = 34,
     BuiltinOperator_MEAN = 40,
+    BuiltinOperator_REDUCE_MAX = 82,
     BuiltinOperator_QUANTIZE = 114,
     BuiltinOperator_HARD_SWISH = 117,
 };
