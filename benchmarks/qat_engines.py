@@ -131,30 +131,37 @@ def _measured(file: Path, data: DataSet, suite: Settings) -> tuple[dict[str, lis
     """Seconds of each block and peak memory in bytes, in float and by engine; their blocks take turns."""
     count = suite.steps * suite.batch
     seconds: dict[str, list[float]] = {each: [] for each in (FLOAT, *ENGINES)}
-    few = replace(data, train=Split(data.train.images[:count], data.train.labels[:count]))
+    few = first(data, count)
     with progress(f"steps of {file.stem}", suite.blocks * len(seconds)) as advance:
-        workers = {each: Worker(_Training).__enter__() for each in seconds}
+        workers = {each: Worker(Training).__enter__() for each in seconds}
         try:
             for each, worker in workers.items():
-                worker.call("preparing", _LIMIT_S, _Training.prepare, each, file, few, suite.batch)
+                worker.call("preparing", _LIMIT_S, Training.prepare, each, file, few, suite.batch)
             for block in range(suite.blocks + _SETTLED):
                 for each, worker in workers.items():
-                    taken = worker.call("training", _LIMIT_S, _Training.block)
+                    taken = worker.call("training", _LIMIT_S, Training.block)
                     if block >= _SETTLED:
                         seconds[each].append(taken)
                         advance(note=each)
-            peaks = {each: worker.call("looking", _LIMIT_S, _Training.peak) for each, worker in workers.items()}
+            peaks = {each: worker.call("looking", _LIMIT_S, Training.peak) for each, worker in workers.items()}
         finally:
             for worker in workers.values():
                 worker.stop()
     return seconds, peaks
 
 
-class _Training:
-    """In a worker: a compiled model and the images of a block."""
+def first(data: DataSet, count: int) -> DataSet:
+    """``data`` with the first ``count`` training samples."""
+    return replace(data, train=Split(data.train.images[:count], data.train.labels[:count]))
+
+
+class Training:
+    """A compiled model, and the images of a block of training steps."""
 
     def prepare(self, kind: str, file: Path, data: DataSet, batch: int) -> None:
-        require_tensorflow()
+        """Compile the float model in ``file``, or what an engine makes of it."""
+        if require("keras").backend.backend() == "tensorflow":
+            require_tensorflow()
         require("keras").utils.set_random_seed(0)  # without one, Dropout refuses to run deterministically
         model, library = load_model(file), require("keras")
         float_model = model
@@ -168,11 +175,13 @@ class _Training:
         self.labels = data.targets(data.train.labels, data.train.images, one_hot=True)
 
     def block(self) -> float:
+        """Train on every image once; returns the seconds."""
         start = time.perf_counter()
         self.model.fit(self.images, self.labels, batch_size=self.batch, epochs=1, shuffle=False, verbose=0)
         return time.perf_counter() - start
 
     def peak(self) -> int:
+        """The peak memory of this process in bytes."""
         return counters.resident_bytes(peak=True) or 0
 
 
@@ -189,9 +198,9 @@ def models_of(engines: Engines) -> tuple[str, ...]:
     return tuple(dict.fromkeys(row.model for row in engines.rows))
 
 
-def slowdown(row: Row, reference: Row) -> tuple[float, float, float]:
-    """Seconds ÷ those of ``reference``, block by block: geometric mean and its 95 % interval (normal)."""
-    logs = np.log(np.array(row.seconds) / np.array(reference.seconds))
+def slowdown(seconds: tuple[float, ...], reference: tuple[float, ...]) -> tuple[float, float, float]:
+    """``seconds`` ÷ those of ``reference``, block by block: geometric mean and its 95 % interval (normal)."""
+    logs = np.log(np.array(seconds) / np.array(reference))
     half = 1.96 * logs.std(ddof=1) / np.sqrt(len(logs))
     low, middle, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
     return float(middle), float(low), float(high)
@@ -213,7 +222,7 @@ def table(engines: Engines, source: str) -> str:
                 name,
                 *(f"{100 * accuracy.value:.2f}" for accuracy in accuracies),
                 f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]",
-                *(_interval(slowdown(row, every[0])) for row in every[1:]),
+                *(_interval(slowdown(row.seconds, every[0].seconds)) for row in every[1:]),
                 *(f"{row.peak_bytes / 2**20:,.0f}" for row in every),
             )
         )

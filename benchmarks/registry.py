@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import against_others, fuzzing, int8_onnx, microcontroller, mnist, qat_engines
+from benchmarks import against_others, fuzzing, int8_onnx, microcontroller, mnist, qat_engines, qat_gpu
 from edgecnn.records import Record, Report
 
 _HERE = Path(__file__).parent
@@ -15,15 +15,16 @@ _HERE = Path(__file__).parent
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
     """A suite.
 
-    ``run`` accepts the settings file and a work folder, and returns a ``result``; None if a separate script makes the
-    result. Each function in ``tables`` converts the result and the name of its file to Markdown; pages refer to it by
-    its key.
+    ``run`` accepts the settings file and a work folder, and returns a ``result``; None if the command ``script`` makes
+    the result. Each function in ``tables`` converts the result and the name of its file to Markdown; pages refer to it
+    by its key.
     """
 
     name: str
     run: Callable[[Path, Path], Record] | None
     result: type[Record] = Report
     tables: dict[str, Callable[[Any, str], str]]
+    script: str = ""
 
     @property
     def settings(self) -> Path:
@@ -43,7 +44,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def command(self) -> str:
         """The command that makes the result."""
-        return f"python -m benchmarks run {self.name}" if self.run else f"python tests/fuzz.py run --out {self.source}"
+        return self.script or f"python -m benchmarks run {self.name}"
 
 
 SUITES = {
@@ -59,6 +60,7 @@ SUITES = {
             run=None,
             result=fuzzing.Fuzzed,
             tables={"fuzzing": fuzzing.table},
+            script="python tests/fuzz.py run --out benchmarks/results/fuzzing.json",
         ),
         Suite(
             name="int8-onnx",
@@ -81,6 +83,13 @@ SUITES = {
             run=qat_engines.run,
             result=qat_engines.Engines,
             tables={"qat-engines": qat_engines.table},
+        ),
+        Suite(
+            name="qat-gpu",
+            run=None,
+            result=qat_gpu.OnGpu,
+            tables={"qat-gpu": qat_gpu.table},
+            script="python -m benchmarks.qat_gpu export FOLDER",
         ),
     )
 }

@@ -72,7 +72,7 @@ def test_the_engine_keras_is_not_below_tfmot() -> None:
         low, high = paired_interval(int((ours > theirs).sum()), int((theirs > ours).sum()), len(ours))
         assert high >= 0, model
         middle, _, slowest = qat_engines.slowdown(
-            qat_engines.row_of(engines, model, "keras"), qat_engines.row_of(engines, model, "float")
+            qat_engines.row_of(engines, model, "keras").seconds, qat_engines.row_of(engines, model, "float").seconds
         )
         assert middle < 1.3, f"{model}: a step takes {middle} times one in float (up to {slowest})"
         assert low < high
