@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import against_others, fuzzing, int8_onnx, microcontroller, mnist, qat_engines, qat_gpu
+from benchmarks import against_others, fuzzing, int8_onnx, microcontroller, mnist, qat_backends, qat_engines
 from edgecnn.records import Record, Report
 
 _HERE = Path(__file__).parent
@@ -85,11 +85,11 @@ SUITES = {
             tables={"qat-engines": qat_engines.table},
         ),
         Suite(
-            name="qat-gpu",
+            name="qat-backends",
             run=None,
-            result=qat_gpu.OnGpu,
-            tables={"qat-gpu": qat_gpu.table},
-            script="python -m benchmarks.qat_gpu export FOLDER",
+            result=qat_backends.OnBackends,
+            tables={"qat-backends": qat_backends.table},
+            script="python -m benchmarks.qat_backends export FOLDER",
         ),
     )
 }

@@ -1,10 +1,10 @@
-"""The result ``qat-gpu``: quantisation-aware training on a GPU with JAX and PyTorch, exported on a laptop.
+"""The result ``qat-backends``: quantisation-aware training on any back end of Keras, with a GPU or without.
 
-Two commands, since the machine with the GPU needs neither TensorFlow nor edgecnn's exporters:
+Training and export are separate commands, since a machine with a GPU needs neither TensorFlow nor the exporters:
 
-    python -m benchmarks.qat_gpu prepare FOLDER                      # anywhere: float models and their data
-    KERAS_BACKEND=jax python -m benchmarks.qat_gpu train FOLDER      # on the GPU, once for each back end
-    python -m benchmarks.qat_gpu export FOLDER                       # where TensorFlow is
+    python -m benchmarks.qat_backends prepare FOLDER                  # anywhere: float models and their data
+    KERAS_BACKEND=jax python -m benchmarks.qat_backends train FOLDER  # once for each back end
+    python -m benchmarks.qat_backends export FOLDER                   # where TensorFlow is
 """
 
 import tempfile
@@ -31,7 +31,7 @@ from edgecnn.records import Accuracy, Answers, Artifact, Environment, Parity, Re
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn")
 SEED, TRAIN_IMAGES, EPOCHS, TEST_IMAGES = 0, 6000, 3, 2000
 BATCH, STEPS, BLOCKS, SETTLED = 64, 20, 10, 2
-RESULT = Path(__file__).parent / "results" / "qat-gpu.json"
+RESULT = Path(__file__).parent / "results" / "qat-backends.json"
 
 
 class Trained(Record, frozen=True):
@@ -50,14 +50,14 @@ class Trained(Record, frozen=True):
 
 
 class Row(Record, frozen=True):
-    """What was trained, and its int8 .tflite against the fake-quantised model, on the laptop."""
+    """What was trained, and its int8 .tflite against the fake-quantised model, on the machine of the export."""
 
     trained: Trained
     exported: Parity
 
 
-class OnGpu(Record, frozen=True):
-    """The result; ``environment`` is the laptop's."""
+class OnBackends(Record, frozen=True):
+    """The result; ``environment`` is that of the export."""
 
     environment: Environment
     steps: int
@@ -67,7 +67,7 @@ class OnGpu(Record, frozen=True):
 
 @click.group()
 def cli() -> None:
-    """Train quantised on a GPU, and export elsewhere."""
+    """Train quantised on one machine, and export on another."""
 
 
 def _command(function: Callable[[Path], None]) -> Any:
@@ -145,7 +145,7 @@ def export(folder: Path) -> None:
             parities = verify([Path(place) / made.file], data, model=model, qat=options["qat"])
         (parity,) = (one for one in parities if one.reference == FAKE_QUANTIZED)
         rows.append(Row(trained=found, exported=parity))
-    result = OnGpu(environment=environment(), steps=STEPS, batch=BATCH, rows=tuple(rows))
+    result = OnBackends(environment=environment(), steps=STEPS, batch=BATCH, rows=tuple(rows))
     write_atomic(RESULT, to_json(result))
     click.echo(table(result, str(RESULT)))
 
@@ -158,7 +158,7 @@ def _ratio(found: Trained) -> tuple[float, float, float]:
     return slowdown(found.seconds, found.float_seconds)
 
 
-def table(result: OnGpu, source: str) -> str:
+def table(result: OnBackends, source: str) -> str:
     """Accuracy, time per step, and what the exported file answers, as Markdown; ``source`` names the result's file."""
     titles = (
         "model", "back end", "float, %", "int8-qat, %", "difference, points [95 %]", "step ÷ float [95 %]",
