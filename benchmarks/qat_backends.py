@@ -29,8 +29,8 @@ from edgecnn.quantization import qat
 from edgecnn.records import Accuracy, Answers, Artifact, Environment, Parity, Record, read_record, to_json
 
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn")
-SEED, TRAIN_IMAGES, EPOCHS, TEST_IMAGES = 0, 6000, 3, 2000
-BATCH, STEPS, BLOCKS, SETTLED = 64, 20, 10, 2
+SEED, TRAIN_IMAGES, EPOCHS, TEST_IMAGES = 0, 4000, 3, 2000
+BATCH, STEPS, BLOCKS, SETTLED = 64, 6, 8, 2
 RESULT = Path(__file__).parent / "results" / "qat-backends.json"
 
 

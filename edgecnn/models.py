@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -428,7 +428,13 @@ def given(tensors: Sequence[Any]) -> Any:
 
 def called(model: Any, tensors: Sequence[Any]) -> list[Any]:
     """All outputs of a plain ``model`` at inference, for ``tensors``, one for each input."""
-    return as_list(model(given(tensors), training=False))
+    with without_gradients():
+        return as_list(model(given(tensors), training=False))
+
+
+def without_gradients() -> AbstractContextManager[Any]:
+    """Calls of models in the block keep nothing for gradients, as PyTorch does by default."""
+    return require("torch").no_grad() if require("keras").backend.backend() == "torch" else nullcontext()
 
 
 def as_list(outputs: Any) -> list[Any]:

@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from edgecnn.data import DataSet, Split, as_data_set
 from edgecnn.errors import ModelError, RecordError
 from edgecnn.files import write_atomic
-from edgecnn.models import as_list, as_model, called, data_for, given, load_model, losses_for, output_names, save_model
+from edgecnn.models import (
+    as_list,
+    as_model,
+    called,
+    data_for,
+    given,
+    load_model,
+    losses_for,
+    output_names,
+    save_model,
+    without_gradients,
+)
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import Epoch, History, OutputLabels, read_record, to_json
@@ -22,7 +33,7 @@ from edgecnn.samples import joined, parts
 
 log = logging.getLogger("edgecnn")
 
-# Steps run inside TensorFlow between two visits to Python; changes no result, only the overhead per step.
+# Steps run inside TensorFlow or JAX between two visits to Python; changes no result, only the overhead per step.
 _STEPS_PER_CALL = 16
 _METRICS = ("loss", "accuracy", "mae")
 _SETTLING_IMAGES, _CLEARLY_BETTER = 1024, 0.95
@@ -168,8 +179,8 @@ def settle(model: Any, data: DataSet, batch_size: int = 64) -> bool:
         total = 0.0
         for tensors, targets in every:
             outputs = called(model, tensors)
-            found = [float(loss(*pair)) for loss, *pair in zip(losses, targets, outputs, strict=True)]
-            total += len(targets[0]) * sum(found)
+            found = [loss(*pair) for loss, *pair in zip(losses, targets, outputs, strict=True)]
+            total += len(targets[0]) * sum(float(keras.ops.convert_to_numpy(each)) for each in found)
         return total / len(order)
 
     batched = (batches[number] for number in range(len(batches)))
@@ -180,7 +191,8 @@ def settle(model: Any, data: DataSet, batch_size: int = 64) -> bool:
     for number, (tensors, _) in enumerate(every):
         for layer in layers:
             layer.momentum = number / (number + 1)
-        model(given(tensors), training=True)
+        with without_gradients():
+            model(given(tensors), training=True)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     after = loss()
@@ -214,13 +226,13 @@ def require_tensorflow() -> Any:
 
 def compile_model(model: Any, library: Any, learning_rate: float, losses: Sequence[Any]) -> None:
     """Compile ``model`` for training on ``losses``, one per output, with ``library``, which is keras or tf_keras."""
-    one = len(losses) == 1
+    one, backend = len(losses) == 1, require("keras").backend.backend()
     model.compile(
         optimizer=library.optimizers.Adam(learning_rate),
         loss=losses[0] if one else list(losses),
         metrics=["mae" if losses[0].name == "mean_squared_error" else "accuracy"] if one else None,
-        steps_per_execution=_STEPS_PER_CALL,
-        jit_compile=require("keras").backend.backend() == "jax",  # XLA on TensorFlow refuses deterministic max pooling
+        steps_per_execution=1 if backend == "torch" else _STEPS_PER_CALL,
+        jit_compile=backend == "jax",  # XLA on TensorFlow refuses deterministic max pooling
     )
 
 

@@ -360,7 +360,7 @@ def test_a_gpu_is_named_with_its_driver_and_packages(
     tool.write_text('#!/bin/sh\n[ "$1" = --query-gpu=driver_version ] && echo 580.65.06\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    opened = module._Model(gpu="NVIDIA X", device="gpu", input=SPEC, output=SPEC, import_s=1.0, load_s=1.0)
+    opened = module._Model(gpu="NVIDIA X", device="gpu", inputs=(SPEC,), outputs=(SPEC,), import_s=1.0, load_s=1.0)
     found = module._with_gpu(a_baseline.environment, opened)
     assert (found.gpu, found.versions["NVIDIA driver"]) == ("NVIDIA X", "580.65.06")
     assert found.versions["jaxlib"]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import tools
 from numpy.random import Generator
 from times import in_ns
 
@@ -118,7 +119,7 @@ def no_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     before = workers(os.getpid())
     yield
-    assert multiprocessing.active_children() == []
+    assert tools.workers() == []
     assert set(workers(os.getpid())) <= set(before)
     assert list(temporary.iterdir()) == []
 
@@ -385,7 +386,7 @@ def test_a_failure_is_a_row_with_its_reason_and_the_others_go_on(
     out, err = capfd.readouterr()
     assert out == ""
     assert "Traceback" not in err
-    assert not multiprocessing.active_children()
+    assert not tools.workers()
 
 
 @pytest.mark.usefixtures("no_leftovers")
@@ -565,14 +566,14 @@ def test_a_hanging_worker_is_gone_before_the_others_go_on() -> None:
         with pytest.raises(WorkerError) as caught:
             worker.call("trying", 0.5, _hang)
         assert caught.value.error == "TimeoutError"
-        assert multiprocessing.active_children() == []
+        assert tools.workers() == []
 
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_worker_does_not_hear_ctrl_c_and_ends_with_its_block() -> None:
     with Worker(Workbench) as worker:
         assert worker.call("trying", 60, _interrupt) == "still here"
-        assert len(multiprocessing.active_children()) == 1
+        assert len(tools.workers()) == 1
 
 
 @pytest.mark.usefixtures("no_leftovers")

@@ -1,6 +1,5 @@
 """``bench_files``: a row for every model file, whatever state it is in."""
 
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import tools
 from conftest import Workspace
 from test_bench import workers
 
@@ -146,7 +146,7 @@ def test_many_damaged_files_in_one_call_are_as_many_rows_and_leave_nothing(
     assert subjects == Counter(path.name for path in paths)
     assert len(failures(report)) >= len(paths) / 2
     assert all(failure.reason and not failure.expected for failure in failures(report))
-    assert multiprocessing.active_children() == []
+    assert tools.workers() == []
     assert workers(os.getpid()) == []
     assert sorted(tmp_path.iterdir()) == before
     assert list(temporary.iterdir()) == []

@@ -1,7 +1,6 @@
 """Files run in worker processes: the same bytes as in this process, all cores, and a crash is one file's own."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tools
 
 from edgecnn import artifacts, inference
 from edgecnn.errors import ArtifactError, EdgecnnError, MissingExtraError, SessionError
@@ -173,4 +173,4 @@ def test_whoever_stops_early_leaves_no_process(workspace: Any, tmp_path: Path) -
     with pytest.raises(SessionError, match=r"onnxruntime cannot load damaged\.onnx") as failed:
         verify([damaged, workspace.path("tflite", "int8")], workspace.data, model=workspace.model_file)
     assert failed.tb is not None  # which keeps everything that was running alive
-    assert multiprocessing.active_children() == []
+    assert tools.workers() == []

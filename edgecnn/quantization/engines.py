@@ -11,7 +11,7 @@ import numpy as np
 
 from edgecnn.data import DataSet, as_data_set
 from edgecnn.errors import AccuracyLossError, QuantizationError
-from edgecnn.models import as_list, as_model, data_for
+from edgecnn.models import as_list, as_model, data_for, without_gradients
 from edgecnn.optional import require
 from edgecnn.quantization.keras3 import in_batches
 from edgecnn.records import History, QatEngine
@@ -124,5 +124,7 @@ def check_accuracy(model: Any, quantized: Any, data: DataSet) -> None:
 
 def _outputs(model: Any, images: Any) -> Any:
     """Outputs ``(n, values)``. Not ``predict``, which would compile a bypassed layer."""
-    batches = [as_list(model(batch, training=False)) for batch in in_batches(images)]
-    return np.concatenate([np.hstack([np.asarray(each).reshape(len(each), -1) for each in batch]) for batch in batches])
+    convert = require("keras").ops.convert_to_numpy
+    with without_gradients():
+        batches = [[convert(each) for each in as_list(model(batch, training=False))] for batch in in_batches(images)]
+    return np.concatenate([np.hstack([each.reshape(len(each), -1) for each in batch]) for batch in batches])

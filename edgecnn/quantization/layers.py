@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from edgecnn.models import without_gradients
 from edgecnn.quantization.keras3 import in_batches
 
 STEPS = 255
@@ -110,8 +111,9 @@ def _observe(model: Any, inputs: Any, observers: dict[Any, Callable[[Any], None]
     try:
         for layer, observe in observers.items():
             layer.observe = observe
-        for batch in in_batches(inputs):
-            model(batch, training=False)
+        with without_gradients():
+            for batch in in_batches(inputs):
+                model(batch, training=False)
     finally:
         for layer in observers:
             layer.observe = None
@@ -125,7 +127,7 @@ def _extend(layer: FakeQuant, inputs: Any) -> None:
 def _add_errors(layer: FakeQuant, errors: Any, inputs: Any) -> None:
     for number, ratio in enumerate(_SHRUNK):
         rounded = _rounded(inputs, layer.low * ratio, layer.high * ratio)
-        errors[number] += float(ops.sum(ops.square(rounded - inputs)))
+        errors[number] += float(ops.convert_to_numpy(ops.sum(ops.square(rounded - inputs))))
 
 
 def _add_lost(layer: "QuantizedWeights", lost: list[Any], inputs: Any) -> None:

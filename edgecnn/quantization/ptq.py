@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops, tree
 from numpy.typing import NDArray
 
+from edgecnn.models import without_gradients
 from edgecnn.quantization.equalization import equalize
 from edgecnn.quantization.graph import read, simplify
 from edgecnn.quantization.keras3 import in_batches
@@ -78,8 +79,9 @@ def _made(model: Any, images: NDArray[np.float32], methods: tuple[str, ...]) -> 
 
 def _outputs(model: Any, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Each output of ``model`` for all ``images``."""
-    batches = [
-        [ops.convert_to_numpy(output) for output in tree.flatten(model(batch, training=False))]
-        for batch in in_batches(images)
-    ]
+    with without_gradients():
+        batches = [
+            [ops.convert_to_numpy(output) for output in tree.flatten(model(batch, training=False))]
+            for batch in in_batches(images)
+        ]
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
