@@ -113,7 +113,7 @@ def outputs_of(files: dict[str, bytes], images: Any, folder: Path, batch: int = 
         path.write_bytes(content)
         with contextlib.closing(open_session(path, batch=batch)) as session:
             results.append(predict(session, images))
-            step = session.output.quantization.scale[0] if session.output.quantization else step
+            step = session.outputs[0].quantization.scale[0] if session.outputs[0].quantization else step
     return results[0], results[1], step
 
 

@@ -71,7 +71,7 @@ def test_session_answers_per_image_and_forgets_the_one_before(name: str, workspa
     images = workspace.data.inputs(workspace.data.test.images[:6])
     with contextlib.closing(open_session(path, threads=THREADS[name], runtime=name)) as session:
         assert session.batch == 1
-        assert session.input.dtype == session.output.dtype == ("int8" if name == "c99" else "float32")
+        assert session.inputs[0].dtype == session.outputs[0].dtype == ("int8" if name == "c99" else "float32")
         forward = predict(session, images)
         backward = predict(session, images[::-1].copy())[::-1]
     assert forward.shape == (6, 10)
@@ -94,7 +94,10 @@ def test_outputs_are_those_of_the_keras_model(name: str, workspace: Any, tmp_pat
 def test_every_artifact_recognises_digits(key: tuple[str, str], workspace: Any) -> None:
     images, labels = workspace.data.inputs(workspace.data.test.images[:200]), workspace.data.test.labels[:200]
     with contextlib.closing(open_session(workspace.path(*key))) as session:
-        assert (session.input, session.output) == (workspace.artifacts[key].input, workspace.artifacts[key].output)
+        assert (session.inputs[0], session.outputs[0]) == (
+            workspace.artifacts[key].input,
+            workspace.artifacts[key].output,
+        )
         outputs = predict(session, images)
     assert (outputs.argmax(axis=1) == labels).mean() > 0.85
     np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=0.05)
@@ -168,9 +171,9 @@ def test_damaged_onnx_metadata_are_none_and_told_once(
     path.write_bytes(model.SerializeToString() + b"\x72" + _length(len(entry)) + entry)
     for _ in range(2):
         with contextlib.closing(open_session(path)) as session:
-            assert session.input.quantization is None
-            assert session.input.dtype == "int8"
-            assert session.input.name == spec["name"]
+            assert session.inputs[0].quantization is None
+            assert session.inputs[0].dtype == "int8"
+            assert session.inputs[0].name == spec["name"]
     (told,) = caplog.messages
     assert re.search(reason, told)
     assert told.isprintable()

@@ -455,3 +455,79 @@ def test_jax_runs_it_too(folder: Path) -> None:
     data = data_for(model, load(str(folder / "two.npz")))
     wanted = np.concatenate([np.asarray(each) for each in called(model, parts(data.test_inputs(32)))], axis=1)
     np.testing.assert_allclose(np.load(io.BytesIO(done.stdout)), wanted, atol=1e-4)
+
+
+# Models of other forms
+
+
+def not_alphabetical() -> Any:
+    given = [keras.Input((8, 8, 1), name="zoom"), keras.Input((4,), name="angles")]
+    x = L.Concatenate()([L.Flatten()(L.Conv2D(4, 3, activation="relu")(given[0])), given[1]])
+    return keras.Model(given, [L.Dense(3, name="yaw")(x), L.Dense(2, activation="tanh", name="back")(x)])
+
+
+def heads_of_maps() -> Any:
+    image = keras.Input((16, 16, 3))
+    x = L.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
+    return keras.Model(
+        image, [L.Conv2D(3, 1, activation="sigmoid", name="there")(x), L.Conv2D(4, 3, padding="same", name="box")(x)]
+    )
+
+
+def one_output_of_two_series() -> Any:
+    given = [keras.Input((12, 3), name="left"), keras.Input((12, 3), name="right")]
+    twin = keras.Sequential([keras.Input((12, 3)), L.Conv1D(6, 3, activation="relu"), L.GlobalAveragePooling1D()])
+    return keras.Model(given, L.Dense(1)(L.Subtract()([twin(each) for each in given])))
+
+
+def odd_names() -> Any:
+    given = [keras.Input((6,), name="my values"), keras.Input((6,), name="t1")]
+    x = L.Add()([L.Dense(5, activation="relu", name=f"größe {place}")(each) for place, each in enumerate(given)])
+    return keras.Model(given, [L.Dense(2, name="size")(x), L.Dense(2, name="t3")(x)])
+
+
+def an_output_inside() -> Any:
+    values = keras.Input((10,))
+    first = L.Dense(6, activation="relu", name="first")(values)
+    return keras.Model(values, [first, L.Dense(3, name="second")(first), L.Reshape((2, 3), name="again")(first)])
+
+
+def recurrent_and_vector() -> Any:
+    given = [keras.Input((5, 4), name="steps"), keras.Input((3,), name="fixed")]
+    x = L.Concatenate()([L.LSTM(4)(given[0]), given[1]])
+    return keras.Model(given, [L.Dense(2, name="one")(x), L.Dense(1, activation="sigmoid", name="two")(x)])
+
+
+FORMS: tuple[Callable[[], Any], ...] = (
+    not_alphabetical, heads_of_maps, one_output_of_two_series, odd_names, an_output_inside, recurrent_and_vector,
+)  # fmt: skip
+WITHOUT_KERNELS = ("recurrent_and_vector",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", FORMS)
+def test_a_model_of_another_form_is_the_same_in_every_file(make: Callable[[], Any], tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    save_model(plain(make()), tmp_path / "odd.keras")
+    model = load_model(tmp_path / "odd.keras")
+    draw = np.random.default_rng(0)
+
+    def samples(count: int) -> Any:
+        arrays = {each.name: draw.random((count, *each.shape[1:]), np.float32) for each in model.inputs}
+        return arrays if len(arrays) > 1 else next(iter(arrays.values()))
+
+    data = load((samples(100), None, samples(50), None), task="custom", metric=lambda labels, outputs: 0.5)
+    data = data_for(model, data)
+    rows = edgecnn.export(tmp_path / "odd.keras", data, tmp_path, schemes=["float32", "int8"])
+    made = [row for row in rows if isinstance(row, Artifact)]
+    expected = 3 if make.__name__ in WITHOUT_KERNELS else 5
+    assert len(made) == expected, [row for row in rows if not isinstance(row, Artifact)]
+    wanted = np.concatenate([np.asarray(o).reshape(50, -1) for o in called(model, parts(data.test_inputs()))], axis=1)
+    for artifact in made:
+        session = open_session(tmp_path / artifact.file)
+        found = predict(session, data.test_inputs())
+        limit = 1e-4 if artifact.scheme == "float32" else 0.05 * np.ptp(wanted, axis=0).max()
+        assert np.abs(found - wanted).mean() < limit, artifact.file
+        assert [spec.sample_shape for spec in artifact.outputs] == [each.shape[1:] for each in model.outputs]
+    parities = edgecnn.verify([tmp_path / each.file for each in made], data, model=tmp_path / "odd.keras")
+    assert not [(one.artifact, one.reference, one.violations) for one in parities if one.violations]

@@ -372,7 +372,7 @@ def test_a_run_on_segmentation_reports_miou(tmp_path: Path) -> None:
     assert "mIoU, % [95 %]" in page
     assert "pixel accuracy, %" in page
     with contextlib.closing(open_session(tmp_path / "run" / "artifacts" / "unet-float32.onnx")) as session:
-        assert session.output.layout == "NCHW"
+        assert session.outputs[0].layout == "NCHW"
         outputs = predict(session, data.test_inputs(3))
     with contextlib.closing(open_session(tmp_path / "run" / "model.keras", threads=0)) as session:
         np.testing.assert_allclose(predict(session, data.test_inputs(3)), outputs, atol=1e-5)

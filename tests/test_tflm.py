@@ -47,7 +47,7 @@ def test_session_describes_the_file_as_litert_does(workspace: Any) -> None:
         path = workspace.path("tflite", scheme)
         with contextlib.closing(open_session(path, runtime="tflm")) as session:
             artifact = workspace.artifacts["tflite", scheme]
-            assert (session.input, session.output) == (artifact.input, artifact.output)
+            assert (session.inputs[0], session.outputs[0]) == (artifact.input, artifact.output)
             assert session.provenance() is not None
             assert session.batch == 1
 
@@ -71,8 +71,10 @@ def test_integers_go_in_and_come_out_as_stored(workspace: Any) -> None:
         session.encode(images)
         session.invoke()
         decoded = session.decode()
-        scale, zero = session.output.quantization.scale[0], session.output.quantization.zero_point[0]
-        steps = np.round(images / session.input.quantization.scale[0]) + session.input.quantization.zero_point[0]
+        scale, zero = session.outputs[0].quantization.scale[0], session.outputs[0].quantization.zero_point[0]
+        steps = (
+            np.round(images / session.inputs[0].quantization.scale[0]) + session.inputs[0].quantization.zero_point[0]
+        )
         raw = session.integers(steps.astype(np.int8))
     assert raw.dtype == np.int8
     np.testing.assert_allclose((raw.astype(int) - zero) * scale, decoded, rtol=1e-6)

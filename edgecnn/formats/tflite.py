@@ -74,8 +74,7 @@ def frozen(tf: Any, model: Any, source: Source) -> Frozen:
     such as grouped convolutions, become operators. LSTM and GRU are unrolled if the number of steps is known.
     """
     freeze = require("tensorflow.python.framework.convert_to_constants").convert_variables_to_constants_v2
-    names = input_names(source.model)
-    specs = [tf.TensorSpec(shape, tf.float32, name) for name, shape in zip(names, source.input_shapes, strict=True)]
+    specs = [tf.TensorSpec(shape, tf.float32, f"input_{place}") for place, shape in enumerate(source.input_shapes)]
     call = tf.function(lambda *tensors: called(model, tensors))
     with quiet_stderr(), _inlined(tf), _unrolled(model):
         function = freeze(call.get_concrete_function(*specs))
