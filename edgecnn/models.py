@@ -39,6 +39,10 @@ _NOT_IN_FILE = re.compile(r"[^A-Za-z0-9_-]")
 # What is in a .keras file, and how many times its size it, or its weights, may unpack to; Keras does not compress.
 _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _MOST_UNPACKED = 20
+_PROBABILITIES = ("softmax", "sigmoid")
+# Axes of tensors with channels first, by rank, in tensors with channels last.
+_MOVED = {4: {1: 3, 2: 1, 3: 2}, 3: {1: 2, 2: 1}}
+_SAME = 1e-3
 # Endings of model files of Keras before version 3.
 LEGACY = (".h5", ".hdf5")
 # The modules of use_custom, as an environment variable: processes that are started later import them too.
@@ -361,6 +365,7 @@ def plain(model: Any) -> Any:
         model = _as_layer(model)
     if not model.built:
         return model
+    model = _channels_last(model)
     half = {layer.compute_dtype for layer in model._flatten_layers()} & {"float16", "bfloat16", "float64"}
     others = sorted({given.dtype for given in model.inputs} - {"float32"})
     if half:
@@ -390,6 +395,62 @@ def plain(model: Any) -> Any:
     plain = keras.Model(_one_or_all(cloned.inputs), _one_or_all(cloned.outputs), name=model.name)
     plain.set_weights(model.get_weights())
     return plain
+
+
+def _channels_last(model: Any) -> Any:
+    """``model`` for samples with channels last, if it is one with channels first; the weights are the same.
+
+    Raises:
+        ModelError: a layer means other axes then, so that the outputs would differ.
+    """
+    keras = require("keras")
+    if not any(getattr(layer, "data_format", None) == "channels_first" for layer in model._flatten_layers()):
+        return model
+
+    def turned(layer: Any) -> Any:
+        config, moved = layer.get_config(), _MOVED.get(_rank_of(layer), {})
+        if config.get("data_format") == "channels_first":
+            config["data_format"] = "channels_last"
+        if isinstance(config.get("axis"), int):
+            config["axis"] = moved.get(config["axis"], config["axis"])
+        return type(layer).from_config(config)
+
+    def last(array: Any) -> Any:
+        return np.moveaxis(array, 1, -1)
+
+    shapes = [tuple(given.shape) for given in model.inputs]
+    inputs = [
+        keras.Input((*shape[2:], shape[1]) if len(shape) > 2 else shape[1:], name=given.name)
+        for given, shape in zip(model.inputs, shapes, strict=True)
+    ]
+    draw = np.random.default_rng(0)
+    noise = [draw.random((2, *(size or 32 for size in shape[1:])), np.float32) for shape in shapes]
+    try:
+        found = keras.models.clone_model(model, _one_or_all(inputs), clone_function=turned, recursive=True)
+        found.set_weights(model.get_weights())
+        pairs = zip(called(model, noise), called(found, [last(each) for each in noise]), strict=True)
+        differ = [
+            float(np.abs((last(wanted) if wanted.ndim > 2 else wanted) - got).max())
+            for wanted, got in ((np.asarray(one), np.asarray(other)) for one, other in pairs)
+        ]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _not_turned(model, one_line(error)) from error
+    if max(differ) > _SAME:
+        raise _not_turned(model, f"the outputs would differ by {max(differ):.3g}")
+    log.warning("model %s has channels first; edgecnn gives it the same samples with channels last", model.name)
+    return found
+
+
+def _rank_of(layer: Any) -> int:
+    given = layer.input
+    return len((given[0] if isinstance(given, list) else given).shape)
+
+
+def _not_turned(model: Any, why: str) -> ModelError:
+    return ModelError(
+        f"model {model.name} has channels first, and cannot be turned to channels last: {why}; build it with "
+        "keras.config.set_image_data_format('channels_last'), and load its weights"
+    )
 
 
 def _one_or_all(tensors: Sequence[Any]) -> Any:
@@ -781,9 +842,6 @@ def _activation_of(output: Any) -> str:
     if hasattr(layer, "outputs"):  # a nested model
         return _activation_of(layer.outputs[output._keras_history.tensor_index])
     return str(getattr(getattr(layer, "activation", None), "__name__", ""))
-
-
-_PROBABILITIES = ("softmax", "sigmoid")
 
 
 def _last_activation(model: Any) -> str:

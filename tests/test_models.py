@@ -18,6 +18,7 @@ from edgecnn.models import (
     architecture,
     architecture_of,
     build_model,
+    called,
     data_for,
     gives_probabilities,
     load_model,
@@ -345,3 +346,41 @@ def test_layer_names_that_tensorflow_refuses_are_replaced(tmp_path: Path) -> Non
     for layer in (inner.layers[0], *model.layers[1:]):
         wanted = wanted @ np.asarray(layer.kernel) + np.asarray(layer.bias)
     np.testing.assert_allclose(loaded.predict(values, verbose=0), wanted, atol=1e-5)
+
+
+# Channels first
+
+
+def first(flatten: str = "channels_first") -> Any:
+    """Every kind of layer that has an order of axes, with channels first."""
+    options = {"data_format": "channels_first"}
+    images = keras.Input((3, 12, 12))
+    x = L.Conv2D(8, 3, strides=2, padding="same", use_bias=False, **options)(L.ZeroPadding2D(1, **options)(images))
+    x = L.ReLU()(L.BatchNormalization(axis=1)(x))
+    x = L.Concatenate(axis=1)([x, L.DepthwiseConv2D(3, padding="same", **options)(x)])
+    maps = L.Conv2D(2, 1, activation="sigmoid", name="maps", **options)(x)
+    x = L.MaxPooling2D(**options)(x)
+    x = L.Concatenate()([L.GlobalAveragePooling2D(**options)(x), L.Flatten(data_format=flatten)(x)])
+    return keras.Model(images, [maps, L.Dense(4, activation="softmax", name="kind")(x)])
+
+
+def test_a_model_with_channels_first_takes_them_last(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keras.utils.set_random_seed(0)
+    model, images = first(), np.random.default_rng(0).random((5, 3, 12, 12), np.float32)
+    model.save(tmp_path / "first.keras")
+    loaded = load_model(tmp_path / "first.keras")
+    assert "has channels first; edgecnn gives it the same samples with channels last" in caplog.text
+    assert [each.shape[1:] for each in (*loaded.inputs, *loaded.outputs)] == [(12, 12, 3), (7, 7, 2), (4,)]
+    maps, kinds = (np.asarray(each) for each in model(images))
+    ours = called(loaded, [images.transpose(0, 2, 3, 1)])
+    np.testing.assert_allclose(np.asarray(ours[0]), maps.transpose(0, 2, 3, 1), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(ours[1]), kinds, atol=1e-5)
+    assert not any(getattr(layer, "data_format", "") == "channels_first" for layer in loaded.layers)
+
+
+def test_a_model_that_would_change_is_refused(tmp_path: Path) -> None:
+    """Flatten puts the values in another order, for which the dense layer behind it has no weights."""
+    keras.utils.set_random_seed(0)
+    first("channels_last").save(tmp_path / "first.keras")
+    with pytest.raises(ModelError, match=r"cannot be turned to channels last: the outputs would differ by 0\.\d+"):
+        load_model(tmp_path / "first.keras")
