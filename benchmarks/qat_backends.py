@@ -25,6 +25,7 @@ from edgecnn.files import make_folder, write_atomic
 from edgecnn.measure.comparison import accuracy_difference, answers_of, credits_of
 from edgecnn.models import load_model, save_model
 from edgecnn.optional import require
+from edgecnn.report.grid import machine
 from edgecnn.quantization import qat
 from edgecnn.records import Accuracy, Answers, Artifact, Environment, Parity, Record, read_record, to_json
 
@@ -180,13 +181,18 @@ def table(result: OnBackends, source: str) -> str:
                 f"{100 * (row.exported.difference.agreement or 0):.2f}",
             )
         )
-    how = f"{result.steps} steps of {result.batch} images in each block"
     places = {one.trained.backend: one.trained.environment for one in result.rows}
-    where = "; ".join(f"{name} on {measured_on(place, how)}" for name, place in places.items())
+    on = dict.fromkeys(machine(place) for place in places.values())
+    where = ", ".join(f"{place} ({' and '.join(_of(places, place))})" for place in on)
     return (
-        f"{grid(titles, rows, words=2)}\n\nTrained with {where}. Exported on {measured_on(result.environment)}. Every "
-        f"block is in `{source}`."
+        f"{grid(titles, rows, words=2)}\n\nTrained on {where}, {result.steps} steps of {result.batch} images in each "
+        f"block; exported on {measured_on(result.environment)}. Every block is in `{source}`."
     )
+
+
+def _of(places: dict[str, Environment], place: str) -> list[str]:
+    """The back ends that were used on a machine, with their versions."""
+    return [f"{name} {found.versions[name]}" for name, found in places.items() if machine(found) == place]
 
 
 if __name__ == "__main__":

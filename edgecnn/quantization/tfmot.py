@@ -36,10 +36,11 @@ def fake_quantized(model: Any, data: DataSet) -> Any:
         QuantizationError: layers that cannot be rebuilt or quantised, each named with the reason.
     """
     require_tensorflow()
-    if len(model.inputs) > 1 or len(model.outputs) > 1:
+    inputs, outputs = (len(getattr(model, kind, ())) for kind in ("inputs", "outputs"))  # subclasses have none
+    if inputs > 1 or outputs > 1:
         raise QuantizationError(
-            f"TFMOT quantises models with one input and one output, {model.name} has {len(model.inputs)} and "
-            f"{len(model.outputs)}; use --qat-engine keras"
+            f"TFMOT quantises models with one input and one output, {model.name} has {inputs} and {outputs}; use "
+            "--qat-engine keras"
         )
     # Names of layers end up in the .tflite; without this they would count on from models built before.
     tf_keras().backend.reset_uids()
