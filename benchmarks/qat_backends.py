@@ -25,9 +25,9 @@ from edgecnn.files import make_folder, write_atomic
 from edgecnn.measure.comparison import accuracy_difference, answers_of, credits_of
 from edgecnn.models import load_model, save_model
 from edgecnn.optional import require
-from edgecnn.report.grid import machine
 from edgecnn.quantization import qat
 from edgecnn.records import Accuracy, Answers, Artifact, Environment, Parity, Record, read_record, to_json
+from edgecnn.report.grid import machine
 
 MODELS = ("mnist_cnn", "resnet8", "ds_cnn")
 SEED, TRAIN_IMAGES, EPOCHS, TEST_IMAGES = 0, 4000, 3, 2000
