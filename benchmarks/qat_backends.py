@@ -25,7 +25,7 @@ from edgecnn.files import make_folder, write_atomic
 from edgecnn.measure.comparison import accuracy_difference, answers_of, credits_of
 from edgecnn.models import load_model, save_model
 from edgecnn.optional import require
-from edgecnn.quantization import qat
+from edgecnn.quantization.engines import engine_called
 from edgecnn.records import Accuracy, Answers, Artifact, Environment, Parity, Record, read_record, to_json
 from edgecnn.report.grid import machine
 
@@ -94,11 +94,11 @@ def prepare(folder: Path) -> None:
 @_command
 def train(folder: Path) -> None:
     """Train what is in FOLDER for one epoch on the back end of Keras; the GPU is used if there is one."""
-    backend = require("keras").backend.backend()
+    backend, engine = require("keras").backend.backend(), engine_called("keras")
     for name in MODELS:
         model, data = load_model(folder / f"{name}.keras"), _data(folder, name)
-        quantized, _ = qat.train_quantized(model, data, epochs=1, seed=SEED, batch_size=BATCH)
-        qat.save(quantized, folder / f"{name}-{backend}.keras")
+        quantized, _ = engine.train_quantized(model, data, epochs=1, seed=SEED, batch_size=BATCH)
+        engine.save(quantized, folder / f"{name}-{backend}.keras")
         outputs = [one.predict(data.test_inputs(), batch_size=500, verbose=0) for one in (model, quantized)]
         answers = [answers_of(each, data) for each in outputs]
         seconds = _timed(folder / f"{name}.keras", data)

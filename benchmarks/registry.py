@@ -79,17 +79,17 @@ SUITES = {
             tables={"mnist": mnist.table, "mnist-short": mnist.short_table},
         ),
         Suite(
-            name="qat-engines",
-            run=qat_engines.run,
-            result=qat_engines.Engines,
-            tables={"qat-engines": qat_engines.table},
-        ),
-        Suite(
             name="qat-backends",
             run=None,
             result=qat_backends.OnBackends,
             tables={"qat-backends": qat_backends.table},
             script="python -m benchmarks.qat_backends export FOLDER",
+        ),
+        Suite(
+            name="qat-engines",
+            run=qat_engines.run,
+            result=qat_engines.Engines,
+            tables={"qat-engines": qat_engines.table},
         ),
     )
 }

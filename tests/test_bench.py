@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import tools
 from numpy.random import Generator
 from times import in_ns
+from tools import workers
 
 from edgecnn import environment
 from edgecnn.data import load
@@ -97,20 +97,6 @@ def measurement_of(*blocks: tuple[float, ...], batch: int = 1, **fields: Any) ->
     )
 
 
-def workers(parent: int) -> list[int]:
-    """Worker processes below ``parent``, zombies included."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            command = (folder / "cmdline").read_bytes()
-        except OSError:  # gone in the meantime
-            continue
-        if int(fields[1]) == parent and (fields[0] == "Z" or b"spawn_main" in command):
-            found.append(int(folder.name))
-    return found
-
-
 @pytest.fixture
 def no_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Fails the test if a worker process or a temporary file is left behind."""
@@ -119,7 +105,7 @@ def no_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     before = workers(os.getpid())
     yield
-    assert tools.workers() == []
+    assert workers(os.getpid()) == []
     assert set(workers(os.getpid())) <= set(before)
     assert list(temporary.iterdir()) == []
 
@@ -386,7 +372,7 @@ def test_a_failure_is_a_row_with_its_reason_and_the_others_go_on(
     out, err = capfd.readouterr()
     assert out == ""
     assert "Traceback" not in err
-    assert not tools.workers()
+    assert not workers(os.getpid())
 
 
 @pytest.mark.usefixtures("no_leftovers")
@@ -566,14 +552,14 @@ def test_a_hanging_worker_is_gone_before_the_others_go_on() -> None:
         with pytest.raises(WorkerError) as caught:
             worker.call("trying", 0.5, _hang)
         assert caught.value.error == "TimeoutError"
-        assert tools.workers() == []
+        assert workers(os.getpid()) == []
 
 
 @pytest.mark.usefixtures("no_leftovers")
 def test_a_worker_does_not_hear_ctrl_c_and_ends_with_its_block() -> None:
     with Worker(Workbench) as worker:
         assert worker.call("trying", 60, _interrupt) == "still here"
-        assert len(tools.workers()) == 1
+        assert len(workers(os.getpid())) == 1
 
 
 @pytest.mark.usefixtures("no_leftovers")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from test_bench import fake_file, workers
+from test_bench import fake_file
+from tools import workers
 
 from edgecnn import cli
 from edgecnn.measure.files import AgainstItself

@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 from emulated import need
 
-from benchmarks import against_others, int8_onnx, microcontroller, qat_engines, registry
+from benchmarks import against_others, int8_onnx, microcontroller, qat_backends, qat_engines, registry
 from benchmarks.suite import read_suite
 from edgecnn.config import read_config
 from edgecnn.data.demo import DEMOS
@@ -78,6 +78,15 @@ def test_the_engine_keras_is_not_below_tfmot() -> None:
         assert low < high
 
 
+def test_what_is_trained_on_any_back_end_is_exported_as_it_is() -> None:
+    result = read_record(registry.SUITES["qat-backends"].file, qat_backends.OnBackends)
+    assert {row.trained.backend for row in result.rows} == {"jax", "tensorflow", "torch"}
+    for row in result.rows:
+        assert row.exported.violations == ()
+        floats, trained = (credits_of(one).mean() for one in (row.trained.float_answers, row.trained.answers))
+        assert trained > floats - 0.01, row.trained.model
+
+
 def test_unknown_key_in_a_suite_is_an_error(checkout: Path) -> None:
     suite = checkout / "benchmarks" / "suites" / "mnist.toml"
     suite.write_text(suite.read_text(encoding="utf-8") + "second = 3\n", encoding="utf-8")
@@ -103,7 +112,7 @@ def test_unknown_suite_is_an_error() -> None:
     [
         path
         for path in RESULTS
-        if path.stem not in ("against-others", "fuzzing", "int8-onnx", "microcontroller", "qat-engines")
+        if path.stem not in ("against-others", "fuzzing", "int8-onnx", "microcontroller", "qat-backends", "qat-engines")
     ],
     ids=lambda path: path.stem,
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tools
+from tools import workers
 
 from edgecnn import artifacts, inference
 from edgecnn.errors import ArtifactError, EdgecnnError, MissingExtraError, SessionError
@@ -173,4 +173,4 @@ def test_whoever_stops_early_leaves_no_process(workspace: Any, tmp_path: Path) -
     with pytest.raises(SessionError, match=r"onnxruntime cannot load damaged\.onnx") as failed:
         verify([damaged, workspace.path("tflite", "int8")], workspace.data, model=workspace.model_file)
     assert failed.tb is not None  # which keeps everything that was running alive
-    assert tools.workers() == []
+    assert workers(os.getpid()) == []

@@ -1,10 +1,9 @@
 """What tests need of the system, and what they leave in it."""
 
 import importlib.util
-import multiprocessing
 import os
 import shutil
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +22,15 @@ def need_package(name: str) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
 
 
-def workers() -> list[Any]:
-    """The processes of this one, without that whose copies open files: it stays."""
-    return [process for process in multiprocessing.active_children() if process.pid != forker.process_id]
+def workers(parent: int) -> list[int]:
+    """Worker processes below ``parent``, zombies included; without that whose copies open files, which stays."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes()
+        except OSError:  # gone in the meantime
+            continue
+        if int(fields[1]) == parent and (fields[0] == "Z" or b"spawn_main" in command):
+            found.append(int(folder.name))
+    return [process for process in found if process != forker.process_id]
