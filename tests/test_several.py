@@ -19,7 +19,7 @@ from edgecnn import artifacts
 from edgecnn.config import RunConfig
 from edgecnn.data import DataSet, load
 from edgecnn.embed import embed
-from edgecnn.errors import ConfigError, DataError, ModelError, QuantizationError, UnsupportedError
+from edgecnn.errors import ConfigError, DataError, ModelError, QuantizationError
 from edgecnn.formats import tflite
 from edgecnn.formats.source import Source
 from edgecnn.models import called, data_for, load_model, output_names, plain, save_model
@@ -341,8 +341,32 @@ def test_kits_have_all_inputs_and_outputs(folder: Path, tmp_path: Path) -> None:
         assert f"#define TWO_INT8_{line}" in header
     done = make_tflm(tmp_path / "tflm")
     assert "every output byte as on the host" in done.stdout + done.stderr
-    with pytest.raises(UnsupportedError, match=r"runs models with one input and one output, .* has 2 and 2"):
-        embed(file, "linux", tmp_path / "linux", str(folder / "two.npz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["two-int8.tflite", "two-float32.onnx"])
+def test_the_kit_for_linux_checks_and_shows_every_output(name: str, folder: Path, tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    embed(folder / "run" / "artifacts" / name, "linux", kit, str(folder / "two.npz"))
+    if name.endswith(".onnx"):  # its metadata say the same
+        (kit / f"{name}.json").unlink()
+
+    def run_kit(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        given = [sys.executable, "run.py", name, *arguments]
+        return subprocess.run(given, cwd=kit, capture_output=True, text=True, check=False)
+
+    checked = run_kit("--check")
+    assert checked.stdout.startswith("ok: 16 images as on the host; largest output difference 0 (limit"), checked.stderr
+    with np.load(kit / "golden.npz") as golden:
+        arrays = dict(golden)
+    for place in range(2):
+        np.save(kit / f"{place}.npy", arrays[f"images.{place}"][3])
+    shown = run_kit("0.npy", "1.npy", "--runs", "3")
+    assert [line.split()[0] for line in shown.stdout.splitlines()] == ["kind", "size", "time"], shown.stderr
+    assert "the model has 2 inputs, facts, picture; give a file for each, in this order" in run_kit("0.npy").stderr
+    arrays["outputs"][4, -1] += 1  # the second output
+    np.savez(kit / "golden.npz", **arrays)
+    assert "golden image 4: largest output difference 1" in run_kit("--check").stderr
 
 
 @pytest.mark.slow

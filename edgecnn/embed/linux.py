@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import artifacts
-from edgecnn.data import BUILT_IN, DataSet, Images, load_as
+from edgecnn.data import BUILT_IN, DataSet, load_as
 from edgecnn.embed.content import Content, plain
-from edgecnn.errors import ArtifactError, UnsupportedError
+from edgecnn.errors import ArtifactError
 from edgecnn.files import read_bytes
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.quantization.schemes import SCHEMES
-from edgecnn.records import Artifact, Provenance, to_json
+from edgecnn.records import Artifact, Provenance, TensorSpec, to_json
+from edgecnn.runtimes.c99 import size_of
+from edgecnn.samples import parts
 
 _PROGRAM = "run.py"
 _MOST_IMAGES = 16
@@ -28,11 +30,6 @@ def make(model: Path, data: str | None) -> Content:
     artifact = artifacts.load(model)
     if artifact.provenance is None or artifact.scheme not in SCHEMES:
         raise ArtifactError(f"{model} has no labels and preprocessing; export it with: edgecnn export")
-    if len(artifact.inputs) > 1 or len(artifact.outputs) > 1:
-        raise UnsupportedError(
-            f"the program of the kit for linux runs models with one input and one output, {model} has "
-            f"{len(artifact.inputs)} and {len(artifact.outputs)}; load the file with ai-edge-litert or onnxruntime"
-        )
     files = {
         _PROGRAM: plain(f"linux/{_PROGRAM}"),
         model.name: read_bytes(model),
@@ -55,21 +52,28 @@ def _test_data(data: str | None, provenance: Provenance, model: Path) -> DataSet
 def _golden(model: Path, artifact: Artifact, data: DataSet) -> bytes:
     """Test images, of different classes if there are classes, with the model's outputs on this machine, as .npz.
 
-    ``images`` are raw, ``(n, …)``; ``outputs`` float32 ``(n, values)``.
+    ``images`` are raw, ``(n, …)``, or ``images.0``, … if there are several inputs; ``outputs`` float32 ``(n, values)``.
+    ``tolerance`` is a number, or one for each value of several outputs.
     """
     artifacts.check_metadata(model, artifact)
     data = data.shaped(*artifact.ends)
-    images: Images = data.test.images[data.different(_MOST_IMAGES)]
+    images = data.test.images[data.different(_MOST_IMAGES)]
     outputs = outputs_of(task_of(model), data.inputs(images))
+    each = parts(images)
+    named = {"images": each[0]} if len(each) == 1 else {f"images.{place}": part for place, part in enumerate(each)}
+    sizes = [size_of(spec) // (spec.shape[0] or 1) for spec in artifact.outputs]
+    values = zip(artifact.outputs, np.split(outputs, np.cumsum(sizes)[:-1], axis=1), strict=True)
+    limits = [_tolerance(artifact, spec, part) for spec, part in values]
+    tolerance = limits[0] if len(limits) == 1 else np.repeat(limits, sizes)
     buffer = io.BytesIO()
-    np.savez(buffer, sha256=artifact.sha256, images=images, outputs=outputs, tolerance=_tolerance(artifact, outputs))
+    np.savez(buffer, sha256=artifact.sha256, outputs=outputs, tolerance=tolerance, **named)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def _tolerance(artifact: Artifact, outputs: NDArray[np.float32]) -> float:
-    """Allowed output difference on another processor, whose kernels sum and round in another order."""
-    if artifact.output.quantization is not None:
-        return 2.01 * artifact.output.quantization.scale[0]  # two steps plus float32 rounding
+def _tolerance(artifact: Artifact, spec: TensorSpec, outputs: NDArray[np.float32]) -> float:
+    """Allowed difference of an output on another processor, whose kernels sum and round in another order."""
+    if spec.quantization is not None:
+        return 2.01 * spec.quantization.scale[0]  # two steps plus float32 rounding
     span = float(np.ptp(outputs))
     float_arithmetic = artifact.scheme in ("float32", "float16")
     return (1e-4 if float_arithmetic else 1e-2) * span  # an internal step is about 1/256 of its tensor's range

@@ -1,7 +1,7 @@
 """Run a model exported by edgecnn on an image, or another input, on any machine with Python 3.9 or newer.
 
-Needs numpy and one runtime: ai-edge-litert (or tflite-runtime) for .tflite, onnxruntime for .onnx. Input and output are
-described by the sidecar, MODEL.json; an .onnx file without a sidecar has the same data in its metadata.
+Needs numpy and one runtime: ai-edge-litert (or tflite-runtime) for .tflite, onnxruntime for .onnx. Inputs and outputs
+are described by the sidecar, MODEL.json; an .onnx file without a sidecar has the same data in its metadata.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ class Litert:
             self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise KitError(f"the runtime cannot load {path}: {first_line(error)}") from error
-        self.input = self.interpreter.get_input_details()[0]["index"]
-        self.output = self.interpreter.get_output_details()[0]["index"]
+        self.inputs = [details["index"] for details in self.interpreter.get_input_details()]
+        self.outputs = [details["index"] for details in self.interpreter.get_output_details()]
 
     def record(self) -> dict[str, Any] | None:
         """None: the Python interpreter does not expose a .tflite file's metadata."""
         return None
 
-    def put(self, array: np.ndarray) -> None:
-        """Set the input."""
-        self.interpreter.set_tensor(self.input, array)
+    def put(self, arrays: list[np.ndarray]) -> None:
+        """Set the inputs."""
+        for index, array in zip(self.inputs, arrays):  # noqa: B905 - Python 3.9
+            self.interpreter.set_tensor(index, array)
 
     def invoke(self) -> None:
         """Run the model once."""
         self.interpreter.invoke()
 
-    def get(self) -> np.ndarray:
-        """The output ``(1, classes)``, as stored."""
-        output: np.ndarray = self.interpreter.get_tensor(self.output)
-        return output
+    def get(self) -> list[np.ndarray]:
+        """Each output ``(1, …)``, as stored."""
+        return [self.interpreter.get_tensor(index) for index in self.outputs]
 
 
 def sums_saturate() -> bool:
@@ -95,38 +95,46 @@ class Onnxruntime:
         except Exception as error:
             raise KitError(f"the runtime cannot load {path}: {first_line(error)}") from error
         self.binding = self.session.io_binding()
-        self.binding.bind_output(self.session.get_outputs()[0].name)
+        self.inputs = [given.name for given in self.session.get_inputs()]
+        for output in self.session.get_outputs():
+            self.binding.bind_output(output.name)
 
     def record(self) -> dict[str, Any] | None:
-        """Input, output and provenance from the metadata in the file; None if missing or damaged."""
+        """Inputs, outputs and provenance from the metadata in the file; None if missing or damaged."""
         keys = {"provenance": "edgecnn", "input": "edgecnn.input", "output": "edgecnn.output"}
         try:
             stored = self.session.get_modelmeta().custom_metadata_map
             record = {name: json.loads(stored[key]) for name, key in keys.items()}
+            for kind, count in (("input", len(self.inputs)), ("output", len(self.session.get_outputs()))):
+                record[f"more_{kind}s"] = [json.loads(stored[f"edgecnn.{kind}.{one}"]) for one in range(1, count)]
             check_record(record)
         except NO_RECORD:  # damaged metadata is ignored
             return None
         return record
 
-    def put(self, array: np.ndarray) -> None:
-        """Set the input."""
-        self.binding.bind_cpu_input(self.session.get_inputs()[0].name, array)
+    def put(self, arrays: list[np.ndarray]) -> None:
+        """Set the inputs."""
+        for name, array in zip(self.inputs, arrays):  # noqa: B905 - Python 3.9
+            self.binding.bind_cpu_input(name, array)
 
     def invoke(self) -> None:
         """Run the model once."""
         self.session.run_with_iobinding(self.binding)
 
-    def get(self) -> np.ndarray:
-        """The output ``(1, classes)``, as stored."""
-        output: np.ndarray = self.binding.copy_outputs_to_cpu()[0]
-        return output
+    def get(self) -> list[np.ndarray]:
+        """Each output ``(1, …)``, as stored."""
+        outputs: list[np.ndarray] = self.binding.copy_outputs_to_cpu()
+        return outputs
 
 
 RUNTIMES: dict[str, type[Litert] | type[Onnxruntime]] = {".tflite": Litert, ".onnx": Onnxruntime}
 
 
 class Model:
-    """A model file in its runtime, with input, output, labels and preprocessing from its record."""
+    """A model file in its runtime, with inputs, outputs, labels and preprocessing from its record.
+
+    A sample is an array, or a list of arrays, one for each of several inputs.
+    """
 
     def __init__(self, path: Path) -> None:
         if path.suffix not in RUNTIMES:
@@ -146,7 +154,7 @@ class Model:
             record = record or self.runtime.record()
             if record is None:
                 raise KitError(f"{path} needs its sidecar {sidecar.name} in the same folder; copy it too")
-            self.input, self.output = record["input"], record["output"]
+            self.inputs, self.outputs = ends(record, "input"), ends(record, "output")
             self.task = record["provenance"].get("task", "classification")
             self.threshold = float(record["provenance"].get("threshold", 0.5))
             self.labels = record["provenance"]["labels"]
@@ -155,40 +163,47 @@ class Model:
             raise KitError(f"{sidecar} is not a record of an edgecnn model: {first_line(error)}") from error
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one input, channels last, such as height, width and channels of an image."""
-        sizes = self.input["shape"][1:]
-        return (*sizes[1:], sizes[0]) if self.input["layout"] == "NCHW" else tuple(sizes)
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shape of a sample of each input, channels last, such as height, width and channels of an image."""
+        return [sample_shape(spec) for spec in self.inputs]
 
-    def put(self, image: np.ndarray) -> None:
-        """Set the input to ``image``, of the model's shape: uint8 raw values, or floats in the input range."""
-        values = image[np.newaxis].astype(np.float32)
-        if image.dtype == np.uint8:
+    def put(self, sample: np.ndarray | list[np.ndarray]) -> None:
+        """Set the inputs to ``sample``, of the model's shapes: uint8 raw values, or floats in the input range."""
+        arrays = [sample] if isinstance(sample, np.ndarray) else sample
+        if len(arrays) != len(self.inputs):
+            raise ValueError(f"the model has {len(self.inputs)} inputs, the sample {len(arrays)}")
+        pairs = zip(self.inputs, arrays)  # noqa: B905 - Python 3.9
+        self.runtime.put([self.encoded(spec, array) for spec, array in pairs])
+
+    def encoded(self, spec: dict[str, Any], array: np.ndarray) -> np.ndarray:
+        """The values of one input as it stores them, with a batch of 1."""
+        values = array[np.newaxis].astype(np.float32)
+        if array.dtype == np.uint8:
             values = values * np.float32(self.preprocessing["scale"]) + np.float32(self.preprocessing["offset"])
-        if self.input["layout"] == "NCHW":
+        if spec["layout"] == "NCHW":
             values = values.transpose(0, 3, 1, 2)
-        quantization = self.input["quantization"]
+        quantization = spec["quantization"]
         if quantization is not None:
-            info = np.iinfo(self.input["dtype"])
+            info = np.iinfo(spec["dtype"])
             steps = np.round(values / np.float32(quantization["scale"][0])) + quantization["zero_point"][0]
             values = np.clip(steps, info.min, info.max)
-        self.runtime.put(np.ascontiguousarray(values, dtype=self.input["dtype"]))
+        return np.ascontiguousarray(values, dtype=spec["dtype"])
 
     def get(self) -> np.ndarray:
-        """The output as float32 ``(values,)``, channels last."""
-        values = self.runtime.get()
-        if self.output["layout"] == "NCHW":
-            values = values.transpose(0, 2, 3, 1)
-        values = values.reshape(-1)
-        quantization = self.output["quantization"]
-        if quantization is not None:
-            values = (values.astype(np.int32) - quantization["zero_point"][0]) * np.float32(quantization["scale"][0])
-        return values.astype(np.float32)
+        """All outputs as float32 ``(values,)``, one after the other, channels last."""
+        found = []
+        for spec, values in zip(self.outputs, self.runtime.get()):  # noqa: B905 - Python 3.9
+            flat = (values.transpose(0, 2, 3, 1) if spec["layout"] == "NCHW" else values).reshape(-1)
+            quantization = spec["quantization"]
+            if quantization is not None:
+                flat = (flat.astype(np.int32) - quantization["zero_point"][0]) * np.float32(quantization["scale"][0])
+            found.append(flat.astype(np.float32))
+        return np.concatenate(found)
 
-    def run(self, image: np.ndarray) -> np.ndarray:
-        """The output, float32 ``(values,)``, for one image as for ``put``."""
+    def run(self, sample: np.ndarray | list[np.ndarray]) -> np.ndarray:
+        """All outputs, float32 ``(values,)``, for one sample as for ``put``."""
         try:
-            self.put(image)
+            self.put(sample)
             self.runtime.invoke()
             output = self.get()
         except Exception as error:  # each runtime has its own errors
@@ -207,6 +222,17 @@ class Model:
         return str(self.labels[int(output[0] > self.threshold)])
 
 
+def ends(record: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The descriptions of all inputs or outputs in a record; ``kind`` is "input" or "output"."""
+    return [record[kind], *record.get(f"more_{kind}s", [])]
+
+
+def sample_shape(spec: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of one sample of an input or output, channels last."""
+    sizes = spec["shape"][1:]
+    return (*sizes[1:], sizes[0]) if spec["layout"] == "NCHW" else tuple(sizes)
+
+
 def read_sidecar(path: Path) -> dict[str, Any]:
     """The JSON at ``path``."""
     if path.stat().st_size > MOST_BYTES:
@@ -217,8 +243,9 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 def check_record(record: dict[str, Any]) -> None:
     """Raise one of ``NO_RECORD`` if ``record`` does not describe an edgecnn model."""
-    for kind in ("input", "output"):
-        spec, shape = record[kind], record[kind]["shape"]
+    every = [("input", spec) for spec in ends(record, "input")]
+    for kind, spec in every + [("output", spec) for spec in ends(record, "output")]:
+        shape = spec["shape"]
         if spec["dtype"] not in ("float32", "int8", "uint8") or not all(size is None or whole(size) for size in shape):
             raise ValueError(f"the {kind} is {spec['dtype']} {shape}")
         layouts = ("NHWC", "NCHW") if len(shape) == 4 else ("NC",)
@@ -335,9 +362,9 @@ def read_with_pillow(path: Path, mode: str) -> np.ndarray:
         raise KitError(f"{path} is not an image Pillow can read: {first_line(error)}") from error
 
 
-def show(model: Model, image: np.ndarray, runs: int) -> None:
-    """Print the class of ``image`` and its score, or the first outputs, and the runtime's latency."""
-    output = model.run(image)
+def show(model: Model, sample: list[np.ndarray], runs: int) -> None:
+    """Print the class of ``sample`` and its score, or the first values of each output, and the runtime's latency."""
+    output = model.run(sample)
     times = []
     for _ in range(WARM_UP + runs):
         start = time.perf_counter()
@@ -353,31 +380,38 @@ def show(model: Model, image: np.ndarray, runs: int) -> None:
         for name, value in zip(model.labels, output):  # noqa: B905 - Python 3.9
             print(f"{shown(name)}  {value:.4f}")
     else:
-        print(f"output {' '.join(f'{value:.4g}' for value in output[:FEW])}{' …' if len(output) > FEW else ''}")
+        sizes = [int(np.prod(sample_shape(spec))) for spec in model.outputs]
+        for spec, values in zip(model.outputs, np.split(output, np.cumsum(sizes)[:-1])):  # noqa: B905 - Python 3.9
+            name = shown(spec["name"]) if len(sizes) > 1 else "output"
+            print(f"{name} {' '.join(f'{value:.4g}' for value in values[:FEW])}{' …' if len(values) > FEW else ''}")
     print(f"time   {statistics.median(times):.1f} µs (median of {runs} runs; 90 % within {low:.1f} to {high:.1f} µs)")
 
 
 def check(model: Model, path: Path) -> None:
-    """Compare the model's outputs on the images in ``path`` with the host's."""
+    """Compare the model's outputs on the samples in ``path`` with the host's."""
+    images = [f"images.{place}" for place in range(len(model.inputs))] if len(model.inputs) > 1 else ["images"]
     try:
         with np.load(path, allow_pickle=False) as stored:
-            golden = {name: stored[name] for name in ("sha256", "images", "outputs", "tolerance")}
+            golden = {name: stored[name] for name in ("sha256", *images, "outputs", "tolerance")}
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise KitError(f"{path} does not contain golden outputs: {first_line(error)}") from error
     if str(golden["sha256"]) != model.sha256:
         raise KitError(f"{path} belongs to another model; copy the kit again")
-    allowed = float(golden["tolerance"])
-    largest = 0.0
-    for index, (image, expected) in enumerate(zip(golden["images"], golden["outputs"])):  # noqa: B905 - Python 3.9
-        output = model.run(image)
+    limits = np.broadcast_to(golden["tolerance"], golden["outputs"].shape[1:])
+    largest, allowed = 0.0, float(limits[0])
+    for index, expected in enumerate(golden["outputs"]):
+        output = model.run([golden[name][index] for name in images])
         label, wanted = model.label(output), model.label(expected)
-        difference = float(np.abs(output - expected).max())
-        if label != wanted or not difference <= allowed:  # also catches NaN
+        differences = np.abs(output - expected)
+        worst = int((differences / limits).argmax())
+        difference, limit = float(differences[worst]), float(limits[worst])
+        if label != wanted or not difference <= limit:  # also catches NaN
             labels = "" if label is None else f"label {label}, on the host {wanted}; "
             outcome = f"{labels}largest output difference {difference:.3g}"
-            raise KitError(f"golden image {index}: {outcome} (limit {allowed:.3g})")
-        largest = max(largest, difference)
-    count = len(golden["images"])
+            raise KitError(f"golden image {index}: {outcome} (limit {limit:.3g})")
+        if index == 0 or difference / limit > largest / allowed:
+            largest, allowed = difference, limit
+    count = len(golden["outputs"])
     print(f"ok: {count} images as on the host; largest output difference {largest:.3g} (limit {allowed:.3g})")
 
 
@@ -386,7 +420,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run a model exported by edgecnn on an image.")
     parser.add_argument("model", type=Path, help="the .tflite or .onnx file")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("image", type=Path, nargs="?", help=".npy, .pgm, .ppm, .raw (8-bit), or .png with Pillow")
+    what.add_argument(
+        "image",
+        type=Path,
+        nargs="*",
+        default=[],
+        help=".npy, .pgm, .ppm, .raw, or .png with Pillow; one per input",
+    )
     what.add_argument("--check", action="store_true", help="compare with the host's outputs in golden.npz")
     parser.add_argument("--runs", type=int, default=200, help="number of timed calls (default: 200)")
     given = parser.parse_args()
@@ -396,8 +436,12 @@ def main() -> None:
         model = Model(given.model)
         if given.check:
             check(model, given.model.with_name("golden.npz"))
+        elif len(given.image) != len(model.inputs):
+            names = ", ".join(shown(spec["name"]) for spec in model.inputs)
+            raise KitError(f"the model has {len(model.inputs)} inputs, {names}; give a file for each, in this order")
         else:
-            show(model, read_image(given.image, model.shape), given.runs)
+            sample = [read_image(*pair) for pair in zip(given.image, model.shapes)]  # noqa: B905 - Python 3.9
+            show(model, sample, given.runs)
     except KitError as problem:
         sys.exit(f"run.py: {shown(problem)}")
     except OSError as error:
