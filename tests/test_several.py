@@ -220,6 +220,17 @@ def test_the_older_engine_says_which_to_use() -> None:
         engine_called("tfmot").fake_quantized(model, data_for(model, load(four(50, 20))))
 
 
+def test_a_custom_task_teaches_every_output() -> None:
+    x_train, _, x_test, _ = four(100, 20)
+    model = plain(two_and_two())
+    data = data_for(model, load((x_train, None, x_test, None), task="custom"))
+    quantized, history = engine_called("keras").train_quantized(model, data, epochs=1)
+    assert history.epochs[0].loss < 0.1
+    ours, theirs = (called(each, parts(data.test_inputs())) for each in (quantized, model))
+    for found, wanted in zip(ours, theirs, strict=True):
+        assert np.abs(np.asarray(found) - np.asarray(wanted)).mean() < 0.05
+
+
 # Scores
 
 

@@ -110,11 +110,11 @@ class DataSet:
         return tuple(1 if size == 1 else next(sizes) for size in shape)
 
     def of_output(self, name: str) -> "DataSet":
-        """The same samples with the labels of one of several outputs."""
+        """The same samples with the labels of one of several outputs; a split without any keeps what it has."""
         (found,) = (each for each in self.outputs if each.name == name)
 
         def part(split: Split) -> Split:
-            return Split(split.images, split.labels[name])
+            return Split(split.images, split.labels[name] if names(split.labels) else split.labels)
 
         return replace(
             self,

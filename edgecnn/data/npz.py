@@ -22,7 +22,7 @@ def load_npz(path: Path, input_range: tuple[float, float], task: TaskName | None
     Raises:
         DataError: the file is damaged, contains Python objects, lacks a key or is not a usable data set.
     """
-    several = [name for name in names_in(path) if name.startswith(_OF_ONE)]
+    several = [name for name in names_in(path) if name.startswith(_OF_ONE) and not name.endswith(".")]
     needed = [key for key in _KEYS if not any(name.startswith(f"{key}.") for name in several)]
     arrays = read_npz(path, needed, optional=[*_OPTIONAL, *several])
     names = arrays.get("class_names")
