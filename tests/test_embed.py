@@ -595,3 +595,29 @@ def test_command(workspace: Any, tmp_path: Path) -> None:
     assert "another file in it: mine" in refused.stderr
     assert command(model, "--target", "esp32", "--out", out).returncode == 2
     assert command(model, "--out", out).returncode == 2
+
+
+def test_a_file_that_only_tflm_runs_gets_its_kits(tmp_path: Path) -> None:
+    """A bias with an axis that it does not have, as in TFLM's person_detect: LiteRT refuses it, TFLM does not."""
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import Builder
+
+    from edgecnn.errors import SessionError
+    from edgecnn.runtimes import open_session
+
+    model = schema.ModelT.InitFromPackedBuf(MODEL.read_bytes())
+    biases = [tensor for tensor in model.subgraphs[0].tensors if tensor.type == schema.TensorType.INT32]
+    for tensor in biases:
+        if tensor.quantization is not None and tensor.quantization.scale is not None:
+            tensor.quantization.quantizedDimension = 3
+    builder = Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    file = tmp_path / "odd.tflite"
+    file.write_bytes(bytes(builder.Output()))
+    with pytest.raises(SessionError, match="quantized_dimension must be in range"):
+        open_session(file)
+    embed(file, "c99", tmp_path / "c99")
+    assert "every output byte as in TensorFlow Lite Micro" in make_c99(tmp_path / "c99").stdout
+    embed(file, "tflm", tmp_path / "tflm")
+    done = make_tflm(tmp_path / "tflm")
+    assert "every output byte as on the host" in done.stdout + done.stderr

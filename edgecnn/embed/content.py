@@ -1,6 +1,7 @@
 """Shared by the kits: templates, golden inputs and outputs, and C arrays."""
 
 import contextlib
+import logging
 import re
 import string
 import textwrap
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgecnn import artifacts
 from edgecnn.data import load, load_as
-from edgecnn.errors import ArtifactError, DataError
+from edgecnn.errors import ArtifactError, DataError, SessionError
 from edgecnn.files import kits_folder
 from edgecnn.records import Artifact, Quantization, TensorSpec
 from edgecnn.runtimes.quantized_io import raw_of, to_inputs
@@ -21,6 +22,8 @@ from edgecnn.runtimes.tflm import TflmSession
 from edgecnn.samples import Samples, flat
 from edgecnn.text import NAME, shown
 from edgecnn.worker import confine, isolated
+
+log = logging.getLogger("edgecnn")
 
 Integers = NDArray[np.int8] | NDArray[np.uint8]
 
@@ -79,9 +82,13 @@ def load_integer_model(path: Path) -> IntegerModel:
 
     Raises:
         ArtifactError: its input or output has another type, or the file was changed.
-        SessionError: LiteRT refuses it.
+        SessionError: LiteRT and TFLM refuse it.
     """
-    artifact = artifacts.load(path)
+    try:
+        artifact = artifacts.load(path)
+    except SessionError as error:  # LiteRT refuses some files that TFLM and the C code run
+        log.info("%s is read with TFLM: %s", path.name, error)
+        artifact = artifacts.load(path, runtime="tflm")
     ends: list[Quantization] = []
     each = [*(("input", spec) for spec in artifact.inputs), *(("output", spec) for spec in artifact.outputs)]
     for kind, spec in each:
@@ -161,7 +168,8 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
         inputs = to_inputs(loaded.inputs(loaded.test.images[first]), artifact.inputs)
         kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
     inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
-    artifacts.check_metadata(model.path, artifact)
+    if artifacts.sidecar(model.path).is_file():
+        artifacts.check_metadata(model.path, artifact)
     outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
     flattened = flat(inputs)
     return Golden(inputs=flattened.reshape(len(inputs), -1), outputs=outputs, kind=kind)
