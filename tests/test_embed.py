@@ -18,6 +18,7 @@ from tools import need
 
 from edgecnn import cli
 from edgecnn.embed import KIT_FILE, TARGETS, embed
+from edgecnn.embed.content import _most_different
 from edgecnn.embed.tflm import arena_with_margin
 from edgecnn.errors import ArtifactError, OutputError, RecordError, SessionError, UnknownNameError, UnsupportedError
 from edgecnn.files import kits_folder, sha256_bytes, sha256_file, write_folder
@@ -130,12 +131,13 @@ def test_equal_models_give_equal_kits(target: str, kits: dict[str, Path], own: d
 @pytest.mark.parametrize("target", ["c99", "tflm", "arduino"])
 def test_golden_inputs_are_the_data_sets(target: str, kits: dict[str, Path], workspace: Any) -> None:
     text = next(kits[target].rglob("golden.h")).read_text()
-    assert "golden inputs (test images" in text
-    assert "of digits)" in text
+    found = re.search(r"golden inputs \((test image .*) of digits\)", text)
+    assert found is not None
+    first = [int(one.removeprefix("test image ")) for one in found[1].split(", ")]
+    assert {*first} <= {*np.unique(workspace.data.test.labels, return_index=True)[1]}, "one of each class"
     numbers = re.search(r"golden_inputs\[4\]\[784\] = \{(.*?)\};", text, re.DOTALL)
     assert numbers is not None
     values = np.asarray(re.findall(r"-?\d+", numbers[1]), int).reshape(4, 28, 28, 1)
-    first = np.unique(workspace.data.test.labels, return_index=True)[1][:4]
     images = workspace.data.inputs(workspace.data.test.images[first])
     quantization = workspace.artifacts["tflite", "int8"].input.quantization
     expected = np.round(images / np.float32(quantization.scale[0])) + quantization.zero_point[0]
@@ -150,7 +152,7 @@ def test_c99_kit_passes_its_self_test(compiler: str, own: dict[str, Path]) -> No
     need(compiler)
     done = make_c99(own["c99"], f"CC={compiler}", f"CFLAGS={C_FLAGS} -fsanitize=address,undefined")
     assert done.returncode == 0, done.stderr
-    assert "ok: 4 golden inputs, every output byte as in TensorFlow Lite Micro" in done.stdout
+    assert "ok: 4 golden inputs with 4 different outputs, every output byte as in TensorFlow" in done.stdout
 
 
 def test_c99_kit_notices_damage(own: dict[str, Path], kits: dict[str, Path]) -> None:
@@ -621,3 +623,9 @@ def test_a_file_that_only_tflm_runs_gets_its_kits(tmp_path: Path) -> None:
     embed(file, "tflm", tmp_path / "tflm")
     done = make_tflm(tmp_path / "tflm")
     assert "every output byte as on the host" in done.stdout + done.stderr
+
+
+def test_golden_inputs_are_those_whose_outputs_differ_most() -> None:
+    outputs = np.int8([[0, 0], [0, 0], [0, 1], [90, 0], [0, 0], [80, 0], [0, -100]])
+    assert _most_different(outputs, 4) == [0, 6, 3, 5]
+    assert _most_different(outputs[:2], 4) == [0, 1]

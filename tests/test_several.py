@@ -346,7 +346,9 @@ def test_kits_have_all_inputs_and_outputs(folder: Path, tmp_path: Path) -> None:
     for target in ("c99", "tflm"):
         assert embed(file, target, tmp_path / target, str(folder / "two.npz"))
     done = subprocess.run(["make", "test"], cwd=tmp_path / "c99", capture_output=True, text=True, check=False)
-    assert "ok: 4 golden inputs, every output byte as in TensorFlow Lite Micro" in done.stdout, done.stderr
+    assert (
+        "ok: 4 golden inputs with 4 different outputs, every output byte as in TensorFlow Lite Micro" in done.stdout
+    ), done.stderr
     header = (tmp_path / "c99" / "two_int8.h").read_text(encoding="utf-8")
     for line in ("INPUT_SIZE 68", "INPUT_PICTURE_OFFSET 4", "INPUT_PICTURE_DIM_2 8", "OUTPUT_SIZE_OFFSET 3"):
         assert f"#define TWO_INT8_{line}" in header

@@ -28,7 +28,10 @@ log = logging.getLogger("edgecnn")
 Integers = NDArray[np.int8] | NDArray[np.uint8]
 
 _SEED = 0
-_MOST_GOLDEN = 4
+_MOST_GOLDEN, _CANDIDATES = 4, 16
+_NOISE = (
+    *["noise"] * 4, *["low noise"] * 2, *["high noise"] * 2, "all lowest", "all in the middle", "all highest",
+)  # fmt: skip
 _GOLDEN_BYTES = 64 * 1024
 
 
@@ -139,8 +142,8 @@ def _conversion(artifact: Artifact, upper: str) -> str:
 def golden(model: IntegerModel, data: str | None) -> Golden:
     """Up to four inputs (at most 64 KiB, but at least one) and TFLM's outputs for them.
 
-    Inputs are test images of ``data``, of different classes if it has classes. Without it, they are twice noise, all
-    lowest, all highest.
+    Inputs are test images of ``data``, of different classes if it has classes; without it, constants and noise. Of the
+    first ones, those are taken whose outputs differ most, since equal outputs test less.
 
     Raises:
         ArtifactError: the images of ``data`` do not fit the model, or the sidecar does not match the file.
@@ -153,7 +156,7 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
     if data is None:
         draw = np.random.default_rng(_SEED)
         inputs = raw_of([_noise(draw, spec) for spec in artifact.inputs], artifact.inputs)
-        kind = "noise, noise, all lowest, all highest"
+        names, of = [*_NOISE], ""
     else:
         about = artifact.provenance
         loaded = load(data) if about is None else load_as(data, about.preprocessing, about.task)
@@ -164,23 +167,39 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
             raise ArtifactError(
                 f"{model.path} expects {shape}, but the images of {data} are {loaded.input_shape}; see --data"
             ) from error
-        first = loaded.different(_MOST_GOLDEN)
+        first = loaded.different(_CANDIDATES)
         inputs = to_inputs(loaded.inputs(loaded.test.images[first]), artifact.inputs)
-        kind = f"test images {', '.join(map(str, first))} of {loaded.name}"
-    inputs = inputs[: max(1, _GOLDEN_BYTES // inputs[0].nbytes)]
+        names, of = [f"test image {place}" for place in first], f" of {loaded.name}"
     if artifacts.sidecar(model.path).is_file():
         artifacts.check_metadata(model.path, artifact)
     outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
-    flattened = flat(inputs)
-    return Golden(inputs=flattened.reshape(len(inputs), -1), outputs=outputs, kind=kind)
+    chosen = _most_different(outputs, min(_MOST_GOLDEN, max(1, _GOLDEN_BYTES // inputs[0].nbytes)))
+    return Golden(
+        inputs=flat(inputs[chosen]).reshape(len(chosen), -1),
+        outputs=outputs[chosen],
+        kind=f"{', '.join(names[place] for place in chosen)}{of}",
+    )
+
+
+def _most_different(outputs: Integers, count: int) -> list[int]:
+    """Places of up to ``count`` outputs ``(n, size)``, each as far from those before it as possible; the first is 0."""
+    values = outputs.astype(np.int64)
+    distance = np.abs(values - values[0]).sum(axis=1)
+    chosen = [0]
+    while len(chosen) < min(count, len(values)):
+        chosen.append(int(np.where(np.isin(np.arange(len(values)), chosen), -1, distance).argmax()))
+        distance = np.minimum(distance, np.abs(values - values[chosen[-1]]).sum(axis=1))
+    return chosen
 
 
 def _noise(draw: np.random.Generator, spec: TensorSpec) -> Integers:
-    """Two samples of noise, one of the lowest values and one of the highest."""
+    """The inputs of ``_NOISE``: samples of noise over a half or all of the range, and constants."""
     shape, dtype = tuple(size or 1 for size in spec.shape[1:]), np.dtype(spec.dtype)
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    noise = draw.integers(low, high, (2, *shape), dtype=dtype, endpoint=True)
-    return np.stack([*noise, *(np.full(shape, end, dtype) for end in (low, high))])
+    middle = (low + high + 1) // 2
+    ranges = [*[(low, high)] * 4, *[(low, middle)] * 2, *[(middle, high)] * 2]
+    noise = [draw.integers(start, end, shape, dtype=dtype, endpoint=True) for start, end in ranges]
+    return np.stack([*noise, *(np.full(shape, one, dtype) for one in (low, middle, high))])
 
 
 def _answers(path: Path, inputs: Samples) -> Integers:
@@ -195,9 +214,10 @@ def golden_header(name: str, found: Golden) -> bytes:
     """The file golden.h: arrays ``golden_inputs`` and ``golden_outputs``, static and constant."""
     inputs, outputs = _array("golden_inputs", found.inputs), _array("golden_outputs", found.outputs)
     about = f"golden inputs ({_quoted(found.kind)}) and TensorFlow Lite Micro's outputs for them"
+    distinct = f"{len(np.unique(found.outputs, axis=0))} /* different outputs among them */"
     text = (
         f"/* {name}: {about}; generated, do not edit. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n"
-        f"#define GOLDEN_COUNT {len(found.inputs)}\n\n{inputs}\n{outputs}\n#endif\n"
+        f"#define GOLDEN_COUNT {len(found.inputs)}\n#define GOLDEN_DISTINCT {distinct}\n\n{inputs}\n{outputs}\n#endif\n"
     )
     return text.encode()
 

@@ -130,7 +130,7 @@ def generate(graph: Graph, name: str) -> Sources:
 
 def sources_of(generated: c99.Generated, name: str) -> Sources:
     """The generated C99 code called ``name`` as ``Sources``."""
-    sizes = dict(re.findall(r"_(INPUT|OUTPUT)_SIZE (\d+)", generated.header))
+    sizes = dict(re.findall(rf"^#define {name.upper()}_(INPUT|OUTPUT)_SIZE (\d+)", generated.header, re.MULTILINE))
     return Sources(
         name=name,
         files={f"{name}.h": generated.header.encode(), f"{name}.c": generated.source.encode()},

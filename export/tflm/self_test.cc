@@ -33,6 +33,7 @@ int main(void)
     MicroPrintf("arena: %d of %d bytes used", static_cast<int>(@@{name}_arena_used()), @@{NAME}_ARENA_SIZE);
     if (wrong != 0)
         return 1;
-    MicroPrintf("ok: %d golden inputs, every output byte as on the host", GOLDEN_COUNT);
+    MicroPrintf("ok: %d golden inputs with %d different outputs, every output byte as on the host", GOLDEN_COUNT,
+                GOLDEN_DISTINCT);
     return 0;
 }
