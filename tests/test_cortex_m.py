@@ -208,8 +208,8 @@ def test_kit_without_data_has_extreme_inputs(tmp_path: Path) -> None:
     kit = tmp_path / "kit"
     assert make_kit(ROOT / "tests" / "files" / "tiny-int8.tflite", kit, "cortex-m4").returncode == 0
     inputs = np.frombuffer((kit / "golden" / "inputs.bin").read_bytes(), np.int8).reshape(4, -1)
-    assert (inputs[2] == -128).all()
-    assert (inputs[3] == 127).all()
+    assert (inputs[1] == -128).all()
+    assert (inputs[2] == 127).all()
     assert "TARGET ?= cortex-m4" in (kit / "model.mk").read_text(encoding="utf-8")
 
 

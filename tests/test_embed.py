@@ -627,5 +627,7 @@ def test_a_file_that_only_tflm_runs_gets_its_kits(tmp_path: Path) -> None:
 
 def test_golden_inputs_are_those_whose_outputs_differ_most() -> None:
     outputs = np.int8([[0, 0], [0, 0], [0, 1], [90, 0], [0, 0], [80, 0], [0, -100]])
-    assert _most_different(outputs, 4) == [0, 6, 3, 5]
-    assert _most_different(outputs[:2], 4) == [0, 1]
+    assert _most_different(outputs, [0], 4) == [0, 6, 3, 5]
+    assert _most_different(outputs, [1, 4], 3) == [1, 4, 6]
+    assert _most_different(outputs[:2], [0], 4) == [0, 1]
+    assert _most_different(outputs, [0, 1, 2], 1) == [0]

@@ -104,8 +104,8 @@ def dangling_output(model: Any, graph: Any) -> None:
     graph.outputs = [999]
 
 
-def two_outputs(model: Any, graph: Any) -> None:
-    graph.outputs = [graph.outputs[0], graph.operators[0].outputs[0]]
+def twice_an_output(model: Any, graph: Any) -> None:
+    graph.outputs = [graph.outputs[0], graph.outputs[0]]
 
 
 def unknown_code(model: Any, graph: Any) -> None:
@@ -189,7 +189,7 @@ def nothing_in(model: Any, graph: Any) -> None:
         (no_output, r"operator 2 \(RESHAPE\) reads tensor \d+ \(.*\) before any operator writes it"),
         (unmade_output, r"no operator writes the graph's output '.*'"),
         (dangling_output, r"the model has no output, or one that does not exist: tensors \(999,\)"),
-        (two_outputs, "the graph has 2 outputs"),
+        (twice_an_output, "the graph has the same tensor as two outputs"),
         (unknown_code, "operator 0 has an operator code that does not exist"),
         (unknown_buffer, r"tensor \d+ \(.*\) has its values in buffer 4242 of"),
         (constant_input, r"the input, tensor \d+ \(.*\), is a constant"),

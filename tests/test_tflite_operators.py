@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fuzzing.models import int8_files
 from generated import Model
-from test_tflite_damage import huge_scales, inputs, option, other_axis, repacked, shape, short_bias, two_outputs
+from test_tflite_damage import huge_scales, inputs, option, other_axis, repacked, shape, short_bias, twice_an_output
 
 from edgecnn.errors import EdgecnnError, UnsupportedError
 from edgecnn.formats.c99 import lower, to_c
@@ -98,7 +98,7 @@ def unknown_kind(model: Any, graph: Any) -> None:
         pytest.param(huge_scales, id="scales whose product is no float32"),
         pytest.param(other_axis, id="scales along another axis"),
         pytest.param(short_bias, id="too short a bias"),
-        pytest.param(two_outputs, id="two outputs"),
+        pytest.param(twice_an_output, id="a tensor as two outputs"),
         pytest.param(unknown_kind, id="an unknown operator"),
         pytest.param(shape(0, 1, 4, 9, 2), id="weights of three dimensions"),
         pytest.param(shape(1, 0, 1, 9, 9, 4), id="another shape than the operator gives"),

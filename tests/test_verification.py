@@ -239,10 +239,10 @@ def test_nan_outputs_are_an_error_with_the_image() -> None:
     outputs = np.zeros((4, 2), np.float32)
     outputs[2, 1] = np.nan
     with pytest.raises(SessionError, match="contain NaN or infinity, first on image 2"):
-        difference(outputs, np.zeros((4, 2), np.float32), CLASSES, None)
+        difference(outputs, np.zeros((4, 2), np.float32), CLASSES, [None])
     outputs[2, 1] = np.inf
     with pytest.raises(SessionError, match="first on image 2"):
-        difference(outputs, np.zeros((4, 2), np.float32), CLASSES, None)
+        difference(outputs, np.zeros((4, 2), np.float32), CLASSES, [None])
 
 
 def test_nan_weights_in_a_file_are_caught(workspace: Any, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_nan_weights_in_a_file_are_caught(workspace: Any, tmp_path: Path) -> Non
 
 def test_outputs_of_another_shape_are_an_error() -> None:
     with pytest.raises(SessionError, match=r"shape \(2, 3\), the reference has \(2, 4\)"):
-        difference(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32), CLASSES, None)
+        difference(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32), CLASSES, [None])
 
 
 # What is counted
@@ -266,7 +266,7 @@ def test_outputs_of_another_shape_are_an_error() -> None:
 def test_difference_counts_what_it_says() -> None:
     reference = np.array([[0.0, 1.0], [1.0, 0.0], [0.2, 0.8]], np.float32)
     outputs = np.array([[0.0, 1.0], [0.25, 0.75], [0.2, 0.3]], np.float32)
-    found = difference(outputs, reference, CLASSES.first(3), step=0.25)
+    found = difference(outputs, reference, CLASSES.first(3), [0.25])
     assert (found.images, found.agree, found.worst_image) == (3, 2, 1)
     assert found.max_abs == pytest.approx(0.75)
     assert found.mean_abs == pytest.approx((0.75 + 0.75 + 0.5) / 6)

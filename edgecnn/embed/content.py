@@ -30,7 +30,7 @@ Integers = NDArray[np.int8] | NDArray[np.uint8]
 _SEED = 0
 _MOST_GOLDEN, _CANDIDATES = 4, 16
 _NOISE = (
-    *["noise"] * 4, *["low noise"] * 2, *["high noise"] * 2, "all lowest", "all in the middle", "all highest",
+    "noise", "all lowest", "all highest", *["noise"] * 3, *["low noise"] * 2, *["high noise"] * 2,
 )  # fmt: skip
 _GOLDEN_BYTES = 64 * 1024
 
@@ -142,8 +142,8 @@ def _conversion(artifact: Artifact, upper: str) -> str:
 def golden(model: IntegerModel, data: str | None) -> Golden:
     """Up to four inputs (at most 64 KiB, but at least one) and TFLM's outputs for them.
 
-    Inputs are test images of ``data``, of different classes if it has classes; without it, constants and noise. Of the
-    first ones, those are taken whose outputs differ most, since equal outputs test less.
+    Inputs are test images of ``data``, of different classes if it has classes; without it, noise, all lowest, all
+    highest, and more noise. Of the candidates, those are taken whose outputs differ most: equal outputs test less.
 
     Raises:
         ArtifactError: the images of ``data`` do not fit the model, or the sidecar does not match the file.
@@ -156,7 +156,7 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
     if data is None:
         draw = np.random.default_rng(_SEED)
         inputs = raw_of([_noise(draw, spec) for spec in artifact.inputs], artifact.inputs)
-        names, of = [*_NOISE], ""
+        names, of, first = [*_NOISE], "", [0, 1, 2]
     else:
         about = artifact.provenance
         loaded = load(data) if about is None else load_as(data, about.preprocessing, about.task)
@@ -167,13 +167,13 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
             raise ArtifactError(
                 f"{model.path} expects {shape}, but the images of {data} are {loaded.input_shape}; see --data"
             ) from error
-        first = loaded.different(_CANDIDATES)
-        inputs = to_inputs(loaded.inputs(loaded.test.images[first]), artifact.inputs)
-        names, of = [f"test image {place}" for place in first], f" of {loaded.name}"
+        places = loaded.different(_CANDIDATES)
+        inputs = to_inputs(loaded.inputs(loaded.test.images[places]), artifact.inputs)
+        names, of, first = [f"test image {place}" for place in places], f" of {loaded.name}", [0]
     if artifacts.sidecar(model.path).is_file():
         artifacts.check_metadata(model.path, artifact)
     outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
-    chosen = _most_different(outputs, min(_MOST_GOLDEN, max(1, _GOLDEN_BYTES // inputs[0].nbytes)))
+    chosen = _most_different(outputs, first, min(_MOST_GOLDEN, max(1, _GOLDEN_BYTES // inputs[0].nbytes)))
     return Golden(
         inputs=flat(inputs[chosen]).reshape(len(chosen), -1),
         outputs=outputs[chosen],
@@ -181,25 +181,24 @@ def golden(model: IntegerModel, data: str | None) -> Golden:
     )
 
 
-def _most_different(outputs: Integers, count: int) -> list[int]:
-    """Places of up to ``count`` outputs ``(n, size)``, each as far from those before it as possible; the first is 0."""
+def _most_different(outputs: Integers, first: list[int], count: int) -> list[int]:
+    """Places of up to ``count`` outputs ``(n, size)``: ``first``, then each as far from those before it as possible."""
     values = outputs.astype(np.int64)
-    distance = np.abs(values - values[0]).sum(axis=1)
-    chosen = [0]
+    chosen = first[:count]
     while len(chosen) < min(count, len(values)):
-        chosen.append(int(np.where(np.isin(np.arange(len(values)), chosen), -1, distance).argmax()))
-        distance = np.minimum(distance, np.abs(values - values[chosen[-1]]).sum(axis=1))
+        distance = np.abs(values[:, np.newaxis] - values[chosen]).sum(axis=2).min(axis=1)
+        distance[chosen] = -1
+        chosen = [*chosen, int(distance.argmax())]
     return chosen
 
 
 def _noise(draw: np.random.Generator, spec: TensorSpec) -> Integers:
-    """The inputs of ``_NOISE``: samples of noise over a half or all of the range, and constants."""
+    """The inputs of ``_NOISE``: samples of noise over all or half of the range, and constants."""
     shape, dtype = tuple(size or 1 for size in spec.shape[1:]), np.dtype(spec.dtype)
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     middle = (low + high + 1) // 2
-    ranges = [*[(low, high)] * 4, *[(low, middle)] * 2, *[(middle, high)] * 2]
-    noise = [draw.integers(start, end, shape, dtype=dtype, endpoint=True) for start, end in ranges]
-    return np.stack([*noise, *(np.full(shape, one, dtype) for one in (low, middle, high))])
+    ranges = [(low, high), (low, low), (high, high), *[(low, high)] * 3, *[(low, middle)] * 2, *[(middle, high)] * 2]
+    return np.stack([draw.integers(start, end, shape, dtype=dtype, endpoint=True) for start, end in ranges])
 
 
 def _answers(path: Path, inputs: Samples) -> Integers:
