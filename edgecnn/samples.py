@@ -4,6 +4,7 @@ Samples ``(n, …)`` of one tensor are a plain array. Those of several tensors a
 field for each, in order. So code that selects, joins, stores or hashes samples is the same for both.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -48,9 +49,8 @@ def flat(samples: Samples) -> Samples:
 
 def unlike(labels: Sequence[str]) -> list[str]:
     """``labels``, made different from each other by a number."""
-    seen: dict[str, int] = {}
-    found = []
+    found: list[str] = []
     for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        found.append(label if seen[label] == 1 else f"{label}_{seen[label]}")
+        others = (f"{label}_{number}" for number in itertools.count(2))
+        found.append(label if label not in found else next(other for other in others if other not in found))
     return found

@@ -110,6 +110,7 @@ def test_samples_of_several_tensors_are_one_array() -> None:
     assert joined({"a": one}) is one is flat(one)
     assert flat(both).shape == (3, 6)
     assert unlike(["a", "b", "a", "a"]) == ["a", "b", "a_2", "a_3"]
+    assert unlike(["a", "a_2", "a"]) == ["a", "a_2", "a_3"]
 
 
 # Data
@@ -156,6 +157,14 @@ def test_what_does_not_belong_together_is_refused(damage: Callable[[list[Any]], 
     damage(arrays)
     with pytest.raises(DataError, match=message):
         load(arrays)
+
+
+def test_the_task_needs_labels_of_several_outputs() -> None:
+    x_train, y_train, x_test, y_test = four(20, 10)
+    with pytest.raises(DataError, match=r"the task several needs labels for each output: y_train\.<output>"):
+        load((x_train, y_train["size"], x_test, y_test["size"]), task="several")
+    with pytest.raises(DataError, match="labels for kind and size, so the task cannot be regression alone"):
+        load((x_train, y_train, x_test, y_test), task="regression")
 
 
 def test_a_batch_of_other_outputs_is_refused() -> None:

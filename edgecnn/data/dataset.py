@@ -344,6 +344,8 @@ def _labelled(
                 f"{' and '.join(outputs) or 'one output'}; each split needs the same ones"
             )
     if not outputs:
+        if task == "several":
+            raise DataError("the task several needs labels for each output: y_train.<output> and y_test.<output>")
         plain = {part: None if isinstance(each, Mapping) else each for part, each in labels.items()}
         return *labelled(plain, first, class_names, task), ()
     if task not in (None, "several", "custom"):
