@@ -132,7 +132,7 @@ def _epoch(history: Any) -> str:
         )
         if value is not None
     ]  # fmt: skip
-    return ", ".join([f"{len(history.epochs)} epochs", f"loss {last.loss:.4f}", *metrics])
+    return ", ".join([units.counted(len(history.epochs), "epoch"), f"loss {last.loss:.4f}", *metrics])
 
 
 @click.command()
@@ -350,7 +350,7 @@ def _recorded(baseline: "Baseline") -> str:
 
     measured, best = baseline.measurement, best_batch(baseline)
     with_copies = median(sample for block in measured.end_to_end_ns for sample in block) / 1e9
-    accuracy = "" if baseline.accuracy is None else f", accuracy {units.percent(baseline.accuracy.value)}%"
+    accuracy = "" if baseline.accuracy is None else f", {baseline.accuracy.metric} {units.percent(baseline.accuracy.value)}%"
     return (
         f"{baseline.backend} on {baseline.device}, compiled with {baseline.compiled_with}; one image "
         f"{units.duration(median(measured.samples_s))}, {units.duration(with_copies)} with copies; at best "
