@@ -123,6 +123,8 @@ def quantize(
 
 
 def _epoch(history: Any) -> str:
+    from edgecnn.report import units
+
     last = history.epochs[-1]
     metrics = [
         f"{held_out}{name} {value:.2%}" if name == "accuracy" else f"{held_out}mean absolute error {value:.4g}"
@@ -236,7 +238,7 @@ def _agreement(parity: "Parity") -> str:
     agreement = parity.difference.agreement
     if agreement is None:
         return ""
-    return f"{'top class' if parity.difference.decisions is None else 'decisions'} agree on {agreement:.2%}, "
+    return f"{'top class agrees' if parity.difference.decisions is None else 'decisions agree'} on {agreement:.2%}, "
 
 
 def _show_on(
@@ -350,7 +352,8 @@ def _recorded(baseline: "Baseline") -> str:
 
     measured, best = baseline.measurement, best_batch(baseline)
     with_copies = median(sample for block in measured.end_to_end_ns for sample in block) / 1e9
-    accuracy = "" if baseline.accuracy is None else f", {baseline.accuracy.metric} {units.percent(baseline.accuracy.value)}%"
+    score = baseline.accuracy
+    accuracy = "" if score is None else f", {score.metric} {units.percent(score.value)}%"
     return (
         f"{baseline.backend} on {baseline.device}, compiled with {baseline.compiled_with}; one image "
         f"{units.duration(median(measured.samples_s))}, {units.duration(with_copies)} with copies; at best "
