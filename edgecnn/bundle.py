@@ -38,7 +38,7 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.report import read as read_report
-from edgecnn.samples import Samples, names, parts, shapes
+from edgecnn.samples import Samples, by_name, names, parts, shapes
 
 DEFAULT_IMAGES = 1000
 
@@ -184,11 +184,7 @@ def _draw(data: DataSet, count: int) -> tuple[BundledImages, bytes]:
 
 def _named(key: str, samples: Samples) -> dict[str, Samples]:
     """Arrays for a .npz file: ``key``, or ``<key>.<name>`` for each of several inputs or outputs."""
-    return {".".join(filter(None, (key, name))): part for name, part in _each(samples)}
-
-
-def _each(samples: Samples) -> Iterator[tuple[str, Samples]]:
-    yield from zip(names(samples) or ("",), parts(samples), strict=True)
+    return {f"{key}.{name}": part for name, part in by_name(samples).items()} or {key: samples}
 
 
 def _zipped(content: dict[str, bytes]) -> bytes:

@@ -385,14 +385,14 @@ def plain(model: Any) -> Any:
             config["dtype"] = "float32"
         return type(layer).from_config(config)
 
-    inputs = [keras.Input(given.shape[1:], dtype="float32", name=given.name) for given in model.inputs]
+    inputs = [keras.Input(tensor.shape[1:], dtype="float32", name=tensor.name) for tensor in model.inputs]
     cloned = keras.models.clone_model(
-        keras.Model(_one_or_all(model.inputs), model.outputs, name=model.name),
-        _one_or_all(inputs),
+        keras.Model(given(model.inputs), model.outputs, name=model.name),
+        given(inputs),
         clone_function=as_float,
         recursive=True,
     )
-    plain = keras.Model(_one_or_all(cloned.inputs), _one_or_all(cloned.outputs), name=model.name)
+    plain = keras.Model(given(cloned.inputs), given(cloned.outputs), name=model.name)
     plain.set_weights(model.get_weights())
     return plain
 
@@ -418,15 +418,15 @@ def _channels_last(model: Any) -> Any:
     def last(array: Any) -> Any:
         return np.moveaxis(array, 1, -1)
 
-    shapes = [tuple(given.shape) for given in model.inputs]
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
     inputs = [
-        keras.Input((*shape[2:], shape[1]) if len(shape) > 2 else shape[1:], name=given.name)
-        for given, shape in zip(model.inputs, shapes, strict=True)
+        keras.Input((*shape[2:], shape[1]) if len(shape) > 2 else shape[1:], name=tensor.name)
+        for tensor, shape in zip(model.inputs, shapes, strict=True)
     ]
     draw = np.random.default_rng(0)
     noise = [draw.random((2, *(size or 32 for size in shape[1:])), np.float32) for shape in shapes]
     try:
-        found = keras.models.clone_model(model, _one_or_all(inputs), clone_function=turned, recursive=True)
+        found = keras.models.clone_model(model, given(inputs), clone_function=turned, recursive=True)
         found.set_weights(model.get_weights())
         pairs = zip(called(model, noise), called(found, [last(each) for each in noise]), strict=True)
         differ = [
@@ -451,10 +451,6 @@ def _not_turned(model: Any, why: str) -> ModelError:
         f"model {model.name} has channels first, and cannot be turned to channels last: {why}; build it with "
         "keras.config.set_image_data_format('channels_last'), and load its weights"
     )
-
-
-def _one_or_all(tensors: Sequence[Any]) -> Any:
-    return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
 def _is_flat(model: Any) -> bool:
@@ -483,8 +479,8 @@ def output_names(model: Any) -> list[str]:
 
 
 def given(tensors: Sequence[Any]) -> Any:
-    """``tensors``, one for each input, as a plain model takes them."""
-    return _one_or_all(tensors)
+    """``tensors``, one for each input or output, as a plain model takes them."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
 def called(model: Any, tensors: Sequence[Any]) -> list[Any]:

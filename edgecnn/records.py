@@ -187,6 +187,11 @@ def warn_once(message: str) -> None:
     logging.getLogger("edgecnn").warning(message)
 
 
+def end_key(kind: str, number: int) -> str:
+    """The key of the property in an .onnx file that describes an input or output: ``kind``, and its number from 0."""
+    return f"edgecnn.{kind}.{number}" if number else f"edgecnn.{kind}"
+
+
 def from_metadata(stored: bytes, kind: type[R], where: str) -> R | None:
     """The record of type ``kind`` stored in a model file; ``where`` names it.
 
@@ -256,6 +261,11 @@ class TensorSpec(Record, frozen=True):
         """The shape of one sample, channels last."""
         _, *sizes = self.shape
         return (*sizes[1:], sizes[0]) if self.layout == "NCHW" else tuple(sizes)
+
+    @property
+    def sample_size(self) -> int:
+        """The number of values of one sample."""
+        return math.prod(size or 1 for size in self.sample_shape)
 
 
 class Preprocessing(Record, frozen=True):

@@ -36,6 +36,11 @@ def names(samples: Samples) -> tuple[str, ...]:
     return samples.dtype.names or ()
 
 
+def by_name(samples: Samples) -> dict[str, npt.NDArray[Any]]:
+    """The tensors ``(n, …)`` by name; empty if there is one."""
+    return {name: samples[name] for name in names(samples)}
+
+
 def shapes(samples: Samples) -> list[tuple[int, ...]]:
     """The shape of a sample in each tensor."""
     return [part.shape[1:] for part in parts(samples)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import ConfigError, DataError, one_line
 from edgecnn.records import Accuracy, TaskName
+from edgecnn.samples import by_name
 
 Float = NDArray[np.float32]
 Credits = NDArray[np.float64]
@@ -277,10 +278,9 @@ def _measured(scoring: Scoring, outputs: Float) -> Credits:
 def _value(scoring: Scoring, labels: NDArray[Any], outputs: Float) -> Credits:
     """What the user's function returns: a number for each sample, or one."""
     assert scoring.measure is not None
-    given_labels = labels if labels.dtype.names is None else {name: labels[name] for name in labels.dtype.names}
     given = scoring.by_output(outputs) if scoring.layout else outputs
     try:
-        found: Credits = np.asarray(scoring.measure(given_labels, given), np.float64)
+        found: Credits = np.asarray(scoring.measure(by_name(labels) or labels, given), np.float64)
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         shapes = {name: values.shape for name, values in given.items()} if isinstance(given, dict) else given.shape

@@ -19,7 +19,7 @@ from edgecnn.environment import environment
 from edgecnn.errors import ConfigError
 from edgecnn.formats import onnx, tflite
 from edgecnn.formats.onnx.qdq import to_onnx
-from edgecnn.formats.onnx.values import end_names, spec_of
+from edgecnn.formats.onnx.values import spec_of, value_names
 from edgecnn.formats.source import Source
 from edgecnn.optional import require
 from edgecnn.progress import progress
@@ -260,5 +260,5 @@ def _ratios(candidate: _BoundModel, reference: _BoundModel, blocks: int) -> list
 
 def _encoded(graph: Graph, images: Samples) -> Samples:
     """Images converted to the graph's inputs."""
-    names = end_names(graph)
+    names = value_names(graph)
     return to_inputs(images, [spec_of(graph.tensors[index], names[index]) for index in graph.inputs])

@@ -14,7 +14,7 @@ from edgecnn.data.labels import RawArray, described, labelled
 from edgecnn.errors import ConfigError, DataError
 from edgecnn.own_code import function_of
 from edgecnn.records import OutputLabels, Preprocessing, TaskName
-from edgecnn.samples import Samples, flat, joined, names, parts, shapes
+from edgecnn.samples import Samples, by_name, flat, joined, names, parts, shapes
 from edgecnn.tasks import Metric, Scoring
 
 _CHECKED = 256
@@ -68,7 +68,7 @@ class DataSet:
     def input_shape(self) -> Any:
         """The shape of one sample, such as height, width and channels of an image; of several inputs, all by name."""
         images = self.test.images
-        return dict(zip(names(images), shapes(images), strict=True)) if names(images) else images.shape[1:]
+        return {name: part.shape[1:] for name, part in by_name(images).items()} or images.shape[1:]
 
     def shaped(self, inputs: Shapes, outputs: Shapes) -> "DataSet":
         """The same samples for a model with these ``inputs`` and ``outputs``: names and sample shapes, in order.
@@ -225,7 +225,7 @@ class DataSet:
         return joined(
             {
                 name: part.astype(np.float32) * scale + offset if part.dtype == np.uint8 else part
-                for name, part in zip(names(images), parts(images), strict=True)
+                for name, part in by_name(images).items()
             }
         )
 
@@ -406,7 +406,7 @@ def _by_output(labels: Given | None) -> Mapping[str, RawArray]:
     """Labels of several outputs by name; empty if there is one."""
     if labels is None or isinstance(labels, Mapping):
         return labels or {}
-    return {name: labels[name] for name in names(labels)}
+    return by_name(labels)
 
 
 def _check_alike(train: Samples, part: str, images: Samples) -> None:

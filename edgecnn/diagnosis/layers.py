@@ -32,7 +32,7 @@ from edgecnn.data import DataSet
 from edgecnn.errors import ConfigError, SessionError, one_line
 from edgecnn.files import read_bytes
 from edgecnn.formats.onnx.qdq import to_onnx
-from edgecnn.formats.onnx.values import end_names
+from edgecnn.formats.onnx.values import value_names
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.records import LayerError, LayerErrors
@@ -134,8 +134,8 @@ def float_models(graph: Graph) -> tuple[bytes, bytes]:
     """
     onnx = require("onnx")
     whole = to_onnx(_in_float(graph), "float", in_float=range(2 * len(graph.operators)))
-    ends = end_names(graph)
-    names = {ends.get(index, f"t{index}") for index, operator in _layers_of(graph).items() if operator is not None}
+    called = value_names(graph)
+    names = {called[index] for index, operator in _layers_of(graph).items() if operator is not None}
 
     def value(name: str) -> Any:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
@@ -194,8 +194,8 @@ def _in_float(graph: Graph) -> Graph:
 def _run(graph: Graph, session: LitertSession, images: Float, sums: dict[int, "_Sums"]) -> tuple[Float, Float]:
     """Add up the errors of every layer over ``images``; returns the outputs in int8 and in float, ``(n, classes)``."""
     whole, separate = (_ort_session(model) for model in float_models(graph))
-    ends = end_names(graph)
-    names = {index: ends.get(index, f"t{index}") for index in sums}
+    called = value_names(graph)
+    names = {index: called[index] for index in sums}
     wanted = {node.name for node in separate.get_inputs()}
     outputs, float_outputs = [], []
     for number in range(len(images)):
@@ -204,9 +204,9 @@ def _run(graph: Graph, session: LitertSession, images: Float, sums: dict[int, "_
         session.invoke()
         outputs.append(session.decode())
         real = {names[index]: _channels_first(sums[index].real(session.value(index))) for index in sums}
-        given = {ends[index]: _channels_first(part) for index, part in zip(graph.inputs, parts(image), strict=True)}
+        given = {called[index]: _channels_first(part) for index, part in zip(graph.inputs, parts(image), strict=True)}
         in_float = _ort_run(whole, given)
-        found = [in_float[ends[index]] for index in graph.outputs]
+        found = [in_float[called[index]] for index in graph.outputs]
         float_outputs.append(np.concatenate([_channels_last(each).reshape(1, -1) for each in found], axis=1))
         in_float |= given
         feeds = {**given, **real}

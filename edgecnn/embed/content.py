@@ -16,7 +16,7 @@ from edgecnn import artifacts
 from edgecnn.data import load, load_as
 from edgecnn.errors import ArtifactError, DataError, SessionError
 from edgecnn.files import kits_folder
-from edgecnn.records import Artifact, Quantization, TensorSpec
+from edgecnn.records import Artifact, TensorSpec
 from edgecnn.runtimes.quantized_io import raw_of, to_inputs
 from edgecnn.runtimes.tflm import TflmSession
 from edgecnn.samples import Samples, flat
@@ -56,12 +56,10 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IntegerModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A .tflite whose inputs and outputs are 8-bit integers, with the scales of the first ones."""
+    """A .tflite whose inputs and outputs are quantised to 8-bit integers."""
 
     path: Path
     artifact: Artifact
-    input: Quantization
-    output: Quantization
 
 
 class _Template(string.Template):
@@ -92,7 +90,6 @@ def load_integer_model(path: Path) -> IntegerModel:
     except SessionError as error:  # LiteRT refuses some files that TFLM and the C code run
         log.info("%s is read with TFLM: %s", path.name, error)
         artifact = artifacts.load(path, runtime="tflm")
-    ends: list[Quantization] = []
     each = [*(("input", spec) for spec in artifact.inputs), *(("output", spec) for spec in artifact.outputs)]
     for kind, spec in each:
         if spec.dtype not in ("int8", "uint8") or spec.quantization is None:
@@ -100,12 +97,11 @@ def load_integer_model(path: Path) -> IntegerModel:
                 f"{path} has {kind} type {spec.dtype}, but the kit's self-test compares 8-bit integers; convert the "
                 "model with int8 input and output, as in edgecnn export --schemes int8 --io int8"
             )
-        ends.append(spec.quantization)
-    return IntegerModel(path=path, artifact=artifact, input=ends[0], output=ends[len(artifact.inputs)])
+    return IntegerModel(path=path, artifact=artifact)
 
 
 def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, object]:
-    """Template values: the model's ``name`` in code, types, sizes, scales, and a description of the golden inputs."""
+    """Template values: the model's ``name`` in code, its types and output size, the golden inputs, the conversion."""
     artifact = model.artifact
     return {
         "name": name,
@@ -114,12 +110,7 @@ def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, objec
         "golden": _quoted(found.kind),
         "in_type": f"{artifact.input.dtype}_t",
         "out_type": f"{artifact.output.dtype}_t",
-        "input_size": found.inputs.shape[1],
         "output_size": found.outputs.shape[1],
-        "input_scale": f"{model.input.scale[0]:.9e}f",
-        "input_zero_point": model.input.zero_point[0],
-        "output_scale": f"{model.output.scale[0]:.9e}f",
-        "output_zero_point": model.output.zero_point[0],
         "conversion": _conversion(artifact, name.upper()),
     }
 

@@ -14,7 +14,6 @@ from edgecnn.files import read_bytes
 from edgecnn.inference import outputs_of, task_of
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Artifact, Provenance, TensorSpec, to_json
-from edgecnn.runtimes.c99 import size_of
 from edgecnn.samples import parts
 
 _PROGRAM = "run.py"
@@ -61,7 +60,7 @@ def _golden(model: Path, artifact: Artifact, data: DataSet) -> bytes:
     outputs = outputs_of(task_of(model), data.inputs(images))
     each = parts(images)
     named = {"images": each[0]} if len(each) == 1 else {f"images.{place}": part for place, part in enumerate(each)}
-    sizes = [size_of(spec) // (spec.shape[0] or 1) for spec in artifact.outputs]
+    sizes = [spec.sample_size for spec in artifact.outputs]
     values = zip(artifact.outputs, np.split(outputs, np.cumsum(sizes)[:-1], axis=1), strict=True)
     limits = [_tolerance(artifact, spec, part) for spec, part in values]
     tolerance = limits[0] if len(limits) == 1 else np.repeat(limits, sizes)

@@ -14,7 +14,6 @@ from edgecnn.embed.content import (
 )
 from edgecnn.files import read_bytes
 from edgecnn.formats.c99 import identifier, macro_names
-from edgecnn.runtimes.c99 import size_of
 from edgecnn.runtimes.tflm import aligned, arena_bytes
 from edgecnn.tflite.graph import read_graph
 from edgecnn.tflite.micro import resolver_methods
@@ -76,7 +75,7 @@ def _ends(model: IntegerModel, name: str) -> dict[str, object]:
         place = 0
         for number, (one, spec) in enumerate(zip(names, specs, strict=True)):
             assert spec.quantization is not None  # see load_integer_model
-            function, macro, size = f"{name}_{one.lower()}", f"{name.upper()}_{one.upper()}", size_of(spec)
+            function, macro, size = f"{name}_{one.lower()}", f"{name.upper()}_{one.upper()}", spec.sample_size
             pointer = f"{const}{spec.dtype}_t *"
             found["macros"] += [
                 f"#define {macro}_SIZE {size}",

@@ -13,7 +13,7 @@ from edgecnn.files import need_model, read_bytes, sha256_file
 from edgecnn.formats.c99 import identifier
 from edgecnn.progress import progress
 from edgecnn.records import Emulated, Failure
-from edgecnn.runtimes.c99 import header_of, metadata_in, read_generated, size_of
+from edgecnn.runtimes.c99 import header_of, metadata_in, read_generated
 from edgecnn.tflite.graph import Graph, read_graph
 
 _NAME = "model"  # name of the generated C code; no file of the test program has this name
@@ -95,8 +95,8 @@ def _own(path: Path) -> tuple[Sources, int]:
     sources = Sources(
         name=name,
         files={header_of(path).name: header, f"{name}.h": header, f"{name}.c": read_bytes(path)},
-        input_size=sum(map(size_of, metadata.inputs)),
-        output_size=sum(map(size_of, metadata.outputs)),
+        input_size=sum(spec.sample_size for spec in metadata.inputs),
+        output_size=sum(spec.sample_size for spec in metadata.outputs),
     )
     return sources, metadata.memory.arena_bytes
 

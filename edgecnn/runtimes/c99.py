@@ -5,7 +5,6 @@ The file is compiled and executed: use it only with trusted code.
 
 import _ctypes
 import ctypes
-import math
 import os
 import re
 import shlex
@@ -18,7 +17,7 @@ import numpy as np
 
 from edgecnn.errors import ArtifactError, SessionError, one_line
 from edgecnn.files import read_bytes
-from edgecnn.records import GeneratedC, TensorSpec, from_json, to_json
+from edgecnn.records import GeneratedC, from_json, to_json
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_outputs, raw_of, to_inputs
 from edgecnn.samples import Samples, flat
@@ -49,9 +48,9 @@ class C99Session:
         except AttributeError as error:
             raise SessionError(f"{path.name} has no function {self._metadata.name}_invoke; export it again") from error
         self._invoke.restype = None
-        self._out = np.zeros(sum(map(size_of, self.outputs)), self.outputs[0].dtype)
-        ends = np.cumsum([size_of(spec) for spec in self.outputs])[:-1]
-        pairs = zip(np.split(self._out, ends), self.outputs, strict=True)
+        ends = np.cumsum([spec.sample_size for spec in self.outputs])
+        self._out = np.zeros(ends[-1], self.outputs[0].dtype)
+        pairs = zip(np.split(self._out, ends[:-1]), self.outputs, strict=True)
         self._views = [part.reshape([size or 1 for size in spec.shape]) for part, spec in pairs]
         self._arena = np.zeros(self._metadata.memory.arena_bytes // 4 + 1, np.int32)
         arrays = [self._out, self._arena] if self._metadata.caller_arena else [self._out]
@@ -85,11 +84,6 @@ class C99Session:
     def close(self) -> None:
         """Unload the library."""
         _ctypes.dlclose(self._library._handle)
-
-
-def size_of(spec: TensorSpec) -> int:
-    """The number of values of one sample."""
-    return math.prod(size or 1 for size in spec.shape)
 
 
 def header_of(path: Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from edgecnn.errors import RecordError, SessionError, one_line
 from edgecnn.optional import require
 from edgecnn.processor import sums_saturate, this_processor
-from edgecnn.records import TensorSpec, from_metadata, warn_once
+from edgecnn.records import TensorSpec, end_key, from_metadata, warn_once
 from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_outputs, raw_of, to_inputs
 from edgecnn.samples import Samples, parts
@@ -148,8 +148,7 @@ def _ends(session: Any, metadata: dict[str, str], path: Path) -> tuple[list[list
 def _specs(nodes: list[Any], kind: str, metadata: dict[str, str], path: Path) -> tuple[TensorSpec, ...]:
     if not nodes:
         raise SessionError(f"{path.name} has no {kind}; edgecnn runs models of batches of samples")
-    keys = [f"edgecnn.{kind}" + (f".{number}" if number else "") for number in range(len(nodes))]
-    return tuple(_spec(node, kind, key, metadata, path) for node, key in zip(nodes, keys, strict=True))
+    return tuple(_spec(node, kind, end_key(kind, number), metadata, path) for number, node in enumerate(nodes))
 
 
 def _spec(node: Any, kind: str, key: str, metadata: dict[str, str], path: Path) -> TensorSpec:

@@ -16,13 +16,13 @@ import numpy as np
 from edgecnn.errors import ExportError, UnsupportedError, one_line
 from edgecnn.formats import tflite
 from edgecnn.formats.onnx import qdq
-from edgecnn.formats.onnx.values import end_names, spec_for, spec_of
+from edgecnn.formats.onnx.values import spec_for, spec_of, value_names
 from edgecnn.formats.source import Source
 from edgecnn.models import input_names, output_names
 from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8
 from edgecnn.quiet import quiet_stderr
-from edgecnn.records import Provenance, Scheme, TensorSpec, Tuning, to_json
+from edgecnn.records import Provenance, Scheme, TensorSpec, Tuning, end_key, to_json
 from edgecnn.tflite.graph import read_graph
 from edgecnn.training import require_tensorflow
 
@@ -89,7 +89,7 @@ def with_provenance(model: bytes, provenance: Provenance) -> bytes:
 
 def _quantized(source: Source, scheme: Scheme, tuning: Tuning | None) -> bytes:
     graph = read_graph(tflite.convert(source, scheme), f"the {scheme.name} .tflite file")
-    names = end_names(graph)
+    names = value_names(graph)
     specs = {
         kind: [spec_of(graph.tensors[index], names[index]) for index in indices]
         for kind, indices in (("input", graph.inputs), ("output", graph.outputs))
@@ -111,7 +111,7 @@ def _finished(model: Any, specs: dict[str, list[TensorSpec]]) -> bytes:
     onnx = require("onnx")
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
         for number, (value, spec) in enumerate(zip(values, specs[kind], strict=True)):
-            _add_property(model, f"edgecnn.{kind}" + (f".{number}" if number else ""), to_json(spec))
+            _add_property(model, end_key(kind, number), to_json(spec))
             got = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
             if got != spec.dtype:
                 raise ExportError(f"the .onnx file has {kind} type {got}, but {spec.dtype} was requested")

@@ -32,7 +32,7 @@ class Values:
         self.cpu = cpu
         self.helper = require("onnx").helper
         self.numpy_helper = require("onnx").numpy_helper
-        self.ends = end_names(graph)
+        self.names = value_names(graph)
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self.consumers: dict[int, list[Operator]] = {}
@@ -75,7 +75,7 @@ class Values:
 
     def name(self, tensor: Tensor) -> str:
         """The name of a stored tensor."""
-        return self.ends.get(tensor.index, f"t{tensor.index}")
+        return self.names[tensor.index]
 
     def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
         """Add an initializer, once; returns its name."""
@@ -326,16 +326,17 @@ class Values:
         return moved
 
 
-def end_names(graph: Graph) -> dict[int, str]:
-    """The names in ONNX of the graph's inputs and outputs: "input" and "output", or their own if there are several.
+def value_names(graph: Graph) -> tuple[str, ...]:
+    """The name in ONNX of each tensor of the graph: "input" and "output", or their own if there are several.
 
-    Other tensors are called "t" and their index.
+    Tensors that are neither are called "t" and their index.
     """
     found: dict[int, str] = {}
     for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
         own = [re.sub(r"^(t\d+)$", r"\1_", graph.tensors[index].name) for index in indices]
         found |= dict(zip(indices, [kind] if len(indices) == 1 else own, strict=True))
-    return dict(zip(found, unlike([*found.values()]), strict=True))
+    ends = dict(zip(found, unlike([*found.values()]), strict=True))
+    return tuple(ends.get(tensor.index, f"t{tensor.index}") for tensor in graph.tensors)
 
 
 def _supported(one: Operation | UnsupportedError) -> Operation:
