@@ -263,6 +263,11 @@ class TensorSpec(Record, frozen=True):
         return (*sizes[1:], sizes[0]) if self.layout == "NCHW" else tuple(sizes)
 
     @property
+    def size(self) -> int:
+        """The number of values; those of one sample if the batch is dynamic."""
+        return math.prod(size or 1 for size in self.shape)
+
+    @property
     def sample_size(self) -> int:
         """The number of values of one sample."""
         return math.prod(size or 1 for size in self.sample_shape)

@@ -625,6 +625,37 @@ def test_a_file_that_only_tflm_runs_gets_its_kits(tmp_path: Path) -> None:
     assert "every output byte as on the host" in done.stdout + done.stderr
 
 
+def test_an_output_without_a_batch_is_written_whole(tmp_path: Path) -> None:
+    """A model whose output is (3,) has three values in every kit; what compares samples refuses it in every runtime."""
+    from generated import Model
+
+    from edgecnn.runtimes import open_session, predict
+
+    model = Model()
+    first, second, third = (
+        model.tensor((1, 6), scale=0.5),
+        model.tensor((1, 3), scale=0.5),
+        model.tensor((3,), scale=0.5),
+    )
+    weights = model.tensor((3, 6), scale=0.25, data=np.arange(-9, 9))
+    bias = model.tensor((3,), "int32", scale=0.125, data=[1, 2, 3])
+    model.operator("FULLY_CONNECTED", [first, weights, bias], second, "FullyConnectedOptions")
+    shape = model.tensor((1,), "int32", data=[3])
+    model.operator("RESHAPE", [second, shape], third, "ReshapeOptions", newShape=[3])
+    file = tmp_path / "flat.tflite"
+    file.write_bytes(model.file(first, third))
+    embed(file, "c99", tmp_path / "c99")
+    assert "every output byte as in TensorFlow Lite Micro" in make_c99(tmp_path / "c99").stdout
+    embed(file, "tflm", tmp_path / "tflm")
+    done = make_tflm(tmp_path / "tflm")
+    assert "every output byte as on the host" in done.stdout + done.stderr
+    samples = np.zeros((2, 6), np.float32)
+    for path, runtime in ((file, "litert"), (file, "tflm"), (tmp_path / "c99" / "flat.c", "c99")):
+        session = open_session(path, runtime=runtime)
+        with pytest.raises(SessionError, match=r"its output has shape \(3,\) for a batch of 1"):
+            predict(session, samples)
+
+
 def test_golden_inputs_are_those_whose_outputs_differ_most() -> None:
     outputs = np.int8([[0, 0], [0, 0], [0, 1], [90, 0], [0, 0], [80, 0], [0, -100]])
     assert _most_different(outputs, [0], 4) == [0, 6, 3, 5]

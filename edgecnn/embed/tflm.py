@@ -75,7 +75,7 @@ def _ends(model: IntegerModel, name: str) -> dict[str, object]:
         place = 0
         for number, (one, spec) in enumerate(zip(names, specs, strict=True)):
             assert spec.quantization is not None  # see load_integer_model
-            function, macro, size = f"{name}_{one.lower()}", f"{name.upper()}_{one.upper()}", spec.sample_size
+            function, macro, size = f"{name}_{one.lower()}", f"{name.upper()}_{one.upper()}", spec.size
             pointer = f"{const}{spec.dtype}_t *"
             found["macros"] += [
                 f"#define {macro}_SIZE {size}",

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from edgecnn.errors import ArtifactError
+from edgecnn.errors import ArtifactError, SessionError
 from edgecnn.files import need_model
 from edgecnn.models import LEGACY
 from edgecnn.optional import require
@@ -174,6 +174,9 @@ def predict(session: Session, samples: Samples) -> Float:
     """Outputs for ``samples`` ``(n, …)``, channels last, as float32 ``(n, values)``.
 
     Runs in batches of the session's size; the last batch is padded, and the surplus outputs are dropped.
+
+    Raises:
+        SessionError: the outputs are not one for each sample.
     """
     batch, count = session.batch, len(samples)
     inputs = to_inputs(samples, session.inputs)
@@ -184,6 +187,11 @@ def predict(session: Session, samples: Samples) -> Float:
         session.put(part if len(part) == batch else np.concatenate([part, filler]))
         session.invoke()
         output = session.take()
+        if len(output) != batch:
+            raise SessionError(
+                f"its output has shape {output.shape} for a batch of {batch}; edgecnn compares models whose outputs "
+                "have the batch as first dimension"
+            )
         if outputs is None:
             outputs = np.empty((count, *output.shape[1:]), output.dtype)
         outputs[start : start + batch] = output[: len(part)]

@@ -48,7 +48,7 @@ class C99Session:
         except AttributeError as error:
             raise SessionError(f"{path.name} has no function {self._metadata.name}_invoke; export it again") from error
         self._invoke.restype = None
-        ends = np.cumsum([spec.sample_size for spec in self.outputs])
+        ends = np.cumsum([spec.size for spec in self.outputs])
         self._out = np.zeros(ends[-1], self.outputs[0].dtype)
         pairs = zip(np.split(self._out, ends[:-1]), self.outputs, strict=True)
         self._views = [part.reshape([size or 1 for size in spec.shape]) for part, spec in pairs]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.errors import SessionError
 from edgecnn.records import TensorSpec
 from edgecnn.samples import Samples, joined, parts, unlike
 
@@ -25,7 +26,14 @@ def from_outputs(raw: Samples, specs: Sequence[TensorSpec]) -> Float:
 
 
 def raw_of(arrays: Sequence[NDArray[Any]], specs: Sequence[TensorSpec]) -> Samples:
-    """The tensors of an artifact, which are ``specs``, as samples."""
+    """The tensors of an artifact, which are ``specs``, as samples.
+
+    Raises:
+        SessionError: their first dimensions differ, so they are not tensors of one batch.
+    """
+    if len({len(array) for array in arrays}) > 1:
+        each = ", ".join(f"{spec.name} {array.shape}" for spec, array in zip(specs, arrays, strict=True))
+        raise SessionError(f"its tensors have no batch in common as first dimension: {each}")
     return joined(dict(zip(unlike([spec.name for spec in specs]), arrays, strict=True)))
 
 
