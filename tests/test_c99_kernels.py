@@ -178,6 +178,18 @@ def test_depthwise_conv_2d(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, dual_mac=True)
 
 
+def test_a_plane_is_written_before_it_is_read(folders: Folders, tflm: Tflm) -> None:
+    """So small that GCC puts all into one block, where it moved Helium's gather loads before stores to the plane."""
+    model = Model()
+    source, target = (model.tensor((1, height, 1, 1), scale=1.0, zero=-128) for height in (5, 3))
+    weights = model.tensor((1, 1, 1, 1), scale=1e-3, axis=3, data=[89])
+    options = {"padding": 0, "strideH": 2, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    model.operator(
+        "DEPTHWISE_CONV_2D", [source, weights], target, "DepthwiseConv2DOptions", depthMultiplier=1, **options
+    )
+    agree(model.file(source, target), folders, tflm, dual_mac=True)
+
+
 @st.composite
 def dense_layers(draw: Any) -> bytes:
     taps, outputs, rows = draw(st.integers(1, 40)), draw(st.integers(1, 7)), draw(st.integers(1, 3))
