@@ -96,7 +96,7 @@ def test_the_same_inputs_give_the_same_bytes(format: str, scheme: str, workspace
 def test_embedding_changes_no_byte_of_the_model_and_no_output(scheme: str, workspace: Any, tmp_path: Path) -> None:
     plain = tflite.convert(source_of(workspace), SCHEMES[scheme])
     embedded = tflite.with_provenance(plain, workspace.artifacts["tflite", scheme].provenance)
-    assert embedded.endswith(plain)
+    assert plain in embedded
     images = workspace.data.inputs(workspace.data.test.images[:20])
     outputs = []
     for name, content in (("plain", plain), ("embedded", embedded)):

@@ -15,7 +15,8 @@ from edgecnn.optional import require
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Provenance, Scheme, to_json
-from edgecnn.tflite.flatbuffer import add_metadata, align
+from edgecnn.tflite import metadata
+from edgecnn.tflite.flatbuffer import add_metadata, finished
 from edgecnn.tflite.graph import Graph, Operator, float_operators, read_graph
 from edgecnn.training import require_tensorflow
 from edgecnn.worker import WorkerError
@@ -55,16 +56,32 @@ def _convert(source: Source, scheme: Scheme) -> bytes:
         converted = converter.convert(conversion, f"converting {source.model.name} to {scheme.name} .tflite")
     except WorkerError as error:
         raise _refusal(source.model.name, scheme, error) from error
-    # A single output keeps the name that tells its layer.
-    names = output_names(source.model)
-    model_bytes = align(converted, input_names(source.model), names if len(names) > 1 else ())
-    _check(model_bytes, source, scheme)
-    return model_bytes
+    _check(converted, source, scheme)
+    return finished(converted, *_signature(source.model))
 
 
 def with_provenance(model: bytes, provenance: Provenance) -> bytes:
-    """``model`` with its provenance in a metadata buffer called "edgecnn"."""
-    return add_metadata(model, METADATA_NAME, to_json(provenance))
+    """``model`` with its provenance in a metadata buffer called "edgecnn", and with metadata for other programs."""
+    content, files = metadata.described(model, provenance)
+    model = add_metadata(model, metadata.NAME, content)
+    return metadata.with_files(add_metadata(model, METADATA_NAME, to_json(provenance)), files)
+
+
+def _signature(model: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """The inputs and outputs of ``model``: their names in the signature, with those of their tensors.
+
+    A single input is called as in Keras if a user has named it; a single output's tensor keeps the name that tells its
+    layer.
+    """
+    tensors = input_names(model)
+    inputs = [each.name for each in model.inputs] if len(tensors) == 1 else tensors
+    if re.fullmatch(r"(keras_tensor|input_layer)(_\d+)?", inputs[0]):
+        inputs[0] = tensors[0]
+    if len(model.outputs) == 1:
+        layer = model.output_names[0] if hasattr(model, "output_names") else model.layers[-1].name  # Sequential
+        return dict(zip(inputs, tensors, strict=True)), {layer: ""}
+    outputs = output_names(model)
+    return dict(zip(inputs, tensors, strict=True)), dict(zip(outputs, outputs, strict=True))
 
 
 def frozen(tf: Any, model: Any, source: Source) -> Frozen:

@@ -1,4 +1,4 @@
-"""Align a .tflite file, and add metadata to it without changing a byte of the model.
+"""Finish a .tflite file, and add metadata to it without changing a byte of the model.
 
 A flatbuffer's references point forward only, so a new root table before the old file can refer to everything in it, and
 weights keep their 16-byte alignment.
@@ -6,7 +6,7 @@ Format: https://flatbuffers.dev/internals; tables: tensorflow/compiler/mlir/lite
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from edgecnn.errors import ArtifactError
@@ -17,12 +17,12 @@ _BUFFERS, _METADATA = 4, 6
 _ALIGNMENT = 16
 
 
-def align(model: bytes, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> bytes:
-    """Repack the .tflite ``model`` from TensorFlow's converter with its weights aligned to 16 bytes.
+def finished(model: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> bytes:
+    """Repack the .tflite ``model`` from TensorFlow's converter with a signature, and its weights aligned to 16 bytes.
 
-    ``inputs`` and ``outputs`` are new names for these, in order. The schema requires this alignment, but the
-    converter's last steps pack the file in Python and lose it. Kernels that read the weights in place, in flash or
-    mapped memory, rely on it.
+    ``inputs`` and ``outputs`` are their names in the signature "serving_default", in order, with those of their tensors
+    (empty: as the converter has set it). The schema requires the alignment, but the converter's last steps pack the
+    file in Python and lose it. Kernels that read the weights in place, in flash or mapped memory, rely on it.
     """
     base: Any = require("flatbuffers").Builder
     schema = require("tensorflow.lite.python.schema_py_generated")
@@ -33,9 +33,16 @@ def align(model: bytes, inputs: Sequence[str] = (), outputs: Sequence[str] = ())
 
     unpacked = schema.ModelT.InitFromPackedBuf(model)
     graph = unpacked.subgraphs[0]
-    for indices, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
-        for index, name in zip(indices, names, strict=False):
-            graph.tensors[index].name = name.encode()
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+    signature.inputs, signature.outputs = [], []
+    for ends, indices, names in ((signature.inputs, graph.inputs, inputs), (signature.outputs, graph.outputs, outputs)):
+        for index, (name, tensor) in zip(indices, names.items(), strict=True):
+            graph.tensors[index].name = tensor.encode() or graph.tensors[index].name
+            end = schema.TensorMapT()
+            end.name, end.tensorIndex = name.encode(), index
+            ends.append(end)
+    unpacked.signatureDefs = [signature]
     builder = Builder(len(model))
     builder.Finish(unpacked.Pack(builder), b"TFL3")
     return bytes(builder.Output())
