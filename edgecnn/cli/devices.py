@@ -52,9 +52,9 @@ def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) 
 
     MODEL is a .tflite with int8 input and output; for linux, any exported .tflite or .onnx. c99: C without libraries.
     tflm: the model, operator list and arena size for TensorFlow Lite Micro. arduino: a library that contains the C
-    code. linux: a program that needs Python and one runtime. cortex-m4 and other cores: the C code with a test on an
-    emulated board. Each folder contains golden outputs, a test that compares with them, and a README. An earlier kit
-    in the folder is replaced; other content is never overwritten.
+    code. linux: a program that needs Python and one runtime. web: the C code as WebAssembly, with a page to try it.
+    cortex-m4 and other cores: the C code with a test on an emulated board. Each folder contains golden outputs, a test
+    that compares with them, and a README. An earlier kit in the folder is replaced; other content is never overwritten.
     """
     from edgecnn.embed import embed as embed_model
 
