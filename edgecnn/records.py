@@ -356,6 +356,11 @@ class Provenance(Record, frozen=True):
     threshold: Real = 0.5
     outputs: tuple[OutputLabels, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """What other programs show of the file."""
+        return f"{self.task}, {self.scheme}, made by edgecnn {self.versions.get('edgecnn', '')}".rstrip()
+
 
 class MemoryBlock(Record, frozen=True):
     """A value, or a layer's scratch memory, in the arena of generated C: ``bytes`` at ``offset``.

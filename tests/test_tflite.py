@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 from edgecnn import artifacts
@@ -49,6 +50,10 @@ def test_provenance_in_the_file_is_that_of_the_sidecar(format: str, scheme: str,
     assert provenance.data_sha256 == data.sha256
     assert provenance.calibration_images == (100 if needs_calibration(SCHEMES[scheme]) else None)
     assert provenance.versions["tensorflow"] == __import__("tensorflow").__version__
+    if format == "onnx":
+        proto = onnx.load(path)
+        assert proto.doc_string == f"classification, {scheme}, made by edgecnn {provenance.versions['edgecnn']}"
+        assert proto.graph.name == "digits"
 
 
 @pytest.mark.parametrize("io", ["float32", "int8", "uint8"])

@@ -58,7 +58,7 @@ def described(model: bytes, about: Provenance) -> tuple[bytes, dict[str, str]]:
     }
     root: _Table = {
         0: about.model,
-        1: f"{about.task}, {about.scheme}, made by edgecnn {about.versions.get('edgecnn', '')}".rstrip(),
+        1: about.summary,
         3: [subgraph],
         7: _PARSER,
     }

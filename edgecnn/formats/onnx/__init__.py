@@ -80,9 +80,11 @@ def _names(source: Source) -> dict[str, list[str]]:
 
 
 def with_provenance(model: bytes, provenance: Provenance) -> bytes:
-    """``model`` with its provenance in metadata_props under "edgecnn"."""
+    """``model`` with its provenance in metadata_props under "edgecnn", and its summary for other programs."""
     onnx = require("onnx")
     proto = onnx.load_from_string(model)
+    proto.doc_string = proto.graph.doc_string = provenance.summary
+    proto.graph.name = provenance.model
     _add_property(proto, "edgecnn", to_json(provenance))
     return bytes(proto.SerializeToString(deterministic=True))
 
