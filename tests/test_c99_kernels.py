@@ -32,6 +32,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from edgecnn import emulation
+from edgecnn.formats.c99 import numerics
 from edgecnn.tflite.graph import read_graph
 
 pytestmark = [pytest.mark.slow, needs_tflm]
@@ -213,6 +214,31 @@ def dense_layers(draw: Any) -> bytes:
 @examples(25)
 def test_fully_connected(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, dual_mac=True)
+
+
+def test_scales_are_multiplied_in_double(folders: Folders, tflm: Tflm) -> None:
+    """Sums at which a dense layer with one scale differs by the precision of its multiplier.
+
+    TFLM until the summer of 2026 multiplied the scales of input and weights in float32 there; the pinned one does not.
+    """
+    scale, weight, out = np.float32([0.009537845, 0.003806483, 52.57337])
+    factors = [float(scale * weight) / float(out), float(scale) * float(weight) / float(out)]
+    in_float, in_double = (numerics.quantize_multiplier(factor) for factor in factors)
+    assert in_float != in_double
+    near = [int((step + 0.5) / factors[1]) + offset for step in range(20, 90) for offset in range(-40, 40)]
+    sums = [value for value in near if numerics.rescale(value, *in_float) != numerics.rescale(value, *in_double)]
+    assert len(sums) > 100
+    model = Model()
+    source = model.tensor((1, 1), scale=scale)
+    weights = model.tensor((len(sums), 1), scale=weight, data=np.ones((len(sums), 1)))
+    bias = model.tensor((len(sums),), "int32", scale=scale * weight, data=sums)
+    target = model.tensor((1, len(sums)), scale=out)
+    model.operator("FULLY_CONNECTED", [source, weights, bias], target, "FullyConnectedOptions")
+    content = model.file(source, target)
+    zero = np.zeros((1, 1, 1), np.int8)
+    wanted = [numerics.rescale(value, *in_double) for value in sums]
+    np.testing.assert_array_equal(tflm(content, zero).ravel(), wanted)
+    agree(content, folders, tflm, dual_mac=True)
 
 
 @st.composite

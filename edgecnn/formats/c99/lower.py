@@ -61,6 +61,7 @@ class _Lowering:
 
     def program(self) -> Program:
         graph, operations = self.graph, ops.read(self.graph)
+        self.problems += graph.unsupported
         sources, targets = ([graph.tensors[index] for index in indices] for indices in (graph.inputs, graph.outputs))
         for kind, tensors in (("input", sources), ("output", targets)):
             for tensor in tensors:
@@ -78,7 +79,8 @@ class _Lowering:
             else:
                 self._write(operation)
         if self.problems:
-            raise UnsupportedError(self.problems[0])
+            more = f" (and {len(self.problems) - 1} more; edgecnn check lists all)" if len(self.problems) > 1 else ""
+            raise UnsupportedError(f"{self.problems[0]}{more}")
         taken = set(graph.inputs)
         for target in targets:
             if self.value(target.index) in taken:  # only reshaped
@@ -622,12 +624,8 @@ def _channels(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str
 
 def _factors(operation: ops.Weighted, outputs: int) -> NDArray[np.float64]:
     """Real factor between the sums of products and the output, for each output."""
-    source, scales, output = operation.inputs[0], operation.weights.scale, _scale(operation.output)
-    if isinstance(operation, ops.Dense) and len(scales) == 1:
-        # the kernel multiplies in float32 here
-        with np.errstate(under="ignore"):
-            return np.full(outputs, float(source.scale[0] * scales[0]) / output)
-    return _scale(source) * np.broadcast_to(scales.astype(np.float64), (outputs,)) / output
+    scales = np.broadcast_to(operation.weights.scale.astype(np.float64), (outputs,))
+    return _scale(operation.inputs[0]) * scales / _scale(operation.output)
 
 
 def _shift(operation: Operation, shift: int, bound: int) -> int:
