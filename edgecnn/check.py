@@ -16,7 +16,7 @@ from edgecnn.formats.c99.lower import lower, problems
 from edgecnn.records import CORES, SCHEMA_VERSION, TargetCheck
 from edgecnn.registry import Registry
 from edgecnn.runtimes.tflm import arena_bytes
-from edgecnn.tflite.graph import Graph, Operator, Tensor, read_graph
+from edgecnn.tflite.graph import Graph, Operator, Tensor, read_anyway
 from edgecnn.tflite.micro import OPERATORS
 
 COMPILER = "arm-none-eabi-gcc"
@@ -59,8 +59,8 @@ def check(path: Path, target: str) -> TargetCheck:
         raise ArtifactError(f"{path} is not a .tflite file; make one with: edgecnn export --schemes int8")
     need_model(path)
     model = read_bytes(path)
+    graph = read_anyway(model, path.name)
     found = _Found(reasons=[], notes=[])
-    graph = read_graph(model, path.name)
     try:
         asked.check(graph, model, asked, found)
     except (IndexError, KeyError) as error:  # an operator without its required inputs or options
@@ -113,33 +113,17 @@ def _tflm(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     fully_connected.cc ("Hybrid models are not supported"); the type switches of the kernels, which lost uint8 when TFLM
     moved to int8; kernel_util of softmax, whose scaled input must exceed 1 (QuantizeMultiplierGreaterThanOne).
     """
-    for operator in graph.operators:
-        if operator.kind not in OPERATORS:
-            found.reasons.append(f"{operator} has no kernel in TFLM; replace the layer that uses it")
-            continue
-        activation = _activation(graph, operator)
-        if operator.kind in _WEIGHTED and activation.dtype == "float32" and _weights(graph, operator).dtype == "int8":
-            found.reasons.append(
-                f"{operator} has int8 weights and float32 activations, which TFLM does not support together"
-            )
-        if operator.kind in _NO_UINT8 and activation.dtype == "uint8":
-            found.reasons.append(
-                f"{operator} computes in uint8, which TFLM's kernels no longer support; convert to int8"
-            )
-        if operator.kind == "SOFTMAX" and activation.dtype == "int8":
-            scaled = (
-                float(activation.scale[0]) * operator.options.get("beta", 1.0) * 2.0 ** (31 - _SOFTMAX_INTEGER_BITS)
-            )
-            if scaled <= 1:
-                found.reasons.append(
-                    f"{operator} has an input scale of {activation.scale[0]:.3g}, at which a check in TFLM aborts: "
-                    "are all activations before it close to zero?"
-                )
-    if _per_channel_dense(graph):
+    found.reasons += graph.unsupported
+    for subgraph in graph.subgraphs:
+        found.reasons += _against_tflm(subgraph)
+    if any(_per_channel_dense(subgraph) for subgraph in graph.subgraphs):
         found.notes.append(
             "dense layers have a scale per channel: TFLM supports them since autumn 2024; it refused them from May "
             "2024, and older versions give wrong results (tflite-micro pull requests 2673 and 2602)"
         )
+    if graph.unsupported:
+        found.notes.append("rules only, TFLM was not run: edgecnn does not run such files")
+        return
     try:
         found.arena_bytes = arena_bytes(model)
     except MissingExtraError as error:
@@ -155,6 +139,29 @@ def _tflm(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
         )
         found.notes += [f"TFLM ran it anyway: {reason}" for reason in found.reasons]
         found.reasons.clear()  # TFLM overrules the rules above
+
+
+def _against_tflm(graph: Graph) -> Iterator[str]:
+    for operator in graph.operators:
+        if operator.kind == "CUSTOM":  # among the graph's unsupported parts
+            continue
+        if operator.kind not in OPERATORS:
+            yield f"{operator} has no kernel in TFLM; replace the layer that uses it"
+            continue
+        if not any(index >= 0 for index in operator.inputs):
+            continue
+        activation = _activation(graph, operator)
+        if operator.kind in _WEIGHTED and activation.dtype == "float32" and _weights(graph, operator).dtype == "int8":
+            yield f"{operator} has int8 weights and float32 activations, which TFLM does not support together"
+        if operator.kind in _NO_UINT8 and activation.dtype == "uint8":
+            yield f"{operator} computes in uint8, which TFLM's kernels no longer support; convert to int8"
+        if operator.kind == "SOFTMAX" and activation.dtype == "int8" and len(activation.scale):
+            beta = operator.options.get("beta", 1.0)
+            if float(activation.scale[0]) * beta * 2.0 ** (31 - _SOFTMAX_INTEGER_BITS) <= 1:
+                yield (
+                    f"{operator} has an input scale of {activation.scale[0]:.3g}, at which a check in TFLM aborts: are "
+                    "all activations before it close to zero?"
+                )
 
 
 def _activation(graph: Graph, operator: Operator) -> Tensor:
@@ -239,6 +246,7 @@ def _edgetpu(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     documentation (docs/edgetpu/models-intro).
     """
     found.notes.append("published rules only: the Edge TPU's compiler was not run; it also has unpublished size limits")
+    found.reasons += graph.unsupported
     first: Operator | None = None
     for operator in graph.operators:
         against = list(_against_edgetpu(graph, operator))

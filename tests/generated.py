@@ -79,7 +79,18 @@ class Model:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
-    def operator(self, kind: str, inputs: Sequence[int], output: int, options: str = "", **values: Any) -> None:
+    @contextlib.contextmanager
+    def subgraph(self) -> Iterator[None]:
+        """Tensors and operators made in this context are those of another subgraph, without inputs and outputs."""
+        main, self.graph = self.graph, schema.SubGraphT()
+        self.graph.tensors, self.graph.operators, self.graph.inputs, self.graph.outputs = [], [], [], []
+        self.model.subgraphs.append(self.graph)
+        yield
+        self.graph = main
+
+    def operator(
+        self, kind: str, inputs: Sequence[int], outputs: int | Sequence[int], options: str = "", **values: Any
+    ) -> None:
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, kind)
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
@@ -87,7 +98,8 @@ class Model:
         self.model.operatorCodes.append(code)
         operator = schema.OperatorT()
         operator.opcodeIndex = len(self.model.operatorCodes) - 1
-        operator.inputs, operator.outputs = list(inputs), [output]
+        operator.inputs = list(inputs)
+        operator.outputs = [outputs] if isinstance(outputs, int) else list(outputs)
         if options:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
             operator.builtinOptions = getattr(schema, f"{options}T")()

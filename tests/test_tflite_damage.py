@@ -220,7 +220,7 @@ def test_files_that_are_not_int8_are_refused(scheme: str, message: str) -> None:
         written(content)
 
 
-def test_a_real_loop_is_refused_for_its_subgraphs() -> None:
+def test_a_real_loop_is_read_and_refused_by_writers() -> None:
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec((1, 4), tf.float32)])
@@ -228,8 +228,13 @@ def test_a_real_loop_is_refused_for_its_subgraphs() -> None:
         return tf.while_loop(lambda value: tf.reduce_sum(value) < 9.0, lambda value: [value * 2.0], [x])[0]
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([looped.get_concrete_function()])
-    with pytest.raises(ArtifactError, match=r"x.tflite has \d subgraphs; edgecnn reads models with one"):
-        written(converter.convert())
+    content = converter.convert()
+    main, condition, body = read_graph(content, "x").subgraphs
+    assert [operator.kind for operator in main.operators] == ["WHILE"]
+    assert "LESS" in [operator.kind for operator in condition.operators]
+    assert "MUL" in [operator.kind for operator in body.operators]
+    with pytest.raises(UnsupportedError, match=r"operator 0 \(WHILE\), which computes '.*', is not supported"):
+        written(content)
 
 
 def test_every_truncation_is_an_error(files: tuple[bytes, ...]) -> None:

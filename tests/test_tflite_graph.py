@@ -1,5 +1,6 @@
 """Reading .tflite files, also damaged ones."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecnn.errors import ArtifactError
-from edgecnn.tflite.graph import Graph, read_graph
+from edgecnn.tflite.graph import Graph, read_anyway, read_graph
 
 
 def repacked(content: bytes, change: Any) -> bytes:
@@ -46,8 +47,28 @@ def test_the_reference_cnn_is_read_as_it_was_built(workspace: Any, int8_file: by
     assert (graph.tensors[graph.inputs[0]].shape, graph.tensors[graph.outputs[0]].shape) == ((1, 28, 28, 1), (1, 10))
 
 
-def two_subgraphs(model: Any) -> None:
-    model.subgraphs = model.subgraphs * 2
+def no_subgraph(model: Any) -> None:
+    model.subgraphs = []
+
+
+def calling(number: int) -> Any:
+    """Damage: the first operator runs subgraph ``number``."""
+
+    def call(model: Any) -> None:
+        operator = model.subgraphs[0].operators[0]
+        operator.builtinOptionsType = schema.BuiltinOptions.CallOnceOptions
+        operator.builtinOptions = schema.CallOnceOptionsT()
+        operator.builtinOptions.initSubgraphIndex = number
+        code = model.operatorCodes[operator.opcodeIndex]
+        code.builtinCode, code.deprecatedBuiltinCode = schema.BuiltinOperator.CALL_ONCE, 127
+        model.subgraphs = model.subgraphs * 2
+
+    call.__name__ = f"calling_{number}"
+    return call
+
+
+def constant_resource(model: Any) -> None:
+    model.subgraphs[0].tensors[model.subgraphs[0].operators[0].inputs[1]].type = schema.TensorType.RESOURCE
 
 
 def custom_operator(model: Any) -> None:
@@ -97,7 +118,11 @@ def sparse_weights(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (two_subgraphs, "x.tflite has 2 subgraphs"),
+        (no_subgraph, "x.tflite has no subgraph"),
+        (calling(0), r"x.tflite: operator 0 \(CALL_ONCE\) runs subgraph 0, which it cannot"),
+        (calling(2), r"x.tflite: operator 0 \(CALL_ONCE\) runs subgraph 2, which it cannot"),
+        (calling(1), r"x.tflite, subgraph 1: operator 0 \(CALL_ONCE\) runs subgraph 1, which it cannot"),
+        (constant_resource, "is constant, but dynamic or a resource"),
         (custom_operator, r"operator 0 is custom \(FlexErf\)"),
         (dangling_tensor, r"operator 0 \(CONV_2D\) refers to a tensor that does not exist"),
         (short_buffer, r"of shape \(32, 3, 3, 1\) has 287 bytes, expected 288"),
@@ -113,6 +138,24 @@ def sparse_weights(model: Any) -> None:
 def test_what_cannot_be_read_is_said_with_its_place(int8_file: bytes, change: Any, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         read_graph(repacked(int8_file, change), "x.tflite")
+
+
+def test_everything_unsupported_is_listed(int8_file: bytes) -> None:
+    def all_of_it(model: Any) -> None:
+        custom_operator(model)
+        unknown_type(model)
+        sparse_weights(model)
+
+    graph = read_anyway(repacked(int8_file, all_of_it), "x.tflite")
+    assert [re.sub(r" \(\S+\)", "", reason)[:40] for reason in graph.unsupported] == [
+        "tensor 0 has type COMPLEX64; edgecnn sup",
+        "tensor 0 is sparse, which edgecnn does n",
+        "operator 0 is custom, which edgecnn does",
+        "operator 2 is custom, which edgecnn does",
+    ]
+    with pytest.raises(ArtifactError, match=r"COMPLEX64.*; tensor 0 .* is sparse.*; operator 0 is cus"):
+        read_graph(repacked(int8_file, all_of_it), "x.tflite")
+    assert not read_anyway(int8_file, "x.tflite").unsupported
 
 
 def test_what_is_no_tflite_file() -> None:

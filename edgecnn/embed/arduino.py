@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgecnn.embed.c99 import generate
-from edgecnn.embed.content import Content, golden_header, template
+from edgecnn.embed.content import Content, template
 
 _SKETCH = "examples/classify"
 
@@ -18,7 +18,7 @@ def make(model: Path, data: str | None) -> Content:
     files = {
         f"src/{made.name}.h": made.code.header.encode(),
         f"src/{made.name}.c": made.code.source.encode(),
-        f"{_SKETCH}/golden.h": golden_header(made.name, made.golden),
+        f"{_SKETCH}/golden.h": made.header,
     }
     for file in ("library.properties", f"{_SKETCH}/classify.ino", "README.md"):
         files[file] = template(f"arduino/{file}", made.names)

@@ -1,12 +1,11 @@
 """Shared by the kits: templates, golden inputs and outputs, and C arrays."""
 
-import contextlib
-import logging
 import re
 import string
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,20 +14,19 @@ from numpy.typing import NDArray
 from edgecnn import artifacts
 from edgecnn.data import load, load_as
 from edgecnn.errors import ArtifactError, DataError, SessionError
-from edgecnn.files import kits_folder
-from edgecnn.records import Artifact, TensorSpec
-from edgecnn.runtimes.quantized_io import raw_of, to_inputs
-from edgecnn.runtimes.tflm import TflmSession
-from edgecnn.samples import Samples, flat
+from edgecnn.files import kits_folder, read_bytes
+from edgecnn.records import Provenance, TensorSpec, from_metadata
+from edgecnn.runtimes.quantized_io import noise, real, stored_range, to_input, to_inputs
+from edgecnn.runtimes.tflm import outputs_of, specs_of
+from edgecnn.samples import parts
 from edgecnn.text import NAME, shown
-from edgecnn.worker import confine, isolated
+from edgecnn.tflite.graph import Graph, read_graph
 
-log = logging.getLogger("edgecnn")
-
-Integers = NDArray[np.int8] | NDArray[np.uint8]
+Values = NDArray[Any]
 
 _SEED = 0
 _MOST_GOLDEN, _CANDIDATES = 4, 16
+_STEPS = 32  # of a model with state
 _NOISE = (
     "noise", "all lowest", "all highest", *["noise"] * 3, *["low noise"] * 2, *["high noise"] * 2,
 )  # fmt: skip
@@ -44,22 +42,31 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     arena_measured_bytes: int | None = None
 
 
-class Golden(msgspec.Struct, frozen=True, kw_only=True):
-    """Quantised inputs ``(n, size)`` and TFLM's outputs ``(n, size)``; ``kind`` describes the inputs.
+Run = Callable[[list[list[Values]]], list[list[Values]]]
 
-    The values of several inputs or outputs are one after the other, as in generated C.
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True):
+    """Golden inputs and the outputs for them, as stored: an array ``(n, …)`` for each input and each output.
+
+    ``kind`` describes the inputs. They are run one after the other, from the model's initial state. ``reference`` says
+    what computed the outputs.
     """
 
-    inputs: Integers
-    outputs: Integers
+    inputs: tuple[Values, ...]
+    outputs: tuple[Values, ...]
     kind: str
+    reference: str = "TensorFlow Lite Micro"
 
 
-class IntegerModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A .tflite whose inputs and outputs are quantised to 8-bit integers."""
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A .tflite to embed, with the inputs and outputs of its ``graph`` and what edgecnn stored in it."""
 
     path: Path
-    artifact: Artifact
+    content: bytes
+    graph: Graph
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    provenance: Provenance | None
 
 
 class _Template(string.Template):
@@ -78,103 +85,138 @@ def plain(place: str) -> bytes:
     return (kits_folder() / place).read_bytes()
 
 
-def load_integer_model(path: Path) -> IntegerModel:
-    """Load the description of a .tflite with 8-bit integer input and output.
+def load_model(path: Path) -> Model:
+    """Load the .tflite at ``path``.
 
     Raises:
-        ArtifactError: its input or output has another type, or the file was changed.
-        SessionError: LiteRT and TFLM refuse it.
+        ArtifactError: it is damaged or changed, or its sidecar does not match it.
+        RecordError: its metadata or its sidecar are damaged.
     """
-    try:
-        artifact = artifacts.load(path)
-    except SessionError as error:  # LiteRT refuses some files that TFLM and the C code run
-        log.info("%s is read with TFLM: %s", path.name, error)
-        artifact = artifacts.load(path, runtime="tflm")
-    each = [*(("input", spec) for spec in artifact.inputs), *(("output", spec) for spec in artifact.outputs)]
-    for kind, spec in each:
-        if spec.dtype not in ("int8", "uint8") or spec.quantization is None:
-            raise ArtifactError(
-                f"{path} has {kind} type {spec.dtype}, but the kit's self-test compares 8-bit integers; convert the "
-                "model with int8 input and output, as in edgecnn export --schemes int8 --io int8"
-            )
-    return IntegerModel(path=path, artifact=artifact)
+    content = read_bytes(path)
+    graph = read_graph(content, path.name)
+    inputs, outputs = specs_of(graph)
+    stored = graph.metadata.get("edgecnn")
+    provenance = None if stored is None else from_metadata(stored, Provenance, f"metadata 'edgecnn' in {path.name}")
+    if artifacts.sidecar(path).is_file():
+        artifacts.check_metadata(path, artifacts.load(path))
+    return Model(path=path, content=content, graph=graph, inputs=inputs, outputs=outputs, provenance=provenance)
 
 
-def names_of(model: IntegerModel, name: str, found: "Golden") -> dict[str, object]:
-    """Template values: the model's ``name`` in code, its types and output size, the golden inputs, the conversion."""
-    artifact = model.artifact
+def names_of(model: Model, name: str, found: Golden) -> dict[str, object]:
+    """Template values: the model's ``name`` in code, the file, and the golden inputs."""
     return {
         "name": name,
         "NAME": name.upper(),
-        "model": _quoted(model.path.name),
-        "golden": _quoted(found.kind),
-        "in_type": f"{artifact.input.dtype}_t",
-        "out_type": f"{artifact.output.dtype}_t",
-        "output_size": found.outputs.shape[1],
-        "conversion": _conversion(artifact, name.upper()),
+        "model": quoted(model.path.name),
+        "golden": quoted(found.kind),
+        "reference": found.reference,
+        "fresh": " They run one after the other, because the model keeps state between runs."
+        if model.graph.stateful
+        else "",
     }
 
 
-def _conversion(artifact: Artifact, upper: str) -> str:
-    """How a README says to quantise inputs and to dequantise outputs."""
-    several = len(artifact.inputs) > 1 or len(artifact.outputs) > 1
-    text = (
-        f"To quantise an input, compute `real / {upper}_INPUT_SCALE + {upper}_INPUT_ZERO_POINT`, round and clip. To "
-        f"dequantise an output, compute `(integer - {upper}_OUTPUT_ZERO_POINT) * {upper}_OUTPUT_SCALE`."
-    )
-    if several:
-        text += (
-            f" Of several inputs or outputs, each has macros of its own, such as `{upper}_INPUT_<NAME>_SCALE`; see the "
-            "header."
-        )
-    return textwrap.fill(text, 120)
+def golden(model: Model, data: str | None, inner: Graph, run: Run | None = None) -> Golden:
+    """Up to four inputs (at most 64 KiB, but at least one) and the outputs for them, as stored in ``inner``.
 
-
-def golden(model: IntegerModel, data: str | None) -> Golden:
-    """Up to four inputs (at most 64 KiB, but at least one) and TFLM's outputs for them.
+    ``inner`` is the model's graph, or the same without QUANTIZE and DEQUANTIZE at its ends. ``run`` computes the
+    outputs of inputs in a row, by default in TFLM.
 
     Inputs are test images of ``data``, of different classes if it has classes; without it, noise, all lowest, all
-    highest, and more noise. Of the candidates, those are taken whose outputs differ most: equal outputs test less.
+    highest, and more noise. Of the candidates, those are taken whose outputs differ most: equal outputs test less. A
+    model with state gets all candidates in a row, because each output depends on the inputs before.
 
     Raises:
-        ArtifactError: the images of ``data`` do not fit the model, or the sidecar does not match the file.
-        SessionError, MissingExtraError: as ``open_session``.
+        ArtifactError: the images of ``data`` do not fit the model.
+        SessionError, MissingExtraError: as ``edgecnn.runtimes.tflm.outputs_of``.
     """
-    artifact = model.artifact
-    for specs in (artifact.inputs, artifact.outputs):
-        if len({spec.dtype for spec in specs}) > 1:
-            raise ArtifactError(f"{model.path} has int8 and uint8 tensors side by side; convert it with one type")
-    if data is None:
-        draw = np.random.default_rng(_SEED)
-        inputs = raw_of([_noise(draw, spec) for spec in artifact.inputs], artifact.inputs)
-        names, of, first = [*_NOISE], "", [0, 1, 2]
+    inputs, outputs = specs_of(inner)
+    run = run or partial(_in_tflm, model, inputs, outputs)
+    samples, names, of, first = _noise(inputs) if data is None else _images(model, data, inputs)
+    most = max(1, _GOLDEN_BYTES // sum(value.nbytes for value in samples[0]))
+    if model.graph.stateful:
+        samples = [samples[place % len(samples)] for place in range(min(_STEPS, most))]
+        found = run(samples)
+        kind = f"{len(samples)} in a row: {', '.join(dict.fromkeys(names[: len(samples)]))}"
     else:
-        about = artifact.provenance
-        loaded = load(data) if about is None else load_as(data, about.preprocessing, about.task)
-        try:
-            loaded = loaded.shaped(*artifact.ends)
-        except DataError as error:
-            shape = " and ".join(str(spec.sample_shape) for spec in artifact.inputs)
-            raise ArtifactError(
-                f"{model.path} expects {shape}, but the images of {data} are {loaded.input_shape}; see --data"
-            ) from error
-        places = loaded.different(_CANDIDATES)
-        inputs = to_inputs(loaded.inputs(loaded.test.images[places]), artifact.inputs)
-        names, of, first = [f"test image {place}" for place in places], f" of {loaded.name}", [0]
-    if artifacts.sidecar(model.path).is_file():
-        artifacts.check_metadata(model.path, artifact)
-    outputs = isolated(_answers, model.path, inputs, doing=f"running {model.path.name} in tflm")
-    chosen = _most_different(outputs, first, min(_MOST_GOLDEN, max(1, _GOLDEN_BYTES // inputs[0].nbytes)))
-    return Golden(
-        inputs=flat(inputs[chosen]).reshape(len(chosen), -1),
-        outputs=outputs[chosen],
-        kind=f"{', '.join(names[place] for place in chosen)}{of}",
-    )
+        found = run(samples)
+        flat = np.stack([np.concatenate([value.ravel() for value in each]) for each in found])
+        chosen = _most_different(flat, first, min(_MOST_GOLDEN, most))
+        samples, found = [samples[place] for place in chosen], [found[place] for place in chosen]
+        kind = ", ".join(names[place] for place in chosen)
+    if not all(np.isfinite(value).all() for each in found for value in each):
+        raise SessionError(f"{model.path.name} has outputs that are not finite for the golden inputs; give --data")
+    return Golden(inputs=_stacked(samples), outputs=_stacked(found), kind=kind + of)
 
 
-def _most_different(outputs: Integers, first: list[int], count: int) -> list[int]:
+def _noise(inputs: Sequence[TensorSpec]) -> tuple[list[list[Values]], list[str], str, list[int]]:
+    """Candidates from noise, their names, an empty origin, and the places of those to take in any case."""
+    draw = np.random.default_rng(_SEED)
+    samples = [[noise(draw, spec, _part(spec, kind)) for spec in inputs] for kind in _NOISE]
+    return samples, [*_NOISE], "", [0, 1, 2]
+
+
+def _part(spec: TensorSpec, kind: str) -> tuple[Any, Any]:
+    """The range of a kind of noise."""
+    low, high = stored_range(spec)
+    middle = (low + high) / 2 if isinstance(low, float) else (low + high + 1) // 2
+    return {
+        "noise": (low, high), "all lowest": (low, low), "all highest": (high, high), "low noise": (low, middle),
+        "high noise": (middle, high),
+    }[kind]  # fmt: skip
+
+
+def _images(
+    model: Model, data: str, inputs: Sequence[TensorSpec]
+) -> tuple[list[list[Values]], list[str], str, list[int]]:
+    """Candidates from the test images of ``data``, as ``_noise``."""
+    about = model.provenance
+    loaded = load(data) if about is None else load_as(data, about.preprocessing, about.task)
+    shapes = [{spec.name: spec.sample_shape for spec in specs} for specs in (model.inputs, model.outputs)]
+    try:
+        loaded = loaded.shaped(*shapes)
+    except DataError as error:
+        wanted = " and ".join(str(spec.sample_shape) for spec in inputs)
+        raise ArtifactError(
+            f"{model.path} expects {wanted}, but the images of {data} are {loaded.input_shape}; see --data"
+        ) from error
+    places = loaded.different(_CANDIDATES)
+    values = parts(to_inputs(loaded.inputs(loaded.test.images[places]), inputs))
+    samples = [[value[place : place + 1] for value in values] for place in range(len(places))]
+    return samples, [f"test image {place}" for place in places], f" of {loaded.name}", [0]
+
+
+def _in_tflm(
+    model: Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], samples: Sequence[Sequence[Values]]
+) -> list[list[Values]]:
+    """TFLM's outputs for ``samples``, which are as stored in ``inputs`` and ``outputs``: in the file, or inside it."""
+    given = [_converted(sample, inputs, model.inputs, real) for sample in samples]
+    return [_converted(each, outputs, model.outputs, to_input) for each in outputs_of(model.content, given)]
+
+
+def _converted(
+    values: Sequence[Values],
+    inside: Sequence[TensorSpec],
+    file: Sequence[TensorSpec],
+    conversion: Callable[[Values, TensorSpec], Values],
+) -> list[Values]:
+    """``values`` after ``conversion`` by ``inside``, where the file itself has another type."""
+    triples = zip(values, inside, file, strict=True)
+    return [value if ours.dtype == theirs.dtype else conversion(value, ours) for value, ours, theirs in triples]
+
+
+def _stacked(samples: Sequence[Sequence[Values]]) -> tuple[Values, ...]:
+    return tuple(np.stack(values) for values in zip(*samples, strict=True))
+
+
+def flat(values: Sequence[Values]) -> Values:
+    """Arrays ``(n, …)`` as one ``(n, size)``, the values of each sample one after the other, as in generated C."""
+    return np.concatenate([value.reshape(len(value), -1) for value in values], axis=1)
+
+
+def _most_different(outputs: Values, first: list[int], count: int) -> list[int]:
     """Places of up to ``count`` outputs ``(n, size)``: ``first``, then each as far from those before it as possible."""
-    values = outputs.astype(np.int64)
+    values = outputs.astype(np.float64)
     chosen = first[:count]
     while len(chosen) < min(count, len(values)):
         distance = np.abs(values[:, np.newaxis] - values[chosen]).sum(axis=2).min(axis=1)
@@ -183,51 +225,38 @@ def _most_different(outputs: Integers, first: list[int], count: int) -> list[int
     return chosen
 
 
-def _noise(draw: np.random.Generator, spec: TensorSpec) -> Integers:
-    """The inputs of ``_NOISE``: samples of noise over all or half of the range, and constants."""
-    shape, dtype = tuple(size or 1 for size in spec.shape[1:]), np.dtype(spec.dtype)
-    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    middle = (low + high + 1) // 2
-    ranges = [(low, high), (low, low), (high, high), *[(low, high)] * 3, *[(low, middle)] * 2, *[(middle, high)] * 2]
-    return np.stack([draw.integers(start, end, shape, dtype=dtype, endpoint=True) for start, end in ranges])
-
-
-def _answers(path: Path, inputs: Samples) -> Integers:
-    """TFLM's outputs ``(n, size)`` for ``inputs`` ``(n, …)``."""
-    confine(path.stat().st_size)
-    with contextlib.closing(TflmSession(path, 1, 1, "cpu")) as session:
-        found = [flat(session.integers(inputs[place : place + 1])).ravel() for place in range(len(inputs))]
-        return np.stack(found)
-
-
-def golden_header(name: str, found: Golden) -> bytes:
-    """The file golden.h: arrays ``golden_inputs`` and ``golden_outputs``, static and constant."""
-    inputs, outputs = _array("golden_inputs", found.inputs), _array("golden_outputs", found.outputs)
-    about = f"golden inputs ({_quoted(found.kind)}) and TensorFlow Lite Micro's outputs for them"
-    distinct = f"{len(np.unique(found.outputs, axis=0))} /* different outputs among them */"
+def golden_header(name: str, found: Golden, arrays: Mapping[str, Values]) -> bytes:
+    """The file golden.h with ``arrays`` ``(n, …)`` of golden values by name, static and constant."""
+    about = f"golden inputs ({quoted(found.kind)}) and the outputs of {found.reference} for them"
+    distinct = f"{len(np.unique(flat(found.outputs), axis=0))} /* different outputs among them */"
+    defined = "\n".join(_array(array, values.reshape(len(values), -1)) for array, values in arrays.items())
     text = (
         f"/* {name}: {about}; generated, do not edit. */\n#ifndef GOLDEN_H\n#define GOLDEN_H\n\n#include <stdint.h>\n\n"
-        f"#define GOLDEN_COUNT {len(found.inputs)}\n#define GOLDEN_DISTINCT {distinct}\n\n{inputs}\n{outputs}\n#endif\n"
+        f"#define GOLDEN_COUNT {len(found.inputs[0])}\n#define GOLDEN_DISTINCT {distinct}\n\n{defined}\n#endif\n"
     )
     return text.encode()
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A name made safe for C comments and Markdown."""
     return re.sub(r"[*?\\`|<>$@]", "_", shown(text, NAME))
 
 
-def _array(name: str, values: Integers) -> str:
-    ctype = f"{values.dtype.name}_t"
+def _array(name: str, values: Values) -> str:
     rows = ",\n".join("    {\n" + numbers(row, 8) + "\n    }" for row in values)
-    return f"static const {ctype} {name}[{values.shape[0]}][{values.shape[1]}] = {{\n{rows}\n}};\n"
+    return f"static const {ctype(values.dtype.name)} {name}[{values.shape[0]}][{values.shape[1]}] = {{\n{rows}\n}};\n"
 
 
-def numbers(values: Iterable[int], indent: int) -> str:
-    """Integers separated by commas, in lines of at most 120 characters."""
+def ctype(dtype: str) -> str:
+    """The type in C of values of ``dtype``."""
+    return {"float32": "float", "bool": "bool"}.get(dtype, f"{dtype}_t")
+
+
+def numbers(values: Iterable[Any], indent: int) -> str:
+    """Numbers separated by commas, in lines of at most 120 characters."""
     lines, line = [], " " * indent
     for value in values:
-        text = f"{int(value)},"
+        text = f"{value:.9e}f," if isinstance(value, np.floating) else f"{int(value)},"
         if len(line) + len(text) + 1 > 120:
             lines.append(line.rstrip())
             line = " " * indent

@@ -14,7 +14,7 @@ def make(core: str, model: Path, data: str | None) -> Content:
         ArtifactError, UnsupportedError, MissingExtraError, SessionError: as ``edgecnn.embed.c99.generate``.
     """
     made = generate(model, data)
-    inputs, outputs = made.golden.inputs.view("int8"), made.golden.outputs.view("int8")
+    inputs, outputs = made.inputs.view("int8"), made.outputs.view("int8")
     files = kit_files(sources_of(made.code, made.name), inputs, outputs, core)
     files["README.md"] = template("cortex_m/README.md", {**made.names, "core": core})
     return Content(name=made.name, files=files, arena_bytes=made.code.plan.arena_bytes)

@@ -52,8 +52,37 @@ def from_output(raw: NDArray[Any], spec: TensorSpec) -> Float:
     """Convert an artifact's output to float32 ``(batch, values)``; the values are channels last."""
     if spec.layout == "NCHW":
         raw = raw.transpose(0, 2, 3, 1)
-    flat = raw.reshape(len(raw), -1)
+    return real(raw.reshape(len(raw), -1), spec)
+
+
+def real(raw: NDArray[Any], spec: TensorSpec) -> Float:
+    """Stored values of an artifact's input or output as float32, in the same shape."""
     if spec.quantization is None:
-        return flat.astype(np.float32)
-    centred = flat.astype(np.int32) - spec.quantization.zero_point[0]
+        return raw.astype(np.float32)
+    centred = raw.astype(np.int64) - spec.quantization.zero_point[0]
     return (centred * np.float32(spec.quantization.scale[0])).astype(np.float32)
+
+
+def stored_range(spec: TensorSpec) -> tuple[Any, Any]:
+    """The lowest and highest stored value of noise for an input: all of a quantised one, -1 to 1 in float, else 0 to 1.
+
+    Integers without a scale are often sizes or positions, of which others may not exist.
+    """
+    if spec.dtype.startswith("float"):
+        return -1.0, 1.0
+    if spec.quantization is None:
+        return 0, 1
+    info = np.iinfo(spec.dtype)
+    return int(info.min), int(info.max)
+
+
+def noise(draw: np.random.Generator, spec: TensorSpec, ends: tuple[Any, Any] | None = None) -> NDArray[Any]:
+    """A random input of an artifact as stored, with values between ``ends``, by default those of ``stored_range``.
+
+    A dynamic size is 1.
+    """
+    low, high = stored_range(spec) if ends is None else ends
+    shape = tuple(size or 1 for size in spec.shape)
+    if spec.dtype.startswith("float"):
+        return draw.uniform(low, high, shape).astype(spec.dtype)
+    return draw.integers(low, high, shape, endpoint=True).astype(spec.dtype)

@@ -5,12 +5,14 @@ before it is opened in this one, unless this process is a worker, which may cras
 """
 
 import functools
-import math
 import os
 from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import ArtifactError, SessionError
 from edgecnn.files import read_bytes
@@ -46,8 +48,7 @@ class TflmSession:
             graph = read_graph(model, path.name)
         except ArtifactError as error:
             raise SessionError(f"tflm cannot load {path.name}: {error}") from error
-        self.inputs = tuple(_spec(graph.tensors[index]) for index in graph.inputs)
-        self.outputs = tuple(_spec(graph.tensors[index]) for index in graph.outputs)
+        self.inputs, self.outputs = specs_of(graph)
         if not (self.inputs and self.outputs):
             raise SessionError(f"{path.name} has no input or no output; edgecnn runs models of batches of samples")
         for stored in (spec.shape[0] or 1 for spec in self.inputs):
@@ -136,6 +137,37 @@ def arena_bytes(model: bytes) -> int:
     return isolated(_least_arena, model, ample, len(graph.inputs), doing="running the model in tflm")
 
 
+def outputs_of(model: bytes, samples: Sequence[Sequence[NDArray[Any]]]) -> list[list[NDArray[Any]]]:
+    """The outputs of the .tflite ``model`` for each of ``samples``, which are its inputs as stored.
+
+    They run one after the other, from the model's initial state, in a separate process.
+
+    Raises:
+        ArtifactError, SessionError, MissingExtraError: as ``arena_bytes``.
+    """
+    require("tflite_micro")
+    ample = min(_ample(read_graph(model, "the model"), model), _MOST_BYTES)
+    return isolated(_outputs, model, ample, samples, doing="running the model in tflm")
+
+
+def _outputs(model: bytes, ample: int, samples: Sequence[Sequence[NDArray[Any]]]) -> list[list[NDArray[Any]]]:
+    confine(len(model))
+    before = printed_bytes()
+    found = []
+    try:
+        interpreter = require("tflite_micro").runtime.Interpreter.from_bytes(model, arena_size=ample)
+        outputs = range(len(read_graph(model, "the model").outputs))
+        for inputs in samples:
+            for number, value in enumerate(inputs):
+                interpreter.set_input(np.ascontiguousarray(value), number)
+            interpreter.invoke()
+            found.append([np.array(interpreter.get_output(number)) for number in outputs])
+    except (RuntimeError, ValueError) as error:
+        last = " ".join(printed(before).splitlines()[-2:])
+        raise SessionError(f"tflm refuses the model: {last} ({error})") from error
+    return found
+
+
 def _least_arena(model: bytes, ample: int, inputs: int) -> int:
     confine(len(model))
     before = printed_bytes()
@@ -182,12 +214,15 @@ def aligned(size: int) -> int:
 
 def _ample(graph: Graph, model: bytes) -> int:
     """An arena size that is sufficient for all tensors at once, scratch buffers and persistent data of kernels."""
-    computed = sum(
-        math.prod(abs(size) for size in tensor.shape) * np.dtype(tensor.dtype).itemsize
-        for tensor in graph.tensors
-        if tensor.data is None
-    )
+    tensors = [tensor for subgraph in graph.subgraphs for tensor in subgraph.tensors]
+    computed = sum(tensor.bytes for tensor in tensors if tensor.data is None)
     return 4 * computed + len(model) + 2**20
+
+
+def specs_of(graph: Graph) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of ``graph``."""
+    inputs, outputs = (tuple(_spec(graph.tensors[index]) for index in ends) for ends in (graph.inputs, graph.outputs))
+    return inputs, outputs
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

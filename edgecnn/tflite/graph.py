@@ -16,7 +16,7 @@ from edgecnn.tflite.verifier import FlatbufferError, verify
 
 _DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
-    "INT32": "int32", "INT64": "int64", "BOOL": "bool",
+    "INT32": "int32", "INT64": "int64", "UINT16": "uint16", "UINT32": "uint32", "BOOL": "bool", "RESOURCE": "resource",
 }  # fmt: skip
 
 # Largest length of a name in bytes; converters join the names of fused layers.
@@ -33,6 +33,10 @@ _INPUTS = {
     **dict.fromkeys(("MINIMUM", "MUL", "PAD", "SUB"), 2),
     **dict.fromkeys(("BATCH_MATMUL", "PRELU", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TILE", "TRANSPOSE"), 2),
 }
+# Options with the number of another subgraph that the operator runs.
+_CALLED = (
+    "initSubgraphIndex", "thenSubgraphIndex", "elseSubgraphIndex", "condSubgraphIndex", "bodySubgraphIndex",
+)  # fmt: skip
 # Options of an operator that must be at least 1.
 _WINDOW = ("filterHeight", "filterWidth", "strideH", "strideW")
 _COUNTED = {
@@ -47,7 +51,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor of the graph. ``data`` is its constant value, or None if it is computed.
 
     ``scale`` and ``zero_point`` are empty if the tensor is not quantised; ``axis`` applies to several scales. ``shape``
-    has -1 for a dynamic batch.
+    has -1 for a dynamic batch. A ``variable`` keeps its value between runs.
     """
 
     index: int
@@ -58,6 +62,13 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     zero_point: NDArray[np.int64]
     axis: int
     data: NDArray[Any] | None
+    variable: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of its values; an unknown size counts as 1. A resource is a number of 32 bits."""
+        width = 4 if self.dtype == "resource" else np.dtype(self.dtype).itemsize
+        return math.prod(abs(size) for size in self.shape) * width
 
 
 class Operator(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,21 +89,54 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
-    """A model with one subgraph; operators are in execution order."""
+    """The main subgraph of a model; operators are in execution order.
+
+    ``others`` are the other subgraphs, which operators such as CALL_ONCE run, each without ``others``. ``unsupported``
+    says what edgecnn does not read in the file; it is empty after ``read_graph``.
+    """
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     metadata: dict[str, bytes]
+    others: tuple["Graph", ...] = ()
+    unsupported: tuple[str, ...] = ()
+
+    @property
+    def subgraphs(self) -> tuple["Graph", ...]:
+        """All subgraphs, this one first."""
+        return (self, *self.others)
+
+    @property
+    def stateful(self) -> bool:
+        """Whether an output depends on earlier inputs: the model has variables."""
+        return any(
+            any(tensor.variable or tensor.dtype == "resource" for tensor in subgraph.tensors)
+            for subgraph in self.subgraphs
+        )
 
 
 def read_graph(model: bytes, where: object) -> Graph:
     """Parse the flatbuffer ``model``; ``where`` names it in errors.
 
     Raises:
-        ArtifactError: not a .tflite file, truncated, damaged, or with custom operators, several subgraphs, sparse or
-            unknown tensors; the message says what and where.
+        ArtifactError: not a .tflite file, truncated, damaged, or with custom operators, sparse or unknown tensors; the
+            message says what and where.
+    """
+    graph = read_anyway(model, where)
+    if graph.unsupported:
+        raise ArtifactError(f"{where}: {'; '.join(graph.unsupported)}")
+    return graph
+
+
+def read_anyway(model: bytes, where: object) -> Graph:
+    """As ``read_graph``, but what edgecnn does not support is listed in the graph instead of an error.
+
+    An unsupported operator has the kind CUSTOM; values of an unsupported tensor are bytes, or empty.
+
+    Raises:
+        ArtifactError: not a .tflite file, truncated or damaged.
     """
     schema = require("ai_edge_litert.schema_py_generated")
     if model[4:8] != b"TFL3":
@@ -101,7 +145,14 @@ def read_graph(model: bytes, where: object) -> Graph:
         verify(model)
     except FlatbufferError as error:
         raise ArtifactError(f"{where} is damaged: its flatbuffer cannot be read ({error}); convert it again") from error
-    return _graph(schema, model, where)
+    root = schema.Model.GetRootAs(model, 0)
+    main, *others = _subgraphs(schema, root, where)
+    return msgspec.structs.replace(
+        main,
+        metadata=_metadata(root),
+        others=tuple(others),
+        unsupported=tuple(reason for subgraph in (main, *others) for reason in subgraph.unsupported),
+    )
 
 
 def macs(graph: Graph, operator: Operator, shapes: Mapping[int, tuple[int, ...]] = MappingProxyType({})) -> int:
@@ -140,20 +191,29 @@ def float_operators(graph: Graph) -> tuple[Operator, ...]:
     return tuple(operator for operator in graph.operators if operator.kind not in conversions and in_float(operator))
 
 
-def _graph(schema: Any, model: bytes, where: object) -> Graph:
-    root = schema.Model.GetRootAs(model, 0)
-    if root.SubgraphsLength() != 1:
-        raise ArtifactError(f"{where} has {root.SubgraphsLength()} subgraphs; edgecnn reads models with one")
-    subgraph = root.Subgraphs(0)
+def _subgraphs(schema: Any, root: Any, where: object) -> list[Graph]:
+    """All subgraphs of a model, without metadata."""
+    found = [root.Subgraphs(number) for number in range(root.SubgraphsLength())]
+    if not found:
+        raise ArtifactError(f"{where} has no subgraph")
     for name, count in (
-        ("tensors", subgraph.TensorsLength()),
-        ("operators", subgraph.OperatorsLength()),
+        ("tensors", sum(subgraph.TensorsLength() for subgraph in found)),
+        ("operators", sum(subgraph.OperatorsLength() for subgraph in found)),
         ("metadata buffers", root.MetadataLength()),
     ):
         if count > _MOST_PARTS:
             raise ArtifactError(f"{where} has {count:,} {name}; edgecnn reads at most {_MOST_PARTS:,}")
+    return [
+        _graph(schema, root, number, where if number == 0 else f"{where}, subgraph {number}")
+        for number in range(len(found))
+    ]
+
+
+def _graph(schema: Any, root: Any, number: int, where: object) -> Graph:
+    subgraph, unsupported = root.Subgraphs(number), list[str]()
     tensors = tuple(
-        _tensor(schema, root, subgraph.Tensors(index), index, where) for index in range(subgraph.TensorsLength())
+        _tensor(schema, root, subgraph.Tensors(index), index, where, unsupported)
+        for index in range(subgraph.TensorsLength())
     )
     kinds = _names(schema.BuiltinOperator)
     operators = []
@@ -165,7 +225,7 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
         kind = kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "an unknown operator")
         if kind == "CUSTOM":
             custom = _text(code.CustomCode() or b"without a name")
-            raise ArtifactError(f"{where}: operator {position} is custom ({custom}), which edgecnn does not support")
+            unsupported.append(f"operator {position} is custom ({custom}), which edgecnn does not support")
         inputs = tuple(int(operator.Inputs(i)) for i in range(operator.InputsLength()))
         outputs = tuple(int(operator.Outputs(i)) for i in range(operator.OutputsLength()))
         if not all(-1 <= index < len(tensors) for index in (*inputs, *outputs)):
@@ -173,22 +233,32 @@ def _graph(schema: Any, model: bytes, where: object) -> Graph:
         options = _options(schema, operator)
         read = Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options)
         _check_operator(read, tensors, where)
+        _check_called(read, number, root.SubgraphsLength(), where)
         operators.append(read)
     ends = {
         "input": tuple(int(subgraph.Inputs(i)) for i in range(subgraph.InputsLength())),
         "output": tuple(int(subgraph.Outputs(i)) for i in range(subgraph.OutputsLength())),
     }
     for kind, indices in ends.items():
-        if not indices or not all(0 <= index < len(tensors) for index in indices):
+        if not (indices or number) or not all(0 <= index < len(tensors) for index in indices):
             raise ArtifactError(f"{where}: the model has no {kind}, or one that does not exist: tensors {indices}")
-    _check_wiring(subgraph, tensors, operators, ends, where)
+    _check_wiring(tensors, operators, ends, where)
     return Graph(
         tensors=tensors,
         operators=tuple(operators),
         inputs=ends["input"],
         outputs=ends["output"],
-        metadata=_metadata(root),
+        metadata={},
+        unsupported=tuple(unsupported),
     )
+
+
+def _check_called(operator: Operator, own: int, count: int, where: object) -> None:
+    """Check that the subgraphs that an operator runs exist, and are neither the main one nor its own."""
+    for name in _CALLED:
+        called = operator.options.get(name)
+        if called is not None and not (0 < called < count and called != own):
+            raise ArtifactError(f"{where}: {operator} runs subgraph {called}, which it cannot")
 
 
 def _check_operator(operator: Operator, tensors: tuple[Tensor, ...], where: object) -> None:
@@ -215,7 +285,6 @@ def _check_operator(operator: Operator, tensors: tuple[Tensor, ...], where: obje
 
 
 def _check_wiring(
-    subgraph: Any,
     tensors: tuple[Tensor, ...],
     operators: list[Operator],
     ends: dict[str, tuple[int, ...]],
@@ -227,7 +296,7 @@ def _check_wiring(
         if tensors[index].data is not None:
             raise ArtifactError(f"{where}: the input, tensor {index} ({tensors[index].name}), is a constant")
     there = {tensor.index for tensor in tensors if tensor.data is not None or 0 in tensor.shape}
-    there.update(inputs, (index for index in range(len(tensors)) if subgraph.Tensors(index).IsVariable()))
+    there.update(inputs, (tensor.index for tensor in tensors if tensor.variable))
     for operator in operators:
         for index in operator.inputs:
             if index >= 0 and index not in there:
@@ -244,14 +313,17 @@ def _check_wiring(
             raise ArtifactError(f"{where}: no operator writes the graph's output {tensors[index].name!r}")
 
 
-def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> Tensor:
+def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object, unsupported: list[str]) -> Tensor:
+    """A tensor; reasons why edgecnn does not support it are added to ``unsupported``."""
     name = _text(tensor.Name() or b"")
     place = f"{where}: tensor {index} ({name})"
     code = _names(schema.TensorType).get(tensor.Type(), "unknown")
+    reasons = []
     if code not in _DTYPES:
-        raise ArtifactError(f"{place} has type {code}; edgecnn supports {', '.join(_DTYPES)}")
+        reasons.append(f"has type {code}; edgecnn supports {', '.join(_DTYPES)}")
     if tensor.Sparsity() is not None:
-        raise ArtifactError(f"{place} is sparse, which edgecnn does not support; convert the model without sparsity")
+        reasons.append("is sparse, which edgecnn does not support; convert the model without sparsity")
+    dtype = _DTYPES.get(code, "uint8")
     has_free = tensor.ShapeSignatureLength() == tensor.ShapeLength() and tensor.ShapeLength() > 0
     dims = tensor.ShapeSignatureAsNumpy() if has_free else (tensor.ShapeAsNumpy() if tensor.ShapeLength() else ())
     shape = tuple(int(size) for size in dims)
@@ -260,17 +332,21 @@ def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> T
     if tensor.Buffer() >= root.BuffersLength():
         raise ArtifactError(f"{place} has its values in buffer {tensor.Buffer()} of {root.BuffersLength()}")
     stored = root.Buffers(tensor.Buffer())
-    if stored is not None and stored.Offset() > 1:
-        raise ArtifactError(f"{place} has its values after the flatbuffer, which edgecnn does not support")
+    raw = stored.DataAsNumpy().tobytes() if stored is not None and stored.DataLength() else b""
+    outside = stored is not None and stored.Offset() > 1
+    if outside:
+        reasons.append("has its values after the flatbuffer, which edgecnn does not support")
+    unsupported += [f"tensor {index} ({name}) {reason}" for reason in reasons]
     data = None
-    if stored is not None and stored.DataLength():
-        if -1 in shape:
-            raise ArtifactError(f"{place} of shape {shape} is constant, so no size can be dynamic")
-        raw = stored.DataAsNumpy().tobytes()
-        wanted = math.prod(shape) * np.dtype(_DTYPES[code]).itemsize
+    if reasons:
+        data = np.frombuffer(raw, np.uint8) if raw or outside else None
+    elif raw:
+        if -1 in shape or dtype == "resource":
+            raise ArtifactError(f"{place} of shape {shape} is constant, but dynamic or a resource")
+        wanted = math.prod(shape) * np.dtype(dtype).itemsize
         if len(raw) != wanted:
             raise ArtifactError(f"{place} of shape {shape} has {len(raw)} bytes, expected {wanted}")
-        data = np.frombuffer(raw, _DTYPES[code]).reshape(shape)
+        data = np.frombuffer(raw, dtype).reshape(shape)
     scale, zero_point, axis = np.empty(0, np.float32), np.empty(0, np.int64), 0
     quantization = tensor.Quantization()
     if quantization is not None and quantization.ScaleLength():
@@ -280,11 +356,11 @@ def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object) -> T
             zero_point = np.asarray(quantization.ZeroPointAsNumpy(), np.int64)
         axis = int(quantization.QuantizedDimension()) if len(shape) > 1 else 0  # a bias may have the weights' axis
         _check_quantization(scale, zero_point, axis, shape, place)
-        if not _holds(_DTYPES[code], zero_point):
-            raise ArtifactError(f"{place} has a zero point out of range of {_DTYPES[code]}")
+        if not _holds(dtype, zero_point):
+            raise ArtifactError(f"{place} has a zero point out of range of {dtype}")
     return Tensor(
-        index=index, name=name, shape=shape, dtype=_DTYPES[code], scale=scale, zero_point=zero_point, axis=axis,
-        data=data,
+        index=index, name=name, shape=shape, dtype=dtype, scale=scale, zero_point=zero_point, axis=axis, data=data,
+        variable=bool(tensor.IsVariable()),
     )  # fmt: skip
 
 
@@ -300,7 +376,7 @@ def _check_quantization(
 
 
 def _holds(dtype: str, values: NDArray[np.int64]) -> bool:
-    if np.dtype(dtype).kind not in "iu":
+    if dtype == "resource" or np.dtype(dtype).kind not in "iu":
         return True
     info = np.iinfo(dtype)
     return bool(((info.min <= values) & (values <= info.max)).all())

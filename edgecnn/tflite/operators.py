@@ -218,16 +218,16 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
     read together as one ``Table``. Operators that only compute a shape are omitted, because the records contain it. So
     are operators that do not fit together after an unsupported one.
 
+    The first errors are those of the graph's inputs and outputs.
+
     Raises:
-        UnsupportedError: the graph has several inputs or outputs, or one with a dynamic size other than the batch.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
-    _check_graph(graph)
+    found: list[Operation | UnsupportedError] = [*_check_graph(graph)]
     reader = _Reader(graph)
     traced = functions(graph)
     tables = _tables(graph, traced)
     skipped = _shape_computations(graph) | _absorbed(graph, traced, tables)
-    found: list[Operation | UnsupportedError] = []
     for operator in graph.operators:
         if operator.position in skipped:
             continue
@@ -236,7 +236,8 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
             found += (reader.read(operator),) if function is None else reader.table(operator, function)
             continue
         except UnsupportedError as error:
-            found.append(error)
+            if operator.kind != "CUSTOM":  # the graph names it among its unsupported parts
+                found.append(error)
         except ArtifactError:
             if not any(isinstance(one, UnsupportedError) for one in found):
                 raise
@@ -299,10 +300,10 @@ class _Reader:
     def read(self, operator: Operator) -> Operation:
         reader = _READERS.get(operator.kind)
         if reader is None:
-            name = self.graph.tensors[operator.outputs[0]].name
+            names = " and ".join(repr(self.graph.tensors[index].name) for index in operator.outputs)
             raise UnsupportedError(
-                f"{operator}, which computes {name!r}, is not supported in int8 .onnx and C; use the .tflite file, or "
-                "another layer"
+                f"{operator}{f', which computes {names},' if names else ''} is not supported in int8 .onnx and C; use "
+                "the .tflite file, or another layer"
             )
         with damage_of(operator):
             return reader(self, operator)
@@ -588,27 +589,27 @@ class _Reader:
 # Checks
 
 
-def _check_graph(graph: Graph) -> None:
+def _check_graph(graph: Graph) -> Iterator[UnsupportedError]:
     """Check inputs and outputs, and for the required inputs of operators.
 
     Inputs of unknown operators are not checked, because these are refused anyway.
     """
     for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
         if not indices:
-            raise UnsupportedError(f"the graph has no {kind}")
+            yield UnsupportedError(f"the graph has no {kind}")
         if len(set(indices)) < len(indices):
-            raise UnsupportedError(f"the graph has the same tensor as two {kind}s")
+            yield UnsupportedError(f"the graph has the same tensor as two {kind}s")
         for tensor in (graph.tensors[index] for index in indices):
             if not tensor.shape or tensor.shape[0] == 0 or min(tensor.shape[1:], default=1) < 1:
-                raise UnsupportedError(
+                yield UnsupportedError(
                     f"the graph's {kind} {tensor.name!r} has shape {tensor.shape}; only the batch may be dynamic"
                 )
     if any(index in graph.inputs or graph.tensors[index].data is not None for index in graph.outputs):
         raise ArtifactError("the graph's output is a constant, or its input")
     for operator in graph.operators:
-        if not operator.outputs:
-            raise ArtifactError(f"{operator} has no output")
         if operator.kind in _READERS:
+            if not operator.outputs:
+                raise ArtifactError(f"{operator} has no output")
             _check_inputs(operator)
 
 
@@ -657,7 +658,7 @@ def _absorbed(graph: Graph, traced: Mapping[int, Function], tables: dict[int, Fu
     for operator in reversed(graph.operators):
         if operator.position in tables:
             needed.add(tables[operator.position].source.index)
-        elif needed.isdisjoint(operator.outputs) and operator.outputs[0] in traced:
+        elif operator.outputs and needed.isdisjoint(operator.outputs) and operator.outputs[0] in traced:
             absorbed.add(operator.position)
         else:
             needed.update(operator.inputs)
@@ -675,7 +676,7 @@ def _shape_computations(graph: Graph) -> set[int]:
             consumers.setdefault(index, []).append(operator)
     found: set[int] = set()
     for operator in reversed(graph.operators):
-        users = consumers.get(operator.outputs[0], [])
+        users = [user for index in operator.outputs for user in consumers.get(index, [])]
         feeds_shape = users and all(
             user.position in found
             or (user.kind == "RESHAPE" and user.inputs[1:2] == operator.outputs)

@@ -1,4 +1,4 @@
-/* Runs @@name on the golden inputs and compares every byte with TensorFlow Lite Micro's outputs. */
+/* Runs @@name on the golden inputs and compares every byte with the outputs of @@reference. */
 #include <stdio.h>
 
 #include "@@name.h"
@@ -21,7 +21,7 @@ int main(void)
     }
     if (wrong != 0)
         return 1;
-    printf("ok: %d golden inputs with %d different outputs, every output byte as in TensorFlow Lite Micro\n",
+    printf("ok: %d golden inputs with %d different outputs, every output byte as in @@reference\n",
            GOLDEN_COUNT, GOLDEN_DISTINCT);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* @@name in TensorFlow Lite Micro: generated, do not edit. */
 #include "@@{name}_tflm.h"
 
-#include "tensorflow/lite/micro/micro_interpreter.h"
+@@{includes}#include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
 #include "tensorflow/lite/schema/schema_generated.h"
 
@@ -27,7 +27,7 @@ bool @@{name}_init(void)
     static MicroMutableOpResolver<@@count> resolver;
     static const bool added =
         @@calls;
-    static MicroInterpreter instance(GetModel(@@{name}_model), resolver, arena, sizeof(arena));
+@@{allocator}    static MicroInterpreter instance(GetModel(@@{name}_model), resolver, @@memory);
     if (!added || instance.AllocateTensors() != kTfLiteOk)
         return false;
     interpreter = &instance;

@@ -5,11 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* real = (integer - ZERO_POINT) * SCALE */
-@@macros
+@@{about_macros}@@macros
 
-/* Measured on the host: @@measured bytes, plus @@margin (at least 1 KiB), because optimised kernels may need scratch
-   memory that the host's kernels do not. @@{name}_arena_used() returns the size used on the device. */
+/* Measured on the host: @@measured bytes, plus @@margin_text for optimised kernels, of which CMSIS-NN's may take
+   @@scratch_text; see the README. @@{name}_arena_used() returns the size used on the device. */
 #ifndef @@{NAME}_ARENA_SIZE
 #define @@{NAME}_ARENA_SIZE @@arena
 #endif

@@ -247,6 +247,7 @@ def _header(program: Program, plan: MemoryPlan, name: str, labels: Sequence[str]
         else "   Its arena is static: one call at a time. */",
         f"{_signature(program, name, caller_arena)};",
         "",
+        *_conversions(program, name),
         "#ifdef __cplusplus",
         "}",
         "#endif",
@@ -254,6 +255,57 @@ def _header(program: Program, plan: MemoryPlan, name: str, labels: Sequence[str]
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _conversions(program: Program, name: str) -> list[str]:
+    """Inline functions that make inputs from real numbers, and real numbers of outputs, as TFLite Micro does."""
+    low, high = np.iinfo(program.in_type).min, np.iinfo(program.in_type).max
+    return [
+        "/* steps of the input's scale from zero, rounded to nearest, halves away from zero, and clipped */",
+        f"static inline {program.in_type}_t {name}_clipped(float steps, int32_t zero)",
+        "{",
+        "    int32_t whole;",
+        f"    if (!(steps > (float)({low} - zero)))",
+        f"        return {low};",
+        f"    if (steps >= (float)({high} - zero))",
+        f"        return {high};",
+        "    whole = (int32_t)steps;",
+        "    steps -= (float)whole;",
+        f"    return ({program.in_type}_t)(whole + zero + (steps >= 0.5f) - (steps <= -0.5f));",
+        "}",
+        "",
+        "/* Makes the input from INPUT_SIZE real numbers. */",
+        f"static inline void {name}_quantize(const float *real, {program.in_type}_t *input)",
+        "{",
+        "    int32_t i;",
+        *_each(program.inputs, f"{name.upper()}_INPUT", f"input[@] = {name}_clipped(real[@] / #_SCALE, #_ZERO_POINT)"),
+        "}",
+        "",
+        "/* Makes OUTPUT_SIZE real numbers of the output. */",
+        f"static inline void {name}_dequantize(const {program.out_type}_t *output, float *real)",
+        "{",
+        "    int32_t i;",
+        *_each(program.outputs, f"{name.upper()}_OUTPUT", "real[@] = (float)(output[@] - #_ZERO_POINT) * #_SCALE"),
+        "}",
+        "",
+    ]
+
+
+def _each(ends: Sequence[End], prefix: str, statement: str) -> list[str]:
+    """Loops over the values of all ends; @ in ``statement`` is a value's place, # the prefix of the end's macros."""
+    if len(ends) == 1:
+        pairs = [(prefix, "i")]
+    else:
+        each = [f"{prefix}_{name}" for name in macro_names([end.tensor.name for end in ends])]
+        pairs = [(own, f"{own}_OFFSET + i") for own in each]
+    return [
+        line
+        for own, place in pairs
+        for line in (
+            f"    for (i = 0; i < {own}_SIZE; i++)",
+            f"        {statement.replace('@', place).replace('#', own)};",
+        )
+    ]
 
 
 def _end_lines(prefix: str, end: End) -> list[str]:

@@ -27,8 +27,13 @@ struct TfLiteTensor {
 };
 
 class BuiltinDataAllocator;
-class MicroResourceVariables;
+class MicroAllocator;
 class MicroProfilerInterface;
+
+class MicroResourceVariables {
+  public:
+    static MicroResourceVariables *Create(MicroAllocator *allocator, int count);
+};
 
 struct alignas(8) TFLMRegistration {
     void *functions[5];
@@ -51,6 +56,16 @@ enum class MemoryPlannerType { kGreedy, kLinear };
 class MicroAllocator {
   public:
     static MicroAllocator *Create(uint8_t *arena, size_t size, MemoryPlannerType type);
+    /* TFLM has no such function, but a default for the type; the last allocator is kept for arena_used_bytes() */
+    static MicroAllocator *Create(uint8_t *arena, size_t size)
+    {
+        return last() = Create(arena, size, MemoryPlannerType::kGreedy);
+    }
+    static MicroAllocator *&last()
+    {
+        static MicroAllocator *kept;
+        return kept;
+    }
     size_t used_bytes() const;
 };
 
@@ -58,30 +73,19 @@ class MicroInterpreter {
   public:
     MicroInterpreter(const Model *model, const MicroOpResolver &resolver, MicroAllocator *allocator,
                      MicroResourceVariables *variables = nullptr, MicroProfilerInterface *profiler = nullptr);
-    /* TFLM has such a constructor; here the allocator is kept, because the place of the real member is not known */
     MicroInterpreter(const Model *model, const MicroOpResolver &resolver, uint8_t *arena, size_t size)
-        : MicroInterpreter(model, resolver, made(arena, size))
+        : MicroInterpreter(model, resolver, MicroAllocator::Create(arena, size))
     {
-        allocator_ = made(nullptr, 0);
     }
     ~MicroInterpreter();
     TfLiteStatus AllocateTensors();
     TfLiteStatus Invoke();
     TfLiteTensor *input(size_t index);
     TfLiteTensor *output(size_t index);
-    size_t arena_used_bytes() const { return allocator_->used_bytes(); }
+    size_t arena_used_bytes() const { return MicroAllocator::last()->used_bytes(); }
 
   private:
-    static MicroAllocator *made(uint8_t *arena, size_t size)
-    {
-        static MicroAllocator *last;
-        if (arena != nullptr)
-            last = MicroAllocator::Create(arena, size, MemoryPlannerType::kGreedy);
-        return last;
-    }
-
     alignas(16) unsigned char storage_[8192];
-    MicroAllocator *allocator_;
 };
 
 }  // namespace micro

@@ -10,10 +10,13 @@ namespace micro {
 REGISTER(ADD) REGISTER(AVERAGE_POOL_2D) REGISTER(CONV_2D) REGISTER(DEPTHWISE_CONV_2D) REGISTER(FULLY_CONNECTED)
 REGISTER(LOGISTIC) REGISTER(MAX_POOL_2D) REGISTER(MUL) REGISTER(RESHAPE) REGISTER(SOFTMAX) REGISTER(PAD)
 REGISTER(MEAN) REGISTER(QUANTIZE) REGISTER(HARD_SWISH) REGISTER(CONCATENATION) REGISTER(TRANSPOSE_CONV)
-REGISTER(REDUCE_MAX)
+REGISTER(REDUCE_MAX) REGISTER(DEQUANTIZE) REGISTER(SVDF) REGISTER(UNIDIRECTIONAL_SEQUENCE_LSTM) REGISTER(STRIDED_SLICE)
+REGISTER(SPLIT_V) REGISTER(CALL_ONCE) REGISTER(VAR_HANDLE) REGISTER(READ_VARIABLE) REGISTER(ASSIGN_VARIABLE)
+REGISTER(SHAPE) REGISTER(PACK)
 PARSE(Add) PARSE(Pool) PARSE(Conv2D) PARSE(DepthwiseConv2D) PARSE(FullyConnected) PARSE(Logistic) PARSE(Mul)
 PARSE(Reshape) PARSE(Softmax) PARSE(Pad) PARSE(Reducer) PARSE(Quantize) PARSE(HardSwish)
-PARSE(Concatenation) PARSE(TransposeConv)
+PARSE(Concatenation) PARSE(TransposeConv) PARSE(Dequantize) PARSE(Svdf) PARSE(UnidirectionalSequenceLSTM)
+PARSE(StridedSlice) PARSE(SplitV) PARSE(CallOnce) PARSE(VarHandle) PARSE(ReadVariable) PARSE(AssignVariable) PARSE(Shape) PARSE(Pack)
 #undef REGISTER
 #undef PARSE
 
@@ -49,6 +52,44 @@ class MicroMutableOpResolver : public MicroOpResolver {
     TfLiteStatus AddTransposeConv()
     {
         return add(BuiltinOperator_TRANSPOSE_CONV, Register_TRANSPOSE_CONV(), ParseTransposeConv);
+    }
+    TfLiteStatus AddShape() { return add(BuiltinOperator_SHAPE, Register_SHAPE(), ParseShape); }
+    TfLiteStatus AddPack() { return add(BuiltinOperator_PACK, Register_PACK(), ParsePack); }
+    TfLiteStatus AddDequantize()
+    {
+        return add(BuiltinOperator_DEQUANTIZE, Register_DEQUANTIZE(), ParseDequantize);
+    }
+    TfLiteStatus AddSvdf()
+    {
+        return add(BuiltinOperator_SVDF, Register_SVDF(), ParseSvdf);
+    }
+    TfLiteStatus AddUnidirectionalSequenceLSTM()
+    {
+        return add(BuiltinOperator_UNIDIRECTIONAL_SEQUENCE_LSTM, Register_UNIDIRECTIONAL_SEQUENCE_LSTM(), ParseUnidirectionalSequenceLSTM);
+    }
+    TfLiteStatus AddStridedSlice()
+    {
+        return add(BuiltinOperator_STRIDED_SLICE, Register_STRIDED_SLICE(), ParseStridedSlice);
+    }
+    TfLiteStatus AddSplitV()
+    {
+        return add(BuiltinOperator_SPLIT_V, Register_SPLIT_V(), ParseSplitV);
+    }
+    TfLiteStatus AddCallOnce()
+    {
+        return add(BuiltinOperator_CALL_ONCE, Register_CALL_ONCE(), ParseCallOnce);
+    }
+    TfLiteStatus AddVarHandle()
+    {
+        return add(BuiltinOperator_VAR_HANDLE, Register_VAR_HANDLE(), ParseVarHandle);
+    }
+    TfLiteStatus AddReadVariable()
+    {
+        return add(BuiltinOperator_READ_VARIABLE, Register_READ_VARIABLE(), ParseReadVariable);
+    }
+    TfLiteStatus AddAssignVariable()
+    {
+        return add(BuiltinOperator_ASSIGN_VARIABLE, Register_ASSIGN_VARIABLE(), ParseAssignVariable);
     }
 
     const TFLMRegistration *FindOp(BuiltinOperator op) const override

@@ -27,6 +27,17 @@ enum BuiltinOperator {
     BuiltinOperator_REDUCE_MAX = 82,
     BuiltinOperator_QUANTIZE = 114,
     BuiltinOperator_HARD_SWISH = 117,
+    BuiltinOperator_DEQUANTIZE = 6,
+    BuiltinOperator_SVDF = 27,
+    BuiltinOperator_UNIDIRECTIONAL_SEQUENCE_LSTM = 44,
+    BuiltinOperator_STRIDED_SLICE = 45,
+    BuiltinOperator_SHAPE = 77,
+    BuiltinOperator_PACK = 83,
+    BuiltinOperator_SPLIT_V = 102,
+    BuiltinOperator_CALL_ONCE = 129,
+    BuiltinOperator_VAR_HANDLE = 142,
+    BuiltinOperator_READ_VARIABLE = 143,
+    BuiltinOperator_ASSIGN_VARIABLE = 144,
 };
 
 /* a flatbuffer begins with the offset of its root */
