@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgecnn.report import write as write_report
     from edgecnn.runtimes import RUNTIMES, open_session, predict
     from edgecnn.training import train
-    from edgecnn.verification import verify
+    from edgecnn.verification import verify, verify_against
 
 # public name -> module and attribute; type checkers use the imports above
 _PUBLIC = {
@@ -50,6 +50,7 @@ _PUBLIC = {
     "train": "edgecnn.training:train",
     "use_custom": "edgecnn.models:use_custom",
     "verify": "edgecnn.verification:verify",
+    "verify_against": "edgecnn.verification:verify_against",
     "write_report": "edgecnn.report:write",
 }
 
@@ -77,6 +78,7 @@ __all__ = [
     "train",
     "use_custom",
     "verify",
+    "verify_against",
     "write_report",
 ]
 

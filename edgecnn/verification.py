@@ -16,17 +16,20 @@ from edgecnn.data import DataSet, as_data_set
 from edgecnn.errors import ConfigError, EdgecnnError, SessionError
 from edgecnn.files import read_bytes
 from edgecnn.formats.source import Source
-from edgecnn.inference import Task, infer, task_of
+from edgecnn.inference import Task, infer, outputs_of, task_of
 from edgecnn.models import as_file, as_list, given
 from edgecnn.optional import require
 from edgecnn.progress import progress
 from edgecnn.quantization.engines import saved
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
-from edgecnn.records import Artifact, Difference, Parity, Tolerance, wilson
-from edgecnn.runtimes import Float, open_session, predict, runtime_for
-from edgecnn.samples import parts
+from edgecnn.records import Artifact, Difference, Parity, TensorSpec, Tolerance, wilson
+from edgecnn.runtimes import RUNTIMES, Float, open_session, predict, runtime_for
+from edgecnn.runtimes.quantized_io import noise, real
+from edgecnn.runtimes.tflm import specs_of
+from edgecnn.samples import Samples, joined, parts, unlike
 from edgecnn.tasks import Scoring
 from edgecnn.tflite.graph import macs, read_graph
+from edgecnn.tflite.operators import without_float_ends
 
 log = logging.getLogger("edgecnn")
 
@@ -52,6 +55,10 @@ SAME_WEIGHTS = SAME_INTEGERS.replace(mean_lsb=None)
 # Generated C against TensorFlow Lite for Microcontrollers on the same .tflite: every byte. LiteRT uses
 # SAME_INTEGERS there, because it rounds differently by design.
 SAME_BYTES = Tolerance(max_abs=0.0, mean_abs=0.0, agreement=1.0, accuracy_drop=0.0, mean_lsb=0.0)
+
+# Samples of noise for files without data, and the most samples for files with state: so many run in one process, in
+# order.
+_NOISE, _SEED = 64, 0
 
 # Budget of multiply-accumulates for TFLM's reference kernels: about 30 s of one core at 1.4 G/s. Models that need more
 # for all test images are compared on the first images only; the Parity has the number.
@@ -113,6 +120,160 @@ def _verified(
                 raise answer
             (micro if run.in_tflm else outputs)[run.artifact.sha256] = answer
     return [parity for artifact in found for parity in judge(artifact, found, outputs, expected, scoring, micro)]
+
+
+def verify_against(
+    files: Sequence[Path | str],
+    against: Path | str,
+    data: DataSet | str | Path | Sequence[Any] | None = None,
+    *,
+    images: int | None = None,
+) -> list[Parity]:
+    """Compare each of ``files``, from any tool, with another runtime or another file; no Keras model is needed.
+
+    Files that compute in the same way have the tolerance of their scheme, others that of the coarser one; a .c file and
+    TensorFlow Lite for Microcontrollers must give the same bytes.
+
+    Args:
+        files: paths of .tflite, .onnx, .c or .keras files, each run in the first runtime for its format.
+        against: the name of a runtime (``RUNTIMES``), which runs the same file, or the path of a file. A .c is compared
+            with its .tflite in TensorFlow Lite for Microcontrollers.
+        data: a data set as ``load_data`` takes it, whose test samples and labels are used; without it, noise over the
+            range of the models' inputs, scored by how close the outputs are to the reference's, as a share of its span.
+        images: the number of samples; by default all, or 64 of noise. A file with state gets at most 64, in order.
+
+    Raises:
+        ArtifactError: a file is missing, damaged or changed, or ``against`` cannot run it.
+        ConfigError: the files have different inputs or outputs.
+        SessionError: a runtime refuses a file or fails while running.
+    """
+    named = str(against) in RUNTIMES
+    return [
+        _against(Path(file), Path(file) if named else Path(against), str(against) if named else None, data, images)
+        for file in files
+    ]
+
+
+def _against(path: Path, other: Path, runtime: str | None, data: Any, images: int | None) -> Parity:
+    if path.suffix == ".c" and other.suffix == ".tflite":
+        runtime = "tflm"
+    runtime_for(other, runtime)  # fails before the work if it does not run such files
+    ours, theirs = artifacts.load(path), artifacts.load(other, runtime=runtime)
+    if _shapes(ours) != _shapes(theirs):
+        raise ConfigError(
+            f"{ours.file} has inputs and outputs {_shapes(ours)}, {theirs.file} has {_shapes(theirs)}; compare files "
+            "of the same model"
+        )
+    stateful = any(_stateful(each) for each in (path, other))
+    count = min(images or _NOISE, _NOISE) if stateful else images
+    if data is None:
+        samples, on = _noise((path, ours), (other, theirs), count or _NOISE), "noise"
+    else:
+        loaded = as_data_set(data).shaped(*ours.ends)
+        samples, on = loaded.test_inputs(count), loaded.name
+    task = tflm_task(other) if runtime == "tflm" else task_of(other, runtime)
+    reference = outputs_of(task, samples)
+    samples = samples[: len(reference)]
+    outputs = outputs_of(task_of(path), samples)
+    precisions = _precision(path, ours), _precision(other, theirs)
+    tolerance = _tolerance(ours, theirs, *precisions)
+    if path.suffix == ".c" and runtime == "tflm":
+        tolerance = SAME_BYTES
+    if data is None:  # without labels, what counts is the difference alone
+        scoring = _by_reference(ours, reference)
+        tolerance = tolerance.replace(accuracy_drop=tolerance.mean_abs)
+    else:
+        scoring = loaded.scoring(count).first(len(reference))
+    return compare(
+        ours,
+        outputs,
+        reference,
+        scoring,
+        against=f"{theirs.file} in {runtime_for(other, runtime).name}, on {len(samples)} samples of {on}",
+        tolerance=tolerance,
+        gain=data is not None and len({precision in ("float32", "float16") for precision in precisions}) == 1,
+    )
+
+
+def _shapes(artifact: Artifact) -> tuple[list[tuple[int | None, ...]], list[int]]:
+    """The shape of each input's sample, and the size of each output's."""
+    return [spec.sample_shape for spec in artifact.inputs], [spec.sample_size for spec in artifact.outputs]
+
+
+def _stateful(path: Path) -> bool:
+    return path.suffix == ".tflite" and read_graph(read_bytes(path), path.name).stateful
+
+
+def _noise(ours: tuple[Path, Artifact], theirs: tuple[Path, Artifact], count: int) -> Samples:
+    """Real inputs ``(count, …)`` over the range of the first file that quantises them, or from -1 to 1."""
+    draw, arrays = np.random.default_rng(_SEED), {}
+    names = [spec.name for spec in ours[1].inputs]
+    for name, specs in zip(names, zip(_inputs(*ours), _inputs(*theirs), strict=True), strict=True):
+        spec = next((spec for spec in specs if spec.quantization is not None), specs[0])
+        one = spec.replace(shape=(count, *spec.sample_shape), layout="NC")
+        arrays[name] = real(noise(draw, one), spec)
+    return joined(arrays)
+
+
+def _inputs(path: Path, artifact: Artifact) -> Sequence[TensorSpec]:
+    """The inputs of a file; of a .tflite that quantises them at once, as quantised."""
+    if path.suffix != ".tflite":
+        return artifact.inputs
+    return specs_of(without_float_ends(read_graph(read_bytes(path), path.name)))[0]
+
+
+def _by_reference(artifact: Artifact, reference: Float) -> Scoring:
+    """A scoring by the difference from ``reference`` alone."""
+    if len(artifact.outputs) == 1:
+        return Scoring("custom", reference, measure=closeness)
+    names = unlike([spec.name for spec in artifact.outputs])
+    layout = tuple((name, (spec.sample_size,)) for name, spec in zip(names, artifact.outputs, strict=True))
+    apart = Scoring("several", reference, layout=layout).by_output(reference)
+    scorings = {name: Scoring("custom", values, measure=closeness) for name, values in apart.items()}
+    return Scoring("several", joined(apart), layout=layout, of_outputs=scorings)
+
+
+def closeness(reference: Float, outputs: Float) -> NDArray[np.float64]:
+    """1 minus the mean difference of each sample, as a share of the span of the reference ``(n, values)``."""
+    span = float(np.ptp(reference)) or 1.0
+    found: NDArray[np.float64] = 1 - np.abs(outputs.astype(np.float64) - reference).mean(axis=1) / span
+    return found
+
+
+def _precision(path: Path, artifact: Artifact) -> str:
+    """The scheme that a file computes in: its own, or what its types show."""
+    if artifact.scheme in SCHEMES:
+        return artifact.scheme
+    if path.suffix == ".onnx":
+        return _precision_of_onnx(read_bytes(path))
+    if path.suffix != ".tflite":
+        return "int8" if path.suffix == ".c" else "float32"
+    graph = read_graph(read_bytes(path), path.name)
+    moved = [one for one in graph.operators if one.kind not in ("QUANTIZE", "DEQUANTIZE")]
+    computed = {graph.tensors[index].dtype for operator in moved for index in operator.outputs}
+    stored = {tensor.dtype for tensor in graph.tensors if tensor.data is not None}
+    if computed & {"int8", "uint8", "int16"}:
+        return "int16x8" if "int16" in computed else "int8"
+    return "dynamic-int8" if "int8" in stored else "float16" if "float16" in stored else "float32"
+
+
+def _precision_of_onnx(content: bytes) -> str:
+    onnx = require("onnx")
+    graph = onnx.load_model_from_string(content).graph
+    kinds = {node.op_type for node in graph.node}
+    if kinds & {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}:
+        return "dynamic-int8"
+    if any(kind.startswith("QLinear") or kind == "QuantizeLinear" for kind in kinds):
+        return "int8"
+    return "float16" if any(one.data_type == onnx.TensorProto.FLOAT16 for one in graph.initializer) else "float32"
+
+
+def _tolerance(ours: Artifact, theirs: Artifact, own: str, other: str) -> Tolerance:
+    """For the same integers, if scales and zero points are the same; else the larger of those of two schemes."""
+    scales = [[spec.quantization for spec in (*each.inputs, *each.outputs)] for each in (ours, theirs)]
+    if all(is_static_int8(SCHEMES[one]) for one in (own, other)) and scales[0] == scales[1]:
+        return SAME_INTEGERS
+    return max((TOLERANCES[own], TOLERANCES[other]), key=lambda tolerance: tolerance.mean_abs)
 
 
 class References(dict[str, Float]):
@@ -344,9 +505,19 @@ def _difference(outputs: Float, reference: Float, step: float | None) -> Differe
 
 
 def compare(
-    artifact: Artifact, outputs: Float, reference: Float, scoring: Scoring, *, against: str, tolerance: Tolerance
+    artifact: Artifact,
+    outputs: Float,
+    reference: Float,
+    scoring: Scoring,
+    *,
+    against: str,
+    tolerance: Tolerance,
+    gain: bool = True,
 ) -> Parity:
     """Compare ``outputs`` of ``artifact`` with those of a reference on the same images.
+
+    ``gain`` says whether both should have the same gain; ranges that were calibrated for integers saturate, so not with
+    a float reference.
 
     Raises:
         SessionError: shapes differ, or ``outputs`` contain NaN.
@@ -354,7 +525,7 @@ def compare(
     steps = [None if each.quantization is None else each.quantization.scale[0] for each in artifact.outputs]
     found = difference(outputs, reference, scoring, steps)
     violations = _violations(found, tolerance, scoring.credits(reference) - scoring.credits(outputs), scoring.metric)
-    if against != FLOAT and not has_float_operators(artifact):  # operators left in float do not saturate
+    if gain and against != FLOAT and not has_float_operators(artifact):  # operators left in float do not saturate
         for name, ours, theirs in _apart(outputs, reference, scoring):
             violations += [f"{name}: {text}" if name else text for text in _gain_violations(ours, theirs)]
     return Parity(

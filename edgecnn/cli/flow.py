@@ -199,15 +199,25 @@ def export(
 
 
 @click.command()
-@options.exported
+@options.files
+@click.option("--model", type=options.FILE, help="The model that the files were exported from.")
+@options.data_of_files
+@options.custom
+@options.qat
+@click.option(
+    "--against",
+    metavar="RUNTIME|FILE",
+    help="Compare with another runtime (litert, tflm, …) or another file instead; no --model is needed.",
+)
 @setting("on", help=f"Run files on emulated processors instead, comma-separated: {','.join(get_args(ProcessorName))}.")
 @click.option("--images", type=click.IntRange(1), help="Test images to take.  [default: all; 100 with --on]")
 @options.json_array
 def verify(
     files: tuple[Path, ...],
-    model: Path,
+    model: Path | None,
     data: options.Data,
     qat: Path | None,
+    against: str | None,
     on: tuple[str, ...],
     images: int | None,
     as_json: bool,
@@ -217,12 +227,24 @@ def verify(
     The exit status is 1 if a file is out of tolerance; edgecnn diagnose finds out why. --on runs
     .tflite and .onnx FILES on processors that QEMU emulates here instead, and compares their answers with the model's
     and with this machine's; see edgecnn emulate.
+
+    --against compares FILES of any origin with another runtime or file: model.tflite --against tflm, or model.onnx
+    --against model.tflite. Without --data, the inputs are noise over the range of the model's inputs.
     """
     from edgecnn.verification import verify as verify_files
+    from edgecnn.verification import verify_against
 
-    if on:
-        _show_on(files, on, model, data.load(), qat, images, as_json)
-    parities = verify_files(files, data.load(), model=model, qat=qat, images=images)
+    if against is not None:
+        if model or qat or on:
+            raise click.UsageError("--against compares without the model: omit --model, --qat and --on")
+        parities = verify_against(files, against, None if data.source is None else data.load(), images=images)
+    else:
+        if model is None or data.source is None:
+            missing = "--model" if model is None else "--data"
+            raise click.UsageError(f"Missing option '{missing}'; or compare with --against RUNTIME or FILE.")
+        if on:
+            _show_on(files, on, model, data.load(), qat, images, as_json)
+        parities = verify_files(files, data.load(), model=model, qat=qat, images=images)
     if as_json:
         print_array(parities)
     else:

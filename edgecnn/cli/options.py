@@ -161,6 +161,9 @@ data_or_none = _data(
     help="What the model was trained on: a data set as for edgecnn run, or none: times alone.",
 )
 files = click.argument("files", type=FILE, nargs=-1, required=True)
+data_of_files = _data(
+    default=None, help=f"What the model was trained on, or other test samples: {config.description_of('data')}"
+)
 exported = options(files, model, data_of_model, custom, qat)  # files, and the model that they were exported from
 
 
