@@ -14,7 +14,7 @@ _SECTIONS = {
     "Everything at once": ("run", "RunConfig"),
     "Data and models": ("load_data", "DataSet", "build_model", "load_model", "save_model", "use_custom"),
     "Steps": ("train", "quantize", "export", "verify", "bench", "record_baseline", "load_baseline", "write_report"),
-    "Files": ("load_artifact", "open_session", "predict"),
+    "Files": ("load_artifact", "open_session", "predict", "verify_against"),
     "Names": ("MODELS", "SCHEMES", "FORMATS", "RUNTIMES"),
     "Errors": ("EdgecnnError",),
 }
