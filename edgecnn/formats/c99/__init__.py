@@ -387,7 +387,7 @@ def _layer(layer: Layer, program: Program) -> str:
     if layer.scratch:
         parameters.append("int16_t *scratch")
     constants = "".join(_constant(constant) for constant in layer.constants)
-    return f"/* {layer.comment} */\n{constants}static void {layer.name}({', '.join(parameters)})\n{{\n{layer.body}}}\n"
+    return f"/* {layer.comment} */\n{constants}LAYER void {layer.name}({', '.join(parameters)})\n{{\n{layer.body}}}\n"
 
 
 def _constant(constant: Constant) -> str:

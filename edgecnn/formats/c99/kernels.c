@@ -14,6 +14,12 @@
 //@ base:
 #if defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
 #define HELIUM 1 /* Cortex-M55, M85 and the like: vectors of sixteen bytes */
+/* GCC 12 moves a store of bytes behind a vector load of the same bytes, and takes gather loads and scatter stores for
+   accesses to the elements at their base only. It moves neither beyond a call, nor beyond SETTLE. */
+#define LAYER __attribute__((noinline)) static
+#define SETTLE() __asm__ volatile("" : : : "memory")
+#else
+#define LAYER static
 #endif
 #if defined(__GNUC__)
 #define ALIGNED __attribute__((aligned(4)))

@@ -3,10 +3,6 @@
 //@ mve: base
 #include <arm_mve.h>
 
-/* No access to memory is moved across this: GCC takes gather loads and scatter stores for accesses to the elements at
-   their base only, and moves them across others that touch the same memory. */
-#define IN_ORDER __asm__ volatile("" : : : "memory")
-
 /* requantize() of four values without its zero point; `right` is minus the shift */
 __attribute__((unused)) static inline int32x4_t requantize_4(int32x4_t high, int32x4_t right)
 {
@@ -168,6 +164,7 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
     for (row = 0; row < s->out_height; row++) {
         for (column = 0; column < s->out_width; column++, y += s->outputs) {
             conv_2d_gather(s, x, row * s->stride_height - s->pad_top, column * s->stride_width - s->pad_left, to);
+            SETTLE();
             for (i = 0; i < taps; i += 16)
                 vstrbq_u8((uint8_t *)to + i, vldrbq_gather_offset_u8((uint8_t *)to + i, order));
             rows_times(&rows, to, y);
@@ -298,9 +295,9 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
     int32_t channel, i;
     fill_16((int16_t)s->in_zero, s->plane_height * s->plane_width, plane);
     for (channel = 0; channel < s->channels; channel++) {
-        IN_ORDER;
+        SETTLE();
         depthwise_conv_2d_fill(l, x + channel, plane);
-        IN_ORDER;
+        SETTLE();
         for (i = channel * multiplier; i < (channel + 1) * multiplier; i++) {
             if (three && s->shift[i] >= 0)
                 depthwise_conv_2d_3x3(s, l, plane, i, y + i);
@@ -308,7 +305,6 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
                 depthwise_conv_2d_plane(s, l, plane, i, y + i);
         }
     }
-    IN_ORDER;
 }
 //@ fully_connected: fully_connected_settings rows
 static void fully_connected(const struct fully_connected *s, const int8_t *x, int8_t *y)
