@@ -203,7 +203,9 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     ends = sources.input_size + sources.output_size
     found.arena_bytes = code.plan.arena_bytes
     if missing := missing_tools(asked.name, "build-tools"):
-        found.flash_bytes, found.ram_bytes = lower(graph).constant_bytes, found.arena_bytes + ends
+        program = lower(graph)
+        found.flash_bytes = program.constant_bytes
+        found.ram_bytes = found.arena_bytes + program.state_bytes + ends
         found.notes.append(
             f"flash counts only the weights and RAM only the arena plan, because {missing[0]} is not installed; code, "
             "start-up code, stack and the rest of your program are not included"

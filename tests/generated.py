@@ -59,11 +59,13 @@ class Model:
         axis: int = 0,
         data: Any = None,
         signature: Sequence[int] | None = None,
+        variable: bool = False,
     ) -> int:
         tensor = schema.TensorT()
         tensor.name = f"t{len(self.graph.tensors)}"
         tensor.shape, tensor.type = list(shape), getattr(schema.TensorType, dtype.upper())
         tensor.shapeSignature = None if signature is None else list(signature)
+        tensor.isVariable = variable
         tensor.buffer = 0
         if data is not None:
             buffer = schema.BufferT()

@@ -3,6 +3,7 @@
 ``EDGECNN_FUZZ=2000`` tries ten times as many.
 """
 
+import ctypes
 import functools
 import math
 import os
@@ -33,6 +34,7 @@ from hypothesis import strategies as st
 
 from edgecnn import emulation
 from edgecnn.formats.c99 import numerics
+from edgecnn.formats.c99.lower import problems
 from edgecnn.tflite.graph import read_graph
 
 pytestmark = [pytest.mark.slow, needs_tflm]
@@ -78,10 +80,13 @@ def folders(tmp_path: Path) -> Folders:
     return Folders(tmp_path)
 
 
-def agree(model: bytes, folders: Folders, tflm: Tflm, dual_mac: bool = False) -> None:
-    """The generated code gives TFLite Micro's bytes: on this machine, with Arm's dual MAC, and with Helium."""
+def agree(model: bytes, folders: Folders, tflm: Tflm, dual_mac: bool = False, steps: int = 4) -> None:
+    """The generated code gives TFLite Micro's bytes: on this machine, with Arm's dual MAC, and with Helium.
+
+    ``steps`` inputs run one after the other, from the model's initial state.
+    """
     folder = folders.new()
-    images = random_inputs(model, 4)
+    images = random_inputs(model, steps)
     wanted = tflm(model, images)
     generate(model, folder)
     np.testing.assert_array_equal(run(compiled(folder, "m", "cc", "-O0"), model, images), wanted)
@@ -435,6 +440,156 @@ def moves(draw: Any) -> bytes:
 @examples(60)
 def test_moved_values(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm)
+
+
+@st.composite
+def splits(draw: Any) -> bytes:
+    """Outputs of SPLIT or SPLIT_V, put together again in another order, and EXPAND_DIMS."""
+    model = Model()
+    quantization: dict[str, Any] = {"scale": draw(SCALES), "zero": draw(ZEROS)}
+    kind, axis = draw(st.sampled_from(["SPLIT", "SPLIT_V"])), draw(st.integers(1, 3))
+    sizes = [draw(SMALL) for _ in range(draw(st.integers(1, 4)))]
+    sizes = sizes[:1] * len(sizes) if kind == "SPLIT" else sizes
+    shape = [1, draw(SMALL), draw(SMALL), draw(SMALL)]
+    shape[axis] = sum(sizes)
+    source, where = model.tensor(shape, **quantization), draw(st.sampled_from([axis, axis - 4]))
+    shapes = [[*shape[:axis], size, *shape[axis + 1 :]] for size in sizes]
+    parts = [model.tensor(own, **quantization) for own in shapes]
+    along = model.tensor((), "int32", data=where)
+    if kind == "SPLIT":
+        model.operator(kind, [along, source], parts, "SplitOptions", numSplits=len(parts))
+    else:
+        given_sizes = model.tensor((len(sizes),), "int32", data=[*sizes[:-1], draw(st.sampled_from([-1, sizes[-1]]))])
+        model.operator(kind, [source, given_sizes, along], parts, "SplitVOptions", numSplits=len(parts))
+    together, target = model.tensor(shape, **quantization), model.tensor([1, *shape], **quantization)
+    model.operator("CONCATENATION", draw(st.permutations(parts)), together, "ConcatenationOptions", axis=axis)
+    model.operator("EXPAND_DIMS", [together, model.tensor((1,), "int32", data=[0])], target, "ExpandDimsOptions")
+    return model.file(source, target)
+
+
+@given(model=splits())
+@examples(30)
+def test_split(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
+
+
+@st.composite
+def filters_with_memory(draw: Any) -> bytes:
+    """SVDF of one rank or more, followed by one that reads its output."""
+    model = Model()
+    random = np.random.default_rng(draw(SEEDS))
+    inputs = draw(st.integers(1, 20))
+    scale, zero = draw(SCALES), draw(ZEROS)
+    source = last = model.tensor((1, inputs), scale=scale, zero=zero)
+    for _ in range(draw(st.integers(1, 2))):
+        rank, outputs, steps = draw(st.integers(1, 3)), draw(SMALL), draw(st.integers(1, 6))
+        filters = rank * outputs
+        scales = [float(np.float32(np.exp(random.uniform(-7, -2)))) for _ in range(2)]
+        state_scale = float(np.float32(scale * scales[0] * np.exp(random.uniform(2, 7))))
+        bias_scale = float(np.float32(state_scale) * np.float32(scales[1]))
+        tensors = [
+            model.tensor((filters, inputs), scale=scales[0], data=random.integers(-128, 128, (filters, inputs))),
+            model.tensor((filters, steps), scale=scales[1], data=random.integers(-128, 128, (filters, steps))),
+            model.tensor((outputs,), "int32", scale=bias_scale, data=random.integers(-5000, 5000, outputs)),
+            model.tensor((1, filters * steps), scale=state_scale, zero=draw(ZEROS), variable=True),
+        ]
+        scale = float(np.float32(bias_scale * np.exp(random.uniform(2, 8))))
+        target = model.tensor((1, outputs), scale=scale, zero=draw(ZEROS))
+        options = {"rank": rank, "fusedActivationFunction": draw(st.integers(0, 1))}
+        model.operator("SVDF", [last, *tensors], target, "SVDFOptions", **options)
+        last, inputs = target, outputs
+    return model.file(source, last)
+
+
+@given(model=filters_with_memory())
+@examples(30)
+def test_svdf(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm, dual_mac=True, steps=12)
+
+
+@st.composite
+def streams(draw: Any) -> bytes:
+    """A convolution over the last inputs, kept in a variable, plus the last result, read before it is replaced.
+
+    The first variable is read before it is assigned; the second one's old value is used after it was assigned.
+    """
+    model = Model()
+    random = np.random.default_rng(draw(SEEDS))
+    width, channels, kept, outputs = draw(SMALL), draw(SMALL), draw(SMALL), draw(SMALL)
+    scale, zero = draw(SCALES), draw(ZEROS)
+    made: dict[str, Any] = {"scale": draw(SCALES), "zero": draw(ZEROS)}
+    ours: dict[str, Any] = {"scale": scale, "zero": zero}
+    source = model.tensor((1, 1, width, channels), **ours)
+    if draw(st.booleans()):
+        model.operator("CALL_ONCE", [], (), "CallOnceOptions", initSubgraphIndex=1)
+        with model.subgraph():
+            for name, shape in (("a", (1, kept, width, channels)), ("b", (1, 1, width, outputs))):
+                handle = model.tensor((), "resource")
+                model.operator("VAR_HANDLE", [], handle, "VarHandleOptions", container="", sharedName=name)
+                values = model.tensor(shape, data=random.integers(-128, 128, shape), **(ours if name == "a" else made))
+                model.operator("ASSIGN_VARIABLE", [handle, values], ())
+    handles = {}
+    for name in "ab":
+        handles[name] = model.tensor((), "resource")
+        model.operator("VAR_HANDLE", [], handles[name], "VarHandleOptions", container="", sharedName=name)
+    before = model.tensor((1, kept, width, channels), **ours)
+    model.operator("READ_VARIABLE", [handles["a"]], before)
+    window = model.tensor((1, kept + 1, width, channels), **ours)
+    model.operator("CONCATENATION", [before, source], window, "ConcatenationOptions", axis=1)
+    after = model.tensor((1, kept, width, channels), **ours)
+    ends = [model.tensor((4,), "int32", data=data) for data in ([0, 1, 0, 0], [0] * 4, [1] * 4)]
+    model.operator("STRIDED_SLICE", [window, *ends], after, "StridedSliceOptions", beginMask=13, endMask=15)
+    model.operator("ASSIGN_VARIABLE", [handles["a"], after], ())
+    weights = model.tensor((outputs, kept + 1, 1, channels), scale=0.01, data=random.integers(
+        -127, 128, (outputs, kept + 1, 1, channels)))  # fmt: skip
+    result, old, target = (model.tensor((1, 1, width, outputs), **made) for _ in range(3))
+    model.operator("CONV_2D", [window, weights], result, "Conv2DOptions", padding=1, strideH=1, strideW=1,
+                   dilationHFactor=1, dilationWFactor=1)  # fmt: skip
+    model.operator("READ_VARIABLE", [handles["b"]], old)
+    model.operator("ASSIGN_VARIABLE", [handles["b"], result], ())
+    model.operator("ADD", [old, result], target, "AddOptions")
+    return model.file(source, target)
+
+
+@given(model=streams())
+@examples(30)
+def test_variables(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm, dual_mac=True, steps=8)
+
+
+@given(content=streams())
+@examples(2)
+def test_reset_begins_again(content: bytes, folders: Folders, tflm: Tflm) -> None:
+    folder = folders.new()
+    images = random_inputs(content, 6)
+    header = generate(content, folder).header
+    assert "void m_reset(void);" in header
+    invoke = compiled(folder)
+    first = run(invoke, content, images)
+    (library,) = folder.glob("*/m.so")
+    ctypes.CDLL(str(library)).m_reset()
+    np.testing.assert_array_equal(run(invoke, content, images), first)
+    np.testing.assert_array_equal(tflm(content, images), first)
+
+
+def test_state_that_c_does_not_have_is_refused() -> None:
+    """A subgraph that computes an initial value."""
+    model = Model()
+    source, target, before = (model.tensor((1, 4), scale=0.5) for _ in range(3))
+    handle = model.tensor((), "resource")
+    model.operator("CALL_ONCE", [], (), "CallOnceOptions", initSubgraphIndex=1)
+    model.operator("VAR_HANDLE", [], handle, "VarHandleOptions", container="", sharedName="a")
+    model.operator("READ_VARIABLE", [handle], before)
+    model.operator("ADD", [before, source], target, "AddOptions")
+    with model.subgraph():
+        other, second = model.tensor((), "resource"), model.tensor((1, 4), scale=0.5)
+        constant = model.tensor((1, 4), scale=0.5, data=[1, 2, 3, 4])
+        model.operator("VAR_HANDLE", [], other, "VarHandleOptions", container="", sharedName="a")
+        model.operator("RELU", [constant], second)
+        model.operator("ASSIGN_VARIABLE", [other, second], ())
+    content = model.file(source, target)
+    (reason,) = problems(read_graph(content, "x"))
+    assert "operator 0 (CALL_ONCE): its subgraph has operator 1 (RELU); only constants" in reason
 
 
 def test_tiles_repeat_values(tmp_path: Path) -> None:

@@ -70,7 +70,6 @@ def test_a_changed_file_is_caught(with_data: bool, foreign: dict[str, Path], wor
     foreign["int8"].write_bytes(rescaled(content, weights_of(content)[1], 1.3))
     parity = only(foreign["onnx"], foreign["int8"], workspace.data if with_data else None)
     assert parity.violations
-    assert any("mean difference" in violation for violation in parity.violations)
 
 
 def test_files_with_state_run_in_order(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from edgecnn.formats.c99 import identifier, macro_names
 from edgecnn.records import TensorSpec
 from edgecnn.runtimes.tflm import aligned, arena_bytes
 from edgecnn.tflite.graph import Graph, float_operators
-from edgecnn.tflite.micro import resolver_methods, scratch_bytes, variables
+from edgecnn.tflite.micro import count_variables, resolver_methods, scratch_bytes
 
 # Margin added to the arena measured on the host: at least this share and this size.
 MARGIN = 0.25
@@ -92,7 +92,7 @@ def _golden(name: str) -> str:
 
 def _interpreter(graph: Graph) -> dict[str, object]:
     """Template values for the interpreter: what it allocates from, which differs if the model has variables."""
-    count = len(variables(graph))
+    count = count_variables(graph)
     if not count:
         return {"includes": "", "allocator": "", "memory": "arena, sizeof(arena)"}
     return {

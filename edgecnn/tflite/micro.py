@@ -2,6 +2,7 @@
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.tflite.graph import Graph, Operator
+from edgecnn.tflite.state import handles
 
 # Operators in the resolver of tflite-micro 0.dev20261023182759, by their names in the TFLite schema.
 _LISTED = """
@@ -46,14 +47,9 @@ def _method(kind: str) -> str:
     return _IRREGULAR.get(kind) or f"Add{''.join(words)}"
 
 
-def variables(graph: Graph) -> frozenset[tuple[bytes, bytes]]:
-    """Container and name of each variable that VAR_HANDLE refers to; TFLM reserves room for so many."""
-    return frozenset(
-        (operator.options.get("container") or b"", operator.options.get("sharedName") or b"")
-        for subgraph in graph.subgraphs
-        for operator in subgraph.operators
-        if operator.kind == "VAR_HANDLE"
-    )
+def count_variables(graph: Graph) -> int:
+    """The number of variables that VAR_HANDLE refers to; TFLM reserves room for so many."""
+    return len({key for subgraph in graph.subgraphs for key in handles(subgraph).values()})
 
 
 def scratch_bytes(graph: Graph) -> int:

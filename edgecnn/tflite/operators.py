@@ -5,6 +5,7 @@ message here, for all writers; a writer refuses only what its own target cannot 
 TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import ArtifactError, UnsupportedError, one_line
 from edgecnn.tflite.functions import Function, functions, stored
 from edgecnn.tflite.graph import Graph, Operator, Tensor
+from edgecnn.tflite.state import Variable, variables
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -169,7 +171,7 @@ class Softmax(Operation, frozen=True, kw_only=True):
 
 
 class Reshape(Operation, frozen=True, kw_only=True):
-    """RESHAPE or SQUEEZE: the same values in another shape."""
+    """RESHAPE, SQUEEZE or EXPAND_DIMS: the same values in another shape."""
 
 
 class Concatenation(Operation, frozen=True, kw_only=True):
@@ -198,7 +200,10 @@ class Transpose(Operation, frozen=True, kw_only=True):
 
 
 class Slice(Operation, frozen=True, kw_only=True):
-    """STRIDED_SLICE that keeps all dimensions, or SLICE: every ``steps``-th value from ``starts`` on, by axis."""
+    """STRIDED_SLICE that keeps all dimensions, SLICE, or an output of SPLIT or SPLIT_V.
+
+    Every ``steps``-th value from ``starts`` on, by axis.
+    """
 
     starts: tuple[int, ...]
     steps: tuple[int, ...]
@@ -209,6 +214,32 @@ class Resize(Operation, frozen=True, kw_only=True):
 
     align_corners: bool
     half_pixel_centers: bool
+
+
+class ReadVariable(Operation, frozen=True, kw_only=True):
+    """READ_VARIABLE of the input, a variable (see ``state.variables``) that begins with ``initial``."""
+
+    initial: NDArray[Any]
+
+
+class AssignVariable(Operation, frozen=True, kw_only=True):
+    """ASSIGN_VARIABLE to the output, a variable (see ``state.variables``) that begins with ``initial``."""
+
+    initial: NDArray[Any]
+
+
+class Svdf(Operation, frozen=True, kw_only=True):
+    """SVDF: a filter ``(filters, inputs)`` of features, then one ``(filters, steps)`` over time.
+
+    Each filter has its last ``steps`` features in ``state``. ``rank`` neighbouring filters are added to one output.
+    ``bias`` has a value for each output. Weights are int8 with one scale.
+    """
+
+    features: Tensor
+    time: Tensor
+    bias: NDArray[np.int32]
+    state: Tensor
+    rank: int
 
 
 def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
@@ -229,11 +260,11 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
     tables = _tables(graph, traced)
     skipped = _shape_computations(graph) | _absorbed(graph, traced, tables)
     for operator in graph.operators:
-        if operator.position in skipped:
+        if operator.position in skipped or operator.kind in ("CALL_ONCE", "VAR_HANDLE"):
             continue
         try:
             function = tables.get(operator.position)
-            found += (reader.read(operator),) if function is None else reader.table(operator, function)
+            found += reader.read(operator) if function is None else reader.table(operator, function)
             continue
         except UnsupportedError as error:
             if operator.kind != "CUSTOM":  # the graph names it among its unsupported parts
@@ -297,7 +328,12 @@ class _Reader:
         self.graph = graph
         self.shapes: dict[int, Shape] = {index: for_one_image(graph.tensors[index].shape) for index in graph.inputs}
 
-    def read(self, operator: Operator) -> Operation:
+    @functools.cached_property
+    def variables(self) -> Mapping[int, Variable]:
+        """The variables by handle."""
+        return variables(self.graph)
+
+    def read(self, operator: Operator) -> tuple[Operation, ...]:
         reader = _READERS.get(operator.kind)
         if reader is None:
             names = " and ".join(repr(self.graph.tensors[index].name) for index in operator.outputs)
@@ -306,7 +342,8 @@ class _Reader:
                 "the .tflite file, or another layer"
             )
         with damage_of(operator):
-            return reader(self, operator)
+            found = reader(self, operator)
+            return (found,) if isinstance(found, Operation) else found
 
     # Tensors
 
@@ -320,9 +357,9 @@ class _Reader:
         _check_quantization(operator, tensor)
         return tensor
 
-    def output(self, operator: Operator, shape: Shape) -> Tensor:
-        """The output with ``shape``, which must match the file except for dynamic sizes."""
-        tensor = self.graph.tensors[operator.outputs[0]]
+    def output(self, operator: Operator, shape: Shape, place: int = 0) -> Tensor:
+        """An output with ``shape``, which must match the file except for dynamic sizes."""
+        tensor = self.graph.tensors[operator.outputs[place]]
         stored = tensor.shape
         if len(stored) != len(shape) or any(a not in (b, -1) for a, b in zip(stored, shape, strict=True)):
             raise ArtifactError(f"{operator} has output shape {shape}, but the file says {stored}")
@@ -573,6 +610,70 @@ class _Reader:
         first = tuple(start for start, _ in bounds)
         return Slice(operator=operator, inputs=(source,), output=output, starts=first, steps=steps)
 
+    def split(self, operator: Operator) -> tuple[Slice, ...]:
+        """SPLIT, whose first input is the axis, or SPLIT_V with sizes and axis after the tensor: a slice per output."""
+        even, count = operator.kind == "SPLIT", len(operator.outputs)
+        source = self.input(operator, 1 if even else 0)
+        axis = _axis(operator, self.integers(operator, 0 if even else 2)[0], source)
+        length = source.shape[axis]
+        sizes = (length // max(count, 1),) * count if even else self.integers(operator, 1)
+        rest = length - sum(size for size in sizes if size >= 0)
+        sizes = tuple(rest if size < 0 else size for size in sizes)
+        if len(sizes) != count or sum(sizes) != length or min(sizes, default=0) < 0:
+            raise ArtifactError(f"{operator}: sizes {sizes} do not divide axis {axis} of {source.shape}")
+        found = []
+        for place, size in enumerate(sizes):
+            made = (*source.shape[:axis], size, *source.shape[axis + 1 :])
+            starts = tuple(sum(sizes[:place]) if one == axis else 0 for one in range(len(made)))
+            output = self.output(operator, made, place)
+            one = Slice(operator=operator, inputs=(source,), output=output, starts=starts, steps=(1,) * len(made))
+            found.append(one)
+        return tuple(found)
+
+    def read_variable(self, operator: Operator) -> ReadVariable:
+        variable = self.variable(operator)
+        output = self.output(operator, for_one_image(self.graph.tensors[operator.outputs[0]].shape))
+        _check_same(operator, variable.tensor, output)
+        return ReadVariable(operator=operator, inputs=(variable.tensor,), output=output, initial=variable.initial)
+
+    def assign_variable(self, operator: Operator) -> AssignVariable:
+        source, variable = self.input(operator, 1), self.variable(operator)
+        _check_same(operator, variable.tensor, source)
+        return AssignVariable(operator=operator, inputs=(source,), output=variable.tensor, initial=variable.initial)
+
+    def variable(self, operator: Operator) -> Variable:
+        """The variable whose handle is the first input."""
+        found = self.variables.get(operator.inputs[0])
+        if found is None:
+            raise UnsupportedError(f"{operator}: its variable has no VAR_HANDLE")
+        if found.initial.nbytes != found.tensor.bytes:
+            raise UnsupportedError(f"{operator}: its variable begins with values of another size or type")
+        return found
+
+    def svdf(self, operator: Operator) -> Svdf:
+        source, rank = self.input(operator), operator.options["rank"]
+        features, time, bias, state = (self.graph.tensors[index] for index in operator.inputs[1:5])
+        for tensor in (features, time):
+            if tensor.data is None or tensor.dtype != "int8" or len(tensor.scale) != 1 or tensor.zero_point[0]:
+                raise UnsupportedError(f"{operator}: its weights {tensor.name!r} are not symmetric int8 constants")
+        if bias.data is None or bias.dtype != "int32":
+            raise UnsupportedError(f"{operator}: its bias is {bias.dtype}; an int32 constant is needed")
+        if not state.variable or state.dtype != "int8" or len(state.scale) != 1:
+            raise UnsupportedError(f"{operator}: its state {state.name!r} is not a variable of int8")
+        if operator.options["fusedActivationFunction"] not in (0, 1):
+            raise UnsupportedError(f"{operator}: its fused activation is not supported")
+        filters, steps = time.shape
+        shapes = (len(source.shape), features.shape, math.prod(state.shape), bias.data.size)
+        if rank < 1 or filters % rank or shapes != (2, (filters, source.shape[-1]), filters * steps, filters // rank):
+            raise ArtifactError(f"{operator}: its tensors do not fit together")
+        if source.shape[0] != 1:
+            raise UnsupportedError(f"{operator}: a batch of {source.shape[0]}; only 1 is supported")
+        output = self.output(operator, (1, filters // rank))
+        return Svdf(
+            operator=operator, inputs=(source,), output=output, features=features, time=time, bias=bias.data,
+            state=state, rank=rank,
+        )  # fmt: skip
+
     def resize(self, operator: Operator) -> Resize:
         source, target = self.input(operator), self.integers(operator)
         _four_dimensions(operator, source)
@@ -608,7 +709,7 @@ def _check_graph(graph: Graph) -> Iterator[UnsupportedError]:
         raise ArtifactError("the graph's output is a constant, or its input")
     for operator in graph.operators:
         if operator.kind in _READERS:
-            if not operator.outputs:
+            if not operator.outputs and operator.kind != "ASSIGN_VARIABLE":
                 raise ArtifactError(f"{operator} has no output")
             _check_inputs(operator)
 
@@ -624,6 +725,13 @@ def _check_inputs(operator: Operator) -> None:
 def _check_quantization(operator: Operator, tensor: Tensor) -> None:
     if tensor.dtype != "float32" and (tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1):
         raise not_int8(operator, tensor)
+
+
+def _check_same(operator: Operator, variable: Tensor, tensor: Tensor) -> None:
+    """Raise if a variable is read or assigned as a tensor of another kind."""
+    kinds = [(one.shape, one.dtype, *one.scale, *one.zero_point) for one in (variable, tensor)]
+    if kinds[0] != kinds[1]:
+        raise UnsupportedError(f"{operator}: {tensor.name!r} differs in shape, type or scale from its variable")
 
 
 def _four_dimensions(operator: Operator, *tensors: Tensor) -> None:
@@ -747,10 +855,12 @@ def _filled(operator: Operator, shape: Shape, source: Shape) -> Shape:
 
 _BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 
-_READERS: dict[str, Callable[[_Reader, Operator], Operation]] = {
+_READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, ...]]] = {
     "ADD": _Reader.binary,
+    "ASSIGN_VARIABLE": _Reader.assign_variable,
     "AVERAGE_POOL_2D": _Reader.pool,
     "CONCATENATION": _Reader.concatenation,
+    "EXPAND_DIMS": _Reader.reshape,
     "CONV_2D": _Reader.convolution,
     "DEPTHWISE_CONV_2D": _Reader.convolution,
     "FULLY_CONNECTED": _Reader.dense,
@@ -765,15 +875,19 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation]] = {
     "PAD": _Reader.pad,
     "PADV2": _Reader.pad,
     "PRELU": _Reader.binary,
+    "READ_VARIABLE": _Reader.read_variable,
     "REDUCE_MAX": _Reader.reduced,
     "RESHAPE": _Reader.reshape,
     "RESIZE_BILINEAR": _Reader.resize,
     "RESIZE_NEAREST_NEIGHBOR": _Reader.resize,
     "SLICE": _Reader.slice,
     "SOFTMAX": _Reader.softmax,
+    "SPLIT": _Reader.split,
+    "SPLIT_V": _Reader.split,
     "SQUEEZE": _Reader.reshape,
     "STRIDED_SLICE": _Reader.slice,
     "SUB": _Reader.binary,
+    "SVDF": _Reader.svdf,
     "TANH": _Reader.unary,
     "TILE": _Reader.tile,
     "TRANSPOSE": _Reader.transpose,

@@ -589,6 +589,40 @@ static void transpose_conv(const struct transpose_conv *s, const int8_t *x, int8
         }
     }
 }
+//@ svdf: requantize clamp
+struct svdf {
+    const int8_t *features, *time; /* a row of weights of each filter */
+    const int32_t *bias;
+    int32_t inputs, outputs, rank, steps;
+    int32_t in_zero, state_zero, out_zero;
+    int32_t multiplier[2], shift[2]; /* of features, of outputs */
+};
+
+/* Each filter's state moves by one step, and its new feature is the last; rank filters over time make an output.
+   The zero point is added to a feature after it was clipped, in 8 bits, as in the pinned TFLite Micro. */
+static void svdf(const struct svdf *s, const int8_t *x, int8_t *state, int8_t *y)
+{
+    const int8_t *features = s->features, *time = s->time;
+    int32_t output, filter, i;
+    for (output = 0; output < s->outputs; output++) {
+        uint32_t sum = (uint32_t)s->bias[output];
+        for (filter = 0; filter < s->rank; filter++) {
+            int32_t feature = 0;
+            for (i = 0; i < s->inputs; i++)
+                feature += *features++ * (x[i] - s->in_zero);
+            for (i = 1; i < s->steps; i++) {
+                *state = state[1];
+                sum += (uint32_t)(*time++ * (*state - s->state_zero));
+                state++;
+            }
+            feature = clamp(requantize(feature, s->multiplier[0], s->shift[0], 0), -128, 127) + s->state_zero;
+            *state = (int8_t)((feature & 255) - ((feature & 128) << 1));
+            sum += (uint32_t)(*time++ * (*state - s->state_zero));
+            state++;
+        }
+        *y++ = clamp(requantize((int32_t)sum, s->multiplier[1], s->shift[1], s->out_zero), -128, 127);
+    }
+}
 //@ reduce_max: base
 static void reduce_max(const int8_t *x, int8_t *y, int32_t outers, int32_t reduced, int32_t inners)
 {

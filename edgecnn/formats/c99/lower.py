@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import UnsupportedError
 from edgecnn.formats.c99 import numerics, plan
 from edgecnn.formats.c99.plan import Overlap
-from edgecnn.formats.c99.program import Constant, End, Layer, Program, printable, struct_of, times
+from edgecnn.formats.c99.program import Constant, End, Layer, Program, State, printable, struct_of, times
 from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import Graph, Tensor
 from edgecnn.tflite.operators import Limits, Operation, Shape
@@ -58,6 +58,8 @@ class _Lowering:
         self.problems: list[str] = []
         self.reshaped: dict[int, int] = {}  # tensor -> value that it is an alias of
         self.shapes: dict[int, Shape] = {}
+        self.states: dict[int, State] = {}  # by value
+        self.operations: list[Operation] = []
 
     def program(self) -> Program:
         graph, operations = self.graph, ops.read(self.graph)
@@ -73,6 +75,7 @@ class _Lowering:
             if {tensor.dtype for tensor in tensors} == {"int8", "uint8"}:
                 self.problems.append(f"some of the graph's {kind}s are int8, others uint8; C code needs one type")
         self.shapes |= {source.index: ops.for_one_image(source.shape) for source in sources}
+        self.operations = [operation for operation in operations if isinstance(operation, Operation)]
         for operation in operations:
             if isinstance(operation, UnsupportedError):
                 self.problems.append(str(operation))
@@ -81,15 +84,16 @@ class _Lowering:
         if self.problems:
             more = f" (and {len(self.problems) - 1} more; edgecnn check lists all)" if len(self.problems) > 1 else ""
             raise UnsupportedError(f"{self.problems[0]}{more}")
-        taken = set(graph.inputs)
+        taken = {*graph.inputs, *self.states}
         for target in targets:
             if self.value(target.index) in taken:  # only reshaped
                 self._copy(target)
             taken.add(self.value(target.index))
-        layers = self._needed({self.value(target.index) for target in targets})
-        used = {*graph.inputs, *(layer.output for layer in layers)}
+        layers = self._needed({*self.states, *(self.value(target.index) for target in targets)})
+        used = {*graph.inputs, *(layer.output for layer in layers)} - self.states.keys()
         return Program(
             layers=layers,
+            states=tuple(self.states.values()),
             inputs=self._ends(sources),
             outputs=self._ends(targets),
             sizes={value: math.prod(self.shapes[value]) for value in used},
@@ -202,6 +206,70 @@ class _Lowering:
                 overlaps=(None,),
             )
         )
+
+    # State
+
+    def _state(self, tensor: Tensor, initial: NDArray[Any]) -> State:
+        """The state that stores a variable."""
+        if tensor.index not in self.states:
+            offset = sum(-(-state.initial.nbytes // plan.ALIGNMENT) * plan.ALIGNMENT for state in self.states.values())
+            self.states[tensor.index] = State(value=tensor.index, offset=offset, initial=initial.reshape(-1))
+            self.shapes[tensor.index] = tensor.shape
+        return self.states[tensor.index]
+
+    def read_variable(self, operation: ops.ReadVariable) -> None:
+        """The state itself, if everything that reads it comes before it is assigned; else a copy."""
+        variable, output = operation.inputs[0], operation.output
+        self._state(variable, operation.initial)
+        users = [one for one in self.operations if any(tensor.index == output.index for tensor in one.inputs)]
+        later = [
+            one.position
+            for one in self.operations
+            if one.output.index == variable.index and one.position > operation.position
+        ]
+        in_time = all(one.position <= min(later, default=one.position) for one in users)
+        if (
+            in_time
+            and output.index not in self.graph.outputs
+            and not any(isinstance(one, ops.Reshape) for one in users)
+        ):
+            self.reshaped[output.index] = variable.index
+            return
+        size = math.prod(output.shape)
+        self.add(operation, f"copy_rows(@0, y, 1, {size}, {size})", "copy_rows")
+
+    def assign_variable(self, operation: ops.AssignVariable) -> None:
+        self._state(operation.output, operation.initial)
+        size = math.prod(operation.output.shape)
+        self.add(operation, f"copy_rows(@0, y, 1, {size}, {size})", "copy_rows")
+
+    def svdf(self, operation: ops.Svdf) -> None:
+        source, state, output = operation.inputs[0], operation.state, operation.output
+        filters, steps = operation.time.shape
+        own = self._state(state, np.full(filters * steps, _zero(state), np.int8))
+        # the kernel multiplies scales in float32
+        scale = [tensor.scale[0] for tensor in (source, operation.features, state, operation.time, output)]
+        with np.errstate(all="ignore"):
+            factors = scale[0] * scale[1] / scale[2], scale[2] * scale[3] / scale[4]
+        if not np.isfinite(factors).all():
+            raise UnsupportedError(f"{operation}: its scales are too far apart")
+        pairs = [numerics.quantize_multiplier(float(factor)) for factor in factors]
+        largest = int(np.abs(operation.bias.astype(np.int64)).max()) + operation.rank * steps * 128 * 255
+        bounds = source.shape[1] * 128 * 255, largest
+        shifts = [_shift(operation, shift, bound) for (_, shift), bound in zip(pairs, bounds, strict=True)]
+        features, time = operation.features.data, operation.time.data
+        assert features is not None
+        assert time is not None
+        fields = {
+            "inputs": source.shape[1], "outputs": filters // operation.rank, "rank": operation.rank, "steps": steps,
+            "in_zero": _zero(source), "state_zero": _zero(state), "out_zero": _zero(output),
+            "multiplier": [pair[0] for pair in pairs], "shift": shifts,
+        }  # fmt: skip
+        self.add(
+            operation, f"svdf(&s, @0, state + {own.offset}, y)", "svdf", fields=fields,
+            constants={"features": features.reshape(-1), "time": time.reshape(-1), "bias": operation.bias.reshape(-1)},
+            wide=min(shifts) < 0,
+        )  # fmt: skip
 
     # Convolutions and dense layers
 
@@ -679,6 +747,7 @@ def _collapsed(operation: Operation, made: Shape, shapes: Sequence[Shape]) -> tu
 
 
 _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
+    ops.AssignVariable: _Lowering.assign_variable,
     ops.Binary: _Lowering.binary,
     ops.Concatenation: _Lowering.concatenation,
     ops.Convolution: _Lowering.convolution,
@@ -687,12 +756,14 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Mean: _Lowering.mean,
     ops.Pad: _Lowering.pad,
     ops.Pool: _Lowering.pool,
+    ops.ReadVariable: _Lowering.read_variable,
     ops.ReduceMax: _Lowering.reduce_max,
     ops.Rescale: _Lowering.rescale,
     ops.Reshape: _Lowering.reshape,
     ops.Resize: _Lowering.resize,
     ops.Slice: _Lowering.slice,
     ops.Softmax: _Lowering.softmax,
+    ops.Svdf: _Lowering.svdf,
     ops.Table: _Lowering.table,
     ops.Tile: _Lowering.tile,
     ops.TransposedConvolution: _Lowering.transposed_convolution,

@@ -59,10 +59,19 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """A value that is kept between calls, ``offset`` bytes into the state, and the values that it begins with."""
+
+    value: int
+    offset: int
+    initial: NDArray[Any]
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """The layers in order. Values are numbered by their tensor's index; ``sizes`` are in bytes."""
 
     layers: tuple[Layer, ...]
+    states: tuple[State, ...]
     inputs: tuple[End, ...]
     outputs: tuple[End, ...]
     sizes: dict[int, int]
@@ -77,6 +86,11 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     def out_type(self) -> str:
         """The type of all outputs, int8 or uint8."""
         return self.outputs[0].tensor.dtype
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that are kept between calls."""
+        return max((state.offset + state.initial.nbytes for state in self.states), default=0)
 
     @property
     def constant_bytes(self) -> int:

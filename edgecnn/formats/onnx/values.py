@@ -342,6 +342,8 @@ def value_names(graph: Graph) -> tuple[str, ...]:
 def _supported(one: Operation | UnsupportedError) -> Operation:
     if isinstance(one, UnsupportedError):
         raise one
+    if isinstance(one, (ops.ReadVariable, ops.AssignVariable, ops.Svdf)):
+        raise UnsupportedError(f"{one} keeps state between runs, which .onnx files cannot; use the .tflite file, or C")
     return one
 
 
