@@ -583,6 +583,26 @@ def test_a_model_with_state_begins_fresh(tmp_path: Path) -> None:
     assert make_tflm(tmp_path / "kit").returncode != 0
 
 
+def test_c_keeps_state_and_begins_again(tmp_path: Path) -> None:
+    file = streaming(tmp_path)
+    assert check(file, "c99").fits
+    embed(file, "c99", tmp_path / "c99")
+    done = make_c99(tmp_path / "c99")
+    assert re.search(r"ok: 32 golden inputs with \d+ different outputs, every output byte as in", done.stdout)
+    embed(file, "arduino", tmp_path / "arduino")
+    assert sketch_says(tmp_path / "arduino").count("as expected") == 32
+    sketch = tmp_path / "arduino" / "examples" / "classify" / "classify.ino"
+    replaced(
+        sketch,
+        r"    streaming_reset\(\);",
+        "    for (int i = 0; i < 2; i++) streaming_invoke(golden_inputs[i], output);",
+    )
+    assert "WRONG BYTES" in sketch_says(tmp_path / "arduino").splitlines()[0]
+    embed(file, "cortex-m55", tmp_path / "m55")
+    emulated.need("cortex-m55")
+    assert run("make", "check", folder=tmp_path / "m55").returncode == 0
+
+
 def test_inputs_and_outputs_of_any_type_are_compared(tmp_path: Path) -> None:
     """int16 in, int32 out, and two inputs of different types: each has its own array."""
     from generated import Model

@@ -50,7 +50,7 @@ def check(model: Path, target: str, as_json: bool) -> None:
 def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) -> None:
     """Write a folder with MODEL that is ready to copy to a device.
 
-    MODEL is a .tflite with int8 input and output; for linux, any exported .tflite or .onnx. c99: C without libraries.
+    MODEL is a .tflite that edgecnn check accepts; for linux, any exported .tflite or .onnx. c99: C without libraries.
     tflm: the model, operator list and arena size for TensorFlow Lite Micro. arduino: a library that contains the C
     code. linux: a program that needs Python and one runtime. web: the C code as WebAssembly, with a page to try it.
     cortex-m4 and other cores: the C code with a test on an emulated board. Each folder contains golden outputs, a test

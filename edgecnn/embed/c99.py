@@ -61,7 +61,8 @@ def generate(model: Path, data: str | None) -> Generation:
         "in_type": f"{inputs.dtype}_t",
         "out_type": f"{outputs.dtype}_t",
         "arena": f"{code.plan.arena_bytes:,}",
-        "conversion": _conversion(name),
+        "reset": f"    {name}_reset();\n" if loaded.graph.stateful else "",
+        "conversion": _conversion(name, loaded.graph.stateful),
     }
     header = golden_header(name, found, {"golden_inputs": inputs, "golden_outputs": outputs})
     return Generation(name, code, inputs, outputs, header, names)
@@ -86,13 +87,15 @@ def _outputs(code: Generated, name: str, samples: list[list[Values]]) -> list[li
             return found
 
 
-def _conversion(name: str) -> str:
-    """How a README says to quantise inputs and to dequantise outputs."""
-    return textwrap.fill(
+def _conversion(name: str, stateful: bool) -> str:
+    """How a README says to quantise inputs, to dequantise outputs, and to begin again."""
+    text = (
         f"`{name}_quantize(real, input)` makes the input from real numbers, `{name}_dequantize(output, real)` makes "
-        "real numbers of the output; both are in the header and cost nothing if they are not used.",
-        120,
+        "real numbers of the output; both are in the header and cost nothing if they are not used."
     )
+    if stateful:
+        text += f" Each output depends on earlier inputs, which the model remembers; `{name}_reset()` begins again."
+    return textwrap.fill(text, 120)
 
 
 def make(model: Path, data: str | None) -> Content:

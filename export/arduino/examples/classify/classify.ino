@@ -15,7 +15,7 @@ void setup()
 
 void loop()
 {
-    for (int i = 0; i < GOLDEN_COUNT; i++) {
+@@{reset}    for (int i = 0; i < GOLDEN_COUNT; i++) {
         const unsigned long start = micros();
         @@{name}_invoke(golden_inputs[i], output);
         const unsigned long took = micros() - start;
