@@ -140,8 +140,8 @@ def golden(model: Model, data: str | None, inner: Graph, run: Run | None = None)
         kind = f"{len(samples)} in a row: {', '.join(dict.fromkeys(names[: len(samples)]))}"
     else:
         found = run(samples)
-        flat = np.stack([np.concatenate([value.ravel() for value in each]) for each in found])
-        chosen = _most_different(flat, first, min(_MOST_GOLDEN, most))
+        values = np.stack([np.concatenate([value.ravel() for value in each]) for each in found])
+        chosen = _most_different(values, first, min(_MOST_GOLDEN, most))
         samples, found = [samples[place] for place in chosen], [found[place] for place in chosen]
         kind = ", ".join(names[place] for place in chosen)
     if not all(np.isfinite(value).all() for each in found for value in each):

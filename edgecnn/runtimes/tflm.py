@@ -100,16 +100,6 @@ class TflmSession:
         """A copy of the outputs."""
         return raw_of([self._interpreter.get_output(number) for number in range(len(self.outputs))], self.outputs)
 
-    def integers(self, values: Samples) -> Samples:
-        """Run on raw inputs ``(batch, …)`` of the file's input types; return the raw outputs.
-
-        Raises:
-            SessionError: a kernel failed.
-        """
-        self.put(values)
-        self.invoke()
-        return self.take()
-
     def provenance(self) -> bytes | None:
         """The metadata buffer "edgecnn"."""
         return self._metadata.get("edgecnn")
