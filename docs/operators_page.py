@@ -25,7 +25,7 @@ TFLM kits support. `edgecnn check` says which of them a file needs, and every re
 | operator | C | int8 .onnx | TFLM kit |
 |---|---|---|---|
 """
-_FOLDED = frozenset({"SHAPE", "PACK"})
+_FOLDED = frozenset({"SHAPE", "PACK"})  # in .onnx; C has PACK
 _STATE = frozenset({"ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "SVDF", "VAR_HANDLE"})
 
 

@@ -474,6 +474,48 @@ def test_split(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 
 @st.composite
+def reordered(draw: Any) -> bytes:
+    """UNPACK and PACK along other axes, blocks, and slices that remove dimensions."""
+    model = Model()
+    quantization: dict[str, Any] = {"scale": draw(SCALES), "zero": draw(ZEROS)}
+    kind = draw(st.sampled_from(["PACK", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "STRIDED_SLICE"]))
+    shape = [1, draw(SMALL), draw(SMALL), draw(SMALL)]
+    if kind.endswith(("DEPTH", "SPACE")):
+        size = draw(st.integers(1, 3))
+        small = [1, draw(SMALL), draw(SMALL), draw(SMALL)]
+        large = [1, small[1] * size, small[2] * size, small[3]]
+        small[3] *= size * size
+        shape, made = (large, small) if kind == "SPACE_TO_DEPTH" else (small, large)
+        source, target = model.tensor(shape, **quantization), model.tensor(made, **quantization)
+        options = "SpaceToDepthOptions" if kind == "SPACE_TO_DEPTH" else "DepthToSpaceOptions"
+        model.operator(kind, [source], target, options, blockSize=size)
+        return model.file(source, target)
+    source = model.tensor(shape, **quantization)
+    if kind == "STRIDED_SLICE":
+        removed = draw(st.integers(1, 7)) << 1
+        starts = [0, *[draw(st.integers(-size, size - 1)) for size in shape[1:]]]
+        made = [len(range(shape[axis])[starts[axis] :]) for axis in range(4) if not removed >> axis & 1]
+        ends = [start + 1 if removed >> axis & 1 else shape[axis] for axis, start in enumerate(starts)]
+        inputs = [model.tensor((4,), "int32", data=data) for data in (starts, ends, [1] * 4)]
+        target = model.tensor(made, **quantization)
+        model.operator(kind, [source, *inputs], target, "StridedSliceOptions", shrinkAxisMask=removed)
+        return model.file(source, target)
+    axis, new = draw(st.integers(1, 3)), draw(st.integers(0, 3))
+    rest = [*shape[:axis], *shape[axis + 1 :]]
+    parts = [model.tensor(rest, **quantization) for _ in range(shape[axis])]
+    model.operator("UNPACK", [source], parts, "UnpackOptions", axis=axis, num=len(parts))
+    target = model.tensor([*rest[:new], len(parts), *rest[new:]], **quantization)
+    model.operator("PACK", parts[::-1], target, "PackOptions", axis=new, valuesCount=len(parts))
+    return model.file(source, target)
+
+
+@given(model=reordered())
+@examples(60)
+def test_reordered_values(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
+
+
+@st.composite
 def filters_with_memory(draw: Any) -> bytes:
     """SVDF of one rank or more, followed by one that reads its output."""
     model = Model()

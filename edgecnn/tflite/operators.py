@@ -209,6 +209,21 @@ class Slice(Operation, frozen=True, kw_only=True):
     steps: tuple[int, ...]
 
 
+class Gather(Operation, frozen=True, kw_only=True):
+    """Values in another order: UNPACK, SPACE_TO_DEPTH, DEPTH_TO_SPACE, or STRIDED_SLICE that removes dimensions.
+
+    The output is row by row ``sizes``, with ``strides`` between values of the input, from the value ``first`` on.
+    """
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    first: int = 0
+
+
+class Stack(Concatenation, frozen=True, kw_only=True):
+    """PACK of inputs along a new axis."""
+
+
 class Resize(Operation, frozen=True, kw_only=True):
     """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR to the output's height and width."""
 
@@ -583,21 +598,27 @@ class _Reader:
         made = tuple(source.shape[axis] for axis in order)
         return Transpose(operator=operator, inputs=(source,), output=self.output(operator, made), order=order)
 
-    def slice(self, operator: Operator) -> Slice:
+    def slice(self, operator: Operator) -> Slice | Gather:
         source, starts = self.input(operator), self.integers(operator)
         rank = len(source.shape)
         if operator.kind == "SLICE":
             ends, steps = tuple(map(sum, zip(starts, self.integers(operator, 2), strict=True))), (1,) * rank
         else:
             ends, steps = self.integers(operator, 2), self.integers(operator, 3)
-            for mask in ("ellipsisMask", "newAxisMask", "shrinkAxisMask"):
+            for mask in ("ellipsisMask", "newAxisMask"):
                 if operator.options[mask]:
-                    raise UnsupportedError(f"{operator}: a slice that removes or adds dimensions is not supported")
+                    raise UnsupportedError(
+                        f"{operator}: a slice that adds dimensions or leaves some out is not supported"
+                    )
         if not len(starts) == len(ends) == len(steps) == rank or min(steps, default=1) < 1:
             raise UnsupportedError(f"{operator}: a slice needs a start, an end and a positive step for each dimension")
-        bounds = []
+        bounds, removed = [], operator.options.get("shrinkAxisMask", 0)
         for axis, size in enumerate(source.shape):
             start, end, _ = slice(starts[axis], ends[axis]).indices(size)
+            if removed >> axis & 1:
+                place = _index(operator, starts[axis], size)
+                bounds.append((place, place + 1))
+                continue
             if operator.options.get("beginMask", 0) >> axis & 1:
                 start = 0
             if operator.options.get("endMask", 0) >> axis & 1 or (
@@ -606,9 +627,61 @@ class _Reader:
                 end = size
             bounds.append((start, end))
         made = tuple(max(-(-(end - start) // step), 0) for (start, end), step in zip(bounds, steps, strict=True))
-        output = self.output(operator, made)
         first = tuple(start for start, _ in bounds)
+        if removed:
+            kept = [axis for axis in range(rank) if not removed >> axis & 1]
+            own = _strides(source.shape)
+            return Gather(
+                operator=operator, inputs=(source,), output=self.output(operator, tuple(made[axis] for axis in kept)),
+                sizes=tuple(made[axis] for axis in kept), strides=tuple(steps[axis] * own[axis] for axis in kept),
+                first=sum(start * stride for start, stride in zip(first, own, strict=True)),
+            )  # fmt: skip
+        output = self.output(operator, made)
         return Slice(operator=operator, inputs=(source,), output=output, starts=first, steps=steps)
+
+    def unpack(self, operator: Operator) -> tuple[Gather, ...]:
+        source = self.input(operator)
+        axis, own = _axis(operator, operator.options["axis"], source), _strides(source.shape)
+        if len(operator.outputs) != source.shape[axis]:
+            raise ArtifactError(f"{operator} has {len(operator.outputs)} outputs for {source.shape[axis]} parts")
+        made, strides = ((*values[:axis], *values[axis + 1 :]) for values in (source.shape, own))
+        return tuple(
+            Gather(
+                operator=operator, inputs=(source,), output=self.output(operator, made, place), sizes=made,
+                strides=strides, first=place * own[axis],
+            )
+            for place in range(len(operator.outputs))
+        )  # fmt: skip
+
+    def pack(self, operator: Operator) -> Stack:
+        inputs = tuple(self.input(operator, place) for place in range(len(operator.inputs)))
+        shape = inputs[0].shape
+        if any(tensor.shape != shape for tensor in inputs):
+            raise ArtifactError(f"{operator}: its inputs have different shapes")
+        axis = _axis(operator, operator.options["axis"], self.graph.tensors[operator.outputs[0]])
+        made = (*shape[:axis], len(inputs), *shape[axis:])
+        return Stack(operator=operator, inputs=inputs, output=self.output(operator, made), axis=axis)
+
+    def blocks(self, operator: Operator) -> Gather:
+        """SPACE_TO_DEPTH or DEPTH_TO_SPACE of blocks ``size`` x ``size``."""
+        source, size = self.input(operator), int(operator.options["blockSize"])
+        _four_dimensions(operator, source)
+        batch, height, width, channels = source.shape
+        image, row, column, one = _strides(source.shape)
+        divided = (height, width) if operator.kind == "SPACE_TO_DEPTH" else (channels,)
+        if size < 1 or any(length % (size if len(divided) == 2 else size * size) for length in divided):
+            raise ArtifactError(f"{operator}: blocks of {size} do not divide {source.shape}")
+        if operator.kind == "SPACE_TO_DEPTH":
+            made = (batch, height // size, width // size, size * size * channels)
+            sizes = (batch, *made[1:3], size, size, channels)
+            strides = (image, size * row, size * column, row, column, one)
+        else:
+            each = channels // (size * size)
+            made = (batch, height * size, width * size, each)
+            sizes = (batch, height, size, width, size, each)
+            strides = (image, row, size * each, column, each, one)
+        output = self.output(operator, made)
+        return Gather(operator=operator, inputs=(source,), output=output, sizes=sizes, strides=strides)
 
     def split(self, operator: Operator) -> tuple[Slice, ...]:
         """SPLIT, whose first input is the axis, or SPLIT_V with sizes and axis after the tensor: a slice per output."""
@@ -821,6 +894,18 @@ def _axis(operator: Operator, axis: int, tensor: Tensor) -> int:
     return axis % rank
 
 
+def _index(operator: Operator, place: int, size: int) -> int:
+    """A position along an axis, as a non-negative one."""
+    if not -size <= place < size:
+        raise ArtifactError(f"{operator}: an axis of {size} has no position {place}")
+    return place % size
+
+
+def _strides(shape: Shape) -> tuple[int, ...]:
+    """Distances of neighbouring values along each axis."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
 def _window(
     operator: Operator, size: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair
 ) -> tuple[Pair, tuple[int, int, int, int]]:
@@ -862,6 +947,7 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "CONCATENATION": _Reader.concatenation,
     "EXPAND_DIMS": _Reader.reshape,
     "CONV_2D": _Reader.convolution,
+    "DEPTH_TO_SPACE": _Reader.blocks,
     "DEPTHWISE_CONV_2D": _Reader.convolution,
     "FULLY_CONNECTED": _Reader.dense,
     "HARD_SWISH": _Reader.unary,
@@ -872,6 +958,7 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "MEAN": _Reader.reduced,
     "MINIMUM": _Reader.binary,
     "MUL": _Reader.binary,
+    "PACK": _Reader.pack,
     "PAD": _Reader.pad,
     "PADV2": _Reader.pad,
     "PRELU": _Reader.binary,
@@ -882,6 +969,7 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "RESIZE_NEAREST_NEIGHBOR": _Reader.resize,
     "SLICE": _Reader.slice,
     "SOFTMAX": _Reader.softmax,
+    "SPACE_TO_DEPTH": _Reader.blocks,
     "SPLIT": _Reader.split,
     "SPLIT_V": _Reader.split,
     "SQUEEZE": _Reader.reshape,
@@ -892,5 +980,6 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "TILE": _Reader.tile,
     "TRANSPOSE": _Reader.transpose,
     "TRANSPOSE_CONV": _Reader.transposed_convolution,
+    "UNPACK": _Reader.unpack,
     **dict.fromkeys(_LIMITS, _Reader.rescale),
 }

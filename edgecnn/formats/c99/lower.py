@@ -531,6 +531,9 @@ class _Lowering:
         steps = [step * stride for step, stride in zip(operation.steps, strides, strict=True)]
         self._rearrange(operation, operation.output.shape, steps, first)
 
+    def gather(self, operation: ops.Gather) -> None:
+        self._rearrange(operation, operation.sizes, operation.strides, operation.first)
+
     def tile(self, operation: ops.Tile) -> None:
         shape = operation.inputs[0].shape
         sizes = [size for pair in zip(operation.repeats, shape, strict=True) for size in pair]
@@ -752,6 +755,7 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Concatenation: _Lowering.concatenation,
     ops.Convolution: _Lowering.convolution,
     ops.Dense: _Lowering.dense,
+    ops.Gather: _Lowering.gather,
     ops.LeakyRelu: _Lowering.leaky_relu,
     ops.Mean: _Lowering.mean,
     ops.Pad: _Lowering.pad,
@@ -763,6 +767,7 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Resize: _Lowering.resize,
     ops.Slice: _Lowering.slice,
     ops.Softmax: _Lowering.softmax,
+    ops.Stack: _Lowering.concatenation,
     ops.Svdf: _Lowering.svdf,
     ops.Table: _Lowering.table,
     ops.Tile: _Lowering.tile,

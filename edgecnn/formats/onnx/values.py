@@ -344,6 +344,8 @@ def _supported(one: Operation | UnsupportedError) -> Operation:
         raise one
     if isinstance(one, (ops.ReadVariable, ops.AssignVariable, ops.Svdf)):
         raise UnsupportedError(f"{one} keeps state between runs, which .onnx files cannot; use the .tflite file, or C")
+    if isinstance(one, (ops.Gather, ops.Stack)):
+        raise UnsupportedError(f"{one} is not supported in int8 .onnx; use the .tflite file, or C")
     return one
 
 
