@@ -1,5 +1,6 @@
 """``edgecnn bench --target``: what files cost on processors that QEMU emulates, in the report of their times."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import FinishedRun, Workspace
 from emulated import need
+from generated import Model
 
 from edgecnn import cli, device, emulation
 from edgecnn.artifacts import sidecar
@@ -68,6 +70,25 @@ def test_costs_stand_beside_times(tmp_path: Path) -> None:
     assert cost.stack_bytes == counted.stack
     arena = to_c(read_graph(TINY.read_bytes(), "tiny"), "model").plan.arena_bytes
     assert cost.arena_bytes == arena <= cost.ram_bytes
+
+
+def test_a_model_that_classifies_nothing_is_counted(tmp_path: Path) -> None:
+    """A vector in, two outputs of different shapes, and state between runs."""
+    need("cortex-m4")
+    model = Model()
+    source, before, target = (model.tensor((1, 5), scale=0.5) for _ in range(3))
+    handle = model.tensor((), "resource")
+    model.operator("VAR_HANDLE", [], handle, "VarHandleOptions", container="", sharedName="a")
+    model.operator("READ_VARIABLE", [handle], before)
+    model.operator("ADD", [before, source], target, "AddOptions")
+    model.operator("ASSIGN_VARIABLE", [handle, source], ())
+    wide = model.tensor((1, 10), scale=0.5)
+    model.operator("CONCATENATION", [source, target], wide, "ConcatenationOptions", axis=1)
+    content = model.file(source, [target, wide])
+    (tmp_path / "stream.tflite").write_bytes(content)
+    ended = bench(tmp_path / "stream.tflite", *QUICK, "--target", "cortex-m4")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert re.search(r"stream\.tflite on cortex-m4: [\d,]+ instructions", ended.stdout)
 
 
 def test_c_code_costs_what_its_tflite_costs(workspace: Workspace) -> None:
