@@ -11,7 +11,7 @@ from test_tflite_damage import huge_scales, inputs, option, other_axis, repacked
 
 from edgecnn.errors import EdgecnnError, UnsupportedError
 from edgecnn.formats.c99 import lower, to_c
-from edgecnn.formats.onnx import qdq
+from edgecnn.formats.onnx import qdq, values
 from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import read_graph
 
@@ -33,7 +33,18 @@ def kinds(part: type[ops.Operation]) -> set[type[ops.Operation]]:
 
 
 def test_both_writers_write_every_operation() -> None:
-    assert lower._WRITERS.keys() == qdq._WRITERS.keys() == kinds(ops.Operation)
+    assert lower._WRITERS.keys() == kinds(ops.Operation)
+    assert qdq._WRITERS.keys() == kinds(ops.Operation) - {*values.ONLY_C}
+
+
+def test_what_only_c_has_is_refused_in_onnx() -> None:
+    model = Model()
+    first, second = model.tensor((1, 2, 2, 4), scale=0.5), model.tensor((1, 4, 4, 1), scale=0.5)
+    model.operator("DEPTH_TO_SPACE", [first], second, "DepthToSpaceOptions", blockSize=2)
+    graph = read_graph(model.file(first, second), "x")
+    assert not lower.problems(graph)
+    with pytest.raises(UnsupportedError, match=r"operator 0 \(DEPTH_TO_SPACE\) is not supported in int8 \.onnx; use"):
+        qdq.to_onnx(graph, "m")
 
 
 def test_every_operator_of_the_files_has_a_record_with_its_shape(files: tuple[bytes, ...]) -> None:

@@ -220,8 +220,10 @@ class Gather(Operation, frozen=True, kw_only=True):
     first: int = 0
 
 
-class Stack(Concatenation, frozen=True, kw_only=True):
-    """PACK of inputs along a new axis."""
+class Stack(Operation, frozen=True, kw_only=True):
+    """PACK of inputs along a new ``axis``."""
+
+    axis: int
 
 
 class Resize(Operation, frozen=True, kw_only=True):

@@ -339,12 +339,14 @@ def value_names(graph: Graph) -> tuple[str, ...]:
     return tuple(ends.get(tensor.index, f"t{tensor.index}") for tensor in graph.tensors)
 
 
+# What no writer of ONNX has: state between runs, and values in an order for which C has one kernel.
+ONLY_C = (ops.AssignVariable, ops.Gather, ops.ReadVariable, ops.Stack, ops.Svdf)
+
+
 def _supported(one: Operation | UnsupportedError) -> Operation:
     if isinstance(one, UnsupportedError):
         raise one
-    if isinstance(one, (ops.ReadVariable, ops.AssignVariable, ops.Svdf)):
-        raise UnsupportedError(f"{one} keeps state between runs, which .onnx files cannot; use the .tflite file, or C")
-    if isinstance(one, (ops.Gather, ops.Stack)):
+    if isinstance(one, ONLY_C):
         raise UnsupportedError(f"{one} is not supported in int8 .onnx; use the .tflite file, or C")
     return one
 
