@@ -646,6 +646,16 @@ def test_state_that_c_does_not_have_is_refused() -> None:
     assert "operator 0 (CALL_ONCE): its subgraph has operator 1 (RELU); only constants" in reason
 
 
+def test_a_filter_without_bias_is_refused() -> None:
+    model = Model()
+    first, second = model.tensor((1, 3), scale=0.5), model.tensor((1, 2), scale=0.5)
+    weights = [model.tensor((2, size), scale=0.5, data=np.ones((2, size))) for size in (3, 4)]
+    state = model.tensor((1, 8), scale=0.5, variable=True)
+    model.operator("SVDF", [first, *weights, -1, state], second, "SVDFOptions", rank=1)
+    (reason,) = problems(read_graph(model.file(first, second), "x"))
+    assert reason.startswith("operator 0 (SVDF): it has no bias or no state")
+
+
 def test_tiles_repeat_values(tmp_path: Path) -> None:
     """TFLite Micro has no TILE; what it means needs no arithmetic."""
     model = Model()

@@ -31,7 +31,7 @@ _INPUTS = {
     "SLICE": 3,
     "SPLIT": 2,
     "SPLIT_V": 3,
-    "SVDF": 5,
+    "SVDF": 3,
     "ASSIGN_VARIABLE": 2,
     "READ_VARIABLE": 1,
     "STRIDED_SLICE": 4,

@@ -721,12 +721,14 @@ class _Reader:
         found = self.variables.get(operator.inputs[0])
         if found is None:
             raise UnsupportedError(f"{operator}: its variable has no VAR_HANDLE")
-        if found.initial.nbytes != found.tensor.bytes:
+        if found.initial.dtype != found.tensor.dtype or found.initial.nbytes != found.tensor.bytes:
             raise UnsupportedError(f"{operator}: its variable begins with values of another size or type")
         return found
 
     def svdf(self, operator: Operator) -> Svdf:
         source, rank = self.input(operator), operator.options["rank"]
+        if len(operator.inputs) < 5 or operator.inputs[3] < 0:
+            raise UnsupportedError(f"{operator}: it has no bias or no state, which TensorFlow Lite Micro needs too")
         features, time, bias, state = (self.graph.tensors[index] for index in operator.inputs[1:5])
         for tensor in (features, time):
             if tensor.data is None or tensor.dtype != "int8" or len(tensor.scale) != 1 or tensor.zero_point[0]:
@@ -940,7 +942,7 @@ def _filled(operator: Operator, shape: Shape, source: Shape) -> Shape:
     return tuple(total // known if size < 0 else size for size in shape)
 
 
-_BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+_BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "SVDF": 3, "TRANSPOSE_CONV": 3}
 
 _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, ...]]] = {
     "ADD": _Reader.binary,
