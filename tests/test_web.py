@@ -66,7 +66,7 @@ def test_a_changed_weight_is_noticed(kit: Path, tmp_path: Path) -> None:
     (folder / "model.js").write_text(text.replace(found[1], base64.b64encode(wasm).decode()))
     done = node("self_test.js", folder=folder)
     assert done.returncode == 1
-    assert re.match(r"wrong: only [0-3] of 4 golden inputs give TensorFlow Lite Micro's bytes", done.stderr)
+    assert re.match(r"wrong: only [0-3] of 4 golden inputs give the bytes of TensorFlow Lite Micro", done.stderr)
 
 
 def test_raw_pixels_are_quantised_as_in_python(kit: Path, workspace: Any) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from edgecnn.embed import c99
-from edgecnn.embed.content import Content, Golden, load_integer_model, plain, template
+from edgecnn.embed.content import Content, load_model, plain, template
 from edgecnn.errors import EmulationError, one_line
-from edgecnn.records import Artifact, TensorSpec
+from edgecnn.records import Provenance, TensorSpec
+from edgecnn.runtimes.tflm import specs_of
+from edgecnn.tflite.operators import without_float_ends
 
 _FLAGS = (
     "--target=wasm32", "-std=c99", "-O3", "-msimd128", "-mbulk-memory", "-ffreestanding", "-nostdlib",
@@ -28,13 +30,15 @@ def make(model: Path, data: str | None) -> Content:
     Raises:
         EmulationError: clang or its linker for WebAssembly is missing, or refuses the code.
     """
-    made = c99.generate(model, data)
-    artifact = load_integer_model(model).artifact
-    about = _about(artifact)
+    made, loaded = c99.generate(model, data), load_model(model)
+    about = _about(*specs_of(without_float_ends(loaded.graph)), loaded.provenance)
+    about["reference"] = made.names["reference"]
     values = made.names | {
         "about": json.dumps(about),
-        "wasm": base64.b64encode(_compiled(made)).decode(),
-        "pairs": json.dumps(_pairs(made.golden)),
+        "wasm": _text(_compiled(made)),
+        "pairs": json.dumps(
+            [[_text(one.tobytes()) for one in pair] for pair in zip(made.inputs, made.outputs, strict=True)]
+        ),
         "raw": "pixels of 0 to 255" if about["pixels"] else "real numbers",
     }
     names = ("README.md", "index.html", "model.js", "golden.js")
@@ -51,7 +55,7 @@ def _compiled(made: c99.Generation) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in ((f"{made.name}.h", made.code.header), (f"{made.name}.c", made.code.source)):
             (Path(folder) / name).write_text(content, encoding="utf-8")
-        (Path(folder) / "web.c").write_bytes(template("web/web.c", made.names))
+        (Path(folder) / "web.c").write_bytes(template("web/web.c", made.names | {"begin": _begin(made)}))
         command = ["clang", *_FLAGS, "-o", "model.wasm", f"{made.name}.c", "web.c"]
         try:
             done = subprocess.run(
@@ -65,29 +69,36 @@ def _compiled(made: c99.Generation) -> bytes:
         return (Path(folder) / "model.wasm").read_bytes()
 
 
-def _about(artifact: Artifact) -> dict[str, Any]:
+def _begin(made: c99.Generation) -> str:
+    """What forgets the inputs before, in C."""
+    return f"{made.name}_reset();" if made.names["reset"] else "/* the model remembers nothing */"
+
+
+def _about(
+    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], provenance: Provenance | None
+) -> dict[str, Any]:
     """What model.js says of the model. ``pixels``: raw values are 0 to 255; ``ranked``: the labels compete.
 
     Of several inputs, it is not recorded which are raw: they are real values.
     """
-    provenance, scale, offset, pixels = artifact.provenance, 1.0, 0.0, False
-    if provenance is not None and len(artifact.inputs) == 1:
+    scale, offset, pixels = 1.0, 0.0, False
+    if provenance is not None and len(inputs) == 1 and provenance.preprocessing.scale > 0:
         given = provenance.preprocessing
-        pixels = given.scale > 0 and np.allclose((np.array(given.input_range) - given.offset) / given.scale, (0, 255))
+        pixels = bool(np.allclose((np.array(given.input_range) - given.offset) / given.scale, (0, 255)))
         if pixels:
             scale, offset = given.scale, given.offset
     return {
-        "inputs": [_end(spec) | {"raw": {"scale": scale, "offset": offset}} for spec in artifact.inputs],
-        "outputs": [_end(spec) for spec in artifact.outputs],
+        "inputs": [_end(spec) | {"raw": {"scale": scale, "offset": offset}} for spec in inputs],
+        "outputs": [_end(spec) for spec in outputs],
         "labels": provenance.labels if provenance else (),
         "ranked": provenance is not None and provenance.task == "classification",
         "threshold": provenance.threshold if provenance else 0.5,
-        "pixels": bool(pixels),
+        "pixels": pixels,
     }
 
 
 def _end(spec: TensorSpec) -> dict[str, Any]:
-    assert spec.quantization is not None  # see load_integer_model
+    assert spec.quantization is not None  # C is made of integers only
     return {
         "name": spec.name,
         "shape": spec.shape[1:],
@@ -98,7 +109,5 @@ def _end(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def _pairs(found: Golden) -> list[tuple[str, str]]:
-    """Golden inputs and outputs in base64."""
-    pairs = zip(found.inputs, found.outputs, strict=True)
-    return [(base64.b64encode(one.tobytes()).decode(), base64.b64encode(two.tobytes()).decode()) for one, two in pairs]
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,2 +1,2 @@
-/* Golden inputs (@@golden) and TensorFlow Lite Micro's outputs for them, in base64. */
+/* Golden inputs (@@golden) and the outputs for them of @@reference, in base64. */
 globalThis.golden = @@pairs;

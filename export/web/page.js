@@ -12,8 +12,8 @@ edgecnn.load().then((model) => {
   const few = about.outputs.length === 1 && about.outputs[0].size <= 1000;
   at("state").textContent =
     right === all
-      ? `ok: ${right} golden inputs, every output byte as in TensorFlow Lite Micro`
-      : `wrong: only ${right} of ${all} golden inputs give TensorFlow Lite Micro's bytes; make the kit again`;
+      ? `ok: ${right} golden inputs, every output byte as in ${about.reference}`
+      : `wrong: only ${right} of ${all} golden inputs give the bytes of ${about.reference}; make the kit again`;
   if (!(picture && few && about.pixels)) {
     at("state").textContent += ". This page shows pictures only: call model.js with your own data";
     return;

@@ -1,4 +1,4 @@
-/* node self_test.js: exit status 0 if every output byte is as in TensorFlow Lite Micro. */
+/* node self_test.js: exit status 0 if every output byte is as in the reference. */
 "use strict";
 require("./model.js");
 require("./golden.js");
@@ -7,9 +7,9 @@ edgecnn.load().then((model) => {
   const [right, all] = model.check(golden);
   const counted = `${right} of ${all} golden inputs`;
   if (right < all) {
-    console.error(`wrong: only ${counted} give TensorFlow Lite Micro's bytes; make the kit again`);
+    console.error(`wrong: only ${counted} give the bytes of ${model.about.reference}; make the kit again`);
     process.exitCode = 1;
   } else {
-    console.log(`ok: ${counted}, every output byte as in TensorFlow Lite Micro`);
+    console.log(`ok: ${counted}, every output byte as in ${model.about.reference}`);
   }
 });

@@ -8,4 +8,5 @@ static @@out_type output[@@{NAME}_OUTPUT_SIZE];
 
 EXPORT(input) @@in_type *input_buffer(void) { return input; }
 EXPORT(output) @@out_type *output_buffer(void) { return output; }
+EXPORT(reset) void reset(void) { @@begin }
 EXPORT(invoke) void invoke(void) { @@{name}_invoke(input, output); }
