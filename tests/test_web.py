@@ -161,7 +161,7 @@ def test_the_camera_is_classified(kit: Path, tmp_path: Path) -> None:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.wait(30) if self.path == "/wait" else seen.set()
+            seen.wait(40) if self.path == "/wait" else seen.set()
             self.send_response(204)
             self.end_headers()
 
