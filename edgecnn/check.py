@@ -190,6 +190,8 @@ def _c99(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     found.reasons += problems(graph)
     if not found.reasons:
         found.arena_bytes = to_c(graph, "model").plan.arena_bytes
+        if state := lower(graph).state_bytes:
+            found.notes.append(f"it keeps {state:,} bytes of state between calls, beside the arena")
         found.notes.append("the generator supports it; it was not compiled")
 
 

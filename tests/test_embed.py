@@ -585,7 +585,9 @@ def test_a_model_with_state_begins_fresh(tmp_path: Path) -> None:
 
 def test_c_keeps_state_and_begins_again(tmp_path: Path) -> None:
     file = streaming(tmp_path)
-    assert check(file, "c99").fits
+    found = check(file, "c99")
+    assert found.fits
+    assert found.notes[0] == "it keeps 4 bytes of state between calls, beside the arena"
     embed(file, "c99", tmp_path / "c99")
     done = make_c99(tmp_path / "c99")
     assert re.search(r"ok: 32 golden inputs with \d+ different outputs, every output byte as in", done.stdout)
