@@ -6,7 +6,16 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import against_others, fuzzing, int8_onnx, microcontroller, mnist, qat_backends, qat_engines
+from benchmarks import (
+    against_others,
+    fuzzing,
+    int8_onnx,
+    microcontroller,
+    mnist,
+    ptq_methods,
+    qat_backends,
+    qat_engines,
+)
 from edgecnn.records import Record, Report
 
 _HERE = Path(__file__).parent
@@ -77,6 +86,12 @@ SUITES = {
             name="mnist",
             run=mnist.run,
             tables={"mnist": mnist.table, "mnist-short": mnist.short_table},
+        ),
+        Suite(
+            name="ptq-methods",
+            run=ptq_methods.run,
+            result=ptq_methods.Methods,
+            tables={"ptq-methods": ptq_methods.table},
         ),
         Suite(
             name="qat-backends",

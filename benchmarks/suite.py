@@ -12,7 +12,7 @@ from edgecnn.records import Record
 
 
 class ModelSuite(Record, frozen=True):
-    """A suite that measures built-in models, with ranges calibrated on ``images`` training images."""
+    """A suite that measures models, with ranges calibrated on ``images`` training images."""
 
     models: tuple[str, ...]
     seed: int
@@ -22,8 +22,8 @@ class ModelSuite(Record, frozen=True):
 S = TypeVar("S", bound=ModelSuite)
 
 
-def read_suite(path: Path, kind: type[S]) -> S:
-    """Read the suite in the TOML file at ``path``.
+def read_suite(path: Path, kind: type[S], known: Collection[str] = MODELS) -> S:
+    """Read the suite in the TOML file at ``path``; its models are among ``known``.
 
     Raises:
         ConfigError: invalid TOML, an unknown or missing key, a value of the wrong type, or an unknown model.
@@ -34,7 +34,7 @@ def read_suite(path: Path, kind: type[S]) -> S:
         raise ConfigError(
             f"{path} is not a valid suite: {error}; the keys are: {', '.join(kind.__struct_fields__)}"
         ) from error
-    check_names(path, "built-in model", suite.models, MODELS)
+    check_names(path, "model", suite.models, known)
     return suite
 
 

@@ -209,7 +209,7 @@ def test_the_tool_does_not_round() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"resnet8"', '"vgg"', "unknown built-in model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
+        ('"resnet8"', '"vgg"', "unknown model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
         ("rounds =", "round =", "unknown field `round`; the keys are: models, seed"),
     ],
 )

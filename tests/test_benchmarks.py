@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 from emulated import need
 
-from benchmarks import against_others, int8_onnx, microcontroller, qat_backends, qat_engines, registry
+from benchmarks import against_others, int8_onnx, microcontroller, ptq_methods, qat_backends, qat_engines, registry
 from benchmarks.suite import read_suite
 from edgecnn.config import read_config
 from edgecnn.data.demo import DEMOS
@@ -60,9 +60,11 @@ def test_suites_parse(path: Path) -> None:
         "against-others": against_others.Settings,
         "int8-onnx": int8_onnx.Settings,
         "microcontroller": microcontroller.Settings,
+        "ptq-methods": ptq_methods.Settings,
         "qat-engines": qat_engines.Settings,
     }
-    assert read_suite(path, kinds[path.stem]) if path.stem in kinds else read_config(path)
+    known = ptq_methods.NETS if path.stem == "ptq-methods" else MODELS
+    assert read_suite(path, kinds[path.stem], known) if path.stem in kinds else read_config(path)
 
 
 def test_the_engine_keras_is_not_below_tfmot() -> None:
@@ -103,7 +105,7 @@ def test_unknown_suite_is_an_error() -> None:
     assert ended.returncode == 2
     assert ended.stderr == (
         "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, microcontroller, mnist, "
-        "qat-engines\n"
+        "ptq-methods, qat-engines\n"
     )
 
 
@@ -112,7 +114,7 @@ def test_unknown_suite_is_an_error() -> None:
     [
         path
         for path in RESULTS
-        if path.stem not in ("against-others", "fuzzing", "int8-onnx", "microcontroller", "qat-backends", "qat-engines")
+        if registry.SUITES[path.stem].result is Report and path.stem not in ("against-others", "int8-onnx")
     ],
     ids=lambda path: path.stem,
 )
@@ -313,7 +315,7 @@ def test_an_own_file_that_is_missing_is_an_error(int8_report: Report) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"ds_cnn"', '"vgg"', "unknown built-in model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
+        ('"ds_cnn"', '"vgg"', "unknown model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
         ("blocks =", "block =", "unknown field `block`; the keys are: models, seed"),
         ("seed = 0", 'seed = "x"', "Expected `int`, got `str`"),
     ],
@@ -454,7 +456,7 @@ def test_a_missing_microcontroller_row_is_an_error(counts: microcontroller.Count
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"ds_cnn"', '"vgg"', "unknown built-in model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
+        ('"ds_cnn"', '"vgg"', "unknown model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
         ('"cortex-m55"', '"cortex-m85"', "unknown target 'cortex-m85'; choose from: aarch64"),
         ('"-Os"', '"-O9"', "unknown level '-O9'; choose from: -O2, -O3, -Os"),
         ("images =", "image =", "unknown field `image`; the keys are: models, seed, images, targets"),
