@@ -15,7 +15,7 @@ from edgecnn.formats import FORMATS, export_file, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.quantization.equalization import equalize
 from edgecnn.quantization.graph import read, simplify
-from edgecnn.quantization.layers import FakeQuant, QuantizedWeights, calibrate, correct_biases
+from edgecnn.quantization.layers import FakeQuant, QuantizedWeights, calibrate, correct_biases, shrink_ranges
 from edgecnn.quantization.ptq import CORRECTED, EQUALIZED, EXTREMES, LEAST_SQUARES, calibrated
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.quantization.simulation import assembled
@@ -154,9 +154,11 @@ def test_least_squares_cuts_off_outliers() -> None:
     values = np.random.default_rng(0).normal(0, 1, (400, 1000)).astype(np.float32)
     values[0, 0] = 10.0
     errors = {}
-    for least_squares in (False, True):
-        calibrate(model, values, least_squares=least_squares)
-        errors[least_squares] = float(np.square(np.asarray(model(values)) - values)[:, 1:].mean())
+    for shrunk in (False, True):
+        calibrate(model, values)
+        if shrunk:
+            shrink_ranges(model, values)
+        errors[shrunk] = float(np.square(np.asarray(model(values)) - values)[:, 1:].mean())
     assert float(model.get_layer("range").high) < 9
     assert errors[True] < errors[False] * 0.7
 

@@ -1,12 +1,14 @@
 """Keras 3 layers that compute as an int8 file will; they train, save and load on every back end of Keras."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
+from numpy.typing import NDArray
 
 from edgecnn.models import without_gradients
 from edgecnn.quantization.keras3 import in_batches
@@ -72,24 +74,30 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "range": self.range}
 
 
-def calibrate(model: Any, inputs: Any, *, least_squares: bool = False) -> None:
-    """Set the range of every ``FakeQuant`` in ``model`` without a prescribed one to what its inputs are for ``inputs``.
+def calibrate(model: Any, inputs: Any) -> None:
+    """Set the range of every ``FakeQuant`` in ``model`` without a prescribed one to the extremes of what it gets.
 
-    That is from the smallest to the largest; with ``least_squares``, that range shrunk to where rounding and clipping
-    have the least squared error. Activations are not rounded meanwhile; kernels are.
+    Activations are not rounded meanwhile; kernels are.
     """
-    layers = [layer for layer in model.layers if isinstance(layer, FakeQuant) and layer.range is None]
+    layers = _measured(model)
     for layer in layers:
         layer.low.assign(0.0)
         layer.high.assign(_EMPTY)
     _observe(model, inputs, {layer: partial(_extend, layer) for layer in layers})
-    if least_squares:
-        errors = {layer: np.zeros(len(_SHRUNK)) for layer in layers}
-        _observe(model, inputs, {layer: partial(_add_errors, layer, errors[layer]) for layer in layers})
-        for layer in layers:
-            best = _SHRUNK[int(errors[layer].argmin())]
-            layer.low.assign(layer.low * best)
-            layer.high.assign(layer.high * best)
+
+
+def shrink_ranges(model: Any, inputs: Any) -> None:
+    """Shrink the ranges that ``calibrate`` set to where rounding and clipping have the least squared error."""
+    errors = {layer: np.zeros(len(_SHRUNK)) for layer in _measured(model)}
+    _observe(model, inputs, {layer: partial(_add_errors, layer, errors[layer]) for layer in errors})
+    for layer, found in errors.items():
+        best = _SHRUNK[int(found.argmin())]
+        layer.low.assign(layer.low * best)
+        layer.high.assign(layer.high * best)
+
+
+def _measured(model: Any) -> list[FakeQuant]:
+    return [layer for layer in model.layers if isinstance(layer, FakeQuant) and layer.range is None]
 
 
 def correct_biases(model: Any, inputs: Any) -> None:
@@ -98,7 +106,7 @@ def correct_biases(model: Any, inputs: Any) -> None:
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, with
     measured instead of estimated means.
     """
-    layers = [layer for layer in model.layers if isinstance(layer, QuantizedWeights) and layer.layer.use_bias]
+    layers = [layer for layer in _wrapped(model) if layer.layer.use_bias]
     lost: dict[Any, list[Any]] = {layer: [] for layer in layers}
     _observe(model, inputs, {layer: partial(_add_lost, layer, lost[layer]) for layer in layers})
     for layer in layers:
@@ -106,14 +114,42 @@ def correct_biases(model: Any, inputs: Any) -> None:
         bias.assign(np.asarray(bias) + np.mean(lost[layer], axis=0))
 
 
+def _wrapped(model: Any) -> "list[QuantizedWeights]":
+    return [layer for layer in model.layers if isinstance(layer, QuantizedWeights)]
+
+
+def outputs_of(model: Any, inputs: Any) -> list[NDArray[np.float32]]:
+    """Each output of ``model`` for all ``inputs``; kernels are rounded once."""
+    with without_gradients(), _rounded_once(model):
+        batches = [
+            [ops.convert_to_numpy(output) for output in tree.flatten(model(batch, training=False))]
+            for batch in in_batches(inputs)
+        ]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+@contextmanager
+def _rounded_once(model: Any) -> Iterator[None]:
+    """Put rounded kernels in the place of those in ``model``, which costs more for each batch than many layers."""
+    layers = _wrapped(model)
+    try:
+        for layer in layers:
+            layer.exact = np.array(ops.convert_to_numpy(layer.kernel))  # a copy
+            layer.kernel.assign(layer.quantized_kernel())
+        yield
+    finally:
+        for layer in layers:
+            if layer.exact is not None:
+                layer.kernel.assign(layer.exact)
+                layer.exact = None
+
+
 def _observe(model: Any, inputs: Any, observers: dict[Any, Callable[[Any], None]]) -> None:
     """Run ``model`` with a function that sees what each of these layers gets."""
     try:
         for layer, observe in observers.items():
             layer.observe = observe
-        with without_gradients():
-            for batch in in_batches(inputs):
-                model(batch, training=False)
+        outputs_of(model, inputs)
     finally:
         for layer in observers:
             layer.observe = None
@@ -131,7 +167,9 @@ def _add_errors(layer: FakeQuant, errors: Any, inputs: Any) -> None:
 
 
 def _add_lost(layer: "QuantizedWeights", lost: list[Any], inputs: Any) -> None:
-    difference = ops.convert_to_numpy(layer.layer(inputs) - layer.quantized(inputs))
+    difference = ops.convert_to_numpy(
+        layer.with_kernel(inputs, ops.convert_to_tensor(layer.exact)) - layer.layer(inputs)
+    )
     lost.append(difference.reshape(-1, difference.shape[-1]).mean(axis=0))
 
 
@@ -182,18 +220,19 @@ class QuantizedWeights(keras.layers.Wrapper):  # type: ignore[misc]
     def __init__(self, layer: Any, **options: Any) -> None:
         super().__init__(layer, **options)
         self.observe: Callable[[Any], None] | None = None
+        self.exact: Any = None  # the kernel itself, while the rounded one is in its place
 
     def call(self, inputs: Any) -> Any:
         """The output of the layer with the quantised kernel."""
         if self.observe is not None:
             self.observe(inputs)
-        return self.quantized(inputs)
+        return self.with_kernel(inputs, self.quantized_kernel()) if self.exact is None else self.layer(inputs)
 
-    def quantized(self, inputs: Any) -> Any:
-        """The output of the layer with the quantised kernel."""
+    def with_kernel(self, inputs: Any, kernel: Any) -> Any:
+        """The output of the layer with another ``kernel``."""
         # All weights, since an inner scope hides what an outer one says of them.
         values = [
-            (weight, self.quantized_kernel() if weight is self.kernel else ops.convert_to_tensor(weight))
+            (weight, kernel if weight is self.kernel else ops.convert_to_tensor(weight))
             for weight in self.layer.weights
         ]
         with keras.StatelessScope(state_mapping=values):

@@ -4,14 +4,10 @@ import logging
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import ops, tree
 from numpy.typing import NDArray
 
-from edgecnn.models import without_gradients
 from edgecnn.quantization.equalization import equalize
-from edgecnn.quantization.graph import read, simplify
-from edgecnn.quantization.keras3 import in_batches
-from edgecnn.quantization.layers import calibrate, correct_biases
+from edgecnn.quantization.layers import calibrate, correct_biases, outputs_of, shrink_ranges
 from edgecnn.quantization.simulation import assembled, read_checked, simplify_checked
 
 log = logging.getLogger("edgecnn")
@@ -42,46 +38,44 @@ def calibrated(model: Any, images: NDArray[np.float32]) -> Calibrated:
         QuantizationError: the layers of ``model`` cannot be told from outside, or its folded form gives other outputs.
     """
     fit, held_out = (images[::2], images[1::2]) if len(images) > 1 else (images, images)
-    wanted = _outputs(model, held_out)
-    simplify_checked(read_checked(model, images), images)
+    wanted = outputs_of(model, held_out)
+    graph = simplify_checked(read_checked(model, images), images)
+    quantized = assembled(graph)
+    trained = quantized.get_weights()
 
-    def error_with(methods: tuple[str, ...]) -> float:
-        pairs = zip(_outputs(_made(model, fit, methods), held_out), wanted, strict=True)
+    def error() -> float:
+        pairs = zip(outputs_of(quantized, held_out), wanted, strict=True)
         return float(
             np.sqrt(np.mean([np.square(ours - theirs).mean() / (theirs.var() or 1) for ours, theirs in pairs]))
         )
 
+    def apply(method: str, images: NDArray[np.float32]) -> None:
+        if method == EQUALIZED:
+            equalize(graph, images)  # whose layers are those of the quantised model
+        if method in (EXTREMES, EQUALIZED):
+            calibrate(quantized, images)
+        if method == LEAST_SQUARES:
+            shrink_ranges(quantized, images)
+        if method == CORRECTED:
+            correct_biases(quantized, images)
+
+    apply(EXTREMES, fit)
     methods: tuple[str, ...] = (EXTREMES,)
-    error = plain = error_with(methods)
+    least = plain = error()
     for method in (EQUALIZED, LEAST_SQUARES, CORRECTED):
-        if error > _GOOD_ENOUGH:
-            found = error_with((*methods, method))
-            if found < error * _CLEARLY_BETTER:
-                methods, error = (*methods, method), found
+        if least > _GOOD_ENOUGH:
+            before = quantized.get_weights()
+            apply(method, fit)
+            found = error()
+            if found < least * _CLEARLY_BETTER:
+                methods, least = (*methods, method), found
+            else:
+                quantized.set_weights(before)
     log.info(
         "int8 of %s: %s; outputs differ by %.2g standard deviations, with extremes alone by %.2g",
-        model.name, ", ".join(methods), error, plain,
+        model.name, ", ".join(methods), least, plain,
     )  # fmt: skip
-    return Calibrated(_made(model, images, methods), methods)
-
-
-def _made(model: Any, images: NDArray[np.float32], methods: tuple[str, ...]) -> Any:
-    """``model`` quantised with these methods."""
-    graph = simplify(read(model))
-    if EQUALIZED in methods:
-        equalize(graph, images)
-    quantized = assembled(graph)
-    calibrate(quantized, images, least_squares=LEAST_SQUARES in methods)
-    if CORRECTED in methods:
-        correct_biases(quantized, images)
-    return quantized
-
-
-def _outputs(model: Any, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Each output of ``model`` for all ``images``."""
-    with without_gradients():
-        batches = [
-            [ops.convert_to_numpy(output) for output in tree.flatten(model(batch, training=False))]
-            for batch in in_batches(images)
-        ]
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    quantized.set_weights(trained)
+    for method in methods:
+        apply(method, images)
+    return Calibrated(quantized, methods)

@@ -10,7 +10,7 @@ from edgecnn.data import DataSet
 from edgecnn.errors import ModelError, QuantizationError
 from edgecnn.models import data_for, load_model, plain, save_model
 from edgecnn.quantization.graph import functional
-from edgecnn.quantization.layers import FakeQuant, calibrate
+from edgecnn.quantization.layers import FakeQuant, calibrate, shrink_ranges
 from edgecnn.quantization.ptq import LEAST_SQUARES, Calibrated, calibrated
 from edgecnn.records import History
 from edgecnn.training import fine_tune, settle, taught
@@ -45,7 +45,10 @@ def train_quantized(
 
     def after_epoch(number: int, history: History) -> None:
         if number < epochs:
-            calibrate(quantized, data.calibration(_CALIBRATION_IMAGES), least_squares=LEAST_SQUARES in methods)
+            images = data.calibration(_CALIBRATION_IMAGES)
+            calibrate(quantized, images)
+            if LEAST_SQUARES in methods:
+                shrink_ranges(quantized, images)
 
     history = fine_tune(
         quantized,
