@@ -48,22 +48,19 @@ class Net(NamedTuple):
 
     ``inverted``: MobileNetV2's inverted residuals instead of MobileNetV1's separable convolutions. ``limit`` of the
     ReLUs. ``start``: deviation of the logarithms of batch normalisation's first scales; 1.5 drives many channels into
-    the limit. ``spread``: the same for the factors after training. ``stream``: whether the sums that the residuals are
-    added to get factors too.
+    the limit. ``spread``: the same for the factors after training.
     """
 
     inverted: bool
     limit: float | None
     start: float
     spread: float
-    stream: bool
 
 
 NETS = {
-    "v1": Net(inverted=False, limit=None, start=0.0, spread=1.0, stream=False),
-    "v1-relu6": Net(inverted=False, limit=6.0, start=1.5, spread=1.0, stream=False),
-    "v2": Net(inverted=True, limit=6.0, start=0.0, spread=2.5, stream=False),
-    "v2-stream": Net(inverted=True, limit=6.0, start=0.0, spread=1.5, stream=True),
+    "v1": Net(inverted=False, limit=None, start=0.0, spread=1.0),
+    "v1-relu6": Net(inverted=False, limit=6.0, start=1.5, spread=1.5),
+    "v2": Net(inverted=True, limit=6.0, start=0.0, spread=1.5),
 }
 
 
@@ -150,8 +147,7 @@ def trained(name: str, data: DataSet, suite: Settings) -> Any:
         model, data, epochs=suite.epochs, seed=suite.seed, batch_size=suite.batch, learning_rate=_LEARNING_RATE
     )
     for tensor in tensors:
-        if len(tensor.norms) == 1 or kind.stream:
-            _multiply(tensor, _factors(model, tensor, kind.spread, data.calibration(suite.images), draw))
+        _multiply(tensor, _factors(model, tensor, kind.spread, data.calibration(suite.images), draw))
     return model
 
 

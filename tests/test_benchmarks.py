@@ -80,6 +80,17 @@ def test_the_engine_keras_is_not_below_tfmot() -> None:
         assert low < high
 
 
+def test_post_training_quantisation_saves_what_plain_int8_loses() -> None:
+    found = read_record(registry.SUITES["ptq-methods"].file, ptq_methods.Methods)
+    assert [row.model for row in found.rows] == list(ptq_methods.NETS)
+    for row in found.rows:
+        for plain in (row.converter, row.extremes):
+            assert credits_of(row.float32).mean() - credits_of(plain).mean() >= ptq_methods.LEAST_GAP, row.model
+            saved, low, high = ptq_methods.share(row, plain, found.seed)
+            assert saved >= ptq_methods.LEAST_SHARE, row.model
+            assert low < saved < high
+
+
 def test_what_is_trained_on_any_back_end_is_exported_as_it_is() -> None:
     result = read_record(registry.SUITES["qat-backends"].file, qat_backends.OnBackends)
     assert {row.trained.backend for row in result.rows} == {"jax", "tensorflow", "torch"}

@@ -13,10 +13,19 @@ from small_models import bodied
 from edgecnn.data import DataSet, Split
 from edgecnn.formats import FORMATS, export_file, provenance_of
 from edgecnn.formats.source import Source
+from edgecnn.quantization import ptq
 from edgecnn.quantization.equalization import equalize
 from edgecnn.quantization.graph import read, simplify
-from edgecnn.quantization.layers import FakeQuant, QuantizedWeights, calibrate, correct_biases, shrink_ranges
-from edgecnn.quantization.ptq import CORRECTED, EQUALIZED, EXTREMES, LEAST_SQUARES, calibrated
+from edgecnn.quantization.layers import (
+    SHARED_AXES,
+    FakeQuant,
+    QuantizedWeights,
+    calibrate,
+    correct_biases,
+    shrink_ranges,
+)
+from edgecnn.quantization.ptq import CORRECTED, EQUALIZED, EXTREMES, LEAST_SQUARES, ROUNDED, calibrated
+from edgecnn.quantization.rounding import round_by_outputs
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.quantization.simulation import assembled
 from edgecnn.runtimes import open_session, predict
@@ -178,6 +187,54 @@ def test_biases_take_back_what_rounding_moves() -> None:
     assert abs((np.asarray(model(values)) - wanted).mean()) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [L.Dense(6), L.Conv2D(6, (3, 2), strides=2, padding="same"), L.DepthwiseConv2D(3, depth_multiplier=2)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_rounding_by_outputs_keeps_them_for_other_inputs(layer: Any) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 5))
+    model = keras.Model(inputs, QuantizedWeights(layer)(inputs))
+    draw = np.random.default_rng(0)
+    values = draw.uniform(0, 1, (200, 8, 8, 1)) + draw.uniform(0, 0.2, (200, 8, 8, 5))  # neighbours have much in common
+    fit, held_out = np.split(values.astype(np.float32), 2)
+    kernel, wanted = np.asarray(layer.kernel).copy(), np.asarray(layer(held_out))
+
+    def error() -> float:
+        return float(np.square(np.asarray(model(held_out)) - wanted).mean())
+
+    nearest = error()
+    round_by_outputs(model, fit)
+    assert error() < 0.7 * nearest
+    step = np.abs(kernel).max(axis=SHARED_AXES[type(layer).__name__], keepdims=True) / 127
+    assert (np.abs(np.asarray(layer.kernel) - kernel) < step).all()
+    steps = np.asarray(layer.kernel) / step
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+
+
+def test_a_method_that_makes_outputs_worse_is_taken_back(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = bodied(chained), digits.calibration(20)
+    for weight in model.weights:
+        if "kernel" in weight.path:
+            weight.assign(np.asarray(weight) * np.exp(np.random.default_rng(0).normal(0, 1, weight.shape)))
+
+    def harm(quantized: Any, images: Any) -> None:
+        for layer in quantized.layers:
+            if isinstance(layer, QuantizedWeights):
+                layer.layer.bias.assign(layer.layer.bias + 1)
+
+    monkeypatch.setattr(ptq, "_GOOD_ENOUGH", 0.0)  # every method is tried
+    found = []
+    for method in (harm, lambda quantized, images: None):
+        monkeypatch.setattr(ptq, "shrink_ranges", method)
+        found.append(calibrated(model, images))
+        assert LEAST_SQUARES not in found[-1].methods
+        assert ROUNDED in found[-1].methods
+    for ours, theirs in zip(*(each.model.weights for each in found), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_method_that_does_not_help_is_not_kept(digits: DataSet) -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((28, 28, 1))
@@ -187,6 +244,6 @@ def test_a_method_that_does_not_help_is_not_kept(digits: DataSet) -> None:
     found = calibrated(model, images)
     assert EXTREMES in found.methods
     assert EQUALIZED not in found.methods, "there are no two layers"
-    assert set(found.methods) <= {EXTREMES, LEAST_SQUARES, CORRECTED}
+    assert set(found.methods) <= {EXTREMES, LEAST_SQUARES, ROUNDED, CORRECTED}
     for old, new in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, np.asarray(new))

@@ -83,13 +83,13 @@ def calibrate(model: Any, inputs: Any) -> None:
     for layer in layers:
         layer.low.assign(0.0)
         layer.high.assign(_EMPTY)
-    _observe(model, inputs, {layer: partial(_extend, layer) for layer in layers})
+    observe(model, inputs, {layer: partial(_extend, layer) for layer in layers})
 
 
 def shrink_ranges(model: Any, inputs: Any) -> None:
     """Shrink the ranges that ``calibrate`` set to where rounding and clipping have the least squared error."""
     errors = {layer: np.zeros(len(_SHRUNK)) for layer in _measured(model)}
-    _observe(model, inputs, {layer: partial(_add_errors, layer, errors[layer]) for layer in errors})
+    observe(model, inputs, {layer: partial(_add_errors, layer, errors[layer]) for layer in errors})
     for layer, found in errors.items():
         best = _SHRUNK[int(found.argmin())]
         layer.low.assign(layer.low * best)
@@ -108,7 +108,7 @@ def correct_biases(model: Any, inputs: Any) -> None:
     """
     layers = [layer for layer in _wrapped(model) if layer.layer.use_bias]
     lost: dict[Any, list[Any]] = {layer: [] for layer in layers}
-    _observe(model, inputs, {layer: partial(_add_lost, layer, lost[layer]) for layer in layers})
+    observe(model, inputs, {layer: partial(_add_lost, layer, lost[layer]) for layer in layers})
     for layer in layers:
         bias = layer.layer.bias
         bias.assign(np.asarray(bias) + np.mean(lost[layer], axis=0))
@@ -144,11 +144,11 @@ def _rounded_once(model: Any) -> Iterator[None]:
                 layer.exact = None
 
 
-def _observe(model: Any, inputs: Any, observers: dict[Any, Callable[[Any], None]]) -> None:
+def observe(model: Any, inputs: Any, observers: dict[Any, Callable[[Any], None]]) -> None:
     """Run ``model`` with a function that sees what each of these layers gets."""
     try:
-        for layer, observe in observers.items():
-            layer.observe = observe
+        for layer, see in observers.items():
+            layer.observe = see
         outputs_of(model, inputs)
     finally:
         for layer in observers:

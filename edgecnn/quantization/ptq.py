@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from edgecnn.quantization.equalization import equalize
 from edgecnn.quantization.layers import calibrate, correct_biases, outputs_of, shrink_ranges
+from edgecnn.quantization.rounding import round_by_outputs
 from edgecnn.quantization.simulation import assembled, read_checked, simplify_checked
 
 log = logging.getLogger("edgecnn")
 
-EXTREMES, EQUALIZED, LEAST_SQUARES, CORRECTED = "extremes", "equalised channels", "least squares", "corrected biases"
+EXTREMES, EQUALIZED, LEAST_SQUARES = "extremes", "equalised channels", "least squares"
+ROUNDED, CORRECTED = "rounding by outputs", "corrected biases"
 
 _GOOD_ENOUGH = 0.01
 _CLEARLY_BETTER = 0.95
@@ -25,14 +27,15 @@ class Calibrated(NamedTuple):
     methods: tuple[str, ...]
 
 
-def calibrated(model: Any, images: NDArray[np.float32]) -> Calibrated:
+def calibrated(model: Any, images: NDArray[np.float32], *, trains: bool = False) -> Calibrated:
     """Quantise a trained Keras 3 ``model`` with calibration images ``(n, …)``; ``model`` itself stays as it is.
 
-    Ranges of activations are their extremes. Three more methods are tried after each other: cross-layer equalisation,
-    ranges with the least squared error, and bias correction. Each calibrates with one half of the images; its error is
-    the root mean square of what the outputs for the other half differ by, in standard deviations of the outputs of
-    ``model``. A method that lowers the error by 5 % is kept; below 1 %, no more are tried. The result is calibrated
-    with all images.
+    Ranges of activations are their extremes. Four more methods are tried after each other: cross-layer equalisation,
+    ranges with the least squared error, weights rounded by what becomes of outputs, and bias correction. Each
+    calibrates with one half of the images; its error is the root mean square of what the outputs for the other half
+    differ by, in standard deviations of the outputs of ``model``. A method that lowers the error by 5 % is kept; below
+    1 %, no more are tried. The result is calibrated with all images. If it ``trains``, weights are rounded to the
+    nearest: training finds better ones itself, and more easily from where they were.
 
     Raises:
         QuantizationError: the layers of ``model`` cannot be told from outside, or its folded form gives other outputs.
@@ -56,13 +59,15 @@ def calibrated(model: Any, images: NDArray[np.float32]) -> Calibrated:
             calibrate(quantized, images)
         if method == LEAST_SQUARES:
             shrink_ranges(quantized, images)
+        if method == ROUNDED:
+            round_by_outputs(quantized, images)
         if method == CORRECTED:
             correct_biases(quantized, images)
 
     apply(EXTREMES, fit)
     methods: tuple[str, ...] = (EXTREMES,)
     least = plain = error()
-    for method in (EQUALIZED, LEAST_SQUARES, CORRECTED):
+    for method in (EQUALIZED, LEAST_SQUARES, *(() if trains else (ROUNDED,)), CORRECTED):
         if least > _GOOD_ENOUGH:
             before = quantized.get_weights()
             apply(method, fit)

@@ -105,4 +105,4 @@ def fake_quantized(model: Any, data: DataSet) -> Calibrated:
     copied.set_weights(model.get_weights())
     if data.task != "custom" and settle(copied, data):
         log.warning("int8-qat of %s starts from these statistics, the other schemes do not", model.name)
-    return calibrated(copied, data.calibration(_CALIBRATION_IMAGES))
+    return calibrated(copied, data.calibration(_CALIBRATION_IMAGES), trains=True)
