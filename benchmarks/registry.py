@@ -91,7 +91,7 @@ SUITES = {
             name="ptq-methods",
             run=ptq_methods.run,
             result=ptq_methods.Methods,
-            tables={"ptq-methods": ptq_methods.table},
+            tables={"ptq-methods": ptq_methods.table, "ptq-errors": ptq_methods.errors_table},
         ),
         Suite(
             name="qat-backends",
