@@ -22,8 +22,8 @@ def round_by_outputs(model: Any, inputs: Any) -> None:
     Every weight goes up or down by less than a step. The error is that of Nagel et al., "Up or Down? Adaptive Rounding
     for Post-Training Quantization", ICML 2020, section 3.3: the mean square of what an output changes by, which is a
     quadratic form of the roundings. They start with the nearest and are visited in turn, and each is changed if that
-    lowers the error. Kernels with more than 2048 rows, and convolutions of other kinds than Conv2D and DepthwiseConv2D,
-    stay as they are.
+    lowers the error. Kernels with more than 2048 rows stay as they are, and so do convolutions in one dimension,
+    transposed, in groups, or dilated by one factor along the height and another along the width.
     """
     moments: dict[Any, list[Any]] = {
         layer: [0.0, 0] for layer in model.layers if isinstance(layer, QuantizedWeights) and _possible(layer.layer)
@@ -44,6 +44,8 @@ def _possible(layer: Any) -> bool:
     kernel = layer.kernel
     if type(layer).__name__ not in _KINDS or getattr(layer, "groups", 1) != 1:
         return False
+    if len(set(getattr(layer, "dilation_rate", ()))) > 1:
+        return False  # extract_patches takes one factor
     return bool(np.prod(kernel.shape[:-1]) <= _MOST_ROWS or _depthwise(layer))
 
 
