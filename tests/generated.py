@@ -79,15 +79,23 @@ class Model:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
-    def operator(self, kind: str, inputs: Sequence[int], output: int, options: str = "", **values: Any) -> None:
+    def operator(
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        output: int | Sequence[int],
+        options: str = "",
+        version: int = 1,
+        **values: Any,
+    ) -> None:
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, kind)
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
-        code.version = 1
+        code.version = version
         self.model.operatorCodes.append(code)
         operator = schema.OperatorT()
         operator.opcodeIndex = len(self.model.operatorCodes) - 1
-        operator.inputs, operator.outputs = list(inputs), [output]
+        operator.inputs, operator.outputs = list(inputs), [output] if isinstance(output, int) else list(output)
         if options:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
             operator.builtinOptions = getattr(schema, f"{options}T")()

@@ -208,8 +208,10 @@ def test_weights_that_are_computed_are_refused(graph: Graph) -> None:
 
 
 def test_an_operator_kind_from_a_real_model_without_counterpart(images: Any) -> None:
-    model = model_of(lambda x: keras.ops.cumsum(x, axis=1))
-    with pytest.raises(UnsupportedError, match=r"\(CUMSUM\), which computes .* is not supported"):
+    model = model_of(L.Lambda(lambda x: keras.ops.top_k(x, 2)[0], name="best"))
+    with pytest.raises(
+        UnsupportedError, match=r"layer best: operator 1 \(TOPK_V2\), which computes .* is not supported"
+    ):
         converted(model, images)
 
 

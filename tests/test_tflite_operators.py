@@ -32,8 +32,18 @@ def kinds(part: type[ops.Operation]) -> set[type[ops.Operation]]:
     return set().union(*map(kinds, below)) if below else {part}
 
 
-def test_both_writers_write_every_operation() -> None:
-    assert lower._WRITERS.keys() == qdq._WRITERS.keys() == kinds(ops.Operation)
+def test_onnx_has_every_operation_and_c_those_that_it_has_kernels_for() -> None:
+    assert lower._WRITERS.keys() < qdq._WRITERS.keys() == kinds(ops.Operation)
+
+
+def test_an_operator_that_only_c_lacks_is_named_with_what_to_use() -> None:
+    model = Model()
+    ends = [model.tensor((1, 4, 4), scale=0.1) for _ in range(2)]
+    model.operator("BATCH_MATMUL", [ends[0], ends[0]], ends[1], "BatchMatMulOptions")
+    graph = read_graph(model.file(*ends), "x.tflite")
+    assert qdq.to_onnx(graph, "m").graph.node
+    with pytest.raises(UnsupportedError, match=r"BATCH_MATMUL.* not supported in C; use the \.tflite or \.onnx file"):
+        to_c(graph, "m")
 
 
 def test_every_operator_of_the_files_has_a_record_with_its_shape(files: tuple[bytes, ...]) -> None:
