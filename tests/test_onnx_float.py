@@ -5,9 +5,11 @@ more than integers. Sizes differ along all axes, so that a wrong layout has anot
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -462,3 +464,36 @@ def test_a_wrong_layout_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qdq, "_CHANNELS_LAST", (0, 3, 2, 1))
     with pytest.raises((ArtifactError, AssertionError)):
         test_products("constant", (False, False), 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("FULLY_CONNECTED", (1, 5)), ("FULLY_CONNECTED", (1, 6, 5)), ("FULLY_CONNECTED", (1, 4, 6, 5)),
+     ("CONV_2D", (1, 4, 6, 5))],
+)  # fmt: skip
+@pytest.mark.parametrize("biased", [False, True])
+def test_float_weights_between_integers_are_not_quantised(
+    kind: str, biased: bool, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """ONNX Runtime would give them one scale, and lose the small ones of the second channel."""
+    case = Case(shape)
+    weights = (case.random.normal(size=(3, 5)) * np.array([[1], [1e-3], [1]])).astype(np.float32)
+    bias = [case.drawn(3) if biased else case.constant(np.zeros(3, np.float32))]
+    made = (*shape[:-1], 3)
+    if kind == "CONV_2D":
+        options: dict[str, int] = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+        operands = [case.x, case.constant(weights.reshape(3, 1, 1, 5)), *bias]
+        real = case.op(kind, operands, made, "Conv2DOptions", **options)
+    else:
+        operands = [case.x, case.constant(weights), *(bias if biased else [])]
+        real = case.op(kind, operands, made, "FullyConnectedOptions", keepNumDims=True)
+    target = case.model.tensor(made, scale=0.05)
+    case.model.operator("QUANTIZE", [real], target)
+    graph = read_graph(case.model.file(case.source, target), "x.tflite")
+    session = onnxruntime.SessionOptions()
+    session.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(qdq.to_onnx(graph, "m").SerializeToString(), session)
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert not kinds & {"QGemm", "QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat"}
+    wanted, found = case.outputs(target)
+    assert np.abs(found.astype(int) - wanted).max() <= 1

@@ -128,7 +128,7 @@ class _Writer(Values):
             group=operation.groups,
             pads=operation.pads,
         )
-        self.write(operation, real)
+        self.write(operation, self.float_bias(operation, real, axes=2))
 
     def transposed_convolution(self, operation: ops.TransposedConvolution) -> None:
         weights = operation.weights
@@ -146,7 +146,7 @@ class _Writer(Values):
             pads=operation.pads,
             output_padding=operation.extra,
         )
-        self.write(operation, node)
+        self.write(operation, self.float_bias(operation, node, axes=2))
 
     def dense(self, operation: ops.Dense) -> None:
         source, output, data = operation.inputs[0], operation.output, operation.weights.values
@@ -163,11 +163,8 @@ class _Writer(Values):
         if operation.computes_in_float:
             if source.shape[:-1] != output.shape[:-1]:
                 real = self._reshape(real, (-1, data.shape[1]))
-            # not Gemm or Conv, whose weights ONNX Runtime quantises between two quantised values
-            real = self.node("MatMul", [real, self.constant(f"{operation.position}/weights", data.T)], name)
-            for bias in self.bias(operation):
-                real = self.node("Add", [real, bias], f"{name}/biased")
-            self.write(operation, self._channels_first(real, output))
+            real = self.node("MatMul", [real, self.weights(operation, data.T)], name)
+            self.write(operation, self._channels_first(self.float_bias(operation, real), output))
             return
         if len(source.shape) != 2:
             real = self._reshape(real, (-1, data.shape[1]))

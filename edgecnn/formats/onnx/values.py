@@ -300,11 +300,9 @@ class Values:
         return self.node("Mul", [cast, self.constant(f"{name}/scale", scale.reshape(shape))], f"{name}/real")
 
     def bias(self, operation: ops.Weighted) -> list[str]:
-        """Float value of an operator's bias, in a list; empty if there is none."""
-        if operation.bias is None:
+        """Float value of an operator's int32 bias, in a list; empty if there is none."""
+        if operation.bias is None or operation.computes_in_float:
             return []
-        if operation.computes_in_float:
-            return [self.constant(f"{operation.position}/bias", operation.bias)]
         # By the specification the bias scale is the product; some converters do not store it.
         with np.errstate(under="ignore"):
             scale = operation.inputs[0].scale[0] * operation.weights.scale
@@ -317,6 +315,17 @@ class Values:
             self.constant(f"{name}/scale", scale if per_axis else scale[0]),
         ]
         return [self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": 0} if per_axis else {}))]
+
+    def float_bias(self, operation: ops.Weighted, real: str, axes: int = 0) -> str:
+        """Add a float32 bias to ``real``, whose channels are followed by ``axes`` axes.
+
+        It is a Sub of the negative bias: ONNX Runtime makes a MatMul and an Add one Gemm, and between two quantised
+        values it quantises the weights of a Gemm or Conv, with one scale for all channels.
+        """
+        if not operation.computes_in_float or operation.bias is None:
+            return real
+        negative = self.constant(f"{operation.position}/bias", -operation.bias.reshape(-1, *(1,) * axes))
+        return self.node("Sub", [real, negative], f"{real}/biased")
 
     def _zero_points(self) -> dict[int, int]:
         """New zero points by tensor index, for outputs of a fused ReLU and operators that pass them on unchanged."""
