@@ -170,9 +170,9 @@ def attentions() -> Any:
 
 
 def blocks_of_vision() -> Any:
-    """ConvNeXt's block, attention within windows, and patches with a class token."""
-    images = keras.Input((12, 10, 3))
-    x = L.Conv2D(8, 3, padding="same")(images)
+    """Patches, ConvNeXt's block, attention within windows, and that between patches, of which the first is used."""
+    images = keras.Input((24, 20, 3))
+    x = L.Dense(8)(keras.ops.image.extract_patches(images, (2, 2)))
     y = L.LayerNormalization()(L.DepthwiseConv2D(7, padding="same")(x))
     x = x + L.Dense(8)(L.Dense(16, activation="gelu")(y)) * np.full(8, 0.5, np.float32)
     rows = L.Reshape((-1, 20, 8))(L.Permute((1, 3, 2, 4, 5))(L.Reshape((3, 4, 2, 5, 8))(x)))

@@ -269,10 +269,11 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
     _check_graph(graph)
+    graph, constant = _folded(graph)
     reader = _Reader(graph)
     traced = functions(graph)
     tables = _tables(graph, traced)
-    skipped = _shape_computations(graph) | _absorbed(graph, traced, tables)
+    skipped = constant | _shape_computations(graph) | _absorbed(graph, traced, tables)
     found: list[Operation | UnsupportedError] = []
     for operator in graph.operators:
         if operator.position in skipped:
@@ -803,6 +804,25 @@ def _four_dimensions(operator: Operator, *tensors: Tensor) -> None:
 # Functions
 
 
+def _folded(graph: Graph) -> tuple[Graph, set[int]]:
+    """``graph`` with constants in the place of what operators compute from constants, and their positions.
+
+    The kernel of ``keras.ops.image.extract_patches`` is computed so.
+    """
+    tensors, folded = list(graph.tensors), set[int]()
+    for operator in graph.operators:
+        data = [None if index < 0 else tensors[index].data for index in operator.inputs]
+        if operator.kind not in _FOLDED or not data or any(each is None for each in data):
+            continue
+        output = tensors[operator.outputs[0]]
+        with damage_of(operator):
+            values = _FOLDED[operator.kind](output.shape, *data)
+        if values.shape == output.shape and output.index not in graph.outputs:
+            tensors[output.index] = msgspec.structs.replace(output, data=values)
+            folded.add(operator.position)
+    return msgspec.structs.replace(graph, tensors=tuple(tensors)), folded
+
+
 def _tables(graph: Graph, traced: Mapping[int, Function]) -> dict[int, Function]:
     """By position: the operators whose quantised output is a function that no record but ``Table`` has."""
     tables: dict[int, Function] = {}
@@ -918,6 +938,13 @@ def _filled(operator: Operator, shape: Shape, source: Shape) -> Shape:
         raise ArtifactError(f"{operator}: {source} cannot become {shape}")
     return tuple(total // known if size < 0 else size for size in shape)
 
+
+# operators of constants, by their output's shape and inputs
+_FOLDED: dict[str, Callable[..., NDArray[Any]]] = {
+    "MATRIX_DIAG": lambda shape, values: values[..., np.newaxis] * np.eye(shape[-1], dtype=values.dtype),
+    "RESHAPE": lambda shape, values, *_: values.reshape(shape),
+    "TRANSPOSE": lambda shape, values, order: values.transpose(order),
+}
 
 _BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 
