@@ -149,3 +149,13 @@ def test_float_ends_are_cut() -> None:
     graph = read_graph(model.file(first, last), "x.tflite")
     assert [one.kind for one in ops.without_float_ends(graph).operators] == ["RELU"]
     assert [type(one) for one in ops.read(graph)] == [ops.Rescale] * 3
+
+
+def test_a_graph_in_float_is_written_to_onnx_and_refused_in_c() -> None:
+    model = Model()
+    ends = [model.tensor((1, 4), "float32") for _ in range(2)]
+    model.operator("RSQRT", [ends[0]], ends[1])
+    graph = read_graph(model.file(*ends), "x.tflite")
+    assert [node.op_type for node in qdq.to_onnx(graph, "m").graph.node] == ["Sqrt", "Reciprocal", "Identity"]
+    with pytest.raises(UnsupportedError, match="is float32 with 0 scales"):
+        to_c(graph, "m")
