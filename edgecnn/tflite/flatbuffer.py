@@ -75,7 +75,9 @@ def _complete_floats(schema: Any, model: Any) -> None:
             operator.inputs = [real(ends[0]), *operator.inputs[1:]]
         elif types[:2] == [int8, int8] and codes[operator.opcodeIndex] == kinds.MEAN and ends[0] in dequantizers:
             after = readers.get(ends[1], [])
-            if after == [dequantizers.get(ends[1])] and ends[1] not in graph.outputs:
+            scales = [list(graph.tensors[index].quantization.scale) for index in ends]
+            # a mean with a scale of its own is a layer of its own, such as GlobalAveragePooling2D
+            if after == [dequantizers.get(ends[1])] and ends[1] not in graph.outputs and scales[0] == scales[1]:
                 operator.inputs, operator.outputs = [real(ends[0]), *operator.inputs[1:]], after[0].outputs
                 dropped.append(after[0])
         if operator not in (*operators, *dropped):
