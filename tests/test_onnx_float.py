@@ -18,6 +18,7 @@ from generated import Model
 from edgecnn.errors import ArtifactError, UnsupportedError
 from edgecnn.formats.onnx import qdq
 from edgecnn.formats.onnx.values import channels_first
+from edgecnn.inspection.portable import saturating
 from edgecnn.tflite.graph import read_graph
 
 pytestmark = pytest.mark.slow
@@ -403,6 +404,17 @@ def test_a_product_of_integers() -> None:
     wanted, found = case.outputs(target)
     assert np.abs(found.astype(int) - wanted).max() <= 1
     assert np.ptp(wanted.astype(int)) > 100
+
+
+def test_a_product_with_constant_integers_cannot_saturate() -> None:
+    case = Case((2, 4, 5))
+    factors = case.model.tensor((2, 5, 3), scale=0.01, zero=2, data=case.random.integers(-128, 128, (2, 5, 3)))
+    target = case.model.tensor((2, 4, 3), scale=0.1)
+    case.model.operator("BATCH_MATMUL", [case.source, factors], target, "BatchMatMulOptions")
+    graph = read_graph(case.model.file(case.source, target), "x.tflite")
+    assert not saturating(qdq.to_onnx(graph, "m"))
+    wanted, found = case.outputs(target)
+    assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
 def test_a_constant_in_graphs_of_several_ranks_has_the_layout_of_each() -> None:

@@ -223,7 +223,12 @@ class _Writer(Values):
     def matmul(self, operation: ops.MatMul) -> None:
         operands = []
         for tensor, swapped in zip(operation.inputs, operation.transposed, strict=True):
-            real, rank = self._in_order(operation, tensor), len(tensor.shape)
+            rank = len(tensor.shape)
+            if tensor.data is not None and tensor.dtype in INTEGER:  # in float: sums with int8 weights can saturate
+                values = (tensor.data - tensor.zero_point[0]) * tensor.scale[0]
+                real = self.constant(f"{self.name(tensor)}/real", values.astype(np.float32))
+            else:
+                real = self._in_order(operation, tensor)
             if swapped:
                 order = (*range(rank - 2), rank - 1, rank - 2)
                 real = self.node("Transpose", [real], f"{real}/transposed", perm=order)
