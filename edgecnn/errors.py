@@ -97,7 +97,12 @@ class ExportError(EdgecnnError):
 
 
 class UnsupportedError(ExportError):
-    """An unsupported combination of scheme, format and options, with the reason."""
+    """An unsupported combination of scheme, format and options, with the reason.
+
+    ``operator`` is the position in the .tflite of the operator that is not supported, if it is one.
+    """
+
+    operator: int | None = None
 
 
 class ArtifactError(EdgecnnError):

@@ -28,7 +28,7 @@ from edgecnn.records import OnnxCpu, Scheme, Tuning
 from edgecnn.runtimes.ort import open_model
 from edgecnn.runtimes.quantized_io import to_inputs
 from edgecnn.samples import Samples, parts
-from edgecnn.tflite.graph import Graph, read_graph
+from edgecnn.tflite.graph import Graph, float_operators, read_graph
 from edgecnn.verification import SAME_INTEGERS
 
 _BLOCK_S = 0.004
@@ -95,6 +95,8 @@ class _Search:
         self.cpu = cpu
         self.float = _BoundModel(float_model, frozenset())
         self.unsigned = True
+        in_float = float_operators(graph)
+        self.choices = [operator for operator in graph.operators if operator not in in_float]
         self.untuned = self.best = self.run(frozenset())
         self.seen = {self.best.in_float}
         self.images = _encoded(graph, images[:_COMPARED_IMAGES])
@@ -110,16 +112,19 @@ class _Search:
         return _BoundModel(model.SerializeToString(), in_float)
 
     def candidates(self) -> Iterator[frozenset[int]]:
-        """Yield placements one change away from the best: windows from both ends inwards, all of a kind; repeat."""
-        count = len(self.graph.operators)
-        kinds = sorted({operator.kind for operator in self.graph.operators})
+        """Yield placements one change away from the best: windows from both ends inwards, all of a kind; repeat.
+
+        Operators that are in float in any case are left out.
+        """
+        positions = [operator.position for operator in self.choices]
+        count, kinds = len(positions), sorted({operator.kind for operator in self.choices})
         while True:
             before = self.best
-            for start in sorted(range(count), key=lambda position: min(position, count - 1 - position)):
+            for start in sorted(range(count), key=lambda place: min(place, count - 1 - place)):
                 for length in range(1, _LONGEST_WINDOW + 1):
-                    yield self.best.in_float ^ frozenset(range(start, min(start + length, count)))
+                    yield self.best.in_float ^ frozenset(positions[start : start + length])
             for kind in kinds:
-                of_kind = {operator.position for operator in self.graph.operators if operator.kind == kind}
+                of_kind = {operator.position for operator in self.choices if operator.kind == kind}
                 yield self.best.in_float ^ of_kind
             if self.best is before:
                 return
@@ -136,7 +141,7 @@ class _Search:
             return
         self.best = candidate
         ratio = median(_ratios(candidate, self.float, _SCREENING))
-        self.state = f"{ratio:.2f} of the float file's time, {len(in_float)} of {len(self.graph.operators)} in float"
+        self.state = f"{ratio:.2f} of the float file's time, {len(in_float)} of {len(self.choices)} in float"
 
     def is_alone(self, position: int, in_float: frozenset[int]) -> bool:
         """Whether an operator with weights has no neighbour in float: ONNX Runtime would quantise it again.
@@ -186,7 +191,7 @@ class _Search:
             self.unsigned = True
         ratios = _ratios(self.best, self.float, _FINAL)
         if median(ratios) > 1:
-            everything = self.run(frozenset(operator.position for operator in self.graph.operators))
+            everything = self.run(frozenset(operator.position for operator in self.choices))
             if median(_ratios(everything, self.best, _FINAL)) < 1:
                 self.best = everything
                 ratios = _ratios(self.best, self.float, _FINAL)

@@ -91,12 +91,18 @@ class Model:
         self.graph = main
 
     def operator(
-        self, kind: str, inputs: Sequence[int], outputs: int | Sequence[int], options: str = "", **values: Any
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        outputs: int | Sequence[int],
+        options: str = "",
+        version: int = 1,
+        **values: Any,
     ) -> None:
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, kind)
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
-        code.version = 1
+        code.version = version
         self.model.operatorCodes.append(code)
         operator = schema.OperatorT()
         operator.opcodeIndex = len(self.model.operatorCodes) - 1

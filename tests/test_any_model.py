@@ -19,6 +19,7 @@ from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.runtimes import open_session, predict
 from edgecnn.temporary import own_temporary_folder
 from edgecnn.training import train
+from edgecnn.verification import SAME_INTEGERS
 
 pytestmark = pytest.mark.slow
 
@@ -125,13 +126,6 @@ FORMS: tuple[Maker, ...] = (
     half_precision, shared_layer, names_with_umlauts, backbone_as_a_layer, series, lstm, gru, both_ways,
     each_step_alike, grouped, attention,
 )  # fmt: skip
-REFUSED: dict[tuple[Maker, str], str] = {
-    (lstm, "onnx"): r"\(UNPACK\), which computes .* is not supported in int8 \.onnx and C",
-    (gru, "onnx"): r"\(UNPACK\), which computes .* is not supported in int8 \.onnx and C",
-    (both_ways, "onnx"): r"\(UNPACK\), which computes .* is not supported in int8 \.onnx and C",
-    (attention, "onnx"): r"its weights are float32",
-}
-"""What int8 files are refused, and why."""
 
 
 @pytest.mark.parametrize("make", FORMS)
@@ -147,16 +141,78 @@ def test_files_of_any_form_answer_as_the_model(make: Maker, mnist: DataSet, tmp_
     for scheme in ("float32", "dynamic-int8", "int8"):
         for format in ("tflite", "onnx"):
             path = tmp_path / f"{scheme}.{format}"
-            refused = REFUSED.get((make, format)) if scheme == "int8" else None
-            if refused:
-                with pytest.raises(ExportError, match=refused):
-                    FORMATS[format].convert(source, SCHEMES[scheme])
-                continue
             path.write_bytes(FORMATS[format].convert(source, SCHEMES[scheme]))
             with contextlib.closing(open_session(path)) as session:
                 found = predict(session, images[: len(wanted)])
             exact = scheme == "float32" and make is not half_precision
             np.testing.assert_allclose(found, wanted, atol=1e-4 if exact else 0.03, err_msg=path.name)
+
+
+def normalizations() -> Any:
+    images = keras.Input((12, 10, 3))
+    x = L.Conv2D(8, 3, padding="same")(images)
+    layers = (L.LayerNormalization(), L.LayerNormalization(axis=[1, 3]), L.GroupNormalization(4), L.RMSNormalization(),
+              L.UnitNormalization(), L.UnitNormalization(axis=2))  # fmt: skip
+    return keras.Model(images, L.Dense(7)(L.Flatten()(L.Concatenate()([layer(x) for layer in layers]))))
+
+
+def attentions() -> Any:
+    steps = keras.Input((9, 6))
+    x, y = L.Dense(8)(steps), L.Dense(10)(L.MaxPooling1D(3)(steps))
+    found = [
+        L.MultiHeadAttention(2, 5)(x, y),
+        L.MultiHeadAttention(2, 5)(x, x, use_causal_mask=True),
+        L.GroupQueryAttention(4, 4, 2)(x, x),
+        L.AdditiveAttention()([x, x]),
+        L.Attention()([x, x]),
+    ]
+    return keras.Model(steps, L.Dense(7)(L.Flatten()(L.Concatenate()(found))))
+
+
+def blocks_of_vision() -> Any:
+    """Patches, ConvNeXt's block, attention within windows, and that between patches, of which the first is used."""
+    images = keras.Input((24, 20, 3))
+    x = L.Dense(8)(keras.ops.image.extract_patches(images, (2, 2)))
+    y = L.LayerNormalization()(L.DepthwiseConv2D(7, padding="same")(x))
+    x = x + L.Dense(8)(L.Dense(16, activation="gelu")(y)) * np.full(8, 0.5, np.float32)
+    rows = L.Reshape((-1, 20, 8))(L.Permute((1, 3, 2, 4, 5))(L.Reshape((3, 4, 2, 5, 8))(x)))
+    rows = rows + L.MultiHeadAttention(2, 4, attention_axes=2)(rows, rows)
+    x = L.Reshape((12, 10, 8))(L.Permute((1, 3, 2, 4, 5))(L.Reshape((3, 2, 4, 5, 8))(rows)))
+    tokens = L.Reshape((30, 8))(L.Conv2D(8, 2, strides=2)(x))
+    tokens = L.LayerNormalization()(tokens + L.MultiHeadAttention(2, 4)(tokens, tokens))
+    return keras.Model(images, L.Dense(7)(L.Concatenate()([tokens[:, 0], L.GlobalAveragePooling1D()(tokens)])))
+
+
+def unrolled() -> Any:
+    steps = keras.Input((5, 6))
+    x = L.SimpleRNN(7, return_sequences=True)(steps)
+    x = L.Bidirectional(L.GRU(4, return_sequences=True))(x)
+    return keras.Model(steps, L.Dense(7)(L.LSTM(5)(x)))
+
+
+@pytest.mark.parametrize(
+    ("make", "steps"), [(normalizations, 0.01), (attentions, 1), (blocks_of_vision, 1), (unrolled, 1)]
+)
+def test_int8_files_of_layers_in_float_agree(make: Maker, steps: float, tmp_path: Path) -> None:
+    """With each other, with the model, and with its simulation, in which nothing inside of these layers is rounded."""
+    keras.utils.set_random_seed(1)
+    model = make()
+    samples = np.random.default_rng(0).random((60, *model.input_shape[1:]), np.float32)
+    source, found = Source(model, None, samples, "int8", 1), {}
+    assert tflite.layers_in_float(tflite.convert(source, SCHEMES["int8"]), source)
+    for format in ("tflite", "onnx"):
+        path = tmp_path / f"m.{format}"
+        path.write_bytes(FORMATS[format].convert(source, SCHEMES["int8"]))
+        with contextlib.closing(open_session(path)) as session:
+            found[format], step = predict(session, samples), session.outputs[0].quantization.scale[0]
+    wanted = np.asarray(model(samples, training=False))
+    assert source.calibrated is not None
+    simulated = np.asarray(source.calibrated.model(samples, training=False))
+    assert np.ptp(wanted) > 40 * step
+    assert np.abs(found["tflite"] - wanted).mean() < 0.03 * np.ptp(wanted)
+    assert np.abs(found["tflite"] - simulated).mean() < steps * step
+    apart = np.abs(found["onnx"] - found["tflite"]).mean()
+    assert apart < min(SAME_INTEGERS.mean_lsb * step, SAME_INTEGERS.mean_abs * np.ptp(wanted))
 
 
 def test_a_model_with_names_that_tensorflow_refuses_trains(mnist: DataSet, tmp_path: Path) -> None:

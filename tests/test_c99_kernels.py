@@ -390,8 +390,11 @@ def test_softmax(model: bytes, folders: Folders, tflm: Tflm) -> None:
 def moves(draw: Any) -> bytes:
     """Operators that only move values."""
     kind = draw(
-        st.sampled_from(["PAD", "PADV2", "TRANSPOSE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "STRIDED_SLICE"])
-    )
+        st.sampled_from(
+            ["PAD", "PADV2", "TRANSPOSE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "STRIDED_SLICE", "REVERSE_V2",
+             "PACK", "SPLIT", "UNPACK"]
+        )
+    )  # fmt: skip
     kind = draw(st.sampled_from([kind, "RESIZE_BILINEAR"]))
     model = Model()
     quantization: dict[str, Any] = {"scale": draw(SCALES), "zero": draw(ZEROS)}
@@ -414,6 +417,29 @@ def moves(draw: Any) -> bytes:
         made = [len(range(start % size, size, step)) for start, size, step in zip(starts, shape, steps, strict=True)]
         inputs += [model.tensor((4,), "int32", data=values) for values in (starts, shape, steps)]
         options, values = "StridedSliceOptions", {"endMask": draw(st.integers(0, 15))}
+        if draw(st.booleans()):
+            values["shrinkAxisMask"] = 4
+            del made[2]
+    elif kind == "REVERSE_V2":
+        inputs.append(model.tensor((1,), "int32", data=[draw(st.integers(1, 3))]))
+    elif kind == "PACK":
+        axis = draw(st.integers(1, 3))
+        made = [*shape[:axis], 2, *shape[axis:]]
+        inputs, options, values = [source, source], "PackOptions", {"valuesCount": 2, "axis": axis}
+    elif kind in ("SPLIT", "UNPACK"):
+        axis = draw(st.integers(1, 3))
+        size = 1 if kind == "UNPACK" else draw(SMALL)
+        parts = shape[axis] if kind == "UNPACK" else draw(st.integers(1, 3))
+        shape[axis] = size * parts
+        source, made = model.tensor(shape, **quantization), [*shape]
+        made[axis : axis + 1] = [] if kind == "UNPACK" else [size]
+        targets = [model.tensor(made, **quantization) for _ in range(parts)]
+        if kind == "SPLIT":
+            place = model.tensor((), "int32", data=axis)
+            model.operator(kind, [place, source], targets, "SplitOptions", numSplits=parts)
+        else:
+            model.operator(kind, [source], targets, "UnpackOptions", num=parts, axis=axis)
+        return model.file(source, targets[draw(st.integers(0, parts - 1))])
     elif kind == "CONCATENATION":
         axis = draw(st.integers(1, 3))
         other = list(shape)

@@ -207,10 +207,18 @@ def test_weights_that_are_computed_are_refused(graph: Graph) -> None:
         qdq.to_onnx(changed(graph, "CONV_2D", inputs=inputs), "m")
 
 
-def test_an_operator_kind_from_a_real_model_without_counterpart(images: Any) -> None:
-    model = model_of(lambda x: keras.ops.cumsum(x, axis=1))
-    with pytest.raises(UnsupportedError, match=r"\(CUMSUM\), which computes .* is not supported"):
-        converted(model, images)
+class Best(L.Layer):
+    """The two largest channels."""
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.top_k(x, 2)[0]
+
+
+def test_an_operator_of_a_real_model_without_counterpart_is_named_with_its_layer(images: Any) -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"layer best: operator 1 \(TOPK_V2\), which computes .* is not supported"
+    ):
+        converted(model_of(Best(name="best")), images)
 
 
 def test_padding_the_wrong_side_would_be_seen(images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,9 +32,11 @@ def kinds(part: type[ops.Operation]) -> set[type[ops.Operation]]:
     return set().union(*map(kinds, below)) if below else {part}
 
 
-def test_both_writers_write_every_operation() -> None:
-    assert lower._WRITERS.keys() == kinds(ops.Operation)
-    assert qdq._WRITERS.keys() == kinds(ops.Operation) - {*values.ONLY_C}
+def test_writers_lack_only_what_their_target_cannot_do() -> None:
+    every = kinds(ops.Operation)
+    assert qdq._WRITERS.keys() == every - {*values.ONLY_C}
+    assert lower._WRITERS.keys() >= {*values.ONLY_C, ops.Slice, ops.Concatenation}
+    assert lower._WRITERS.keys() < every
 
 
 def test_what_only_c_has_is_refused_in_onnx() -> None:
@@ -45,6 +47,16 @@ def test_what_only_c_has_is_refused_in_onnx() -> None:
     assert not lower.problems(graph)
     with pytest.raises(UnsupportedError, match=r"operator 0 \(DEPTH_TO_SPACE\) is not supported in int8 \.onnx; use"):
         qdq.to_onnx(graph, "m")
+
+
+def test_an_operator_that_only_c_lacks_is_named_with_what_to_use() -> None:
+    model = Model()
+    ends = [model.tensor((1, 4, 4), scale=0.1) for _ in range(2)]
+    model.operator("BATCH_MATMUL", [ends[0], ends[0]], ends[1], "BatchMatMulOptions")
+    graph = read_graph(model.file(*ends), "x.tflite")
+    assert qdq.to_onnx(graph, "m").graph.node
+    with pytest.raises(UnsupportedError, match=r"BATCH_MATMUL.* not supported in C; use the \.tflite or \.onnx file"):
+        to_c(graph, "m")
 
 
 def test_every_operator_of_the_files_has_a_record_with_its_shape(files: tuple[bytes, ...]) -> None:
@@ -150,3 +162,13 @@ def test_float_ends_are_cut() -> None:
     graph = read_graph(model.file(first, last), "x.tflite")
     assert [one.kind for one in ops.without_float_ends(graph).operators] == ["RELU"]
     assert [type(one) for one in ops.read(graph)] == [ops.Rescale] * 3
+
+
+def test_a_graph_in_float_is_written_to_onnx_and_refused_in_c() -> None:
+    model = Model()
+    ends = [model.tensor((1, 4), "float32") for _ in range(2)]
+    model.operator("RSQRT", [ends[0]], ends[1])
+    graph = read_graph(model.file(*ends), "x.tflite")
+    assert [node.op_type for node in qdq.to_onnx(graph, "m").graph.node] == ["Sqrt", "Reciprocal", "Identity"]
+    with pytest.raises(UnsupportedError, match="is float32 with 0 scales"):
+        to_c(graph, "m")

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from test_onnx_float import Case
 
 from edgecnn import tuning as module
 from edgecnn.formats.onnx import qdq
@@ -88,3 +89,18 @@ def test_where_nothing_is_faster_everything_is_float(
     model = qdq.to_onnx(graph, "float", tuning.in_float)
     assert "Cast" in {node.op_type for node in model.graph.node}
     onnx.checker.check_model(model, full_check=True)
+
+
+def test_operators_that_are_in_float_in_any_case_are_not_tried() -> None:
+    case = Case((1, 4, 6, 5))
+    negative = case.op("NEG", [case.x], case.shape)
+    rounded = case.model.tensor(case.shape, scale=0.03, zero=4)
+    case.model.operator("QUANTIZE", [negative], rounded)
+    target = case.model.tensor(case.shape, scale=0.06)
+    case.model.operator("ADD", [rounded, case.source], target, "AddOptions")
+    graph = read_graph(case.model.file(case.source, target), "x")
+    whole = qdq.to_onnx(graph, "float", range(4)).SerializeToString()
+    images = np.random.default_rng(0).random((20, 4, 6, 5), np.float32)
+    found = module._Search(graph, whole, images)
+    assert set().union(*found.candidates()) == {0, 2, 3}
+    assert {1}.isdisjoint(found.result().in_float)

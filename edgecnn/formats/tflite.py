@@ -56,8 +56,9 @@ def _convert(source: Source, scheme: Scheme) -> bytes:
         converted = converter.convert(conversion, f"converting {source.model.name} to {scheme.name} .tflite")
     except WorkerError as error:
         raise _refusal(source.model.name, scheme, error) from error
-    _check(converted, source, scheme)
-    return finished(converted, *_signature(source.model))
+    model_bytes = finished(converted, *_signature(source.model))
+    _check(model_bytes, source, scheme)
+    return model_bytes
 
 
 def with_provenance(model: bytes, provenance: Provenance) -> bytes:
@@ -202,12 +203,15 @@ def _layers(model: Any) -> Iterator[Any]:
 
 def _by_layer(graph: Graph, operators: tuple[Operator, ...], model: Any) -> dict[str, None]:
     """Each of ``operators`` with the layer of ``model`` that it belongs to, as far as names of tensors tell it."""
+    named = [(operator.kind, layer_of(graph, operator, model)) for operator in operators]
+    return dict.fromkeys(kind if layer is None else f"{kind} of layer {layer}" for kind, layer in named)
+
+
+def layer_of(graph: Graph, operator: Operator, model: Any) -> str | None:
+    """The name of the layer of ``model`` that ``operator`` belongs to, as far as names of tensors tell it."""
     layers = {layer.name for layer in _layers(model)}
-    found: dict[str, None] = {}
-    for operator in operators:
-        name = graph.tensors[operator.outputs[0]].name.split(";")[0]
-        scopes = [name] if name in layers else name.split("/")[:-1]
-        plain = [re.sub(r"(_activation)?(_\d+)?$", "", scope) for scope in scopes]
-        named = [name for pair in zip(scopes, plain, strict=True) for name in pair if name in layers]
-        found[f"{operator.kind} of layer {named[-1]}" if named else operator.kind] = None
-    return found
+    name = graph.tensors[operator.outputs[0]].name.split(";")[0]
+    scopes = [name] if name in layers else name.split("/")[:-1]
+    plain = [re.sub(r"(_activation)?(_\d+)?$", "", scope) for scope in scopes]
+    named = [name for pair in zip(scopes, plain, strict=True) for name in pair if name in layers]
+    return named[-1] if named else None

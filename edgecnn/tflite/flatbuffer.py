@@ -23,6 +23,10 @@ def finished(model: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]
     ``inputs`` and ``outputs`` are their names in the signature "serving_default", in order, with those of their tensors
     (empty: as the converter has set it). The schema requires the alignment, but the converter's last steps pack the
     file in Python and lose it. Kernels that read the weights in place, in flash or mapped memory, rely on it.
+
+    Two faults of the converter in layers that stay in float are mended. A dense layer in float behind one in int8, or
+    behind a reshape, lacks the DEQUANTIZE of its input, so that no runtime loads the file. And means of values that are
+    dequantised anyway, as in LayerNormalization, are rounded to int8 before they are dequantised too.
     """
     base: Any = require("flatbuffers").Builder
     schema = require("tensorflow.lite.python.schema_py_generated")
@@ -37,15 +41,73 @@ def finished(model: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]
     signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
     signature.inputs, signature.outputs = [], []
     for ends, indices, names in ((signature.inputs, graph.inputs, inputs), (signature.outputs, graph.outputs, outputs)):
-        for index, (name, tensor) in zip(indices, names.items(), strict=True):
+        for index, (name, tensor) in zip(indices, names.items(), strict=False):
             graph.tensors[index].name = tensor.encode() or graph.tensors[index].name
             end = schema.TensorMapT()
             end.name, end.tensorIndex = name.encode(), index
             ends.append(end)
     unpacked.signatureDefs = [signature]
+    _complete_floats(schema, unpacked)
     builder = Builder(len(model))
     builder.Finish(unpacked.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _complete_floats(schema: Any, model: Any) -> None:
+    """Mend the ends of layers in float, see ``align``."""
+    graph, kinds, int8 = model.subgraphs[0], schema.BuiltinOperator, schema.TensorType.INT8
+    codes = [code.builtinCode for code in model.operatorCodes]
+    readers: dict[int, list[Any]] = {}
+    for operator in graph.operators:
+        for index in operator.inputs:
+            readers.setdefault(int(index), []).append(operator)
+    dequantizers = {
+        int(each.inputs[0]): each for each in graph.operators if codes[each.opcodeIndex] == kinds.DEQUANTIZE
+    }
+    operators: list[Any] = []
+    dropped: list[Any] = []
+
+    def real(index: int) -> int:
+        """The float value of an int8 tensor."""
+        if index not in dequantizers:
+            dequantizers[index] = _dequantizer(schema, model, index)
+        if dequantizers[index] not in operators:
+            operators.append(dequantizers[index])
+        return int(dequantizers[index].outputs[0])
+
+    for operator in graph.operators:
+        ends = [int(operator.inputs[0]), int(operator.outputs[0])] if len(operator.inputs) else []
+        types = [graph.tensors[index].type for index in (*ends, *operator.inputs[1:2]) if index >= 0]
+        if types[:1] == [int8] and types[2:] == [schema.TensorType.FLOAT32]:
+            operator.inputs = [real(ends[0]), *operator.inputs[1:]]
+        elif types[:2] == [int8, int8] and codes[operator.opcodeIndex] == kinds.MEAN and ends[0] in dequantizers:
+            after = readers.get(ends[1], [])
+            scales = [list(graph.tensors[index].quantization.scale) for index in ends]
+            # a mean with a scale of its own is a layer of its own, such as GlobalAveragePooling2D
+            if after == [dequantizers.get(ends[1])] and ends[1] not in graph.outputs and scales[0] == scales[1]:
+                operator.inputs, operator.outputs = [real(ends[0]), *operator.inputs[1:]], after[0].outputs
+                dropped.append(after[0])
+        if operator not in (*operators, *dropped):
+            operators.append(operator)
+    graph.operators = operators
+
+
+def _dequantizer(schema: Any, model: Any, index: int) -> Any:
+    """A DEQUANTIZE of an int8 tensor, into a new one."""
+    graph, kind = model.subgraphs[0], schema.BuiltinOperator.DEQUANTIZE
+    tensor, before = schema.TensorT(), graph.tensors[index]
+    tensor.name, tensor.type, tensor.buffer = before.name + b"/dequantized", schema.TensorType.FLOAT32, 0
+    tensor.shape, tensor.shapeSignature = before.shape, before.shapeSignature
+    graph.tensors.append(tensor)
+    codes = [code.builtinCode for code in model.operatorCodes]
+    if kind not in codes:
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = kind, kind, 2  # the first that takes int8
+        model.operatorCodes.append(code)
+        codes.append(kind)
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = codes.index(kind), [index], [len(graph.tensors) - 1]
+    return operator
 
 
 def add_metadata(model: bytes, name: str, content: bytes) -> bytes:

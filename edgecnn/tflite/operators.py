@@ -25,6 +25,8 @@ Pair = tuple[int, int]
 Limits = tuple[float | None, float | None]
 
 _MAX_ELEMENTS = 2**31 - 1
+# types of activations that are not quantised
+_PLAIN = ("bool", "float32", "int32")
 # value limits of fused activations, by number in the schema
 _FUSED: dict[int, Limits] = {0: (None, None), 1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 # value limits of separate activation operators
@@ -37,7 +39,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An operator with the tensors it computes with.
 
     ``inputs`` are activations or constants. Their shapes and that of ``output`` have no dynamic size: a dynamic batch
-    is 1. Each is float32, or int8 or uint8 with one scale. ``limits`` are the limits of the output's real values.
+    is 1. Each is float32, bool or int32, or int8 or uint8 with one scale. ``limits`` are the limits of the output's
+    real values. Operators with several outputs are several records.
     """
 
     operator: Operator
@@ -60,7 +63,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """Weights as stored, int8 or uint8, with one scale and zero point, or one per output."""
+    """Weights as stored: int8 or uint8, with one scale and zero point, or one per output; or float32 without."""
 
     values: NDArray[Any]
     scale: NDArray[np.float32]
@@ -68,10 +71,15 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weighted(Operation, frozen=True, kw_only=True):
-    """An operator with weights. ``bias`` is int32, one per output, or None."""
+    """An operator with weights. ``bias`` has one value per output, int32 or as float32 as the weights, or is None."""
 
     weights: Weights
-    bias: NDArray[np.int32] | None
+    bias: NDArray[np.int32 | np.float32] | None
+
+    @property
+    def computes_in_float(self) -> bool:
+        """Whether the weights are float32."""
+        return self.weights.values.dtype == np.float32
 
     def check_symmetric(self) -> None:
         """Raise ``UnsupportedError`` if the weights have a zero point, like uint8 weights from old converters."""
@@ -123,22 +131,42 @@ class Pool(Operation, frozen=True, kw_only=True):
     pads: tuple[int, int, int, int]
 
 
-class Mean(Operation, frozen=True, kw_only=True):
-    """MEAN over ``axes``, at least one, in order; ``keep`` leaves them with size 1."""
+class Reduction(Operation, frozen=True, kw_only=True):
+    """MEAN, SUM, REDUCE_ANY, REDUCE_MAX, REDUCE_MIN or REDUCE_PROD over ``axes``, at least one, in order.
+
+    ``keep`` leaves them with size 1.
+    """
 
     axes: tuple[int, ...]
     keep: bool
 
 
-class ReduceMax(Operation, frozen=True, kw_only=True):
-    """REDUCE_MAX over ``axes``, at least one, in order; ``keep`` leaves them with size 1."""
+class CumulativeSum(Operation, frozen=True, kw_only=True):
+    """CUMSUM along ``axis``; ``exclusive`` leaves a value out of its own sum, ``reverse`` starts at the end."""
 
-    axes: tuple[int, ...]
-    keep: bool
+    axis: int
+    exclusive: bool
+    reverse: bool
+
+
+class MatMul(Operation, frozen=True, kw_only=True):
+    """BATCH_MATMUL of two tensors that broadcast before their last two axes.
+
+    ``transposed`` tells for each whether these are swapped first.
+    """
+
+    transposed: tuple[bool, bool]
 
 
 class Binary(Operation, frozen=True, kw_only=True):
-    """ADD, SUB, MUL, MAXIMUM, MINIMUM, or PRELU with slopes as the second, of two tensors that broadcast."""
+    """Arithmetic, a comparison or a logical operator of two tensors that broadcast, or PRELU with slopes as the second.
+
+    Comparisons and logical operators have a bool output.
+    """
+
+
+class Select(Operation, frozen=True, kw_only=True):
+    """SELECT or SELECT_V2 of tensors that broadcast: the second where the first, bool, is true, and else the third."""
 
 
 class Rescale(Operation, frozen=True, kw_only=True):
@@ -146,7 +174,13 @@ class Rescale(Operation, frozen=True, kw_only=True):
 
 
 class Unary(Operation, frozen=True, kw_only=True):
-    """HARD_SWISH, LOGISTIC or TANH of each value."""
+    """A function of each value, such as LOGISTIC, RSQRT or CAST to the output's type."""
+
+
+class Gelu(Operation, frozen=True, kw_only=True):
+    """GELU; ``approximate`` by tanh."""
+
+    approximate: bool
 
 
 class Table(Operation, frozen=True, kw_only=True):
@@ -165,7 +199,7 @@ class LeakyRelu(Operation, frozen=True, kw_only=True):
 
 
 class Softmax(Operation, frozen=True, kw_only=True):
-    """SOFTMAX over the last axis, of values times ``beta``."""
+    """SOFTMAX over the last axis, of values times ``beta``; or LOG_SOFTMAX, its logarithm."""
 
     beta: float
 
@@ -175,7 +209,7 @@ class Reshape(Operation, frozen=True, kw_only=True):
 
 
 class Concatenation(Operation, frozen=True, kw_only=True):
-    """CONCATENATION of any number of inputs along ``axis``."""
+    """CONCATENATION of any number of inputs along ``axis``; or PACK, along an ``axis`` that only the output has."""
 
     axis: int
 
@@ -188,7 +222,7 @@ class Pad(Operation, frozen=True, kw_only=True):
 
 
 class Tile(Operation, frozen=True, kw_only=True):
-    """TILE with ``repeats``, at least 1, per axis."""
+    """TILE with ``repeats``, at least 1, per axis; or BROADCAST_TO, which repeats single values."""
 
     repeats: tuple[int, ...]
 
@@ -200,30 +234,29 @@ class Transpose(Operation, frozen=True, kw_only=True):
 
 
 class Slice(Operation, frozen=True, kw_only=True):
-    """STRIDED_SLICE that keeps all dimensions, SLICE, or an output of SPLIT or SPLIT_V.
+    """Every ``steps``-th value from ``starts`` on, ``sizes`` of them, by axis of the input; steps can be negative.
 
-    Every ``steps``-th value from ``starts`` on, by axis.
+    SLICE, STRIDED_SLICE, REVERSE_V2, or one output of SPLIT, SPLIT_V or UNPACK. The output lacks the ``removed`` axes,
+    whose size is 1.
     """
 
     starts: tuple[int, ...]
     steps: tuple[int, ...]
+    sizes: tuple[int, ...]
+    removed: tuple[int, ...] = ()
 
 
 class Gather(Operation, frozen=True, kw_only=True):
-    """Values in another order: UNPACK, SPACE_TO_DEPTH, DEPTH_TO_SPACE, or STRIDED_SLICE that removes dimensions.
+    """GATHER: along ``axis`` of the first tensor, the values at the places in the second, int32."""
 
-    The output is row by row ``sizes``, with ``strides`` between values of the input, from the value ``first`` on.
-    """
+    axis: int
+
+
+class Blocks(Operation, frozen=True, kw_only=True):
+    """SPACE_TO_DEPTH or DEPTH_TO_SPACE: values of the input, row by row ``sizes``, with ``strides`` between them."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
-    first: int = 0
-
-
-class Stack(Operation, frozen=True, kw_only=True):
-    """PACK of inputs along a new ``axis``."""
-
-    axis: int
 
 
 class Resize(Operation, frozen=True, kw_only=True):
@@ -262,9 +295,9 @@ class Svdf(Operation, frozen=True, kw_only=True):
 def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
     """The operators of ``graph`` in order; for an unsupported one, the error with the reason.
 
-    Elementwise operators without a record of their own, and those that compute in float between quantised tensors, are
-    read together as one ``Table``. Operators that only compute a shape are omitted, because the records contain it. So
-    are operators that do not fit together after an unsupported one.
+    Elementwise operators of one quantised tensor that have no record of their own for int8, or compute in float between
+    quantised tensors, are read together as one ``Table``. Operators that only compute a shape are omitted, because the
+    records contain it. So are operators that do not fit together after an unsupported one.
 
     The first errors are those of the graph's inputs and outputs.
 
@@ -272,10 +305,11 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
     found: list[Operation | UnsupportedError] = [*_check_graph(graph)]
+    graph, constant = _folded(graph)
     reader = _Reader(graph)
     traced = functions(graph)
     tables = _tables(graph, traced)
-    skipped = _shape_computations(graph) | _absorbed(graph, traced, tables)
+    skipped = constant | _shape_computations(graph) | _absorbed(graph, traced, tables)
     for operator in graph.operators:
         if operator.position in skipped or operator.kind in ("CALL_ONCE", "VAR_HANDLE"):
             continue
@@ -292,6 +326,12 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
         for index in operator.outputs:
             reader.shapes[index] = for_one_image(graph.tensors[index].shape)
     return tuple(found)
+
+
+def unsupported(operator: Operator, output: Tensor | None, where: str, instead: str) -> UnsupportedError:
+    """The error for an operator that a format cannot have; some operators have no output."""
+    which = "" if output is None else f", which computes {output.name!r},"
+    return UnsupportedError(f"{operator}{which} is not supported in {where}; use the {instead} file, or another layer")
 
 
 def without_float_ends(graph: Graph) -> Graph:
@@ -321,9 +361,15 @@ def _converter(graph: Graph, index: int, kind: str) -> Operator | None:
 
 @contextmanager
 def damage_of(operator: Operator) -> Iterator[None]:
-    """Translate exceptions from invalid options and constants to an ``ArtifactError`` that names ``operator``."""
+    """Translate exceptions from invalid options and constants to an ``ArtifactError`` that names ``operator``.
+
+    An ``UnsupportedError`` gets its position.
+    """
     try:
         yield
+    except UnsupportedError as error:
+        error.operator = operator.position
+        raise
     except KeyError as error:
         raise ArtifactError(f"{operator} is damaged: its option {error} is missing") from error
     except (ArithmeticError, IndexError, TypeError, ValueError) as error:
@@ -351,16 +397,13 @@ class _Reader:
         return variables(self.graph)
 
     def read(self, operator: Operator) -> tuple[Operation, ...]:
-        reader = _READERS.get(operator.kind)
-        if reader is None:
-            names = " and ".join(repr(self.graph.tensors[index].name) for index in operator.outputs)
-            raise UnsupportedError(
-                f"{operator}{f', which computes {names},' if names else ''} is not supported in int8 .onnx and C; use "
-                "the .tflite file, or another layer"
-            )
         with damage_of(operator):
-            found = reader(self, operator)
-            return (found,) if isinstance(found, Operation) else found
+            reader = _READERS.get(operator.kind)
+            if reader is None:
+                output = self.graph.tensors[operator.outputs[0]] if operator.outputs else None
+                raise unsupported(operator, output, "int8 .onnx and C", ".tflite")
+            made = reader(self, operator)
+            return made if isinstance(made, tuple) else (made,)
 
     # Tensors
 
@@ -398,8 +441,11 @@ class _Reader:
         tensor = self.graph.tensors[operator.inputs[1]]
         if tensor.data is None:
             raise UnsupportedError(f"{operator}: its weights are not constant")
-        if tensor.dtype not in ("int8", "uint8") or not len(tensor.scale):
-            raise UnsupportedError(f"{operator}: its weights are {tensor.dtype}; int8 with a scale is needed")
+        in_float = tensor.dtype == source.dtype == "float32"
+        if not in_float and (tensor.dtype not in ("int8", "uint8") or not len(tensor.scale)):
+            raise UnsupportedError(
+                f"{operator}: its weights are {tensor.dtype} for {source.dtype} inputs; int8 with a scale is needed"
+            )
         if operator.kind != "FULLY_CONNECTED":
             _four_dimensions(operator, source, tensor)
         if not tensor.data.size:
@@ -415,15 +461,18 @@ class _Reader:
                 )
         return Weights(values=tensor.data, scale=tensor.scale, zero_point=tensor.zero_point)
 
-    def bias(self, operator: Operator, source: Tensor, outputs: int, place: int = 2) -> NDArray[np.int32] | None:
+    def bias(
+        self, operator: Operator, source: Tensor, weights: Weights, outputs: int, place: int = 2
+    ) -> NDArray[np.int32 | np.float32] | None:
         if len(operator.inputs) <= place or operator.inputs[place] < 0:
             return None
         tensor = self.graph.tensors[operator.inputs[place]]
-        if tensor.data is None or tensor.dtype != "int32":
-            raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}; an int32 constant is needed")
+        wanted = "float32" if weights.values.dtype == np.float32 else "int32"
+        if tensor.data is None or tensor.dtype != wanted:
+            raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}; an {wanted} constant is needed")
         if tensor.data.size != outputs:
             raise ArtifactError(f"{operator}: its bias has {tensor.data.size} values for {outputs} channels")
-        if len(source.scale) != 1:
+        if wanted == "int32" and len(source.scale) != 1:
             raise UnsupportedError(f"{operator}: its bias is int32, but its input {source.name!r} is not quantised")
         return tensor.data.reshape(outputs)
 
@@ -444,7 +493,7 @@ class _Reader:
         made, pads = _window(operator, size, kernel, stride, dilation)
         return Convolution(
             operator=operator, inputs=(source,), output=self.output(operator, (batch, *made, outputs)),
-            weights=weights, bias=self.bias(operator, source, outputs), limits=_limits(operator),
+            weights=weights, bias=self.bias(operator, source, weights, outputs), limits=_limits(operator),
             kernel=kernel, stride=stride, dilation=dilation, pads=pads, groups=groups,
         )  # fmt: skip
 
@@ -465,7 +514,8 @@ class _Reader:
         before = [total // 2 for total in beyond]
         return TransposedConvolution(
             operator=operator, inputs=(source,), output=output, weights=weights,
-            bias=self.bias(operator, source, outputs, 3), limits=_limits(operator), kernel=kernel, stride=stride,
+            bias=self.bias(operator, source, weights, outputs, 3), limits=_limits(operator),
+            kernel=kernel, stride=stride,
             pads=(before[0], before[1], beyond[0] - before[0], beyond[1] - before[1]),
             extra=(max(-over[0], 0), max(-over[1], 0)),
         )  # fmt: skip
@@ -485,7 +535,7 @@ class _Reader:
         made = (*source.shape[:-1], outputs) if keep else (math.prod(source.shape) // taps, outputs)
         return Dense(
             operator=operator, inputs=(source,), output=self.output(operator, made),
-            weights=weights, bias=self.bias(operator, source, outputs), limits=_limits(operator),
+            weights=weights, bias=self.bias(operator, source, weights, outputs), limits=_limits(operator),
         )  # fmt: skip
 
     def pool(self, operator: Operator) -> Pool:
@@ -499,27 +549,58 @@ class _Reader:
             kernel=kernel, stride=stride, pads=pads, limits=_limits(operator),
         )  # fmt: skip
 
-    def reduced(self, operator: Operator) -> Mean | ReduceMax:
+    def reduction(self, operator: Operator) -> Reduction:
         source = self.input(operator)
         axes = tuple(sorted({_axis(operator, axis, source) for axis in self.integers(operator)}))
         if not axes:
             raise UnsupportedError(f"{operator}: a reduction over zero axes is not supported")
         keep = bool(operator.options["keepDims"])
         made = tuple(1 if axis in axes else size for axis, size in enumerate(source.shape) if keep or axis not in axes)
-        kind = Mean if operator.kind == "MEAN" else ReduceMax
-        return kind(operator=operator, inputs=(source,), output=self.output(operator, made), axes=axes, keep=keep)
+        return Reduction(operator=operator, inputs=(source,), output=self.output(operator, made), axes=axes, keep=keep)
+
+    def cumulative_sum(self, operator: Operator) -> CumulativeSum:
+        source, places = self.input(operator), self.integers(operator)
+        if len(places) != 1:
+            raise ArtifactError(f"{operator} has {len(places)} axes, but needs one")
+        return CumulativeSum(
+            operator=operator, inputs=(source,), output=self.output(operator, source.shape),
+            axis=_axis(operator, places[0], source),
+            exclusive=bool(operator.options["exclusive"]), reverse=bool(operator.options["reverse"]),
+        )  # fmt: skip
+
+    def matmul(self, operator: Operator) -> MatMul:
+        operands = self._inputs(operator, 2)
+        swapped = bool(operator.options["adjX"]), bool(operator.options["adjY"])
+        if min(len(tensor.shape) for tensor in operands) < 2:
+            raise UnsupportedError(f"{operator}: a product with fewer than two dimensions is not supported")
+        (*first, rows, taps), (*second, taps_too, columns) = (
+            (*tensor.shape[:-2], tensor.shape[-1], tensor.shape[-2]) if swap else tensor.shape
+            for tensor, swap in zip(operands, swapped, strict=True)
+        )
+        if taps != taps_too:
+            raise ArtifactError(f"{operator}: shapes {operands[0].shape} and {operands[1].shape} do not fit together")
+        made = (*_broadcast(operator, tuple(first), tuple(second)), rows, columns)
+        return MatMul(operator=operator, inputs=operands, output=self.output(operator, made), transposed=swapped)
 
     def binary(self, operator: Operator) -> Binary:
-        if len(operator.inputs) != 2:
-            raise ArtifactError(f"{operator} has {len(operator.inputs)} inputs, but needs 2")
-        first, second = self.input(operator), self.input(operator, 1)
-        try:
-            made = np.broadcast_shapes(first.shape, second.shape)
-        except ValueError as error:
-            raise ArtifactError(f"{operator}: shapes {first.shape} and {second.shape} do not broadcast") from error
-        output = self.output(operator, made)
-        limits = _limits(operator) if operator.kind in ("ADD", "MUL", "SUB") else _FUSED[0]
-        return Binary(operator=operator, inputs=(first, second), output=output, limits=limits)
+        operands = self._inputs(operator, 2)
+        output = self.output(operator, _broadcast(operator, *(tensor.shape for tensor in operands)))
+        limits = _limits(operator) if operator.kind in ("ADD", "DIV", "MUL", "SUB") else _FUSED[0]
+        return Binary(operator=operator, inputs=operands, output=output, limits=limits)
+
+    def select(self, operator: Operator) -> Select:
+        operands = self._inputs(operator, 3)
+        if operands[0].dtype != "bool":
+            raise ArtifactError(f"{operator}: its condition is {operands[0].dtype}, not bool")
+        if len(operands[0].shape) == 1 < len(operands[1].shape) and operator.kind == "SELECT":
+            raise UnsupportedError(f"{operator}: a condition for whole rows is not supported")
+        output = self.output(operator, _broadcast(operator, *(tensor.shape for tensor in operands)))
+        return Select(operator=operator, inputs=operands, output=output)
+
+    def _inputs(self, operator: Operator, count: int) -> tuple[Tensor, ...]:
+        if len(operator.inputs) != count:
+            raise ArtifactError(f"{operator} has {len(operator.inputs)} inputs, but needs {count}")
+        return tuple(self.input(operator, place) for place in range(count))
 
     def rescale(self, operator: Operator) -> Rescale:
         source = self.input(operator)
@@ -554,8 +635,14 @@ class _Reader:
             raise ArtifactError(f"{operator}: its alpha is {alpha}; it must be finite")
         return LeakyRelu(operator=operator, inputs=(source,), output=self.output(operator, source.shape), alpha=alpha)
 
+    def gelu(self, operator: Operator) -> Gelu:
+        source, approximate = self.input(operator), bool(operator.options["approximate"])
+        output = self.output(operator, source.shape)
+        return Gelu(operator=operator, inputs=(source,), output=output, approximate=approximate)
+
     def softmax(self, operator: Operator) -> Softmax:
-        source, beta = self.input(operator), float(operator.options["beta"])
+        source = self.input(operator)
+        beta = 1.0 if operator.kind == "LOG_SOFTMAX" else float(operator.options["beta"])
         return Softmax(operator=operator, inputs=(source,), output=self.output(operator, source.shape), beta=beta)
 
     def reshape(self, operator: Operator) -> Reshape:
@@ -573,6 +660,15 @@ class _Reader:
         return Concatenation(
             operator=operator, inputs=inputs, output=self.output(operator, made), axis=axis, limits=_limits(operator)
         )
+
+    def pack(self, operator: Operator) -> Concatenation:
+        inputs = tuple(self.input(operator, place) for place in range(len(operator.inputs)))
+        axis = _axis(operator, operator.options["axis"], self.graph.tensors[operator.outputs[0]])
+        if len({tensor.shape for tensor in inputs}) != 1:
+            raise ArtifactError(f"{operator}: inputs of different shapes")
+        shape = inputs[0].shape
+        made = (*shape[:axis], len(inputs), *shape[axis:])
+        return Concatenation(operator=operator, inputs=inputs, output=self.output(operator, made), axis=axis)
 
     def pad(self, operator: Operator) -> Pad:
         source, value = self.input(operator), None
@@ -593,6 +689,15 @@ class _Reader:
         made = tuple(size * times for size, times in zip(source.shape, repeats, strict=True))
         return Tile(operator=operator, inputs=(source,), output=self.output(operator, made), repeats=repeats)
 
+    def broadcast_to(self, operator: Operator) -> Tile:
+        source, made = self.input(operator), for_one_image(self.graph.tensors[operator.outputs[0]].shape)
+        if len(made) != len(source.shape):
+            raise UnsupportedError(f"{operator}: a broadcast to more dimensions is not supported")
+        if any(size not in (1, whole) for size, whole in zip(source.shape, made, strict=True)):
+            raise ArtifactError(f"{operator}: {source.shape} cannot become {made}")
+        repeats = tuple(whole // size for size, whole in zip(source.shape, made, strict=True))
+        return Tile(operator=operator, inputs=(source,), output=self.output(operator, made), repeats=repeats)
+
     def transpose(self, operator: Operator) -> Transpose:
         source, order = self.input(operator), self.integers(operator)
         if sorted(order) != list(range(len(source.shape))):
@@ -600,7 +705,7 @@ class _Reader:
         made = tuple(source.shape[axis] for axis in order)
         return Transpose(operator=operator, inputs=(source,), output=self.output(operator, made), order=order)
 
-    def slice(self, operator: Operator) -> Slice | Gather:
+    def slice(self, operator: Operator) -> Slice:
         source, starts = self.input(operator), self.integers(operator)
         rank = len(source.shape)
         if operator.kind == "SLICE":
@@ -609,62 +714,72 @@ class _Reader:
             ends, steps = self.integers(operator, 2), self.integers(operator, 3)
             for mask in ("ellipsisMask", "newAxisMask"):
                 if operator.options[mask]:
-                    raise UnsupportedError(
-                        f"{operator}: a slice that adds dimensions or leaves some out is not supported"
-                    )
-        if not len(starts) == len(ends) == len(steps) == rank or min(steps, default=1) < 1:
-            raise UnsupportedError(f"{operator}: a slice needs a start, an end and a positive step for each dimension")
-        bounds, removed = [], operator.options.get("shrinkAxisMask", 0)
+                    raise UnsupportedError(f"{operator}: a slice that adds dimensions is not supported")
+        if not len(starts) == len(ends) == len(steps) == rank or 0 in steps:
+            raise UnsupportedError(f"{operator}: a slice needs a start, an end and a step for each dimension")
+        begin, end, shrink = (operator.options.get(f"{mask}Mask", 0) for mask in ("begin", "end", "shrinkAxis"))
+        places = []
         for axis, size in enumerate(source.shape):
-            start, end, _ = slice(starts[axis], ends[axis]).indices(size)
-            if removed >> axis & 1:
-                place = _index(operator, starts[axis], size)
-                bounds.append((place, place + 1))
+            if shrink >> axis & 1:
+                place = starts[axis] + (size if starts[axis] < 0 else 0)
+                if not 0 <= place < size:
+                    raise ArtifactError(f"{operator}: place {starts[axis]} is not among {size}")
+                places.append(range(place, place + 1))
                 continue
-            if operator.options.get("beginMask", 0) >> axis & 1:
-                start = 0
-            if operator.options.get("endMask", 0) >> axis & 1 or (
-                operator.kind == "SLICE" and ends[axis] < starts[axis]
-            ):
-                end = size
-            bounds.append((start, end))
-        made = tuple(max(-(-(end - start) // step), 0) for (start, end), step in zip(bounds, steps, strict=True))
-        first = tuple(start for start, _ in bounds)
-        if removed:
-            kept = [axis for axis in range(rank) if not removed >> axis & 1]
-            own = _strides(source.shape)
-            return Gather(
-                operator=operator, inputs=(source,), output=self.output(operator, tuple(made[axis] for axis in kept)),
-                sizes=tuple(made[axis] for axis in kept), strides=tuple(steps[axis] * own[axis] for axis in kept),
-                first=sum(start * stride for start, stride in zip(first, own, strict=True)),
-            )  # fmt: skip
-        output = self.output(operator, made)
-        return Slice(operator=operator, inputs=(source,), output=output, starts=first, steps=steps)
+            last = ends[axis]
+            no_end = end >> axis & 1 or (operator.kind == "SLICE" and last < starts[axis])
+            part = slice(None if begin >> axis & 1 else starts[axis], None if no_end else last, steps[axis])
+            places.append(range(size)[part])
+        return self._slice(operator, source, places, tuple(axis for axis in range(rank) if shrink >> axis & 1))
 
-    def unpack(self, operator: Operator) -> tuple[Gather, ...]:
-        source = self.input(operator)
-        axis, own = _axis(operator, operator.options["axis"], source), _strides(source.shape)
-        if len(operator.outputs) != source.shape[axis]:
-            raise ArtifactError(f"{operator} has {len(operator.outputs)} outputs for {source.shape[axis]} parts")
-        made, strides = ((*values[:axis], *values[axis + 1 :]) for values in (source.shape, own))
-        return tuple(
-            Gather(
-                operator=operator, inputs=(source,), output=self.output(operator, made, place), sizes=made,
-                strides=strides, first=place * own[axis],
-            )
-            for place in range(len(operator.outputs))
+    def _slice(
+        self, operator: Operator, source: Tensor, places: Sequence[range], removed: Shape = (), output: int = 0
+    ) -> Slice:
+        """The values of ``source`` at ``places`` of each axis, as an output."""
+        sizes = tuple(len(along) for along in places)
+        made = tuple(size for axis, size in enumerate(sizes) if axis not in removed)
+        return Slice(
+            operator=operator, inputs=(source,), output=self.output(operator, made, output),
+            starts=tuple(along.start for along in places), steps=tuple(along.step for along in places),
+            sizes=sizes, removed=removed,
         )  # fmt: skip
 
-    def pack(self, operator: Operator) -> Stack:
-        inputs = tuple(self.input(operator, place) for place in range(len(operator.inputs)))
-        shape = inputs[0].shape
-        if any(tensor.shape != shape for tensor in inputs):
-            raise ArtifactError(f"{operator}: its inputs have different shapes")
-        axis = _axis(operator, operator.options["axis"], self.graph.tensors[operator.outputs[0]])
-        made = (*shape[:axis], len(inputs), *shape[axis:])
-        return Stack(operator=operator, inputs=inputs, output=self.output(operator, made), axis=axis)
+    def reverse(self, operator: Operator) -> Slice:
+        source = self.input(operator)
+        axes = {_axis(operator, axis, source) for axis in self.integers(operator)}
+        whole = [range(size) for size in source.shape]
+        return self._slice(operator, source, [each[::-1] if axis in axes else each for axis, each in enumerate(whole)])
 
-    def blocks(self, operator: Operator) -> Gather:
+    def split(self, operator: Operator) -> tuple[Slice, ...]:
+        """SPLIT, SPLIT_V or UNPACK: a slice for each output."""
+        unpack = operator.kind == "UNPACK"
+        place = {"SPLIT": 0, "SPLIT_V": 2}.get(operator.kind)
+        source = self.input(operator, 1 if operator.kind == "SPLIT" else 0)
+        (axis,) = (operator.options["axis"],) if place is None else self.integers(operator, place)
+        axis = _axis(operator, axis, source)
+        whole, start, found = [range(size) for size in source.shape], 0, []
+        for number, index in enumerate(operator.outputs):
+            size = 1 if unpack else for_one_image(self.graph.tensors[index].shape)[axis]
+            places = [*whole[:axis], range(start, start + size), *whole[axis + 1 :]]
+            found.append(self._slice(operator, source, places, (axis,) if unpack else (), number))
+            start += size
+        if start != source.shape[axis]:
+            raise ArtifactError(f"{operator}: its outputs have {start} of {source.shape[axis]} values")
+        return tuple(found)
+
+    def gather(self, operator: Operator) -> Gather:
+        source, places = self._inputs(operator, 2)
+        axis = _axis(operator, operator.options["axis"], source)
+        if operator.options["batchDims"]:
+            raise UnsupportedError(f"{operator}: other places for each image are not supported")
+        if places.dtype != "int32":
+            raise UnsupportedError(f"{operator}: its places are {places.dtype}; int32 is needed")
+        if places.data is not None and not (places.data.min() >= 0 and places.data.max() < source.shape[axis]):
+            raise ArtifactError(f"{operator}: its places are not within 0…{source.shape[axis] - 1}")
+        made = (*source.shape[:axis], *places.shape, *source.shape[axis + 1 :])
+        return Gather(operator=operator, inputs=(source, places), output=self.output(operator, made), axis=axis)
+
+    def blocks(self, operator: Operator) -> Blocks:
         """SPACE_TO_DEPTH or DEPTH_TO_SPACE of blocks ``size`` x ``size``."""
         source, size = self.input(operator), int(operator.options["blockSize"])
         _four_dimensions(operator, source)
@@ -683,27 +798,7 @@ class _Reader:
             sizes = (batch, height, size, width, size, each)
             strides = (image, row, size * each, column, each, one)
         output = self.output(operator, made)
-        return Gather(operator=operator, inputs=(source,), output=output, sizes=sizes, strides=strides)
-
-    def split(self, operator: Operator) -> tuple[Slice, ...]:
-        """SPLIT, whose first input is the axis, or SPLIT_V with sizes and axis after the tensor: a slice per output."""
-        even, count = operator.kind == "SPLIT", len(operator.outputs)
-        source = self.input(operator, 1 if even else 0)
-        axis = _axis(operator, self.integers(operator, 0 if even else 2)[0], source)
-        length = source.shape[axis]
-        sizes = (length // max(count, 1),) * count if even else self.integers(operator, 1)
-        rest = length - sum(size for size in sizes if size >= 0)
-        sizes = tuple(rest if size < 0 else size for size in sizes)
-        if len(sizes) != count or sum(sizes) != length or min(sizes, default=0) < 0:
-            raise ArtifactError(f"{operator}: sizes {sizes} do not divide axis {axis} of {source.shape}")
-        found = []
-        for place, size in enumerate(sizes):
-            made = (*source.shape[:axis], size, *source.shape[axis + 1 :])
-            starts = tuple(sum(sizes[:place]) if one == axis else 0 for one in range(len(made)))
-            output = self.output(operator, made, place)
-            one = Slice(operator=operator, inputs=(source,), output=output, starts=starts, steps=(1,) * len(made))
-            found.append(one)
-        return tuple(found)
+        return Blocks(operator=operator, inputs=(source,), output=output, sizes=sizes, strides=strides)
 
     def read_variable(self, operator: Operator) -> ReadVariable:
         variable = self.variable(operator)
@@ -800,7 +895,7 @@ def _check_inputs(operator: Operator) -> None:
 
 
 def _check_quantization(operator: Operator, tensor: Tensor) -> None:
-    if tensor.dtype != "float32" and (tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1):
+    if tensor.dtype not in _PLAIN and (tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1):
         raise not_int8(operator, tensor)
 
 
@@ -822,6 +917,25 @@ def _four_dimensions(operator: Operator, *tensors: Tensor) -> None:
 # Functions
 
 
+def _folded(graph: Graph) -> tuple[Graph, set[int]]:
+    """``graph`` with constants in the place of what operators compute from constants, and their positions.
+
+    The kernel of ``keras.ops.image.extract_patches`` is computed so.
+    """
+    tensors, folded = list(graph.tensors), set[int]()
+    for operator in graph.operators:
+        data = [None if index < 0 else tensors[index].data for index in operator.inputs]
+        if operator.kind not in _FOLDED or not data or any(each is None for each in data):
+            continue
+        output = tensors[operator.outputs[0]]
+        with damage_of(operator):
+            values = _FOLDED[operator.kind](output.shape, *data)
+        if values.shape == output.shape and output.index not in graph.outputs:
+            tensors[output.index] = msgspec.structs.replace(output, data=values)
+            folded.add(operator.position)
+    return msgspec.structs.replace(graph, tensors=tuple(tensors)), folded
+
+
 def _tables(graph: Graph, traced: Mapping[int, Function]) -> dict[int, Function]:
     """By position: the operators whose quantised output is a function that no record but ``Table`` has."""
     tables: dict[int, Function] = {}
@@ -830,7 +944,8 @@ def _tables(graph: Graph, traced: Mapping[int, Function]) -> dict[int, Function]
         quantised = [
             graph.tensors[index].scale.size > 0 for index in (*operator.inputs, *operator.outputs) if index >= 0
         ]
-        if function is not None and quantised[-1] and not (operator.kind in _READERS and all(quantised)):
+        own = operator.kind in _READERS and operator.kind not in _WITHOUT_KERNEL and all(quantised)
+        if function is not None and quantised[-1] and not own:
             tables[operator.position] = function
     return tables
 
@@ -890,19 +1005,19 @@ def _limits(operator: Operator) -> Limits:
     return _FUSED[activation]
 
 
+def _broadcast(operator: Operator, *shapes: Shape) -> Shape:
+    try:
+        return tuple(np.broadcast_shapes(*shapes))
+    except ValueError as error:
+        raise ArtifactError(f"{operator}: shapes {' and '.join(map(str, shapes))} do not broadcast") from error
+
+
 def _axis(operator: Operator, axis: int, tensor: Tensor) -> int:
     """A dimension of ``tensor``, as a non-negative axis."""
     rank = len(tensor.shape)
     if not -rank <= axis < rank:
         raise ArtifactError(f"{operator}: tensor {tensor.name!r} of shape {tensor.shape} has no axis {axis}")
     return axis % rank
-
-
-def _index(operator: Operator, place: int, size: int) -> int:
-    """A position along an axis, as a non-negative one."""
-    if not -size <= place < size:
-        raise ArtifactError(f"{operator}: an axis of {size} has no position {place}")
-    return place % size
 
 
 def _strides(shape: Shape) -> tuple[int, ...]:
@@ -942,24 +1057,53 @@ def _filled(operator: Operator, shape: Shape, source: Shape) -> Shape:
     return tuple(total // known if size < 0 else size for size in shape)
 
 
+# operators of constants, by their output's shape and inputs
+_FOLDED: dict[str, Callable[..., NDArray[Any]]] = {
+    "MATRIX_DIAG": lambda shape, values: values[..., np.newaxis] * np.eye(shape[-1], dtype=values.dtype),
+    "RESHAPE": lambda shape, values, *_: values.reshape(shape),
+    "TRANSPOSE": lambda shape, values, order: values.transpose(order),
+}
+
 _BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "SVDF": 3, "TRANSPOSE_CONV": 3}
+
+# operators that are a ``Table`` if they have one input and output, both int8
+_WITHOUT_KERNEL: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, ...]]] = {
+    **dict.fromkeys(
+        ("ABS", "CAST", "CEIL", "COS", "ELU", "EXP", "FLOOR", "LOG", "LOGICAL_NOT", "NEG", "ROUND", "RSQRT", "SIGN",
+         "SIN", "SQRT", "SQUARE"),
+        _Reader.unary,
+    ),
+    **dict.fromkeys(
+        ("DIV", "EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_OR", "NOT_EQUAL",
+         "POW", "SQUARED_DIFFERENCE"),
+        _Reader.binary,
+    ),
+    "GELU": _Reader.gelu,
+    "SELECT": _Reader.select,
+    "SELECT_V2": _Reader.select,
+}  # fmt: skip
 
 _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, ...]]] = {
     "ADD": _Reader.binary,
     "ASSIGN_VARIABLE": _Reader.assign_variable,
     "AVERAGE_POOL_2D": _Reader.pool,
+    "BATCH_MATMUL": _Reader.matmul,
+    "BROADCAST_TO": _Reader.broadcast_to,
     "CONCATENATION": _Reader.concatenation,
-    "EXPAND_DIMS": _Reader.reshape,
     "CONV_2D": _Reader.convolution,
+    "CUMSUM": _Reader.cumulative_sum,
     "DEPTH_TO_SPACE": _Reader.blocks,
     "DEPTHWISE_CONV_2D": _Reader.convolution,
+    "EXPAND_DIMS": _Reader.reshape,
     "FULLY_CONNECTED": _Reader.dense,
+    "GATHER": _Reader.gather,
     "HARD_SWISH": _Reader.unary,
     "LEAKY_RELU": _Reader.leaky_relu,
     "LOGISTIC": _Reader.unary,
+    "LOG_SOFTMAX": _Reader.softmax,
     "MAX_POOL_2D": _Reader.pool,
     "MAXIMUM": _Reader.binary,
-    "MEAN": _Reader.reduced,
+    "MEAN": _Reader.reduction,
     "MINIMUM": _Reader.binary,
     "MUL": _Reader.binary,
     "PACK": _Reader.pack,
@@ -967,10 +1111,11 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "PADV2": _Reader.pad,
     "PRELU": _Reader.binary,
     "READ_VARIABLE": _Reader.read_variable,
-    "REDUCE_MAX": _Reader.reduced,
+    **dict.fromkeys(("REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), _Reader.reduction),
     "RESHAPE": _Reader.reshape,
     "RESIZE_BILINEAR": _Reader.resize,
     "RESIZE_NEAREST_NEIGHBOR": _Reader.resize,
+    "REVERSE_V2": _Reader.reverse,
     "SLICE": _Reader.slice,
     "SOFTMAX": _Reader.softmax,
     "SPACE_TO_DEPTH": _Reader.blocks,
@@ -979,11 +1124,13 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "SQUEEZE": _Reader.reshape,
     "STRIDED_SLICE": _Reader.slice,
     "SUB": _Reader.binary,
+    "SUM": _Reader.reduction,
     "SVDF": _Reader.svdf,
     "TANH": _Reader.unary,
     "TILE": _Reader.tile,
     "TRANSPOSE": _Reader.transpose,
     "TRANSPOSE_CONV": _Reader.transposed_convolution,
-    "UNPACK": _Reader.unpack,
+    "UNPACK": _Reader.split,
     **dict.fromkeys(_LIMITS, _Reader.rescale),
+    **_WITHOUT_KERNEL,
 }

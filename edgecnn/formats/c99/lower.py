@@ -22,6 +22,7 @@ _IN_FOURS = (0, 2, 1, 3)
 # the Helium kernels load vectors of 16 bytes or 4 inputs, so they may read this far beyond the last one
 _HELIUM_BYTES, _HELIUM_LANES = 12, 3
 _INT8 = (-128, 127)
+_BINARY = ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB")
 
 
 def lower(graph: Graph) -> Program:
@@ -106,7 +107,10 @@ class _Lowering:
         try:
             with ops.damage_of(operation.operator):
                 _check_int8(operation)
-                _WRITERS[type(operation)](self, operation)
+                writer = _WRITERS.get(type(operation))
+                if writer is None:
+                    raise _unsupported(operation)
+                writer(self, operation)
         except UnsupportedError as error:
             self.problems.append(str(error))
 
@@ -356,14 +360,15 @@ class _Lowering:
             overlaps=[plan.overlap(kind, source.shape, output.shape, operation.stride, operation.pads)],
         )  # fmt: skip
 
-    def reduce_max(self, operation: ops.ReduceMax) -> None:
-        _same_quantization(operation, *operation.inputs)
-        outer, count, inner = _reduction(operation)
-        self.add(operation, f"reduce_max(@0, y, {outer}, {count}, {inner})", "reduce_max")
-
-    def mean(self, operation: ops.Mean) -> None:
+    def reduction(self, operation: ops.Reduction) -> None:
+        if operation.kind not in ("MEAN", "REDUCE_MAX"):
+            raise _unsupported(operation)
         source, output = operation.inputs[0], operation.output
         outer, count, inner = _reduction(operation)
+        if operation.kind == "REDUCE_MAX":
+            _same_quantization(operation, source)
+            self.add(operation, f"reduce_max(@0, y, {outer}, {count}, {inner})", "reduce_max")
+            return
         if count > 2**22:
             raise UnsupportedError(f"{operation}: a mean of {count} values may overflow")
         multiplier, shift = numerics.quantize_multiplier(_scale(source) / _scale(output))
@@ -379,6 +384,8 @@ class _Lowering:
     # Elementwise
 
     def binary(self, operation: ops.Binary) -> None:
+        if operation.kind not in _BINARY:
+            raise _unsupported(operation)
         (first, second), output = operation.inputs, operation.output
         shapes = [first.shape, second.shape]
         sizes, strides = _collapsed(operation, output.shape, shapes)
@@ -438,6 +445,8 @@ class _Lowering:
         self._table(operation, numerics.rescaled(_zero(source), above, below, _zero(output), *_INT8))
 
     def unary(self, operation: ops.Unary) -> None:
+        if operation.kind not in ("HARD_SWISH", "LOGISTIC", "TANH"):
+            raise _unsupported(operation)
         source, output = operation.inputs[0], operation.output
         if operation.kind == "HARD_SWISH":
             finest = _scale(source) / 128
@@ -469,6 +478,8 @@ class _Lowering:
         )  # fmt: skip
 
     def softmax(self, operation: ops.Softmax) -> None:
+        if operation.kind != "SOFTMAX":
+            raise _unsupported(operation)
         _wanted_output(operation, 1 / 256, -128)
         scale, beta, shape = _scale(operation.inputs[0]), operation.beta, operation.output.shape
         if not 0 < beta < math.inf or beta * scale * 2**26 <= 1:
@@ -500,7 +511,7 @@ class _Lowering:
         made, axis = operation.output.shape, operation.axis
         stride, start, calls = math.prod(made[axis:]), 0, []
         for place, tensor in enumerate(operation.inputs):
-            count = math.prod(tensor.shape[axis:])
+            count = math.prod(tensor.shape[axis:])  # also if only the output has the axis
             calls.append(f"copy_rows(@{place}, y + {start}, {math.prod(made[:axis])}, {count}, {stride})")
             start += count
         self.add(operation, ";\n    ".join(calls), "copy_rows")
@@ -529,10 +540,10 @@ class _Lowering:
         strides = _strides(operation.inputs[0].shape)
         first = sum(start * stride for start, stride in zip(operation.starts, strides, strict=True))
         steps = [step * stride for step, stride in zip(operation.steps, strides, strict=True)]
-        self._rearrange(operation, operation.output.shape, steps, first)
+        self._rearrange(operation, operation.sizes, steps, first)
 
-    def gather(self, operation: ops.Gather) -> None:
-        self._rearrange(operation, operation.sizes, operation.strides, operation.first)
+    def blocks(self, operation: ops.Blocks) -> None:
+        self._rearrange(operation, operation.sizes, operation.strides)
 
     def tile(self, operation: ops.Tile) -> None:
         shape = operation.inputs[0].shape
@@ -585,7 +596,11 @@ def _check_int8(operation: Operation) -> None:
         raise ops.not_int8(operation.operator, operation.value)
 
 
-def _reduction(operation: ops.Mean | ops.ReduceMax) -> tuple[int, int, int]:
+def _unsupported(operation: Operation) -> UnsupportedError:
+    return ops.unsupported(operation.operator, operation.output, "C", ".tflite or .onnx")
+
+
+def _reduction(operation: ops.Reduction) -> tuple[int, int, int]:
     """The numbers of values outside the axes of a reduction, along them, and inside."""
     axes, shape = operation.axes, operation.inputs[0].shape
     if any(axis not in axes and shape[axis] != 1 for axis in range(axes[0], axes[-1] + 1)):
@@ -752,22 +767,20 @@ def _collapsed(operation: Operation, made: Shape, shapes: Sequence[Shape]) -> tu
 _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.AssignVariable: _Lowering.assign_variable,
     ops.Binary: _Lowering.binary,
+    ops.Blocks: _Lowering.blocks,
     ops.Concatenation: _Lowering.concatenation,
     ops.Convolution: _Lowering.convolution,
     ops.Dense: _Lowering.dense,
-    ops.Gather: _Lowering.gather,
     ops.LeakyRelu: _Lowering.leaky_relu,
-    ops.Mean: _Lowering.mean,
     ops.Pad: _Lowering.pad,
     ops.Pool: _Lowering.pool,
     ops.ReadVariable: _Lowering.read_variable,
-    ops.ReduceMax: _Lowering.reduce_max,
+    ops.Reduction: _Lowering.reduction,
     ops.Rescale: _Lowering.rescale,
     ops.Reshape: _Lowering.reshape,
     ops.Resize: _Lowering.resize,
     ops.Slice: _Lowering.slice,
     ops.Softmax: _Lowering.softmax,
-    ops.Stack: _Lowering.concatenation,
     ops.Svdf: _Lowering.svdf,
     ops.Table: _Lowering.table,
     ops.Tile: _Lowering.tile,

@@ -105,7 +105,16 @@ def _quantized(source: Source, scheme: Scheme, tuning: Tuning | None) -> bytes:
                 f"{', '.join(found)}; tune it again, or export without tuning"
             )
         placement |= {"in_float": tuning.in_float, "unsigned": tuning.unsigned}
-    return _finished(qdq.to_onnx(graph, source.model.name, **placement), specs)
+    try:
+        model = qdq.to_onnx(graph, source.model.name, **placement)
+    except UnsupportedError as error:
+        layer = None
+        if error.operator is not None:
+            layer = tflite.layer_of(graph, graph.operators[error.operator], source.model)
+        if layer is None:
+            raise
+        raise UnsupportedError(f"layer {layer}: {error}") from error
+    return _finished(model, specs)
 
 
 def _finished(model: Any, specs: dict[str, list[TensorSpec]]) -> bytes:

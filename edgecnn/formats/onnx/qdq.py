@@ -37,8 +37,23 @@ from edgecnn.tflite.operators import Operation
 
 _OPSET = 17
 _IR_VERSION = 8
+_SQRT_2_PI = math.sqrt(2 / math.pi)
 _CHANNELS_LAST = (0, 2, 3, 1)
-_BINARY = {"ADD": "Add", "MAXIMUM": "Max", "MINIMUM": "Min", "MUL": "Mul", "PRELU": "PRelu", "SUB": "Sub"}
+_BEFORE_FIRST = -(2**31)
+_BINARY = {
+    "ADD": "Add", "DIV": "Div", "EQUAL": "Equal", "GREATER": "Greater", "GREATER_EQUAL": "GreaterOrEqual",
+    "LESS": "Less", "LESS_EQUAL": "LessOrEqual", "LOGICAL_AND": "And", "LOGICAL_OR": "Or", "MAXIMUM": "Max",
+    "MINIMUM": "Min", "MUL": "Mul", "POW": "Pow", "PRELU": "PRelu", "SUB": "Sub",
+}  # fmt: skip
+_UNARY = {
+    "ABS": "Abs", "CEIL": "Ceil", "COS": "Cos", "ELU": "Elu", "EXP": "Exp", "FLOOR": "Floor", "HARD_SWISH": "HardSwish",
+    "LOG": "Log", "LOGICAL_NOT": "Not", "LOGISTIC": "Sigmoid", "NEG": "Neg", "ROUND": "Round", "SIGN": "Sign",
+    "SIN": "Sin", "SQRT": "Sqrt", "TANH": "Tanh",
+}  # fmt: skip
+_REDUCTIONS = {
+    "MEAN": "ReduceMean", "REDUCE_ANY": "ReduceMax", "REDUCE_MAX": "ReduceMax", "REDUCE_MIN": "ReduceMin",
+    "REDUCE_PROD": "ReduceProd", "SUM": "ReduceSum",
+}  # fmt: skip
 # channels-last axis -> channels-first axis
 _AXIS = {0: 0, 1: 2, 2: 3, 3: 1}
 
@@ -113,7 +128,7 @@ class _Writer(Values):
             group=operation.groups,
             pads=operation.pads,
         )
-        self.write(operation, real)
+        self.write(operation, self.float_bias(operation, real, axes=2))
 
     def transposed_convolution(self, operation: ops.TransposedConvolution) -> None:
         weights = operation.weights
@@ -131,12 +146,12 @@ class _Writer(Values):
             pads=operation.pads,
             output_padding=operation.extra,
         )
-        self.write(operation, node)
+        self.write(operation, self.float_bias(operation, node, axes=2))
 
     def dense(self, operation: ops.Dense) -> None:
         source, output, data = operation.inputs[0], operation.output, operation.weights.values
         name = f"{self.name(output)}/dense"
-        if len(output.shape) == 4:  # a dense layer over the channels of each pixel
+        if len(output.shape) == 4 and not operation.computes_in_float:  # over the channels of each pixel
             weights = self.weights(operation, data[:, :, np.newaxis, np.newaxis])
             inputs = [self.read(operation), weights, *self.bias(operation)]
             self.write(operation, self.node("Conv", inputs, name, kernel_shape=(1, 1)))
@@ -144,9 +159,15 @@ class _Writer(Values):
         if source.index in self.flattened:
             height, width, channels = self.flattened[source.index]
             data = data.reshape(-1, height, width, channels).transpose(CHANNELS_FIRST).reshape(data.shape)
-        real = self.read(operation)
+        real = self._in_order(operation, source)
+        if operation.computes_in_float:
+            if source.shape[:-1] != output.shape[:-1]:
+                real = self._reshape(real, (-1, data.shape[1]))
+            real = self.node("MatMul", [real, self.weights(operation, data.T)], name)
+            self.write(operation, self._channels_first(self.float_bias(operation, real), output))
+            return
         if len(source.shape) != 2:
-            real = self._reshape(self._as_channels_last(real, source), (-1, data.shape[1]))
+            real = self._reshape(real, (-1, data.shape[1]))
         inputs = [real, self.weights(operation, data), *self.bias(operation)]
         real = self.node("Gemm", inputs, name, transB=1)
         if len(output.shape) != 2:
@@ -159,30 +180,30 @@ class _Writer(Values):
         real = self.node(kind, [self.read(operation)], self._real(operation), **attributes)
         self.write(operation, real)
 
-    def mean(self, operation: ops.Mean) -> None:
-        four, axes = len(operation.inputs[0].shape) == 4, list(operation.axes)
-        if four and not operation.keep and axes != [1, 2]:
-            raise UnsupportedError(
-                f"{operation}: a mean over axes {axes} without keeping them is not supported in ONNX"
-            )
-        if four and axes == [1, 2]:
+    def reduction(self, operation: ops.Reduction) -> None:
+        source, axes = operation.inputs[0], list(operation.axes)
+        if operation.kind == "MEAN" and len(source.shape) == 4 and axes == [1, 2]:
             self._global_average(operation)
             return
-        axes = [_AXIS[axis] if four else axis for axis in axes]
-        source, keep = self.read(operation), int(operation.keep)
-        self.write(operation, self.node("ReduceMean", [source], self._real(operation), axes=axes, keepdims=keep))
+        kind, name = _REDUCTIONS[operation.kind], self._real(operation)
+        left = [axis for axis in CHANNELS_FIRST if axis not in axes]
+        in_place = len(source.shape) == 4 and (operation.keep or left == sorted(left))
+        real = self.read(operation) if in_place else self._in_order(operation, source)
+        if in_place:
+            axes = sorted(_AXIS[axis] for axis in axes)
+        of_bool, types = source.dtype == "bool", require("onnx").TensorProto
+        if of_bool:  # ONNX has no reduction of them
+            real = self.node("Cast", [real], f"{name}/numbers", to=int(types.INT32))
+        if kind == "ReduceSum":  # the others have an attribute
+            constant = self.constant(f"{name}/axes", np.array(axes, np.int64))
+            real = self.node(kind, [real, constant], name, keepdims=int(operation.keep))
+        else:
+            real = self.node(kind, [real], name, axes=axes, keepdims=int(operation.keep))
+        if of_bool:
+            real = self.node("Cast", [real], f"{name}/bool", to=int(types.BOOL))
+        self.write(operation, real if in_place else self._channels_first(real, operation.output))
 
-    def reduce_max(self, operation: ops.ReduceMax) -> None:
-        four = len(operation.inputs[0].shape) == 4
-        if four and not operation.keep and list(operation.axes) not in ([1, 2], [1, 2, 3]):
-            raise UnsupportedError(
-                f"{operation}: a maximum over axes {list(operation.axes)} without keeping them is not supported in ONNX"
-            )
-        axes = sorted(_AXIS[axis] for axis in operation.axes) if four else list(operation.axes)
-        source, keep = self.read(operation), int(operation.keep)
-        self.write(operation, self.node("ReduceMax", [source], self._real(operation), axes=axes, keepdims=keep))
-
-    def _global_average(self, operation: ops.Mean) -> None:
+    def _global_average(self, operation: ops.Reduction) -> None:
         """A mean over height and width, quantised before these axes are removed: so runtimes have integer kernels."""
         real = self.node("GlobalAveragePool", [self.read(operation)], self._real(operation))
         if not operation.keep:
@@ -193,25 +214,93 @@ class _Writer(Values):
             real = self.node("Flatten", [real], f"{real}/flat", axis=1)
         self.write(operation, real)
 
+    def cumulative_sum(self, operation: ops.CumulativeSum) -> None:
+        axis = _AXIS[operation.axis] if len(operation.output.shape) == 4 else operation.axis
+        inputs = [self.read(operation), self.constant(f"{operation.position}/axis", np.int64(axis))]
+        flags = {"exclusive": int(operation.exclusive), "reverse": int(operation.reverse)}
+        self.write(operation, self.node("CumSum", inputs, self._real(operation), **flags))
+
+    def matmul(self, operation: ops.MatMul) -> None:
+        operands = []
+        for tensor, swapped in zip(operation.inputs, operation.transposed, strict=True):
+            rank = len(tensor.shape)
+            if tensor.data is not None and tensor.dtype in INTEGER:  # in float: sums with int8 weights can saturate
+                values = (tensor.data - tensor.zero_point[0]) * tensor.scale[0]
+                real = self.constant(f"{self.name(tensor)}/real", values.astype(np.float32))
+            else:
+                real = self._in_order(operation, tensor)
+            if swapped:
+                order = (*range(rank - 2), rank - 1, rank - 2)
+                real = self.node("Transpose", [real], f"{real}/transposed", perm=order)
+            operands.append(real)
+        real = self.node("MatMul", operands, self._real(operation))
+        self.write(operation, self._channels_first(real, operation.output))
+
     def binary(self, operation: ops.Binary) -> None:
-        kind = _BINARY[operation.kind]
+        operands, name = [self._aligned(operation, tensor) for tensor in operation.inputs], self._real(operation)
+        if operation.output.dtype == "bool" and operation.inputs[0].dtype in INTEGER:
+            operands = [self._compared(real) for real in operands]
+        if operation.kind == "SQUARED_DIFFERENCE":
+            apart = self.node("Sub", operands, f"{name}/difference")
+            real = self.node("Mul", [apart, apart], name)
+        elif operation.kind == "NOT_EQUAL":
+            real = self.node("Not", [self.node("Equal", operands, f"{name}/equal")], name)
+        else:
+            real = self.node(_BINARY[operation.kind], operands, name)
+        self.write(operation, real)
+
+    def _compared(self, real: str) -> str:
+        """A value as TFLite's integer kernels compare it: rounded to a 256th (``ComparisonWithScaling``)."""
+        fine = self.node("Mul", [real, self.constant("256", np.float32(256))], f"{real}/256ths")
+        return self.node("Round", [fine], f"{fine}/rounded")
+
+    def select(self, operation: ops.Select) -> None:
         operands = [self._aligned(operation, tensor) for tensor in operation.inputs]
-        self.write(operation, self.node(kind, operands, self._real(operation)))
+        self.write(operation, self.node("Where", operands, self._real(operation)))
 
     def _aligned(self, operation: Operation, tensor: Tensor) -> str:
         """Float value of an operand; the axes of one with fewer dimensions are the last ones of the output's."""
-        real, rank = self.read(operation, tensor), len(operation.output.shape)
-        if tensor.data is not None or rank != 4 or len(tensor.shape) == rank:
+        rank = len(operation.output.shape)
+        if tensor.data is not None:
+            return self.constant_activation(tensor, rank)
+        if rank != 4:
+            return self._in_order(operation, tensor)
+        real = self.read(operation, tensor)
+        if len(tensor.shape) == rank:
             return real
         shape = (*(1,) * (rank - len(tensor.shape)), *tensor.shape)
-        if _same_order(shape):
-            return self._reshape(real, channels_first(shape), f"{self._real(operation)}/{tensor.index}")
-        last = self._reshape(real, shape, f"{self._real(operation)}/{tensor.index}")
-        return self.node("Transpose", [last], f"{last}/channels_first", perm=CHANNELS_FIRST)
+        return self._from_order(real, shape, shape)
 
     def unary(self, operation: ops.Unary) -> None:
-        kind = {"HARD_SWISH": "HardSwish", "LOGISTIC": "Sigmoid", "TANH": "Tanh"}[operation.kind]
-        self.write(operation, self.node(kind, [self.read(operation)], self._real(operation)))
+        real, name = self.read(operation), self._real(operation)
+        if operation.kind == "RSQRT":
+            real = self.node("Reciprocal", [self.node("Sqrt", [real], f"{name}/sqrt")], name)
+        elif operation.kind == "SQUARE":
+            real = self.node("Mul", [real, real], name)
+        elif operation.kind == "CAST":
+            to = self.helper.np_dtype_to_tensor_dtype(np.dtype(operation.output.dtype))
+            real = self.node("Cast", [real], name, to=int(to))
+        else:
+            real = self.node(_UNARY[operation.kind], [real], name)
+        self.write(operation, real)
+
+    def gelu(self, operation: ops.Gelu) -> None:
+        real, name = self.read(operation), self._real(operation)
+
+        def made(kind: str, what: str, *operands: str | float) -> str:
+            inputs = [
+                self.constant(f"{one:.8g}", np.float32(one)) if isinstance(one, float) else one for one in operands
+            ]
+            return self.node(kind, inputs, f"{name}/{what}")
+
+        if operation.approximate:
+            cube = made("Mul", "cube", made("Mul", "square", real, real), real)
+            scaled = made("Mul", "scaled", made("Add", "sum", real, made("Mul", "term", cube, 0.044715)), _SQRT_2_PI)
+            share = made("Tanh", "share", scaled)
+        else:
+            share = made("Erf", "share", made("Div", "scaled", real, math.sqrt(2)))
+        half = made("Mul", "half", real, 0.5)
+        self.write(operation, made("Mul", "value", half, made("Add", "raised", share, 1.0)))
 
     def table(self, operation: ops.Table) -> None:
         source, output, name = operation.inputs[0], operation.output, self._real(operation)
@@ -227,7 +316,8 @@ class _Writer(Values):
         if operation.beta != 1:
             raise UnsupportedError(f"{operation}: a softmax with a beta other than 1 is not supported in ONNX")
         axis = 1 if len(operation.output.shape) == 4 else -1
-        self.write(operation, self.node("Softmax", [self.read(operation)], self._real(operation), axis=axis))
+        kind = "LogSoftmax" if operation.kind == "LOG_SOFTMAX" else "Softmax"
+        self.write(operation, self.node(kind, [self.read(operation)], self._real(operation), axis=axis))
 
     def leaky_relu(self, operation: ops.LeakyRelu) -> None:
         source = self.read(operation)
@@ -250,27 +340,49 @@ class _Writer(Values):
         self.write(operation, self.node("Tile", [self.read(operation), times], self._real(operation)))
 
     def concatenation(self, operation: ops.Concatenation) -> None:
-        axis = _AXIS[operation.axis] if len(operation.output.shape) == 4 else operation.axis
+        axis, output, name = operation.axis, operation.output, self._real(operation)
+        if operation.kind == "PACK":
+            new = self.constant(f"{name}/axis", np.array([axis], np.int64))
+            inputs = [self._in_order(operation, tensor) for tensor in operation.inputs]
+            inputs = [self.node("Unsqueeze", [real, new], f"{name}/{real}") for real in inputs]
+            self.write(operation, self._channels_first(self.node("Concat", inputs, name, axis=axis), output))
+            return
+        axis = _AXIS[axis] if len(output.shape) == 4 else axis
         inputs = [self.read(operation, tensor) for tensor in operation.inputs]
-        self.write(operation, self.node("Concat", inputs, self._real(operation), axis=axis))
+        self.write(operation, self.node("Concat", inputs, name, axis=axis))
 
     def slice(self, operation: ops.Slice) -> None:
-        source, name = operation.inputs[0], self._real(operation)
-        axes = [axis for axis, size in enumerate(source.shape) if operation.output.shape[axis] != size]
-        if not axes:
-            self.write(operation, self.read(operation))
-            return
-        starts = [operation.starts[axis] for axis in axes]
-        steps = [operation.steps[axis] for axis in axes]
-        lengths = [(operation.output.shape[axis] - 1) * step + 1 for axis, step in zip(axes, steps, strict=True)]
-        values = {
-            "starts": starts,
-            "ends": [start + length for start, length in zip(starts, lengths, strict=True)],
-            "axes": [_AXIS[axis] if len(source.shape) == 4 else axis for axis in axes],
-            "steps": steps,
-        }
-        inputs = [self.constant(f"{name}/{key}", np.array(value, np.int64)) for key, value in values.items()]
-        self.write(operation, self.node("Slice", [self.read(operation), *inputs], name))
+        source, name, real = operation.inputs[0], self._real(operation), self.read(operation)
+        axes = [
+            axis
+            for axis, size in enumerate(source.shape)
+            if (operation.sizes[axis], operation.steps[axis]) != (size, 1)
+        ]
+        if axes:
+            starts, steps, sizes = (
+                [each[axis] for axis in axes] for each in (operation.starts, operation.steps, operation.sizes)
+            )
+            ends = [start + size * step for start, size, step in zip(starts, sizes, steps, strict=True)]
+            values = {
+                "starts": starts,
+                # below 0 would count from the end
+                "ends": [end if end >= 0 else _BEFORE_FIRST for end in ends],
+                "axes": [_AXIS[axis] if len(source.shape) == 4 else axis for axis in axes],
+                "steps": steps,
+            }
+            inputs = [self.constant(f"{name}/{key}", np.array(value, np.int64)) for key, value in values.items()]
+            real = self.node("Slice", [real, *inputs], name)
+        if operation.removed:
+            removed = self.constant(f"{name}/removed", np.array(operation.removed, np.int64))
+            real = self.node("Squeeze", [self._as_channels_last(real, source), removed], f"{name}/squeezed")
+            real = self._channels_first(real, operation.output)
+        self.write(operation, real)
+
+    def gather(self, operation: ops.Gather) -> None:
+        source, places = operation.inputs
+        inputs = [self._in_order(operation, tensor) for tensor in (source, places)]
+        real = self.node("Gather", inputs, self._real(operation), axis=operation.axis)
+        self.write(operation, self._channels_first(real, operation.output))
 
     def resize(self, operation: ops.Resize) -> None:
         if self.tensor(operation.inputs[0].index).shape[0] < 1:
@@ -296,12 +408,7 @@ class _Writer(Values):
                 self.flattened[output.index] = source.shape[1:]
             else:
                 real = self._as_channels_last(real, source)
-        shape = self._with_free_batch(operation)
-        if _same_order(output.shape):
-            self.write(operation, self._reshape(real, channels_first(shape), self._real(operation)))
-            return
-        flat = self._reshape(real, shape)
-        self.write(operation, self.node("Transpose", [flat], self._real(operation), perm=CHANNELS_FIRST))
+        self.write(operation, self._from_order(real, self._with_free_batch(operation), output.shape))
 
     def transpose(self, operation: ops.Transpose) -> None:
         order = operation.order
@@ -314,14 +421,33 @@ class _Writer(Values):
     def _real(self, operation: Operation) -> str:
         return f"{self.name(operation.output)}/{operation.kind.lower()}"
 
-    def _reshape(self, real: str, shape: tuple[int, ...], output: str | None = None) -> str:
-        output = output or f"{real}/reshaped"
+    def _reshape(self, real: str, shape: tuple[int, ...]) -> str:
+        output = f"{real}/{'x'.join(map(str, shape))}"
         return self.node("Reshape", [real, self.constant(f"{output}/shape", np.array(shape, np.int64))], output)
+
+    def _from_order(self, real: str, target: tuple[int, ...], shape: tuple[int, ...]) -> str:
+        """A value in the .tflite's order as one of the shape ``target``, in which ``shape`` may have a free batch."""
+        if _same_order(shape):
+            return self._reshape(real, channels_first(target))
+        flat = self._reshape(real, target)
+        return self.node("Transpose", [flat], f"{flat}/channels_first", perm=CHANNELS_FIRST)
+
+    def _in_order(self, operation: Operation, tensor: Tensor) -> str:
+        """Float value of an operand in the .tflite's order of axes."""
+        if tensor.data is not None:
+            return self.constant_activation(tensor, 0)
+        return self._as_channels_last(self.read(operation, tensor), tensor)
 
     def _as_channels_last(self, real: str, tensor: Tensor) -> str:
         if len(tensor.shape) != 4:
             return real
         return self.node("Transpose", [real], f"{real}/channels_last", perm=_CHANNELS_LAST)
+
+    def _channels_first(self, real: str, tensor: Tensor) -> str:
+        """A value in the .tflite's order of axes in that of activations."""
+        if len(tensor.shape) != 4:
+            return real
+        return self.node("Transpose", [real], f"{real}/channels_first", perm=CHANNELS_FIRST)
 
     def _with_free_batch(self, operation: ops.Reshape) -> tuple[int, ...]:
         """Target of a Reshape, with -1 for a dynamic batch."""
@@ -340,15 +466,19 @@ _WRITERS: dict[type[Operation], Callable[[_Writer, Any], None]] = {
     ops.Binary: _Writer.binary,
     ops.Concatenation: _Writer.concatenation,
     ops.Convolution: _Writer.convolution,
+    ops.CumulativeSum: _Writer.cumulative_sum,
     ops.Dense: _Writer.dense,
+    ops.Gather: _Writer.gather,
+    ops.Gelu: _Writer.gelu,
     ops.LeakyRelu: _Writer.leaky_relu,
-    ops.Mean: _Writer.mean,
+    ops.MatMul: _Writer.matmul,
     ops.Pad: _Writer.pad,
     ops.Pool: _Writer.pool,
-    ops.ReduceMax: _Writer.reduce_max,
+    ops.Reduction: _Writer.reduction,
     ops.Rescale: _Writer.rescale,
     ops.Reshape: _Writer.reshape,
     ops.Resize: _Writer.resize,
+    ops.Select: _Writer.select,
     ops.Slice: _Writer.slice,
     ops.Softmax: _Writer.softmax,
     ops.Table: _Writer.table,

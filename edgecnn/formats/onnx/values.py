@@ -34,6 +34,7 @@ class Values:
         self.numpy_helper = require("onnx").numpy_helper
         self.names = value_names(graph)
         self.nodes: list[Any] = []
+        self.made: dict[str, tuple[str, ...]] = {}  # output of a node -> its kind and inputs
         self.initializers: dict[str, Any] = {}
         self.consumers: dict[int, list[Operator]] = {}
         for operator in graph.operators:
@@ -52,7 +53,6 @@ class Values:
 
     def inner_values(self) -> list[Any]:
         """Type and shape in the .tflite of tensors that are written as node outputs under their own names."""
-        made = {node.output[0] for node in self.nodes}
         ends = (*self.graph.inputs, *self.graph.outputs)
         written = {operation.output.index: operation.output.dtype for operation in self.operations}
         inner = [
@@ -60,7 +60,7 @@ class Values:
             for tensor in self.graph.tensors
             if tensor.index not in ends and written.get(tensor.index) == tensor.dtype
         ]
-        return [self.value_info(tensor) for tensor in inner if self.name(tensor) in made]
+        return [self.value_info(tensor) for tensor in inner if self.name(tensor) in self.made]
 
     def _dtype(self, tensor: Tensor) -> str:
         """The storage type of a tensor."""
@@ -84,8 +84,10 @@ class Values:
         return name
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Add a node; returns its output's name."""
-        self.nodes.append(self.helper.make_node(kind, inputs, [output], name=f"{kind}:{output}", **attributes))
+        """Add a node, unless it is there; returns its output's name."""
+        if self.made.get(output) != (kind, *inputs):
+            self.nodes.append(self.helper.make_node(kind, inputs, [output], name=f"{kind}:{output}", **attributes))
+            self.made[output] = (kind, *inputs)
         return output
 
     def quantization(self, tensor: Tensor) -> list[str]:
@@ -118,14 +120,14 @@ class Values:
         """
         tensor = tensor or operation.inputs[0]
         index = tensor.index
+        if tensor.data is not None:
+            return self.constant_activation(tensor, max(len(one.shape) for one in operation.inputs))
         if index in self.unquantised and operation.position in self.in_float:
             return self.unquantised[index]
         if index in self.floats:
             return self.floats[index]
         self._quantise(tensor)
-        if tensor.data is not None:
-            name = self._constant_activation(tensor, max(len(one.shape) for one in operation.inputs))
-        elif tensor.dtype == "float32":
+        if tensor.dtype not in INTEGER:
             name = self.name(tensor)
         else:
             name = f"{self.name(tensor)}/real"
@@ -156,18 +158,17 @@ class Values:
         moved = int(tensor.zero_point[0]) - self._zero_point(tensor)
         return np.clip(np.arange(256) + moved, 0, 255)
 
-    def _constant_activation(self, tensor: Tensor, rank: int) -> str:
-        """A constant operand, with axes aligned to activations of ``rank``."""
+    def constant_activation(self, tensor: Tensor, rank: int) -> str:
+        """Float value of a constant operand, with axes aligned to activations of ``rank``; 0: as in the .tflite."""
         assert tensor.data is not None
-        data = tensor.data
+        data, name = tensor.data, f"{self.name(tensor)}/constant"
         if rank == 4 and data.ndim:
             data = data.reshape((1,) * (4 - data.ndim) + data.shape).transpose(CHANNELS_FIRST)
-        name = f"{self.name(tensor)}/constant"
-        if tensor.dtype == "float32":
-            return self.constant(name, data)
-        real = f"{self.name(tensor)}/real"
+            name = f"{name}/channels_first"
         self.constant(name, data)
-        return self.node("DequantizeLinear", [name, *self.quantization(tensor)], real)
+        if tensor.dtype not in INTEGER:
+            return name
+        return self.node("DequantizeLinear", [name, *self.quantization(tensor)], f"{name}/real")
 
     def write(self, operation: Operation, real: str) -> None:
         """Apply the operation's limits to the float value ``real`` and quantise it into the output."""
@@ -223,6 +224,8 @@ class Values:
     def weights(self, operation: ops.Weighted, data: NDArray[Any], groups: int = 1) -> str:
         """Float value of weights with the layout of ``data``, outputs first."""
         weights, name = operation.weights, f"{operation.position}/weights"
+        if operation.computes_in_float:
+            return self.constant(name, data)
         if operation.position in self.in_float:
             operation.check_symmetric()
             return self._folded(name, data, weights.scale)
@@ -233,6 +236,8 @@ class Values:
 
     def weights_along(self, operation: ops.Weighted, data: NDArray[Any], axis: int) -> str:
         """Float value of weights whose outputs are along ``axis``, for operators that runtimes compute in float."""
+        if operation.computes_in_float:
+            return self.constant(f"{operation.position}/weights", data)
         inputs, attributes = self._stored_weights(operation, data, axis)
         return self.node("DequantizeLinear", inputs, f"{operation.position}/weights/real", **attributes)
 
@@ -280,7 +285,7 @@ class Values:
 
     def _probe(self) -> str:
         """Name of a constant bool: whether this processor adds products of uint8 and int8 exactly."""
-        if "exact" not in {node.output[0] for node in self.nodes}:
+        if "exact" not in self.made:
             activations, weights, total = saturation.probe()
             operands = [self.constant("probe/uint8", activations), self.constant("probe/int8", weights)]
             products = self.node("MatMulInteger", operands, "probe/products")
@@ -296,7 +301,7 @@ class Values:
 
     def bias(self, operation: ops.Weighted) -> list[str]:
         """Float value of an operator's int32 bias, in a list; empty if there is none."""
-        if operation.bias is None:
+        if operation.bias is None or operation.computes_in_float:
             return []
         # By the specification the bias scale is the product; some converters do not store it.
         with np.errstate(under="ignore"):
@@ -310,6 +315,17 @@ class Values:
             self.constant(f"{name}/scale", scale if per_axis else scale[0]),
         ]
         return [self.node("DequantizeLinear", inputs, f"{name}/real", **({"axis": 0} if per_axis else {}))]
+
+    def float_bias(self, operation: ops.Weighted, real: str, axes: int = 0) -> str:
+        """Add a float32 bias to ``real``, whose channels are followed by ``axes`` axes.
+
+        It is a Sub of the negative bias: ONNX Runtime makes a MatMul and an Add one Gemm, and between two quantised
+        values it quantises the weights of a Gemm or Conv, with one scale for all channels.
+        """
+        if not operation.computes_in_float or operation.bias is None:
+            return real
+        negative = self.constant(f"{operation.position}/bias", -operation.bias.reshape(-1, *(1,) * axes))
+        return self.node("Sub", [real, negative], f"{real}/biased")
 
     def _zero_points(self) -> dict[int, int]:
         """New zero points by tensor index, for outputs of a fused ReLU and operators that pass them on unchanged."""
@@ -340,7 +356,7 @@ def value_names(graph: Graph) -> tuple[str, ...]:
 
 
 # What no writer of ONNX has: state between runs, and values in an order for which C has one kernel.
-ONLY_C = (ops.AssignVariable, ops.Gather, ops.ReadVariable, ops.Stack, ops.Svdf)
+ONLY_C = (ops.AssignVariable, ops.Blocks, ops.ReadVariable, ops.Svdf)
 
 
 def _supported(one: Operation | UnsupportedError) -> Operation:
