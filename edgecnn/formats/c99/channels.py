@@ -244,6 +244,7 @@ def _narrowed(operation: Operation, found: _Sum | None, needed: Mapping[int, _Ma
         shape = weights.values.shape
         if isinstance(operation, ops.Convolution) and operation.depthwise:
             values = rows.swapaxes(0, 1).reshape(*shape[:3], -1)
+            changes["groups"] = _count(inputs[0])
         else:
             rows = rows[:, :, needed[operation.inputs[0].index]]
             values = rows.reshape(len(rows), *shape[1:-1], -1)

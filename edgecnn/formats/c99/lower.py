@@ -19,8 +19,7 @@ from edgecnn.tflite.operators import Operation, Shape
 
 _MAX_RANK = 4
 _IN_FOURS = (0, 2, 1, 3)
-# the Helium kernels load vectors of 16 bytes or 4 inputs, so they may read this far beyond the last one
-_HELIUM_BYTES, _HELIUM_LANES = 12, 3
+_HELIUM_BYTES = 16  # of a vector
 _INT8 = (-128, 127)
 
 
@@ -218,21 +217,26 @@ class _Lowering:
             "dilation_height": dilation[0], "dilation_width": dilation[1],
             "pad_top": operation.pads[0], "pad_left": operation.pads[1],
         }  # fmt: skip
-        if operation.depthwise:
+        if operation.depthwise and (source.shape[3] > 1 or math.prod(kernel) <= 9):
+            kind = "depthwise_conv_2d"
             rows = values[0].reshape(-1, outputs).T
             plane = [(size - 1) * step + (taps - 1) * gap + 1 for size, step, taps, gap in
                      zip(output.shape[1:3], stride, kernel, dilation, strict=True)]  # fmt: skip
-            plane[1] += plane[1] % 2
+            ring = ((kernel[0] - 1) * dilation[0] + 1) * plane[1] * _HELIUM_BYTES * (2 if kernel[1] == 1 else 1)
+            plane = [size + size % 2 for size in plane]
             fields |= {"plane_height": plane[0], "plane_width": plane[1]}
-            scratch = 2 * (plane[0] * plane[1] + _HELIUM_LANES * max(stride))
-            packed = rows.reshape(-1)
-        else:
+            words = 2 * max(kernel[0] * (kernel[1] // 2 + 1), kernel[1] * (kernel[0] // 2 + 1))
+            scratch = max(2 * plane[0] * plane[1] + 4 * words, ring)
+            packed = _padded(values)
+        else:  # a depthwise convolution of one channel is a convolution, and faster as such if its kernel is large
+            kind = "conv_2d"
+            if operation.depthwise:
+                values = values.transpose(3, 1, 2, 0)
             rows = _for_all_channels(values, operation.groups).reshape(outputs, -1)
             fours = in_fours(rows)
             scratch = 2 * 2 * fours.shape[1]
             packed = _padded(fours)
         each, wide = _channels(operation, rows)
-        kind = operation.kind.lower()
         self.add(
             operation, f"{kind}(&s, @0, y, scratch)", kind,
             fields=fields | {"in_zero": scales.zero(source), **_output(operation)},
@@ -533,7 +537,7 @@ def _filled_to_four(rows: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def _padded(rows: NDArray[np.int8]) -> NDArray[np.int8]:
-    return np.concatenate([rows.reshape(-1), np.zeros(_HELIUM_BYTES, np.int8)])
+    return np.concatenate([rows.reshape(-1), np.zeros(_HELIUM_BYTES - 1, np.int8)])
 
 
 def _sizes(operation: Operation) -> dict[str, int]:
