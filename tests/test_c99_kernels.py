@@ -111,7 +111,7 @@ def out_size(size: int, kernel: int, stride: int, dilation: int, padding: int) -
 @st.composite
 def convolutions(draw: Any, depthwise: bool) -> bytes:
     size = [draw(st.integers(1, 9)), draw(st.integers(1, 9))]
-    kernel = draw(st.sampled_from([(3, 3), (1, 1), (3, 3), (2, 4), (5, 1), (1, 3)]))
+    kernel = draw(st.sampled_from([(3, 3), (1, 1), (3, 3), (2, 4), (5, 1), (1, 3), (4, 5), (1, 8), (9, 1)]))
     stride = [draw(st.integers(1, 3)), draw(st.integers(1, 3))]
     dilation = [draw(st.sampled_from([1, 1, 1, 2, 3])), draw(st.sampled_from([1, 1, 1, 2, 3]))]
     padding = draw(st.integers(0, 1))

@@ -56,6 +56,9 @@ __attribute__((unused)) static inline uint32_t mac_2(uint32_t a, uint32_t b, uin
     return result;
 }
 #endif
+#if defined(__thumb__) && !defined(__thumb2__) && defined(__OPTIMIZE__) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
+#define FEW_REGISTERS 1 /* Cortex-M0 and the like */
+#endif
 //@ requantize: base
 /* value * multiplier / 2^(31 + shift) + zero with gemmlowp's two roundings: to nearest with halves up, then with halves
    away from zero. The generator has checked that nothing overflows: |value| < 2^30, 1 <= shift <= 22. */
@@ -115,12 +118,6 @@ static inline int8_t clamp(int32_t value, int32_t low, int32_t high)
     value = value < -128 ? -128 : value;
     return (int8_t)(value > 127 ? 127 : value);
 #endif
-}
-//@ fill_16: base
-static void fill_16(int16_t value, int32_t n, int16_t *to)
-{
-    for (; n > 0; n--)
-        *to++ = value;
 }
 //@ conv_2d_settings: base
 struct conv_2d {
@@ -210,6 +207,33 @@ static void conv_2d_gather(const struct conv_2d *s, const int8_t *x, int32_t row
    those with the second. */
 static inline void conv_2d_dot(const int8_t *w, int32_t stride, const int16_t *x, int32_t taps, uint32_t *sum)
 {
+#ifdef FEW_REGISTERS
+    int32_t i;
+    for (i = 0; i < 2; i++, w += stride) {
+        const int8_t *from = w, *const end = w + taps;
+        const int16_t *at = x;
+        uint32_t a = sum[i], b = sum[2 + i], weight, value;
+#define PRODUCT(sum, at, extend)                                                                                       \
+    "ldr %[value], [%[at], #" at "]\n" extend "muls %[value], %[weight]\n adds " sum ", " sum ", %[value]\n"
+#define TWO_PRODUCTS(tap, first, second, extend)                                                                       \
+    "ldrb %[weight], [%[from], #" tap "]\n sxtb %[weight], %[weight]\n" PRODUCT("%[a]", first, extend)                 \
+        PRODUCT("%[b]", second, extend)
+        __asm__ volatile(".syntax unified\n"
+                         "1:\n"
+                         TWO_PRODUCTS("0", "0", "4", "sxth %[value], %[value]\n")
+                         TWO_PRODUCTS("1", "8", "12", "sxth %[value], %[value]\n")
+                         TWO_PRODUCTS("2", "0", "4", "asrs %[value], %[value], #16\n")
+                         TWO_PRODUCTS("3", "8", "12", "asrs %[value], %[value], #16\n")
+                         "adds %[at], %[at], #16\n adds %[from], %[from], #4\n"
+                         "cmp %[from], %[end]\n bne 1b"
+                         : [a] "+l"(a), [b] "+l"(b), [from] "+l"(from), [at] "+l"(at), [weight] "=&l"(weight),
+                           [value] "=&l"(value)
+                         : [end] "h"(end)
+                         : "memory", "cc");
+        sum[i] = a;
+        sum[2 + i] = b;
+    }
+#else
     uint32_t a0 = sum[0], a1 = sum[1], b0 = sum[2], b1 = sum[3];
 #ifdef DUAL_MAC
     const int8_t *end = w + taps;
@@ -249,6 +273,7 @@ static inline void conv_2d_dot(const int8_t *w, int32_t stride, const int16_t *x
     sum[1] = a1;
     sum[2] = b0;
     sum[3] = b1;
+#endif
 }
 
 /* columns: room for two columns of taps, in fours */
@@ -293,7 +318,7 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
 }
 //@ depthwise_conv_2d_settings: base
 struct depthwise_conv_2d {
-    const int8_t *weights; /* taps of each output */
+    const int8_t *weights; /* of all outputs for each tap */
     const int32_t *bias, *multiplier;
     const int8_t *shift;
     int32_t in_height, in_width, channels;
@@ -302,31 +327,40 @@ struct depthwise_conv_2d {
     int32_t stride_height, stride_width;
     int32_t dilation_height, dilation_width;
     int32_t pad_top, pad_left;
-    int32_t plane_height, plane_width; /* one channel with its padding; the width is even */
+    int32_t plane_height, plane_width; /* one channel with its padding; both are even */
     int32_t in_zero, out_zero, low, high;
 };
-//@ depthwise_conv_2d (channels): depthwise_conv_2d_settings requantize clamp fill_16
+//@ depthwise_conv_2d (channels): depthwise_conv_2d_settings requantize clamp
+/* A channel's plane by lines of lanes: rows of columns, or the reverse for tall kernels. Distances are in elements. */
+struct lines {
+    struct along {
+        int32_t line, lane;
+    } in, x, pad, out, y, kernel, w, stride, dilation; /* sizes of in, out and kernel; distances in x, y and weights */
+    int32_t length;                                    /* of a line of the plane */
+};
+
 #ifdef DUAL_MAC
-/* Kernels of 3 x 3, two neighbouring outputs at a time. Words hold weights 0 and 1, and 1 and 2 of each row. */
-static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output,
-                                        int8_t *y)
+/* Kernels of 3 x 3, two neighbouring outputs at a time. Words hold weights 0 and 1, and 1 and 2 of each line. */
+static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const struct lines *l, int16_t *plane,
+                                        int32_t output, int8_t *y)
 {
-    const int8_t *w = s->weights + 9 * output;
-    const int32_t m = s->multiplier[output], shift = s->shift[output], outputs = s->outputs;
-    const int32_t zero = s->out_zero, low = s->low, high = s->high, width = s->out_width;
-    const int32_t line = s->plane_width * 2, pairs = s->stride_width == 1;
+    const int8_t *w = s->weights + output;
+    const int32_t m = s->multiplier[output], shift = s->shift[output], y_lane = l->y.lane;
+    const int32_t zero = s->out_zero, low = s->low, high = s->high, out_lanes = l->out.lane;
+    const int32_t line = l->length * 2, pairs = l->stride.lane == 1;
     const int8_t *start = (const int8_t *)plane;
     const uint32_t bias = (uint32_t)s->bias[output];
     uint32_t pair[6];
     int32_t row, i;
-    for (i = 0; i < 3; i++, w += 3) {
-        pair[2 * i] = (uint32_t)(w[0] & 0xffff) | (uint32_t)w[1] << 16;
-        pair[2 * i + 1] = (uint32_t)(w[1] & 0xffff) | (uint32_t)w[2] << 16;
+    for (i = 0; i < 3; i++, w += l->w.line) {
+        const int8_t *const middle = w + l->w.lane;
+        pair[2 * i] = (uint32_t)(*w & 0xffff) | (uint32_t)*middle << 16;
+        pair[2 * i + 1] = (uint32_t)(*middle & 0xffff) | (uint32_t)middle[l->w.lane] << 16;
     }
-    y += output;
-    for (row = 0; row < s->out_height; row++, start += s->stride_height * line) {
+    for (row = 0; row < l->out.line; row++, start += l->stride.line * line) {
         const int8_t *x = start;
-        int32_t left = width;
+        int8_t *to = y + row * l->y.line;
+        int32_t left = out_lanes;
         do {
             uint32_t sum = bias, next = bias, a, b, u, v;
             const int8_t *from = x;
@@ -346,68 +380,140 @@ static void depthwise_conv_2d_plane_3x3(const struct depthwise_conv_2d *s, const
                                [u] "=&r"(u), [v] "=&r"(v)
                              : [w] "r"(pair), [line] "r"(line)
                              : "memory");
-            *y = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
-            y += outputs;
+            *to = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
+            to += y_lane;
             x += 4;
             if (pairs && --left > 0) { /* the output between, if the stride is 1 */
-                *y = clamp(requantize((int32_t)next, m, shift, zero), low, high);
-                y += outputs;
+                *to = clamp(requantize((int32_t)next, m, shift, zero), low, high);
+                to += y_lane;
+            }
+        } while (--left > 0);
+    }
+}
+
+/* Any kernel without dilation along its lines, two neighbouring outputs at a time. After the plane, there is room for
+   each line's weights in words: weights 0 and 1 for the first output, then 0 alone for the second, 2 and 3, 1 and 2, and
+   so on. */
+static void depthwise_conv_2d_plane_pairs(const struct depthwise_conv_2d *s, const struct lines *l, int16_t *plane,
+                                          int32_t output, int8_t *y)
+{
+    const int32_t m = s->multiplier[output], shift = s->shift[output], y_lane = l->y.lane, words = l->kernel.lane / 2 + 1;
+    const int32_t zero = s->out_zero, low = s->low, high = s->high, pairs = l->stride.lane == 1;
+    const int32_t kernel_lines = l->kernel.line, down = l->dilation.line * l->length, step = pairs ? 2 : l->stride.lane;
+    const uint32_t bias = (uint32_t)s->bias[output];
+    word *const weights = (word *)(void *)(plane + s->plane_height * s->plane_width), *to = weights;
+    int32_t row, i, k;
+    for (i = 0; i < kernel_lines; i++) {
+        const int8_t *w = s->weights + output + i * l->w.line;
+        uint32_t before = 0;
+        for (k = l->kernel.lane; k > -1; k -= 2, to += 2) {
+            const uint32_t low_half = k > 0 ? (uint32_t)(*w & 0xffff) : 0;
+            const uint32_t high_half = k > 1 ? (uint32_t)(w[l->w.lane] & 0xffff) : 0;
+            to[0] = low_half | high_half << 16;
+            to[1] = before | low_half << 16;
+            before = high_half;
+            w += 2 * l->w.lane;
+        }
+    }
+    for (row = 0; row < l->out.line; row++) {
+        const int16_t *start = plane + row * l->stride.line * l->length;
+        int8_t *made = y + row * l->y.line;
+        int32_t left = l->out.lane;
+        do {
+            uint32_t sum = bias, next = bias;
+            const int16_t *from = start;
+            const word *w = weights;
+            for (i = kernel_lines; i > 0; i--, from += down) {
+                const int16_t *x = from;
+                for (k = words; k > 0; k--, x += 2, w += 2) {
+                    const uint32_t two = *(const unaligned_word *)(const void *)x;
+                    sum = mac_2(two, w[0], sum);
+                    next = mac_2(two, w[1], next);
+                }
+            }
+            *made = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
+            made += y_lane;
+            start += step;
+            if (pairs && --left > 0) {
+                *made = clamp(requantize((int32_t)next, m, shift, zero), low, high);
+                made += y_lane;
             }
         } while (--left > 0);
     }
 }
 #endif
 
-/* One channel of the output from its plane */
-static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const int16_t *plane, int32_t output, int8_t *y)
+/* Any kernel. After the plane, there is room for its weights. */
+static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const struct lines *l, int16_t *plane,
+                                    int32_t output, int8_t *y)
 {
-    const int32_t m = s->multiplier[output], shift = s->shift[output], outputs = s->outputs;
-    const int8_t *weights = s->weights + output * s->kernel_height * s->kernel_width;
-    const int32_t zero = s->out_zero, low = s->low, high = s->high, bias = s->bias[output];
-    const int32_t height = s->kernel_height, width = s->kernel_width, apart = s->dilation_width;
-    const int32_t down = s->dilation_height * s->plane_width, out_width = s->out_width, stride = s->stride_width;
-    int32_t row, column, i, j;
-    y += output;
-    for (row = 0; row < s->out_height; row++) {
-        const int16_t *from = plane + row * s->stride_height * s->plane_width;
-        for (column = 0; column < out_width; column++, from += stride) {
-            const int16_t *x = from;
-            const int8_t *w = weights;
-            uint32_t sum = (uint32_t)bias;
-            for (i = 0; i < height; i++, x += down) {
-                for (j = 0; j < width; j++)
-                    sum += (uint32_t)(x[j * apart] * *w++);
+    const int32_t m = s->multiplier[output], shift = s->shift[output], y_lane = l->y.lane, stride = l->stride.lane;
+    const int32_t kernel_lines = l->kernel.line, kernel_lanes = l->kernel.lane, apart = l->dilation.lane;
+    const int32_t down = l->dilation.line * l->length;
+    int16_t *const weights = plane + s->plane_height * s->plane_width, *copy = weights;
+    int32_t row, left, i, j;
+    for (i = 0; i < kernel_lines; i++) {
+        for (j = 0; j < kernel_lanes; j++)
+            *copy++ = s->weights[output + i * l->w.line + j * l->w.lane];
+    }
+    for (row = 0; row < l->out.line; row++) {
+        const int16_t *from = plane + row * l->stride.line * l->length;
+        int8_t *to = y + row * l->y.line;
+        for (left = l->out.lane; left > 0; left--, from += stride) {
+            const int16_t *line = from, *w = weights;
+            uint32_t sum = (uint32_t)s->bias[output];
+            for (i = kernel_lines; i > 0; i--, line += down) {
+                const int16_t *x = line;
+                for (j = kernel_lanes; j > 0; j--, x += apart)
+                    sum += (uint32_t)(*x * *w++);
             }
-            *y = clamp(requantize((int32_t)sum, m, shift, zero), low, high);
-            y += outputs;
+            *to = clamp(requantize((int32_t)sum, m, shift, s->out_zero), s->low, s->high);
+            to += y_lane;
         }
     }
 }
 
-/* plane: room for one channel */
+/* plane: room for one channel, and for weights in words */
 static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x, int8_t *y, int16_t *plane)
 {
-    const int32_t channels = s->channels, multiplier = s->outputs / channels;
+    const int32_t channels = s->channels, multiplier = s->outputs / channels, outputs = s->outputs;
     const int32_t below = s->plane_height - s->pad_top, beside = s->plane_width - s->pad_left;
     const int32_t height = below < s->in_height ? below : s->in_height;
     const int32_t width = beside < s->in_width ? beside : s->in_width;
-    void (*make)(const struct depthwise_conv_2d *, const int16_t *, int32_t, int8_t *) = depthwise_conv_2d_plane;
-    int32_t channel, row, column, i;
+    struct lines l = {{height, width}, {s->in_width * channels, channels}, {s->pad_top, s->pad_left},
+                      {s->out_height, s->out_width}, {s->out_width * outputs, outputs},
+                      {s->kernel_height, s->kernel_width}, {s->kernel_width * outputs, outputs},
+                      {s->stride_height, s->stride_width}, {s->dilation_height, s->dilation_width}, s->plane_width};
+    void (*make)(const struct depthwise_conv_2d *, const struct lines *, int16_t *, int32_t, int8_t *) =
+        depthwise_conv_2d_plane;
+    int32_t channel, line, lane, i;
+    if (s->dilation_height == 1 && (s->kernel_height > s->kernel_width || s->dilation_width > 1)) {
+        struct along *pair;
+        for (pair = &l.in; pair <= &l.dilation; pair++) {
+            lane = pair->line;
+            pair->line = pair->lane;
+            pair->lane = lane;
+        }
+        l.length = s->plane_height;
+    }
 #ifdef DUAL_MAC
+    if (l.dilation.lane == 1)
+        make = depthwise_conv_2d_plane_pairs;
     if (s->kernel_height == 3 && s->kernel_width == 3 && s->dilation_height == 1 && s->dilation_width == 1 &&
         s->stride_width <= 2)
         make = depthwise_conv_2d_plane_3x3;
 #endif
-    fill_16((int16_t)s->in_zero, s->plane_height * s->plane_width, plane);
+    for (i = s->plane_height * s->plane_width; i > 0; i--)
+        plane[i - 1] = (int16_t)s->in_zero;
     for (channel = 0; channel < channels; channel++) {
-        for (row = 0; row < height; row++) {
-            const int8_t *from = x + row * s->in_width * channels + channel;
-            int16_t *to = plane + (row + s->pad_top) * s->plane_width + s->pad_left;
-            for (column = 0; column < width; column++, from += channels)
+        for (line = 0; line < l.in.line; line++) {
+            const int8_t *from = x + line * l.x.line + channel;
+            int16_t *to = plane + (line + l.pad.line) * l.length + l.pad.lane;
+            for (lane = l.in.lane; lane > 0; lane--, from += l.x.lane)
                 *to++ = *from;
         }
-        for (i = 0; i < multiplier; i++)
-            make(s, plane, channel * multiplier + i, y);
+        for (i = channel * multiplier; i < (channel + 1) * multiplier; i++)
+            make(s, &l, plane, i, y + i);
     }
 }
 //@ fully_connected_settings: base
@@ -419,19 +525,69 @@ struct fully_connected {
     int32_t out_zero, low, high;
 };
 //@ fully_connected: fully_connected_settings requantize clamp
+#ifdef DUAL_MAC
+/* Adds to sum[0] to [3] the products of four outputs' weights, stride apart, with the inputs; taps is a multiple of 4. */
+__attribute__((noinline)) static void fully_connected_dot(const int8_t *w, int32_t stride, const int8_t *x, int32_t taps,
+                                                          uint32_t *sum)
+{
+    const int8_t *const end = w + taps;
+    uint32_t a = sum[0], b = sum[1], c = sum[2], d = sum[3], even, odd, u, t;
+#define OUTPUT(from, sum)                                                                                              \
+    "ldr %[u], " from "\n sxtb16 %[t], %[u]\n smlad " sum ", %[t], %[even], " sum "\n"                                 \
+    "sxtb16 %[u], %[u], ror #8\n smlad " sum ", %[u], %[odd], " sum "\n"
+#define FOUR_INPUTS                                                                                                    \
+    "ldr %[odd], [%[x]], #4\n sxtb16 %[even], %[odd]\n sxtb16 %[odd], %[odd], ror #8\n"                                \
+    OUTPUT("[%[w], %[stride]]", "%[b]") OUTPUT("[%[w], %[stride], lsl #1]", "%[c]")                                    \
+    OUTPUT("[%[w], %[triple]]", "%[d]") OUTPUT("[%[w]], #4", "%[a]")
+    if (taps & 4)
+        __asm__ volatile(FOUR_INPUTS
+                         : [a] "+&r"(a), [b] "+&r"(b), [c] "+&r"(c), [d] "+&r"(d), [w] "+&r"(w), [x] "+&r"(x),
+                           [even] "=&r"(even), [odd] "=&r"(odd), [u] "=&r"(u), [t] "=&r"(t)
+                         : [stride] "r"(stride), [triple] "r"(3 * stride)
+                         : "memory");
+    if (w != end)
+        __asm__ volatile("1:\n" FOUR_INPUTS FOUR_INPUTS "cmp %[w], %[end]\n bne 1b"
+                         : [a] "+&r"(a), [b] "+&r"(b), [c] "+&r"(c), [d] "+&r"(d), [w] "+&r"(w), [x] "+&r"(x),
+                           [even] "=&r"(even), [odd] "=&r"(odd), [u] "=&r"(u), [t] "=&r"(t)
+                         : [stride] "r"(stride), [triple] "r"(3 * stride), [end] "r"(end)
+                         : "memory", "cc");
+    sum[0] = a;
+    sum[1] = b;
+    sum[2] = c;
+    sum[3] = d;
+}
+#endif
+
 static void fully_connected(const struct fully_connected *s, const int8_t *x, int8_t *y)
 {
-    const int32_t stride = (s->taps + 3) & ~(int32_t)3;
+    const int32_t taps = s->taps, stride = (taps + 3) & ~(int32_t)3;
     const int32_t zero = s->out_zero, low = s->low, high = s->high;
     int32_t row, output, k;
-    for (row = 0; row < s->rows; row++, x += s->taps, y += s->outputs) {
-        for (output = 0; output < s->outputs; output += 2) {
+    for (row = 0; row < s->rows; row++, x += taps, y += s->outputs) {
+        output = 0;
+#ifdef DUAL_MAC
+        for (; output + 4 <= s->outputs; output += 4) {
+            const int8_t *w = s->weights + output * stride;
+            uint32_t sum[4];
+            int32_t i;
+            for (i = 0; i < 4; i++)
+                sum[i] = (uint32_t)s->bias[output + i];
+            fully_connected_dot(w, stride, x, taps & ~(int32_t)3, sum);
+            for (i = 0; i < 4; i++, w += stride) {
+                const int32_t m = s->multiplier[output + i], shift = s->shift[output + i];
+                for (k = taps & ~(int32_t)3; k < taps; k++)
+                    sum[i] += (uint32_t)(w[k] * x[k]);
+                y[output + i] = clamp(requantize((int32_t)sum[i], m, shift, zero), low, high);
+            }
+        }
+#endif
+        for (; output < s->outputs; output += 2) {
             const int32_t next = output + 1 < s->outputs ? output + 1 : output;
             const int8_t *w0 = s->weights + output * stride, *w1 = s->weights + next * stride;
             uint32_t a = (uint32_t)s->bias[output], b = (uint32_t)s->bias[next];
             k = 0;
 #ifdef DUAL_MAC
-            for (; k + 4 <= s->taps; k += 4) {
+            for (; k + 4 <= taps; k += 4) {
                 const uint32_t four = *(const unaligned_word *)(const void *)(x + k);
                 const uint32_t u = *(const word *)(const void *)(w0 + k), v = *(const word *)(const void *)(w1 + k);
                 const uint32_t even = even_bytes(four), odd = odd_bytes(four);
@@ -441,7 +597,7 @@ static void fully_connected(const struct fully_connected *s, const int8_t *x, in
                 b = mac_2(odd_bytes(v), odd, b);
             }
 #endif
-            for (; k < s->taps; k++) {
+            for (; k < taps; k++) {
                 a += (uint32_t)(w0[k] * x[k]);
                 b += (uint32_t)(w1[k] * x[k]);
             }

@@ -159,150 +159,166 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
     /* the order of the weights, within each four: 0 2 1 3 */
     const uint8x16_t order = vaddq_u8(vreinterpretq_u8_u32(vdupq_n_u32(0x03010200)),
                                       vandq_u8(vidupq_n_u8(0, 1), vdupq_n_u8(0xfc)));
+    const int32_t point = s->kernel_height == 1 && s->kernel_width == 1, channels = s->channels;
     int8_t *const to = (int8_t *)columns;
     int32_t row, column, i;
     for (row = 0; row < s->out_height; row++) {
         for (column = 0; column < s->out_width; column++, y += s->outputs) {
-            conv_2d_gather(s, x, row * s->stride_height - s->pad_top, column * s->stride_width - s->pad_left, to);
-            SETTLE();
-            for (i = 0; i < taps; i += 16)
-                vstrbq_u8((uint8_t *)to + i, vldrbq_gather_offset_u8((uint8_t *)to + i, order));
+            if (point) { /* from the input itself */
+                const int8_t *const from = x + (row * s->stride_height * s->in_width + column * s->stride_width) * channels;
+                for (i = 0; i < channels; i += 16) {
+                    const uint8_t left = (uint8_t)(channels - i < 16 ? channels - i : 16);
+                    const mve_pred16_t there = vcmphiq_u8(vdupq_n_u8(left), order);
+                    vstrbq_s8(to + i, vldrbq_gather_offset_z_s8(from + i, order, there));
+                }
+            } else {
+                conv_2d_gather(s, x, row * s->stride_height - s->pad_top, column * s->stride_width - s->pad_left, to);
+                SETTLE();
+                for (i = 0; i < taps; i += 16)
+                    vstrbq_u8((uint8_t *)to + i, vldrbq_gather_offset_u8((uint8_t *)to + i, order));
+            }
             rows_times(&rows, to, y);
         }
     }
 }
-//@ depthwise_conv_2d (channels): depthwise_conv_2d_settings requantize clamp fill_16 mve
-/* A channel's plane by lines; four outputs of a line, its lanes, are computed at once. Lines are rows, or columns where
-   that makes fewer fours. Distances are in elements; x and y are those of the channel. */
-struct lines {
-    int32_t in_lines, in_lanes, x_line, x_lane;
-    int32_t pad_line, pad_lane, length; /* of the plane */
-    int32_t out_lines, out_lanes, y_line, y_lane;
-    int32_t kernel_lines, kernel_lanes, w_line, w_lane, stride_line, stride_lane, dilation_line, dilation_lane;
+//@ depthwise_conv_2d (channels): depthwise_conv_2d_settings mve requantize clamp
+/* Sixteen outputs at a time. Their inputs are copied line by line into a ring of as many lines as the kernel needs, so y
+   may be x. For kernels of one column each line is there twice, so that a column never goes back to the start. Vectors
+   of four sums have outputs 0, 4, 8 and 12, or 1, 5, …, or 2, 6, …, or 3, 7, … */
+struct block {
+    int32x4_t bias[4], multiplier[4], right[4]; /* right is minus the shift */
+    uint8x16_t from;                            /* distances of the inputs */
+    int32_t output, outputs, plain;
+    int32_t width, slots, tall; /* inputs of a line with its padding; lines; whether the kernel is one column */
 };
 
-static void depthwise_conv_2d_fill(const struct lines *s, const int8_t *x, int16_t *plane)
+static void depthwise_conv_2d_block(const struct depthwise_conv_2d *s, struct block *b)
 {
-    const uint32x4_t apart = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)s->x_lane);
-    int32_t line, left;
-    plane += s->pad_line * s->length + s->pad_lane;
-    for (line = 0; line < s->in_lines; line++) {
-        const int8_t *from = x + line * s->x_line;
-        int16_t *to = plane + line * s->length;
-        for (left = s->in_lanes; left >= 4; left -= 4, from += 4 * s->x_lane, to += 4)
-            vstrhq_s32(to, vldrbq_gather_offset_s32(from, apart));
-        if (left > 0) {
-            const mve_pred16_t rest = vctp32q((uint32_t)left);
-            vstrhq_p_s32(to, vldrbq_gather_offset_z_s32(from, apart, rest), rest);
-        }
+    const int32_t left = s->outputs - b->output, multiplier = s->outputs / s->channels;
+    uint8_t from[16];
+    int32_t k;
+    b->outputs = left < 16 ? left : 16;
+    b->plain = plain_shifts(s->shift + b->output, b->outputs);
+    for (k = 0; k < 4; k++) {
+        const uint32x4_t at = vaddq_n_u32(vidupq_n_u32(0, 4), (uint32_t)k);
+        const mve_pred16_t some = vctp32q((uint32_t)((b->outputs - k + 3) >> 2));
+        b->bias[k] = vldrwq_gather_shifted_offset_z_s32(s->bias + b->output, at, some);
+        b->multiplier[k] = vldrwq_gather_shifted_offset_z_s32(s->multiplier + b->output, at, some);
+        b->right[k] = vnegq_s32(vldrbq_gather_offset_z_s32(s->shift + b->output, at, some));
+    }
+    for (k = 0; multiplier > 1 && k < 16; k++)
+        from[k] = (uint8_t)((b->output + k) / multiplier - b->output / multiplier);
+    SETTLE();
+    b->from = multiplier > 1 ? vldrbq_u8(from) : vidupq_n_u8(0, 1);
+}
+
+/* Row `row` of the input, which may be outside, into its line or its two lines, between their padding */
+static void depthwise_conv_2d_line(const struct depthwise_conv_2d *s, const struct block *b, const int8_t *x, int32_t row,
+                                   int8_t *to)
+{
+    const int32_t beside = b->width - s->pad_left, channels = s->channels, again = b->tall ? 16 * b->slots * b->width : 0;
+    const mve_pred16_t rest = vctp8q((uint32_t)b->outputs);
+    const uint8x16_t from = b->from;
+    int32_t left = beside < s->in_width ? beside : s->in_width;
+    int8x16_t inputs = vdupq_n_s8((int8_t)s->in_zero);
+    const int32_t inside = row >= 0 && row < s->in_height;
+    x += inside ? row * s->in_width * channels + b->output * channels / s->outputs : 0;
+    for (to += 16 * s->pad_left; left > 0; left--, to += 16, x += channels) {
+        if (inside)
+            inputs = s->outputs == channels ? vldrbq_z_s8(x, rest) : vldrbq_gather_offset_z_s8(x, from, rest);
+        vstrbq_s8(to, inputs);
+        if (again)
+            vstrbq_s8(to + again, inputs);
     }
 }
 
-/* One channel of the output from its plane. Six bytes per step of a lane may be read after the plane. */
-static void depthwise_conv_2d_plane(const struct depthwise_conv_2d *s, const struct lines *l, const int16_t *plane,
-                                    int32_t output, int8_t *y)
+static inline int32x4_t depthwise_conv_2d_four(const struct block *b, int32_t k, int32x4_t sum, int32_t zero)
 {
-    const int32_t m = s->multiplier[output], shift = s->shift[output], zero = s->out_zero;
-    const uint32x4_t lanes = vidupq_n_u32(0, 1), apart = vmulq_n_u32(lanes, (uint32_t)l->stride_lane);
-    const uint32x4_t to = vmulq_n_u32(lanes, (uint32_t)l->y_lane);
-    const int8_t *const weights = s->weights + output * s->kernel_height * s->kernel_width;
-    int32_t line, left, i, j;
-    for (line = 0; line < l->out_lines; line++) {
-        const int16_t *first = plane + line * l->stride_line * l->length;
-        int8_t *out = y + line * l->y_line;
-        for (left = l->out_lanes; left > 0; left -= 4, first += 4 * l->stride_lane, out += 4 * l->y_lane) {
-            const int16_t *x = first;
-            int32x4_t sum = vdupq_n_s32(s->bias[output]);
-            for (i = 0; i < l->kernel_lines; i++, x += l->dilation_line * l->length) {
-                const int8_t *w = weights + i * l->w_line;
-                const int16_t *from = x;
-                for (j = l->kernel_lanes; j > 0; j--, from += l->dilation_lane, w += l->w_lane)
-                    sum = vmlaq_n_s32(sum, vldrhq_gather_shifted_offset_s32(from, apart), *w);
+    return vaddq_n_s32(requantize_4(vqrdmulhq_s32(sum, b->multiplier[k]), b->right[k]), zero);
+}
+
+/* A row of the output; the kernel's first line is in `slot` of the ring */
+static void depthwise_conv_2d_row(const struct depthwise_conv_2d *s, const struct block *b, const int8_t *ring,
+                                  int32_t slot, int8_t *y)
+{
+    const int32_t outputs = s->outputs, zero = s->out_zero, stride = 16 * s->stride_width;
+    /* taps by rows, or as one column */
+    const int32_t beside = 16 * s->dilation_width, below = 16 * s->dilation_height * b->width;
+    const int32_t step = b->tall ? below : beside, size = 16 * b->slots * b->width;
+    const int32_t taps = b->tall ? s->kernel_height : s->kernel_width, rows = b->tall ? 1 : s->kernel_height;
+    const int8_t *const end = ring + size, *x = ring + slot * 16 * b->width;
+    const int8x16_t low = vdupq_n_s8((int8_t)s->low), high = vdupq_n_s8((int8_t)s->high);
+    const mve_pred16_t rest = vctp8q((uint32_t)b->outputs);
+    int32_t column, i;
+    for (column = s->out_width; column > 0; column--, x += stride, y += outputs) {
+        int32x4_t sum0 = b->bias[0], sum1 = b->bias[1], sum2 = b->bias[2], sum3 = b->bias[3];
+        const int8_t *w = s->weights + b->output, *from = x;
+        for (i = rows; i > 0; i--, from += below, from -= from < end ? 0 : size) {
+            const int8_t *at = from;
+            int8x16_t p, q, r;
+            __asm__ volatile("dls lr, %[taps]\n"
+                             "1:\n"
+                             "vldrb.8 %q[p], [%[at]]\n"
+                             "vldrb.8 %q[q], [%[w]]\n"
+                             "add %[at], %[at], %[step]\n"
+                             "add %[w], %[w], %[outputs]\n"
+                             "vmullb.s8 %q[r], %q[p], %q[q]\n"
+                             "vmullt.s8 %q[p], %q[p], %q[q]\n"
+                             "vmovlb.s16 %q[q], %q[r]\n"
+                             "vadd.i32 %q[sum0], %q[sum0], %q[q]\n"
+                             "vmovlt.s16 %q[r], %q[r]\n"
+                             "vadd.i32 %q[sum2], %q[sum2], %q[r]\n"
+                             "vmovlb.s16 %q[q], %q[p]\n"
+                             "vadd.i32 %q[sum1], %q[sum1], %q[q]\n"
+                             "vmovlt.s16 %q[p], %q[p]\n"
+                             "vadd.i32 %q[sum3], %q[sum3], %q[p]\n"
+                             "le lr, 1b"
+                             : [sum0] "+w"(sum0), [sum1] "+w"(sum1), [sum2] "+w"(sum2), [sum3] "+w"(sum3),
+                               [at] "+r"(at), [w] "+r"(w), [p] "=&w"(p), [q] "=&w"(q), [r] "=&w"(r)
+                             : [taps] "r"(taps), [step] "r"(step), [outputs] "r"(outputs)
+                             : "lr", "memory");
+        }
+        if (b->plain) {
+            const int16x8_t none = vdupq_n_s16(0);
+            const int16x8_t even = vqmovntq_s32(vqmovnbq_s32(none, depthwise_conv_2d_four(b, 0, sum0, zero)),
+                                                depthwise_conv_2d_four(b, 2, sum2, zero));
+            const int16x8_t odd = vqmovntq_s32(vqmovnbq_s32(none, depthwise_conv_2d_four(b, 1, sum1, zero)),
+                                               depthwise_conv_2d_four(b, 3, sum3, zero));
+            const int8x16_t made = vqmovntq_s16(vqmovnbq_s16(vreinterpretq_s8_s16(none), even), odd);
+            vstrbq_p_s8(y, vminq_s8(vmaxq_s8(made, low), high), rest);
+        } else {
+            const int32x4x4_t all = {{sum0, sum1, sum2, sum3}};
+            int32_t sums[16];
+            vst4q_s32(sums, all);
+            SETTLE();
+            for (i = 0; i < b->outputs; i++) {
+                const int32_t k = b->output + i;
+                y[i] = clamp(requantize(sums[i], s->multiplier[k], s->shift[k], zero), s->low, s->high);
             }
-            if (shift >= 0) {
-                sum = requantize_4(vqrdmulhq_n_s32(sum, m), vdupq_n_s32(-shift));
-                sum = vmaxq_s32(vaddq_n_s32(sum, zero), vdupq_n_s32(s->low));
-                sum = vminq_s32(sum, vdupq_n_s32(s->high));
-                vstrbq_scatter_offset_p_s32(out, to, sum, vctp32q((uint32_t)left));
-            } else {
-                int32_t sums[4];
-                vstrwq_s32(sums, sum);
-                for (i = 0; i < 4 && i < left; i++)
-                    out[i * l->y_lane] = clamp(requantize(sums[i], m, shift, zero), s->low, s->high);
-            }
         }
     }
 }
 
-/* The same for 3 x 3 taps, lane by lane, and a shift of 0 to 31 */
-static void depthwise_conv_2d_3x3(const struct depthwise_conv_2d *s, const struct lines *l, const int16_t *plane,
-                                  int32_t output, int8_t *y)
+/* scratch: room for the ring */
+static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x, int8_t *y, int16_t *scratch)
 {
-    const int32_t m = s->multiplier[output], zero = s->out_zero, bias = s->bias[output];
-    const int32_t length = l->length, step = l->stride_line * length, out_lanes = l->out_lanes, next = 4 * l->y_lane;
-    const int32_t y_line = l->y_line;
-    const uint32x4_t to = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)l->y_lane);
-    const int32x4_t right = vdupq_n_s32(-s->shift[output]), low = vdupq_n_s32(s->low), high = vdupq_n_s32(s->high);
-    const int8_t *const weights = s->weights + output * 9;
-    int32_t w[9], line, left, i;
-    for (i = 0; i < 9; i++)
-        w[i] = weights[i / 3 * l->w_line + i % 3 * l->w_lane];
-    for (line = l->out_lines; line > 0; line--, plane += step, y += y_line) {
-        const int16_t *x0 = plane, *x1 = plane + length, *x2 = x1 + length;
-        int8_t *out = y;
-        for (left = out_lanes; left > 0; left -= 4, x0 += 4, x1 += 4, x2 += 4, out += next) {
-            int32x4_t sum = vdupq_n_s32(bias);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x0), w[0]);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x0 + 1), w[1]);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x0 + 2), w[2]);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x1), w[3]);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x1 + 1), w[4]);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x1 + 2), w[5]);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x2), w[6]);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x2 + 1), w[7]);
-            sum = vmlaq_n_s32(sum, vldrhq_s32(x2 + 2), w[8]);
-            sum = vaddq_n_s32(requantize_4(vqrdmulhq_n_s32(sum, m), right), zero);
-            sum = vminq_s32(vmaxq_s32(sum, low), high);
-            if (left >= 4)
-                vstrbq_scatter_offset_s32(out, to, sum);
-            else
-                vstrbq_scatter_offset_p_s32(out, to, sum, vctp32q((uint32_t)left));
-        }
-    }
-}
-
-/* plane: room for one channel */
-static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x, int8_t *y, int16_t *plane)
-{
-    const int32_t multiplier = s->outputs / s->channels;
-    const int32_t below = s->plane_height - s->pad_top, beside = s->plane_width - s->pad_left;
-    const int32_t height = below < s->in_height ? below : s->in_height;
-    const int32_t width = beside < s->in_width ? beside : s->in_width;
-    const struct lines rows = {height, width, s->in_width * s->channels, s->channels,
-                               s->pad_top, s->pad_left, s->plane_width,
-                               s->out_height, s->out_width, s->out_width * s->outputs, s->outputs,
-                               s->kernel_height, s->kernel_width, s->kernel_width, 1,
-                               s->stride_height, s->stride_width, s->dilation_height, s->dilation_width};
-    const struct lines columns = {width, height, s->channels, s->in_width * s->channels,
-                                  s->pad_left, s->pad_top, s->plane_height,
-                                  s->out_width, s->out_height, s->outputs, s->out_width * s->outputs,
-                                  s->kernel_width, s->kernel_height, 1, s->kernel_width,
-                                  s->stride_width, s->stride_height, s->dilation_width, s->dilation_height};
-    const int32_t upright = s->out_width * ((s->out_height + 3) >> 2) < s->out_height * ((s->out_width + 3) >> 2);
-    const struct lines *const l = upright ? &columns : &rows;
-    const int32_t three = l->kernel_lines == 3 && l->kernel_lanes == 3 && l->stride_lane == 1 &&
-                          l->dilation_lane == 1 && l->dilation_line == 1;
-    int32_t channel, i;
-    fill_16((int16_t)s->in_zero, s->plane_height * s->plane_width, plane);
-    for (channel = 0; channel < s->channels; channel++) {
-        SETTLE();
-        depthwise_conv_2d_fill(l, x + channel, plane);
-        SETTLE();
-        for (i = channel * multiplier; i < (channel + 1) * multiplier; i++) {
-            if (three && s->shift[i] >= 0)
-                depthwise_conv_2d_3x3(s, l, plane, i, y + i);
-            else
-                depthwise_conv_2d_plane(s, l, plane, i, y + i);
+    int8_t *const ring = (int8_t *)scratch;
+    struct block b;
+    int32_t row, line, i;
+    b.width = (s->out_width - 1) * s->stride_width + (s->kernel_width - 1) * s->dilation_width + 1;
+    b.slots = (s->kernel_height - 1) * s->dilation_height + 1;
+    b.tall = s->kernel_width == 1;
+    line = 16 * b.width;
+    for (i = 0; i < (b.tall ? 2 : 1) * b.slots * line; i += 16)
+        vstrbq_s8(ring + i, vdupq_n_s8((int8_t)s->in_zero));
+    for (b.output = 0; b.output < s->outputs; b.output += 16) {
+        int32_t next = 0; /* lines that were copied, those above the input included */
+        depthwise_conv_2d_block(s, &b);
+        for (row = 0; row < s->out_height; row++) {
+            const int32_t start = row * s->stride_height;
+            for (next = next > start ? next : start; next < start + b.slots; next++)
+                depthwise_conv_2d_line(s, &b, x, next - s->pad_top, ring + next % b.slots * line);
+            depthwise_conv_2d_row(s, &b, ring, start % b.slots, y + row * s->out_width * s->outputs + b.output);
         }
     }
 }

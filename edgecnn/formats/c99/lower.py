@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.formats.c99 import numerics, plan
+from edgecnn.formats.c99 import channels, numerics, plan, scales
 from edgecnn.formats.c99.plan import Overlap
 from edgecnn.formats.c99.program import Constant, End, Layer, Program, State, printable, struct_of, times
 from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import Graph, Tensor
-from edgecnn.tflite.operators import Limits, Operation, Shape
+from edgecnn.tflite.operators import Operation, Shape
 
 _MAX_RANK = 4
 _IN_FOURS = (0, 2, 1, 3)
-# the Helium kernels load vectors of 16 bytes or 4 inputs, so they may read this far beyond the last one
-_HELIUM_BYTES, _HELIUM_LANES = 12, 3
+_HELIUM_BYTES = 16  # of a vector
 _INT8 = (-128, 127)
 _BINARY = ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB")
 
@@ -76,6 +75,9 @@ class _Lowering:
             if {tensor.dtype for tensor in tensors} == {"int8", "uint8"}:
                 self.problems.append(f"some of the graph's {kind}s are int8, others uint8; C code needs one type")
         self.shapes |= {source.index: ops.for_one_image(source.shape) for source in sources}
+        supported = [operation for operation in operations if isinstance(operation, Operation)]
+        if len(supported) == len(operations):
+            operations = channels.narrowed(supported, graph.outputs)
         self.operations = [operation for operation in operations if isinstance(operation, Operation)]
         for operation in operations:
             if isinstance(operation, UnsupportedError):
@@ -250,7 +252,7 @@ class _Lowering:
     def svdf(self, operation: ops.Svdf) -> None:
         source, state, output = operation.inputs[0], operation.state, operation.output
         filters, steps = operation.time.shape
-        own = self._state(state, np.full(filters * steps, _zero(state), np.int8))
+        own = self._state(state, np.full(filters * steps, scales.zero(state), np.int8))
         # the kernel multiplies scales in float32
         scale = [tensor.scale[0] for tensor in (source, operation.features, state, operation.time, output)]
         with np.errstate(all="ignore"):
@@ -266,7 +268,7 @@ class _Lowering:
         assert time is not None
         fields = {
             "inputs": source.shape[1], "outputs": filters // operation.rank, "rank": operation.rank, "steps": steps,
-            "in_zero": _zero(source), "state_zero": _zero(state), "out_zero": _zero(output),
+            "in_zero": scales.zero(source), "state_zero": scales.zero(state), "out_zero": scales.zero(output),
             "multiplier": [pair[0] for pair in pairs], "shift": shifts,
         }  # fmt: skip
         self.add(
@@ -289,25 +291,30 @@ class _Lowering:
             "dilation_height": dilation[0], "dilation_width": dilation[1],
             "pad_top": operation.pads[0], "pad_left": operation.pads[1],
         }  # fmt: skip
-        if operation.depthwise:
+        if operation.depthwise and (source.shape[3] > 1 or math.prod(kernel) <= 9):
+            kind = "depthwise_conv_2d"
             rows = values[0].reshape(-1, outputs).T
             plane = [(size - 1) * step + (taps - 1) * gap + 1 for size, step, taps, gap in
                      zip(output.shape[1:3], stride, kernel, dilation, strict=True)]  # fmt: skip
-            plane[1] += plane[1] % 2
+            ring = ((kernel[0] - 1) * dilation[0] + 1) * plane[1] * _HELIUM_BYTES * (2 if kernel[1] == 1 else 1)
+            plane = [size + size % 2 for size in plane]
             fields |= {"plane_height": plane[0], "plane_width": plane[1]}
-            scratch = 2 * (plane[0] * plane[1] + _HELIUM_LANES * max(stride))
-            packed = rows.reshape(-1)
-        else:
+            words = 2 * max(kernel[0] * (kernel[1] // 2 + 1), kernel[1] * (kernel[0] // 2 + 1))
+            scratch = max(2 * plane[0] * plane[1] + 4 * words, ring)
+            packed = _padded(values)
+        else:  # a depthwise convolution of one channel is a convolution, and faster as such if its kernel is large
+            kind = "conv_2d"
+            if operation.depthwise:
+                values = values.transpose(3, 1, 2, 0)
             rows = _for_all_channels(values, operation.groups).reshape(outputs, -1)
             fours = in_fours(rows)
             scratch = 2 * 2 * fours.shape[1]
             packed = _padded(fours)
-        channels, wide = _channels(operation, rows)
-        kind = operation.kind.lower()
+        each, wide = _channels(operation, rows)
         self.add(
             operation, f"{kind}(&s, @0, y, scratch)", kind,
-            fields=fields | {"in_zero": _zero(source), "out_zero": _zero(output)} | _range(output, operation.limits),
-            constants={"weights": packed, **channels}, scratch=scratch, wide=wide,
+            fields=fields | {"in_zero": scales.zero(source), **_output(operation)},
+            constants={"weights": packed, **each}, scratch=scratch, wide=wide,
             overlaps=[plan.overlap(kind, source.shape, output.shape, stride, operation.pads)],
         )  # fmt: skip
 
@@ -315,31 +322,29 @@ class _Lowering:
         _one_image(operation)
         output, kernel, stride = operation.output, operation.kernel, operation.stride
         rows = operation.weights.values.reshape(output.shape[3], -1)
-        channels, wide = _channels(operation, rows)
-        bias = np.zeros(len(rows), np.int32) if operation.bias is None else operation.bias
+        each, wide = _channels(operation, rows)
         fields = {
             **_sizes(operation), "outputs": output.shape[3],
             "kernel_height": kernel[0], "kernel_width": kernel[1],
             "stride_height": stride[0], "stride_width": stride[1],
             "pad_top": operation.pads[0], "pad_left": operation.pads[1],
-            "in_zero": _zero(operation.inputs[0]), "out_zero": _zero(output), **_range(output, operation.limits),
+            "in_zero": scales.zero(operation.inputs[0]), **_output(operation),
         }  # fmt: skip
         self.add(
             operation, "transpose_conv(&s, @0, y)", "transpose_conv", fields=fields,
-            constants={"weights": rows.reshape(-1), **channels, "bias": bias}, wide=wide,
+            constants={"weights": rows.reshape(-1), **each}, wide=wide,
         )  # fmt: skip
 
     def dense(self, operation: ops.Dense) -> None:
         values, output = operation.weights.values, operation.output
         outputs, taps = values.shape
-        channels, wide = _channels(operation, values)
+        each, wide = _channels(operation, values)
         fields = {
-            "rows": math.prod(output.shape) // outputs, "taps": taps, "outputs": outputs,
-            "out_zero": _zero(output), **_range(output, operation.limits),
+            "rows": math.prod(output.shape) // outputs, "taps": taps, "outputs": outputs, **_output(operation),
         }  # fmt: skip
         self.add(
             operation, "fully_connected(&s, @0, y)", "fully_connected", fields=fields,
-            constants={"weights": _padded(_filled_to_four(values)), **channels}, wide=wide,
+            constants={"weights": _padded(_filled_to_four(values)), **each}, wide=wide,
         )  # fmt: skip
 
     # Pooling and means
@@ -348,11 +353,12 @@ class _Lowering:
         _same_quantization(operation, *operation.inputs)
         _one_image(operation)
         source, output = operation.inputs[0], operation.output
+        low, high = scales.limits(output, operation.limits)
         fields = {
             **_sizes(operation),
             "kernel_height": operation.kernel[0], "kernel_width": operation.kernel[1],
             "stride_height": operation.stride[0], "stride_width": operation.stride[1],
-            "pad_top": operation.pads[0], "pad_left": operation.pads[1], **_range(output, operation.limits),
+            "pad_top": operation.pads[0], "pad_left": operation.pads[1], "low": low, "high": high,
         }  # fmt: skip
         kind = operation.kind.lower()
         self.add(
@@ -371,13 +377,12 @@ class _Lowering:
             return
         if count > 2**22:
             raise UnsupportedError(f"{operation}: a mean of {count} values may overflow")
-        multiplier, shift = numerics.quantize_multiplier(_scale(source) / _scale(output))
-        down = min(count.bit_length() - 1, 32, 31 + shift)
-        multiplier = (multiplier << down) // count
-        shift = _shift(operation, shift - down, count * 255)
+        multiplier, shift = scales.mean(operation, count)
+        shift = _shift(operation, shift, count * 255)
         fields = {
             "outer": outer, "reduced": count, "inner": inner,
-            "in_zeros": _zero(source) * count, "multiplier": multiplier, "shift": shift, "out_zero": _zero(output),
+            "in_zeros": scales.zero(source) * count, "multiplier": multiplier, "shift": shift,
+            "out_zero": scales.zero(output),
         }  # fmt: skip
         self.add(operation, "mean(&s, @0, y)", "mean", fields=fields, wide=shift < 0)
 
@@ -389,11 +394,10 @@ class _Lowering:
         (first, second), output = operation.inputs, operation.output
         shapes = [first.shape, second.shape]
         sizes, strides = _collapsed(operation, output.shape, shapes)
-        scales = [_scale(tensor) for tensor in (first, second, output)]
+        reals = [scales.scale(tensor) for tensor in (first, second, output)]
         fields: dict[str, Any] = {
             "size": sizes, "stride_a": strides[0], "stride_b": strides[1],
-            "zero_a": _zero(first), "zero_b": _zero(second), "out_zero": _zero(output),
-            **_range(output, operation.limits),
+            "zero_a": scales.zero(first), "zero_b": scales.zero(second), **_output(operation),
         }  # fmt: skip
         if operation.kind in ("MAXIMUM", "MINIMUM"):
             _same_quantization(operation, first, second)
@@ -401,16 +405,16 @@ class _Lowering:
             kernel = "larger" if operation.kind == "MAXIMUM" else "smaller"
             call = f"pairs(&s, @0, @1, y, {kernel})"
         elif operation.kind in ("MUL", "PRELU"):
-            multiplier, shift = numerics.quantize_multiplier(scales[0] * scales[1] / scales[2])
+            multiplier, shift = numerics.quantize_multiplier(reals[0] * reals[1] / reals[2])
             shift = _shift(operation, shift, 255 * 255)
             call, kernel = "mul(&s, @0, @1, y)", "mul"
             if operation.kind == "PRELU":
                 call, kernel = "pairs(&s, @0, @1, y, prelu)", "prelu"
-                above, up = numerics.quantize_multiplier(scales[0] / scales[2])
+                above, up = numerics.quantize_multiplier(reals[0] / reals[2])
                 fields |= {"multiplier_a": above, "shift_a": _shift(operation, up, 255)}
         else:
-            largest = 2 * max(scales[:2])
-            for key, scale in (("a", scales[0]), ("b", scales[1])):
+            largest = 2 * max(reals[:2])
+            for key, scale in (("a", reals[0]), ("b", reals[1])):
                 multiplier, shift = numerics.quantize_multiplier(scale / largest)
                 left = 20
                 if (multiplier, shift) == (2**30, 0):  # exactly ½: equivalent, and in the range of the fast path
@@ -419,7 +423,7 @@ class _Lowering:
                     f"left_{key}": left, f"multiplier_{key}": multiplier,
                     f"shift_{key}": _shift(operation, shift, 255 << left),
                 }  # fmt: skip
-            multiplier, shift = numerics.quantize_multiplier(largest / (2**20 * scales[2]))
+            multiplier, shift = numerics.quantize_multiplier(largest / (2**20 * reals[2]))
             if shift > 0:
                 raise UnsupportedError(f"{operation}: its output's scale is too small for those of its inputs")
             shift = _shift(operation, shift, 255 << 20)
@@ -431,57 +435,20 @@ class _Lowering:
             overlaps=[plan.overlap(kernel, shape, output.shape) for shape in shapes],
         )  # fmt: skip
 
-    def rescale(self, operation: ops.Rescale) -> None:
-        source, output = operation.inputs[0], operation.output
-        factor = numerics.quantize_multiplier(_scale(source) / _scale(output))
-        limits = _range(output, operation.limits)
-        function = numerics.rescaled(_zero(source), factor, factor, _zero(output), limits["low"], limits["high"])
-        self._table(operation, function)
-
-    def leaky_relu(self, operation: ops.LeakyRelu) -> None:
-        source, output = operation.inputs[0], operation.output
-        above = numerics.quantize_multiplier(float(source.scale[0] / output.scale[0]))
-        below = numerics.quantize_multiplier(float(source.scale[0] * np.float32(operation.alpha) / output.scale[0]))
-        self._table(operation, numerics.rescaled(_zero(source), above, below, _zero(output), *_INT8))
-
-    def unary(self, operation: ops.Unary) -> None:
-        if operation.kind not in ("HARD_SWISH", "LOGISTIC", "TANH"):
-            raise _unsupported(operation)
-        source, output = operation.inputs[0], operation.output
-        if operation.kind == "HARD_SWISH":
-            finest = _scale(source) / 128
-            if finest >= _scale(output):
-                raise UnsupportedError(f"{operation}: its output's scale is too small for that of its input")
-            if min(finest / _scale(output), finest / (3 / 32768)) < 2**-15:  # the kernel shifts 16 bits
-                raise UnsupportedError(f"{operation}: its input's scale is too small")
-            function = numerics.hard_swish(source.scale[0], _zero(source), output.scale[0], _zero(output))
-        elif operation.kind == "LOGISTIC":
-            _wanted_output(operation, 1 / 256, -128)
-            function = numerics.logistic(_scale(source), _zero(source))
-        else:
-            _wanted_output(operation, 1 / 128, 0)
-            function = numerics.tanh(_scale(source), _zero(source))
-        self._table(operation, function)
-
-    def table(self, operation: ops.Table) -> None:
-        lowest = int(np.iinfo(operation.inputs[0].dtype).min)
-        values = operation.values.tolist()
-        self._table(operation, lambda stored: values[stored - lowest])
-
-    def _table(self, operation: Operation, function: Callable[[int], int]) -> None:
+    def elementwise(self, operation: scales.Elementwise) -> None:
         """A function of single values, as a table of its 256 results."""
         shape = operation.output.shape
         self.add(
             operation, f"lookup(@name_table, @0, y, {math.prod(shape)})", "lookup",
-            constants={"table": numerics.table(function, operation.inputs[0].dtype)},
+            constants={"table": numerics.table(scales.function(operation), operation.inputs[0].dtype)},
             overlaps=[plan.overlap("lookup", shape, shape)],
         )  # fmt: skip
 
     def softmax(self, operation: ops.Softmax) -> None:
         if operation.kind != "SOFTMAX":
             raise _unsupported(operation)
-        _wanted_output(operation, 1 / 256, -128)
-        scale, beta, shape = _scale(operation.inputs[0]), operation.beta, operation.output.shape
+        scales.wanted_output(operation, 1 / 256, -128)
+        scale, beta, shape = scales.scale(operation.inputs[0]), operation.beta, operation.output.shape
         if not 0 < beta < math.inf or beta * scale * 2**26 <= 1:
             raise UnsupportedError(
                 f"{operation}: a softmax with beta {beta:g} and an input scale of {scale:g} is not supported in C"
@@ -528,7 +495,7 @@ class _Lowering:
             "size": _extended(source.shape, _MAX_RANK, 1), "stride": _extended(strides, _MAX_RANK, 0),
             "start": sum(before * stride for (before, _), stride in zip(operation.pads, strides, strict=True)),
             "total": math.prod(output.shape),
-            "value": _zero(output) if value is None or value.data is None else int(value.data.reshape(-1)[0]),
+            "value": scales.zero(output) if value is None or value.data is None else int(value.data.reshape(-1)[0]),
         }  # fmt: skip
         self.add(operation, "pad(&s, @0, y)", "pad", fields=fields)
 
@@ -621,14 +588,6 @@ def _same_quantization(operation: Operation, *tensors: Tensor) -> None:
             )
 
 
-def _wanted_output(operation: Operation, scale: float, zero_point: int) -> None:
-    if (_scale(operation.output), _zero(operation.output)) != (scale, zero_point):
-        raise UnsupportedError(
-            f"{operation}: its output has scale {_scale(operation.output):g} and zero point {_zero(operation.output)}; "
-            f"the kernel supports only {scale:g} and {zero_point}"
-        )
-
-
 def _one_image(operation: Operation) -> None:
     batch = operation.inputs[0].shape[0]
     if batch != 1:
@@ -664,7 +623,7 @@ def _filled_to_four(rows: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def _padded(rows: NDArray[np.int8]) -> NDArray[np.int8]:
-    return np.concatenate([rows.reshape(-1), np.zeros(_HELIUM_BYTES, np.int8)])
+    return np.concatenate([rows.reshape(-1), np.zeros(_HELIUM_BYTES - 1, np.int8)])
 
 
 def _sizes(operation: Operation) -> dict[str, int]:
@@ -676,42 +635,34 @@ def _sizes(operation: Operation) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _scale(tensor: Tensor) -> float:
-    return float(tensor.scale[0])
-
-
-def _zero(tensor: Tensor) -> int:
-    return int(tensor.zero_point[0])
-
-
 def _channels(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str, NDArray[Any]], bool]:
     """Bias, multiplier and shift of each output (its weights are a row of ``rows``), and whether any shift is wide.
 
-    The bias includes the input's zero point. A channel whose sum may exceed ±2³⁰, or whose factor is ½ or more, gets
-    the shift of the kernel's wide path.
+    The bias includes the input's zero point, which only the kernel of transposed convolutions subtracts itself. A
+    channel whose sum may exceed ±2³⁰, or whose factor is ½ or more, gets the shift of the kernel's wide path.
     """
     if rows.dtype != np.int8:
         raise UnsupportedError(f"{operation}: its weights are {rows.dtype}; C code supports only int8 weights")
     operation.check_symmetric()
-    zero = _zero(operation.inputs[0])
+    zero = scales.zero(operation.inputs[0])
     bias = np.zeros(len(rows), np.int64) if operation.bias is None else operation.bias.astype(np.int64)
+    pairs = scales.weighted(operation, len(rows))
+    empty = np.logical_not(rows.any(axis=1))
+    if empty.any():  # constants: a quarter of the bias makes them without the wide path, whatever their scale
+        constants = np.array(scales.without_weights(operation, bias)) - scales.zero(operation.output)
+        bias = np.where(empty, 4 * constants, bias)
+        pairs = [(2**30, -1) if alone else pair for alone, pair in zip(empty, pairs, strict=True)]
     wide_rows = rows.astype(np.int64)
     ends = wide_rows[:, :, None] * np.array([-128 - zero, 127 - zero])
     largest = np.maximum(np.abs(bias + ends.max(axis=2).sum(axis=1)), np.abs(bias + ends.min(axis=2).sum(axis=1)))
-    pairs = [numerics.quantize_multiplier(float(factor)) for factor in _factors(operation, len(rows))]
     shifts = [_shift(operation, shift, int(bound)) for (_, shift), bound in zip(pairs, largest, strict=True)]
-    folded = bias - zero * wide_rows.sum(axis=1)
+    if not isinstance(operation, ops.TransposedConvolution):
+        bias = bias - zero * wide_rows.sum(axis=1)
     return {
-        "bias": (folded & 0xFFFFFFFF).astype(np.uint32).view(np.int32),
+        "bias": (bias & 0xFFFFFFFF).astype(np.uint32).view(np.int32),
         "multiplier": np.array([multiplier for multiplier, _ in pairs], np.int32),
         "shift": np.array(shifts, np.int8),
     }, min(shifts) < 0
-
-
-def _factors(operation: ops.Weighted, outputs: int) -> NDArray[np.float64]:
-    """Real factor between the sums of products and the output, for each output."""
-    scales = np.broadcast_to(operation.weights.scale.astype(np.float64), (outputs,))
-    return _scale(operation.inputs[0]) * scales / _scale(operation.output)
 
 
 def _shift(operation: Operation, shift: int, bound: int) -> int:
@@ -721,18 +672,10 @@ def _shift(operation: Operation, shift: int, bound: int) -> int:
     return -shift if -22 <= shift <= -1 and bound < 2**30 else -64 - shift
 
 
-def _range(output: Tensor, limits: Limits) -> dict[str, int]:
-    """The fields for the lowest and highest integer after the fused activation."""
-    info = np.iinfo(output.dtype)
-
-    def quantized(real: float) -> int:
-        return _zero(output) + numerics.round_half_away(float(np.float32(real) / output.scale[0]))
-
-    low, high = limits
-    return {
-        "low": int(info.min) if low is None else max(int(info.min), quantized(low)),
-        "high": int(info.max) if high is None else min(int(info.max), quantized(high)),
-    }
+def _output(operation: Operation) -> dict[str, int]:
+    """The fields of the output's zero point, lowest and highest integer."""
+    low, high = scales.limits(operation.output, operation.limits)
+    return {"out_zero": scales.zero(operation.output), "low": low, "high": high}
 
 
 def _strides(shape: Sequence[int]) -> list[int]:
@@ -771,20 +714,20 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Concatenation: _Lowering.concatenation,
     ops.Convolution: _Lowering.convolution,
     ops.Dense: _Lowering.dense,
-    ops.LeakyRelu: _Lowering.leaky_relu,
+    ops.LeakyRelu: _Lowering.elementwise,
     ops.Pad: _Lowering.pad,
     ops.Pool: _Lowering.pool,
     ops.ReadVariable: _Lowering.read_variable,
     ops.Reduction: _Lowering.reduction,
-    ops.Rescale: _Lowering.rescale,
+    ops.Rescale: _Lowering.elementwise,
     ops.Reshape: _Lowering.reshape,
     ops.Resize: _Lowering.resize,
     ops.Slice: _Lowering.slice,
     ops.Softmax: _Lowering.softmax,
     ops.Svdf: _Lowering.svdf,
-    ops.Table: _Lowering.table,
+    ops.Table: _Lowering.elementwise,
     ops.Tile: _Lowering.tile,
     ops.TransposedConvolution: _Lowering.transposed_convolution,
     ops.Transpose: _Lowering.transpose,
-    ops.Unary: _Lowering.unary,
+    ops.Unary: _Lowering.elementwise,
 }
