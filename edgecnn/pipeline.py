@@ -29,7 +29,7 @@ from edgecnn.errors import (
     RecordError,
     UnsupportedError,
 )
-from edgecnn.files import locked, make_folder, remove_leftovers, sha256_bytes, sha256_file, write_atomic
+from edgecnn.files import locked, make_folder, remove_leftovers, sha256_bytes, sha256_file, sha256_folder, write_atomic
 from edgecnn.formats import FORMATS, TOOLS, Format, converter, export_file, file_name, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task
@@ -611,4 +611,6 @@ def _version(tool: str) -> str:
 
 
 def _hash_or_name(path: Path) -> str:
+    if path.is_dir():
+        return sha256_folder(path)
     return sha256_file(path) if path.is_file() else str(path)  # a missing file is an error when it is loaded
