@@ -46,7 +46,7 @@ coverage: .venv/ready
 
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --extra train --extra report --group dev --output-file requirements.lock
+		--no-header --extra train --extra tfmot --extra report --group dev --output-file requirements.lock
 
 clean:
 	rm -rf .venv runs dist

@@ -47,7 +47,10 @@ class RunConfig(Record, frozen=True):
     """
 
     model: Annotated[
-        str, Meta(description=f"{', '.join(get_args(ModelName))}, or your own model as a .keras or .h5 file.")
+        str,
+        Meta(
+            description=f"{', '.join(get_args(ModelName))}, or your own: a .keras or .h5 file, or a SavedModel folder."
+        ),
     ] = "mnist_cnn"
     data: Annotated[
         str,
@@ -174,8 +177,9 @@ def checked(name: str, value: Any) -> Any:
         if ", got `" in str(error) or allowed is None:  # another type
             raise ConfigError(f"{name}: {error}") from error
         raise ConfigError(f"{name} must be {allowed}, got {value}") from error
-    if name == "model" and value not in get_args(ModelName) and Path(value).name == Path(value).stem == value:
-        raise UnknownNameError(name, value, get_args(ModelName))  # without an ending or a separator it is no file
+    is_word = name == "model" and Path(value).name == Path(value).stem == value  # no ending and no separator: no file
+    if is_word and value not in get_args(ModelName) and not Path(value).is_dir():
+        raise UnknownNameError(name, value, get_args(ModelName))
     return value
 
 

@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import time
 import uuid
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from edgecnn.optional import installed
 from edgecnn.processor import this_processor
 from edgecnn.records import Environment
 
@@ -160,13 +160,7 @@ def timer_s() -> float:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {package: found for package in _PACKAGES if (found := installed(package)) is not None}
 
 
 def nvidia(query: str) -> list[str]:

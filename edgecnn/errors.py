@@ -48,7 +48,7 @@ class ConfigError(EdgecnnError):
 
 
 _OTHERS = {
-    "model": "or give a .keras file",
+    "model": "or give a .keras file or a SavedModel folder",
     "processor": "QEMU has no AVX-512 and no VNNI, so no processor with them can be emulated",
 }
 

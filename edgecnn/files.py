@@ -80,6 +80,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_folder(path: Path) -> str:
+    """Hexadecimal SHA-256 of the names and contents of all files below ``path``, in the order of their names."""
+    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    return sha256_bytes("\0".join(f"{name}\0{sha256_file(path / name)}" for name in files).encode())
+
+
 def kits_folder() -> Path:
     """The folder with the sources of the kits: ``edgecnn/kits`` where installed, ``export`` in a checkout."""
     package = Path(__file__).parent

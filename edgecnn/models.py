@@ -28,6 +28,7 @@ from edgecnn.own_code import import_own
 from edgecnn.records import ModelName, TaskName
 from edgecnn.registry import Registry
 from edgecnn.samples import flat, unlike
+from edgecnn.saved_model import read
 
 log = logging.getLogger("edgecnn")
 T = TypeVar("T")
@@ -261,10 +262,12 @@ def build_model(name: str, data: DataSet, seed: int) -> Any:
 
 @contextmanager
 def as_file(model: Any) -> Iterator[Path]:
-    """The path of the file of a Keras ``model``: itself if it is a path, else a temporary file."""
+    """The path of the file of a Keras ``model``: itself if it is that of a file, else a temporary .keras file."""
     if isinstance(model, str | Path):
-        yield Path(model)
-        return
+        if not Path(model).is_dir():
+            yield Path(model)
+            return
+        model = load_model(model)
     with tempfile.TemporaryDirectory(prefix="edgecnn-") as folder:
         path = Path(folder) / f"{_NOT_IN_FILE.sub('_', model.name)}.keras"
         save_model(plain(model), path)
@@ -304,13 +307,21 @@ def load_model(path: Path | str, *, with_optimizer: bool = False) -> Any:
     """Load a Keras model, by default without its optimizer: a .keras file, or a .h5 file of earlier versions.
 
     A subclass of keras.Model becomes the only layer of a functional model. Keras' safe mode stays on: no code in the
-    file is run.
+    file is run. The folder of a SavedModel is taken too: its signature becomes a layer that computes the same, on
+    TensorFlow only, and cannot be trained.
 
     Raises:
         ModelError: the file is missing, damaged or no such file, needs a class that is not known, contains a Lambda
-            layer with code, or has no weights or some that are not finite.
+            layer with code, or has no weights or some that are not finite; or a SavedModel as ``saved_model.read``.
+        SessionError: TensorFlow cannot read the SavedModel.
     """
     keras, path = require("keras"), Path(path)
+    from edgecnn.frozen import model_of  # needs Keras; .keras files may have its layer
+
+    if path.is_dir():
+        model = model_of(read(path), path.resolve().name)
+        _check_values(path, model)
+        return plain(_renamed(model))
     _import_custom()
     _check_file(path)
     try:
@@ -547,11 +558,6 @@ def _rename_layers(model: Any) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    if (path / "saved_model.pb").is_file():
-        raise ModelError(
-            f"{path} is a SavedModel, which is a program of TensorFlow's and not a model's layers; build the model in "
-            "Keras 3, load its weights, and save it with model.save('name.keras')"
-        )
     if path.suffix not in (".keras", *LEGACY):
         raise ModelError(
             f"{path} ends neither in .keras nor in .h5; save the model with model.save('name.keras') in Keras 3"
@@ -664,12 +670,14 @@ def architecture(model: Any) -> str:
 
 
 def architecture_of(path: Path) -> str:
-    """``architecture`` of the model file at ``path``; a .keras file is read without Keras.
+    """``architecture`` of the model at ``path``; a .keras file is read without Keras.
 
     Raises:
         ModelError: the file is missing, damaged, or no model file.
     """
-    return architecture(load_model(path)) if path.suffix in LEGACY else _read_config(path, _architecture)
+    if path.suffix in LEGACY or path.is_dir():
+        return architecture(load_model(path))
+    return _read_config(path, _architecture)
 
 
 def _read_config(path: Path, read: Callable[[Any], T]) -> T:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from importlib import metadata
 from typing import Any
 
 from edgecnn.errors import MissingExtraError
@@ -14,9 +15,9 @@ _EXTRAS = {
     "PIL": "train",
     "pooch": "train",
     "tensorflow": "train",
-    "tensorflow_model_optimization": "train",
+    "tensorflow_model_optimization": "tfmot",
     "tf2onnx": "train",
-    "tf_keras": "train",
+    "tf_keras": "tfmot",
     "jinja2": "report",
     "matplotlib": "report",
     "tflite_micro": "micro",
@@ -46,7 +47,19 @@ def require(module: str) -> Any:
             ) from error
         if not isinstance(error, ModuleNotFoundError) or error.name is None or error.name.partition(".")[0] != top:
             raise  # an installed package is broken; show its own traceback
-        wanted = f"'edgecnn[{_EXTRAS[top]}]'" if top in _EXTRAS else top
-        raise MissingExtraError(
-            f"this needs the package {top!r}, which is not installed; run: pip install {wanted}"
-        ) from error
+        raise missing(top) from error
+
+
+def missing(package: str) -> MissingExtraError:
+    """The error for a ``package``, named as a module or as in an index, that is not installed."""
+    extra = _EXTRAS.get(package.replace("-", "_"))
+    wanted = package if extra is None else f"'edgecnn[{extra}]'"
+    return MissingExtraError(f"this needs the package {package!r}, which is not installed; run: pip install {wanted}")
+
+
+def installed(package: str) -> str | None:
+    """The version of ``package``, named as in an index; ``None`` if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -4,9 +4,8 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property, partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ from edgecnn.emulation.answers import IMAGES, ready, run_on
 from edgecnn.errors import (
     DataError,
     EdgecnnError,
-    MissingExtraError,
     QuantizationError,
     RecordError,
     UnsupportedError,
 )
-from edgecnn.files import locked, make_folder, remove_leftovers, sha256_bytes, sha256_file, write_atomic
-from edgecnn.formats import FORMATS, TOOLS, Format, converter, export_file, file_name, pairs, provenance_of
+from edgecnn.files import locked, make_folder, remove_leftovers, sha256_bytes, sha256_file, sha256_folder, write_atomic
+from edgecnn.formats import FORMATS, TFMOT_TOOLS, TOOLS, Format, converter, export_file, file_name, pairs, provenance_of
 from edgecnn.formats.source import Source
 from edgecnn.inference import Task
 from edgecnn.measure import Candidate, bench
@@ -47,7 +45,7 @@ from edgecnn.models import (
     save_model,
     use_custom,
 )
-from edgecnn.optional import require
+from edgecnn.optional import installed, missing, require
 from edgecnn.progress import progress
 from edgecnn.quantization.engines import ENDINGS, check_accuracy, engine_called
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
@@ -171,7 +169,9 @@ class _Flow:
         for own in (self.work, self.artifacts):
             remove_leftovers(own)  # of a run that was killed, maybe with other settings
         # report missing packages and unusable settings before the long work
-        self.stages = Stages(out, {tool: _version(tool) for tool in _TOOLS})
+        self.stages = Stages(out, _versions(_TOOLS))
+        is_trained = any(SCHEMES[name].method == "qat" for name in config.schemes)
+        self.qat_tools = _versions(TFMOT_TOOLS if is_trained and config.qat_engine == "tfmot" else ())
         self.processors = ready(config.on)
         custom = use_custom(config.custom) if config.custom else {}
         start = time.perf_counter()
@@ -270,7 +270,7 @@ class _Flow:
         if not any(SCHEMES[name].method == "qat" for name in self.config.schemes):
             return None  # a file that is there may be of a model before
         settings = self.fitting(self.config.qat_epochs, self.config.qat_learning_rate)
-        inputs = {**self.data_inputs, "model": sha256_file(self.model), **settings}
+        inputs = {**self.data_inputs, "model": sha256_file(self.model), **settings, "tools": self.qat_tools}
         history = self.out / "qat-history.json"
         reads = partial(read_record, history, History)
         try:
@@ -601,14 +601,18 @@ def _load_outputs(path: Path) -> Float:
     return outputs
 
 
-def _version(tool: str) -> str:
-    try:
-        return metadata.version(tool)
-    except metadata.PackageNotFoundError as error:
-        raise MissingExtraError(
-            f"this needs the package {tool!r}, which is not installed; run: pip install 'edgecnn[train]'"
-        ) from error
+def _versions(tools: Iterable[str]) -> dict[str, str]:
+    """The version of each tool, all of which have to be installed."""
+    found: dict[str, str] = {}
+    for tool in tools:
+        version = installed(tool)
+        if version is None:
+            raise missing(tool)
+        found[tool] = version
+    return found
 
 
 def _hash_or_name(path: Path) -> str:
+    if path.is_dir():
+        return sha256_folder(path)
     return sha256_file(path) if path.is_file() else str(path)  # a missing file is an error when it is loaded

@@ -67,6 +67,10 @@ def train(
     keras = require("keras")
     model = as_model(model)
     data = data_for(model, as_data_set(data))
+    if epochs and not model.trainable_weights:
+        raise ModelError(
+            f"model {model.name} has no weights that training changes; leave out --epochs to take it as it is"
+        )
     if epochs and data.task == "custom":
         raise ModelError("the loss of a custom task is not known; train the model yourself, then leave out --epochs")
     kept = None if checkpoints is None else _last_checkpoint(checkpoints, epochs)

@@ -508,7 +508,8 @@ def _reason(error: Exception) -> WorkerError:
 
 # In the process that forks
 
-_PREPARED = ("numpy", "ai_edge_litert.interpreter", "onnx", "tflite_micro")  # onnxruntime starts a thread
+# onnxruntime is not among them: it starts a thread
+_PREPARED = ("numpy", "ai_edge_litert.interpreter", "onnx", "tensorflow", "tflite_micro")
 
 
 def _forking() -> set[str]:

@@ -226,7 +226,8 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no model")
     paths = [tmp_path / name for name in ("folder.onnx", "notes.txt", "nothere.tflite")]
     report = bench_files(paths, **QUICK)
-    assert [failure.error for failure in failures(report)] == 3 * ["ArtifactError"]
+    assert [failure.error for failure in failures(report)] == ["ModelError", "ArtifactError", "ArtifactError"]
+    assert "is a folder without saved_model.pb" in failures(report)[0].reason
     assert "give a file ending in .tflite, .onnx, .c, .keras" in failures(report)[1].reason
     assert report.rows == tuple(failures(report))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fuzzing
 import pytest
-from fuzzing import SHORT, harness
+from fuzzing import harness
 from fuzzing.harness import Reader
 
 from edgecnn.errors import DataError
@@ -20,9 +20,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("name", sorted(fuzzing.readers()))
 def test_damaged_input_is_read_or_refused(name: str) -> None:
-    outcome = harness.fuzz(name, range(SHORT))
+    short = fuzzing.readers()[name].short
+    outcome = harness.fuzz(name, range(short))
     assert outcome.faults == ()
-    assert outcome.examples == outcome.read + outcome.refused == SHORT
+    assert outcome.examples == outcome.read + outcome.refused == short
     assert outcome.refused, "the damage damages nothing"
 
 

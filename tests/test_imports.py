@@ -26,6 +26,8 @@ LAYERS = (
     "quantization",
     "training",
     "models",
+    "frozen",
+    "saved_model",
     "data",
     "tflite",
     "arrays environment onnx_verifier progress temporary worker",

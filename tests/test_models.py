@@ -174,10 +174,6 @@ def test_missing_files_and_other_endings(tmp_path: Path) -> None:
         load_model(tmp_path / "gone.keras")
     with pytest.raises(ModelError, match=r"ends neither in \.keras nor in \.h5; save the model with model\.save"):
         load_model(tmp_path / "old.pb")
-    (tmp_path / "saved").mkdir()
-    (tmp_path / "saved" / "saved_model.pb").touch()
-    with pytest.raises(ModelError, match="is a SavedModel, which is a program of TensorFlow's"):
-        load_model(tmp_path / "saved")
 
 
 def test_the_archive_carries_no_date(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_missing_package_names_its_extra(module: str, monkeypatch: pytest.Monk
     for loaded in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setattr(sys, "meta_path", [Absent(top)])
-    extra = "report" if top == "matplotlib" else "train"
+    extra = {"matplotlib": "report", "tf_keras": "tfmot"}.get(top, "train")
     with pytest.raises(MissingExtraError) as caught:
         require(module)
     assert str(caught.value) == (

@@ -12,8 +12,11 @@ import pytest
 from conftest import save_part
 from small_models import bodied
 
+from edgecnn import formats, pipeline
+from edgecnn.config import RunConfig
 from edgecnn.data import DataSet, Split
-from edgecnn.errors import QuantizationError
+from edgecnn.errors import DataError, MissingExtraError, QuantizationError
+from edgecnn.formats import TFMOT_TOOLS, TOOLS
 from edgecnn.models import save_model
 from edgecnn.quantization import tfmot
 
@@ -107,3 +110,19 @@ def test_layers_that_tfmot_refuses_are_listed_together(mnist: DataSet) -> None:
 
     with pytest.raises(QuantizationError, match=r"'two' \(PReLU\), 'one' \(PReLU\); use the scheme int8"):
         tfmot.fake_quantized(bodied(body), mnist)
+
+
+def test_without_the_extra_a_run_says_so_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "installed", lambda tool: None if tool in TFMOT_TOOLS else "1.0")
+    data = str(tmp_path / "none.npz")
+    with pytest.raises(MissingExtraError, match=r"run: pip install 'edgecnn\[tfmot\]'"):
+        pipeline.run(RunConfig(data=data, qat_engine="tfmot"), tmp_path / "run")
+    for other in (RunConfig(data=data), RunConfig(data=data, qat_engine="tfmot", schemes=("int8",))):
+        with pytest.raises(DataError):  # it got as far as the data
+            pipeline.run(other, tmp_path / "run")
+
+
+def test_files_name_the_tools_that_are_there(mnist: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {*TFMOT_TOOLS} < {*formats.provenance_of("model", "", mnist).versions}
+    monkeypatch.setattr(formats, "installed", lambda tool: None if tool in TFMOT_TOOLS else "1.0")
+    assert {*formats.provenance_of("model", "", mnist).versions} == {*TOOLS}

@@ -164,8 +164,8 @@ def export(
 ) -> None:
     """Export MODEL in every scheme and format asked for.
 
-    MODEL is a trained .keras file. A scheme that makes no sense in a format is named with the reason, and is
-    no error.
+    MODEL is a trained .keras file, or the folder of a SavedModel. A scheme that makes no sense in a format is named
+    with the reason, and is no error.
     """
     from edgecnn.exporting import export as export_all
     from edgecnn.records import Artifact, Failure

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ from edgecnn.embed import arduino, c99, cortex_m, linux, tflm, web
 from edgecnn.embed.content import Content
 from edgecnn.errors import ArtifactError, OutputError, RecordError
 from edgecnn.files import need_model, sha256_bytes, sha256_file, write_folder
+from edgecnn.optional import installed
 from edgecnn.records import CORES, SCHEMA_VERSION, Kit, KitTarget, read_record, to_json
 from edgecnn.registry import Registry
 
@@ -68,7 +68,7 @@ def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
         model=model.name,
         model_sha256=sha256_file(model),
         files={name: sha256_bytes(data_bytes) for name, data_bytes in sorted(content.files.items())},
-        versions={tool: version for tool in _TOOLS if (version := _version(tool)) is not None},
+        versions={tool: version for tool in _TOOLS if (version := installed(tool)) is not None},
         arena_bytes=content.arena_bytes,
         arena_measured_bytes=content.arena_measured_bytes,
     )
@@ -100,10 +100,3 @@ def _check_former(out: Path) -> None:
             raise OutputError(f"{out} is a kit with another file in it: {name}; {advice}, or move that file")
         if path.is_symlink() or sha256_file(path) != kit.files[name]:
             raise OutputError(f"{out} is a kit in which {name} was changed; {advice}, or move that file")
-
-
-def _version(tool: str) -> str | None:
-    try:
-        return metadata.version(tool)
-    except metadata.PackageNotFoundError:
-        return None

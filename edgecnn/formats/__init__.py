@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -13,12 +12,16 @@ from edgecnn.files import make_folder, write_atomic
 from edgecnn.formats import c99, onnx, tflite
 from edgecnn.formats.source import Source, calibration_methods
 from edgecnn.models import architecture, gives_probabilities
+from edgecnn.optional import installed
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.records import Artifact, FormatName, Provenance, Scheme, Tuning, to_json
 from edgecnn.registry import Registry
 
-TOOLS = ("edgecnn", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx")
+TOOLS = ("edgecnn", "tensorflow", "keras", "tf2onnx", "onnx")
 """Tools that a converted file depends on."""
+
+TFMOT_TOOLS = ("tf-keras", "tensorflow-model-optimization")
+"""Those that int8-qat of the engine tfmot depends on too."""
 
 
 class Format(msgspec.Struct, frozen=True):
@@ -118,5 +121,5 @@ def provenance_of(model: str, model_sha256: str, data: DataSet) -> Provenance:
         data=data.name,
         data_sha256=data.sha256,
         calibration_images=None,
-        versions={tool: metadata.version(tool) for tool in TOOLS},
+        versions={tool: found for tool in (*TOOLS, *TFMOT_TOOLS) if (found := installed(tool)) is not None},
     )

@@ -10,6 +10,7 @@ from keras import tree
 from numpy.typing import NDArray
 
 from edgecnn.errors import QuantizationError
+from edgecnn.frozen import FrozenGraph
 from edgecnn.quantization.keras3 import AFFINE, affine, separated
 from edgecnn.quantization.layers import SHARED_AXES
 
@@ -131,7 +132,7 @@ def functional(model: Any) -> Any:
     """The functional model behind a Sequential one, or ``model`` if it is functional.
 
     Raises:
-        QuantizationError: the model was never built, or is a subclass of keras.Model.
+        QuantizationError: the model was never built, is a subclass of keras.Model, or comes from a SavedModel.
     """
     if isinstance(model, keras.Sequential):
         if not model.built:
@@ -141,6 +142,11 @@ def functional(model: Any) -> Any:
         raise QuantizationError(
             f"model {model.name} is a subclass of keras.Model, so its layers cannot be told from outside; "
             "quantisation-aware training needs a Sequential or functional model"
+        )
+    if any(isinstance(layer, FrozenGraph) for layer in model.layers):
+        raise QuantizationError(
+            f"model {model.name} comes from a SavedModel, which has no layers that could be trained quantised; "
+            "quantisation-aware training needs the Keras model, as a .keras file"
         )
     return model
 

@@ -35,13 +35,15 @@ class Reader(NamedTuple):
     """Something that reads what others made.
 
     ``make`` writes valid input into an empty folder; each entry of it, a file or a folder, is an input of its own.
-    ``damage`` changes a copy of an input, in place. ``read`` is what a user's command does with the input.
+    ``damage`` changes a copy of an input, in place. ``read`` is what a user's command does with the input. ``short`` is
+    how many examples the tests run.
     """
 
     name: str
     make: Callable[[Path], None]
     damage: Callable[[Path, random.Random], None]
     read: Callable[[Path], object]
+    short: int = 200
 
 
 # In the parent

@@ -1,4 +1,4 @@
-"""Readers of model files: .tflite, .onnx, .keras and generated C."""
+"""Readers of model files: .tflite, .onnx, .keras, SavedModels and generated C."""
 
 import io
 import json
@@ -285,7 +285,15 @@ def _make_onnx(folder: Path) -> None:
     (folder / "loop.onnx").write_bytes(model.SerializeToString())
 
 
-_OPERATORS = ("Loop", "Scan", "ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "Gather", "NonZero", "Abs")
+_OPERATORS = {
+    "op_type": (
+        "Loop", "Scan", "ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "Gather", "NonZero", "Abs"
+    ),
+    "op": (
+        "WriteFile", "ReadFile", "PyFunc", "DebugIdentity", "ImmutableConst", "Abort", "NoOp", "Const", "Identity",
+        "Placeholder", "Fill", "BroadcastTo", "Tile", "Softmax", "VarHandleOp", "PartitionedCall",
+    ),
+}  # fmt: skip
 _PLACES = ("/etc/passwd", "../../secret", "x.onnx", "weights.bin", "*/_ORT_MEM_ADDR_/*", "")
 
 
@@ -295,13 +303,15 @@ def _spots(message: Any, path: str, found: dict[str, list[tuple[Any, Any]]]) -> 
         below = f"{path}.{field.name}"
         found.setdefault(below, []).append((message, field))
         if field.message_type is not None:
-            for entry in value if field.is_repeated else [value]:
-                _spots(entry, below, found)
+            several = value.values() if hasattr(value, "values") else value  # a map, or a list
+            for entry in several if field.is_repeated else [value]:
+                if hasattr(entry, "ListFields"):
+                    _spots(entry, below, found)
 
 
 def _other(field: Any, value: Any, draw: random.Random) -> Any:
-    if field.name == "op_type":
-        return draw.choice(_OPERATORS)
+    if field.name in ("op_type", "op"):
+        return draw.choice(_OPERATORS[field.name])
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -316,17 +326,24 @@ def _other(field: Any, value: Any, draw: random.Random) -> Any:
 def _edited_onnx(content: bytes, draw: random.Random) -> bytes:
     import onnx
 
+    return _edited(onnx.ModelProto, content, draw)
+
+
+def _edited(kind_of_message: Any, content: bytes, draw: random.Random) -> bytes:
+    """A serialised message of protobuf with one field changed."""
     try:
-        model = onnx.load_model_from_string(content)
+        model = kind_of_message.FromString(content)
         found: dict[str, list[tuple[Any, Any]]] = {}
         _spots(model, "", found)
         message, field = draw.choice(found[draw.choice(sorted(found))])
         kind = draw.randrange(8)
-        if isinstance(message, onnx.TensorProto) and kind == 0:
-            message.data_location = onnx.TensorProto.EXTERNAL
+        if hasattr(message, "data_location") and kind == 0:
+            message.data_location = 1  # EXTERNAL
             message.external_data.add(key="location", value=draw.choice(_PLACES))
         elif kind == 1:
             message.ClearField(field.name)
+        elif hasattr(getattr(message, field.name), "values"):
+            del getattr(message, field.name)[draw.choice(sorted(getattr(message, field.name)))]
         elif field.is_repeated:
             values = getattr(message, field.name)
             index = draw.randrange(len(values))
@@ -413,6 +430,59 @@ def _load_keras(path: Path) -> None:
     architecture_of(path)
 
 
+# SavedModels
+
+
+def _make_saved_models(folder: Path) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    draw = np.random.default_rng(0)
+    kernel, weights = draw.random((3, 3, 2, 4), np.float32), draw.random((4, 3), np.float32)
+
+    def gives(images: Any, kernel: Any, weights: Any) -> Any:
+        features = tf.nn.relu(tf.nn.conv2d(images, kernel, 2, "SAME"))
+        return tf.nn.softmax(tf.reduce_mean(features, (1, 2)) @ weights)
+
+    module = tf.Module()
+    module.kernel, module.weights = tf.Variable(kernel), tf.Variable(weights)
+    function = tf.function(lambda images: gives(images, module.kernel, module.weights), autograph=False)
+    tf.saved_model.save(
+        module, str(folder / "module"), function.get_concrete_function(tf.TensorSpec((None, 8, 8, 2), name="images"))
+    )
+    with tf.Graph().as_default(), v1.Session() as session:
+        images = v1.placeholder(tf.float32, (None, 8, 8, 2))
+        stored = [
+            v1.get_variable(name, initializer=value) for name, value in (("kernel", kernel), ("weights", weights))
+        ]
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(folder / "tf1"), {"images": images}, {"y": gives(images, *stored)})
+
+
+def _damage_saved_model(path: Path, draw: random.Random) -> None:
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    graph, files = path / "saved_model.pb", sorted(file for file in path.rglob("*") if file.is_file())
+    kind = draw.randrange(10)
+    if kind == 0:
+        draw.choice(files).unlink()
+    elif kind == 1:
+        file = draw.choice(files)
+        file.unlink()
+        file.symlink_to(draw.choice(("/etc/passwd", "../../secret", file.name)))
+    elif kind in (2, 3):
+        damage_bytes(draw.choice(files), draw)
+    else:
+        for _ in range(draw.randrange(1, 4)):
+            graph.write_bytes(_edited(SavedModel, graph.read_bytes(), draw))
+
+
+def _read_saved_model(path: Path) -> None:
+    from edgecnn import saved_model
+
+    saved_model.read(path)
+
+
 # Generated C
 
 
@@ -458,5 +528,6 @@ READERS: tuple[Reader, ...] = (
     Reader("onnx-describe", _make_onnx, _damage_onnx, _describe),
     Reader("onnx-inspect", _make_onnx, _damage_onnx, _inspect),
     Reader("keras", _make_keras, _damage_keras, _load_keras),
+    Reader("saved-model", _make_saved_models, _damage_saved_model, _read_saved_model, short=60),
     Reader("generated-c", _make_c, _damage_c, _run_c),
 )
