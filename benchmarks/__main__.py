@@ -15,7 +15,7 @@ from edgecnn.report import read
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
 _PICTURE = _ROOT / "docs" / "mnist.svg"
-_PAGES = (_ROOT / "README.md", _ROOT / "SECURITY.md", _HERE / "README.md")
+_PAGES = (_ROOT / "README.md", _ROOT / "SECURITY.md", _ROOT / "docs" / "clients.md", _HERE / "README.md")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,6 +8,7 @@ import msgspec
 
 from benchmarks import (
     against_others,
+    clients,
     fuzzing,
     int8_onnx,
     microcontroller,
@@ -63,6 +64,12 @@ SUITES = {
             name="against-others",
             run=against_others.run,
             tables={"against-others": against_others.table},
+        ),
+        Suite(
+            name="clients",
+            run=clients.run,
+            result=clients.Clients,
+            tables={"clients": clients.table},
         ),
         Suite(
             name="fuzzing",
