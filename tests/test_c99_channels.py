@@ -1,6 +1,7 @@
 """Channels that need no computing are left out of the generated C, and its outputs stay TFLite Micro's bytes."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import keras
 import msgspec
 import numpy as np
 import pytest
+import tensorflow as tf
 from emulated import need
 from generated import Tflm, compiled, generate, needs_tflm, random_inputs, run, tflm_process
 from test_c99_arena import LARGEST, Case, Maker, Shape, Value, apart, case, program, wrong
@@ -280,3 +282,66 @@ def test_a_pruned_model_keeps_every_byte_and_loses_weights(
     before = generate(content, tmp_path).plan
     assert narrow.plan.constant_bytes < 0.75 * before.constant_bytes
     assert narrow.plan.arena_bytes < before.arena_bytes
+
+
+# Operators that move channels, as the converter writes them
+
+
+def dead_convolution(random: np.random.Generator, inputs: int, outputs: int) -> Callable[..., Any]:
+    """A convolution of 3 x 3 and a ReLU; a third of its filters are zero."""
+    weights = random.normal(0, 0.3, (3, 3, inputs, outputs)).astype(np.float32)
+    weights[..., random.permutation(outputs)[: outputs // 3]] = 0
+    bias = random.normal(0, 0.3, outputs).astype(np.float32)
+
+    def convolved(x: Any, padding: str = "SAME") -> Any:
+        return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weights, 1, padding), bias))
+
+    return convolved
+
+
+def sliced_and_joined(x: Any, first: Any, conv: Any) -> Any:
+    parts = [conv(4, 6)(first(x)[..., start : start + 4]) for start in (0, 4, 8)]
+    return conv(6, 5)(tf.concat([parts[0][:, 1:, :, :3], parts[2][:, :-1, :, 3:]], -1), "VALID")
+
+
+def stacked_as_channels(x: Any, first: Any, conv: Any) -> Any:
+    made = tf.unstack(tf.stack([first(x), first(x) * 0.5], axis=-1), axis=-1)
+    return tf.reduce_max(conv(12, 6)(made[0] + made[1]), [1, 2])
+
+
+def flipped(x: Any, first: Any, conv: Any) -> Any:
+    rows = tf.stack(tf.unstack(first(x), axis=1)[::-1], axis=1)
+    return conv(12, 6)(tf.reverse(rows, [2])[:, ::2, 1:], "VALID")
+
+
+def without_channels(x: Any, first: Any, conv: Any) -> Any:
+    one, other = first(x)[:, 2], first(x)[..., 3]
+    return tf.concat([tf.reduce_mean(one, 1), tf.reduce_max(other, 1)], -1)
+
+
+def in_blocks(x: Any, first: Any, conv: Any) -> Any:
+    return conv(4, 3)(tf.nn.depth_to_space(conv(12, 16)(first(x)), 2))
+
+
+@pytest.mark.parametrize("body", [sliced_and_joined, stacked_as_channels, flipped, without_channels, in_blocks])
+def test_moved_channels_stay_the_same(body: Callable[..., Any], tflm: Tflm, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    first, images = dead_convolution(random, 2, 12), random.random((20, 1, 8, 7, 2), np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec(images.shape[1:])])  # type: ignore[untyped-decorator]
+    def model(x: Any) -> Any:
+        return body(x, first, lambda inputs, outputs: dead_convolution(random, inputs, outputs))
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([model.get_concrete_function()])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "Statistics for quantized inputs were expected": they are given
+        content = converter.convert()
+    samples = random_inputs(content, 30)
+    wanted = tflm(content, samples)
+    assert len({answer.tobytes() for answer in wanted}) > 20
+    generate(content, tmp_path)
+    np.testing.assert_array_equal(run(compiled(tmp_path), content, samples), wanted)
