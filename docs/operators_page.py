@@ -1,8 +1,7 @@
 """Writes docs/operators.md from the readers, writers and lists of operators: python docs/operators_page.py"""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 from edgecnn.formats.c99 import lower
 from edgecnn.formats.onnx import qdq
@@ -15,6 +14,7 @@ Made from the code by `docs/operators_page.py`: the operators of a `.tflite` tha
 TFLM kits support. `edgecnn check` says which of them a file needs, and every reason if it does not fit.
 
 - **int8**: activations of int8 with one scale; weights of int8.
+- **float32**: also in float, between layers in int8.
 - **table**: between two int8 tensors with one input that is no constant, also in float there; a table of 256 values.
 - **folded**: only where it computes the shape of a RESHAPE.
 - **ends**: removed at the ends of a model; inside, only as a part of a table.
@@ -33,7 +33,7 @@ def page() -> str:
     """The whole page."""
     kinds = sorted({*operators._READERS, *_tables(), *_FOLDED, *_STATE, *micro.OPERATORS})
     return _START + "".join(
-        f"| {kind} | {_cell(kind, lower._WRITERS)} | {_cell(kind, qdq._WRITERS)} | "
+        f"| {kind} | {_cell(kind, in_c=True)} | {_cell(kind, in_c=False)} | "
         f"{'yes' if kind in micro.OPERATORS else '–'} |\n"
         for kind in kinds
     )
@@ -44,16 +44,18 @@ def _tables() -> set[str]:
     return {*functions._UNARY, *functions._SEVERAL, "LEAKY_RELU", "GELU"}
 
 
-def _cell(kind: str, writers: Mapping[type[operators.Operation], Any]) -> str:
-    in_c = writers is lower._WRITERS
+def _cell(kind: str, *, in_c: bool) -> str:
     if kind == "DEQUANTIZE":
-        return "ends, table"
+        return "ends, table" if in_c else "int8"
     if kind == "QUANTIZE":
-        return "int8, uint8, ends, table" if in_c else "int8, ends, table"
+        return "int8, uint8, ends, table" if in_c else "int8"
     if kind in _STATE:
         return "state" if in_c else "–"
-    if kind in operators._READERS and all(record in writers for record in _records(kind)):
-        return "int8, uint8" if in_c and kind in ("EXPAND_DIMS", "RESHAPE", "SQUEEZE") else "int8"
+    if kind in operators._READERS:
+        written = [lower.has_kernel(one, kind) if in_c else one in qdq._WRITERS for one in _records(kind)]
+        if all(written):
+            only_moved = in_c and kind in ("EXPAND_DIMS", "RESHAPE", "SQUEEZE")
+            return ("int8, uint8" if only_moved else "int8") if in_c else "int8, float32"
     return "table" if kind in _tables() else "folded" if kind in _FOLDED else "–"
 
 

@@ -24,7 +24,7 @@ def test_the_page_is_made_from_the_code() -> None:
     assert (DOCS / "operators.md").read_text(encoding="utf-8") == module.page(), "run: python docs/operators_page.py"
 
 
-UNARY = ("RELU", "ABS", "LOGISTIC", "EXP", "FLOOR", "SHAPE", "ZEROS_LIKE", "REVERSE_V2")
+UNARY = ("RELU", "ABS", "LOGISTIC", "EXP", "FLOOR", "SHAPE", "ZEROS_LIKE", "ADD_N")
 
 
 @pytest.mark.parametrize("kind", UNARY)

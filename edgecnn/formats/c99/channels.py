@@ -23,7 +23,6 @@ from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import Tensor
 from edgecnn.tflite.operators import Operation
 
-_REDUCED = ("MEAN", "REDUCE_MAX")  # the kinds that C has
 _Mask = NDArray[np.bool_]
 _Values = NDArray[np.float64]  # by channel: its integer, or NaN if it is not known
 
@@ -79,7 +78,7 @@ def _links(operation: Operation) -> Iterator[_Link]:
                 start += len(there) if operation.axis == len(output.shape) - 1 else 0
         case ops.Reshape() if len(here) % _count(source) == 0:
             yield _Link(0, here % _count(source), here)
-        case ops.Reduction() if operation.kind not in _REDUCED or len(source.shape) - 1 in operation.axes:
+        case ops.Reduction() if len(source.shape) - 1 in operation.axes:
             return
         case ops.Pad() if operation.pads[-1] != (0, 0):
             return

@@ -21,7 +21,13 @@ _MAX_RANK = 4
 _IN_FOURS = (0, 2, 1, 3)
 _HELIUM_BYTES = 16  # of a vector
 _INT8 = (-128, 127)
-_BINARY = ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB")
+# kinds with a kernel; all kinds of the other records have one
+_KINDS: dict[type[Operation], tuple[str, ...]] = {
+    ops.Binary: ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB"),
+    ops.Reduction: ("MEAN", "REDUCE_MAX"),
+    ops.Softmax: ("SOFTMAX",),
+    ops.Unary: ("HARD_SWISH", "LOGISTIC", "TANH"),
+}
 
 
 def lower(graph: Graph) -> Program:
@@ -49,6 +55,11 @@ def problems(graph: Graph) -> tuple[str, ...]:
     except UnsupportedError as error:
         return tuple(lowering.problems) or (str(error),)
     return ()
+
+
+def has_kernel(record: type[Operation], kind: str) -> bool:
+    """Whether an operator ``kind`` that is read as ``record`` can be written as C."""
+    return record in _WRITERS and kind in _KINDS.get(record, (kind,))
 
 
 class _Lowering:
@@ -109,10 +120,9 @@ class _Lowering:
         try:
             with ops.damage_of(operation.operator):
                 _check_int8(operation)
-                writer = _WRITERS.get(type(operation))
-                if writer is None:
-                    raise _unsupported(operation)
-                writer(self, operation)
+                if not has_kernel(type(operation), operation.kind):
+                    raise ops.unsupported(operation.operator, operation.output, "C", ".tflite or .onnx")
+                _WRITERS[type(operation)](self, operation)
         except UnsupportedError as error:
             self.problems.append(str(error))
 
@@ -367,8 +377,6 @@ class _Lowering:
         )  # fmt: skip
 
     def reduction(self, operation: ops.Reduction) -> None:
-        if operation.kind not in ("MEAN", "REDUCE_MAX"):
-            raise _unsupported(operation)
         source, output = operation.inputs[0], operation.output
         outer, count, inner = _reduction(operation)
         if operation.kind == "REDUCE_MAX":
@@ -389,8 +397,6 @@ class _Lowering:
     # Elementwise
 
     def binary(self, operation: ops.Binary) -> None:
-        if operation.kind not in _BINARY:
-            raise _unsupported(operation)
         (first, second), output = operation.inputs, operation.output
         shapes = [first.shape, second.shape]
         sizes, strides = _collapsed(operation, output.shape, shapes)
@@ -445,8 +451,6 @@ class _Lowering:
         )  # fmt: skip
 
     def softmax(self, operation: ops.Softmax) -> None:
-        if operation.kind != "SOFTMAX":
-            raise _unsupported(operation)
         scales.wanted_output(operation, 1 / 256, -128)
         scale, beta, shape = scales.scale(operation.inputs[0]), operation.beta, operation.output.shape
         if not 0 < beta < math.inf or beta * scale * 2**26 <= 1:
@@ -561,10 +565,6 @@ def _check_int8(operation: Operation) -> None:
             raise ops.not_int8(operation.operator, tensor)
     if isinstance(operation, ops.Pad) and operation.value is not None and operation.value.dtype != "int8":
         raise ops.not_int8(operation.operator, operation.value)
-
-
-def _unsupported(operation: Operation) -> UnsupportedError:
-    return ops.unsupported(operation.operator, operation.output, "C", ".tflite or .onnx")
 
 
 def _reduction(operation: ops.Reduction) -> tuple[int, int, int]:

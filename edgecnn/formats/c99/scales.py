@@ -109,8 +109,6 @@ def _unary(operation: ops.Unary) -> Callable[[int], int]:
     if operation.kind == "LOGISTIC":
         wanted_output(operation, 1 / 256, -128)
         return numerics.logistic(scale(source), zero(source))
-    if operation.kind != "TANH":
-        raise ops.unsupported(operation.operator, output, "C", ".tflite or .onnx")
     wanted_output(operation, 1 / 128, 0)
     return numerics.tanh(scale(source), zero(source))
 
