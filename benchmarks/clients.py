@@ -175,7 +175,7 @@ def _outputs(client: str, python: str, model: Path, samples: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         given, got = Path(folder) / "samples.npy", Path(folder) / "outputs.npy"
         np.save(given, samples)
-        command = [python, client_programs.__file__, client, str(model.absolute()), str(given), str(got)]
+        command = [python, "-P", client_programs.__file__, client, str(model.absolute()), str(given), str(got)]
         try:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False
@@ -200,8 +200,8 @@ def _installed(client: _Client) -> str:
     wanted = "\n".join(client.packages)
     with locked(folder):
         if not (ready.is_file() and ready.read_text() == wanted):
-            install = [str(python), "-m", "pip", "install", "--quiet", "numpy"]
-            _done([sys.executable, "-m", "venv", "--clear", str(folder / "venv")])
+            install = [str(python), "-P", "-m", "pip", "install", "--quiet", "numpy"]
+            _done([sys.executable, "-P", "-m", "venv", "--clear", str(folder / "venv")])
             _done(install if client.web else [*install, *client.packages])
             if client.web:
                 _done(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *client.packages])

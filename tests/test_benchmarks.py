@@ -11,7 +11,16 @@ from statistics import median
 import pytest
 from emulated import need
 
-from benchmarks import against_others, int8_onnx, microcontroller, ptq_methods, qat_backends, qat_engines, registry
+from benchmarks import (
+    against_others,
+    clients,
+    int8_onnx,
+    microcontroller,
+    ptq_methods,
+    qat_backends,
+    qat_engines,
+    registry,
+)
 from benchmarks.suite import read_suite
 from edgecnn.config import read_config
 from edgecnn.data.demo import DEMOS
@@ -45,6 +54,7 @@ def checkout(tmp_path: Path) -> Path:
     for page in ("README.md", "SECURITY.md"):
         shutil.copy(ROOT / page, tmp_path)
     (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "clients.md", tmp_path / "docs")
     return tmp_path
 
 
@@ -60,6 +70,7 @@ def test_suites_parse(path: Path) -> None:
         "against-others": against_others.Settings,
         "int8-onnx": int8_onnx.Settings,
         "microcontroller": microcontroller.Settings,
+        "clients": clients.Settings,
         "ptq-methods": ptq_methods.Settings,
         "qat-engines": qat_engines.Settings,
     }
@@ -115,8 +126,8 @@ def test_unknown_suite_is_an_error() -> None:
     ended = benchmarks("run", "minst")
     assert ended.returncode == 2
     assert ended.stderr == (
-        "benchmarks: unknown suite 'minst'; choose from: against-others, int8-onnx, microcontroller, mnist, "
-        "ptq-methods, qat-engines\n"
+        "benchmarks: unknown suite 'minst'; choose from: against-others, clients, int8-onnx, microcontroller, "
+        "mnist, ptq-methods, qat-engines\n"
     )
 
 
@@ -180,7 +191,7 @@ def test_number_changed_by_hand_is_found_and_made_anew(page: str, checkout: Path
         ("<!-- table:mnist -->\n<!-- /table:cifar -->\n", "has <!-- table:mnist --> without its counterpart"),
         (
             "<!-- table:cifar -->\n<!-- /table:cifar -->\n",
-            "refers to an unknown table cifar; choose from: against-others, fuzzing",
+            "refers to an unknown table cifar; choose from: against-others, clients, fuzzing",
         ),
     ],
 )

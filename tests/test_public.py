@@ -46,6 +46,7 @@ def test_public_names() -> None:
         "train",
         "use_custom",
         "verify",
+        "verify_against",
         "write_report",
     ]
     assert dir(edgecnn) == sorted(edgecnn.__all__)
