@@ -188,12 +188,16 @@ def test_biases_take_back_what_rounding_moves() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer",
-    [L.Dense(6), L.Conv2D(6, (3, 2), strides=2, padding="same"), L.DepthwiseConv2D(3, depth_multiplier=2)],
-    ids=lambda layer: type(layer).__name__,
+    ("kind", "settings"),
+    [
+        (L.Dense, {"units": 60}),
+        (L.Conv2D, {"filters": 6, "kernel_size": (3, 2), "strides": 2, "padding": "same"}),
+        (L.DepthwiseConv2D, {"kernel_size": 3, "depth_multiplier": 2}),
+    ],
 )
-def test_rounding_by_outputs_keeps_them_for_other_inputs(layer: Any) -> None:
+def test_rounding_by_outputs_keeps_them_for_other_inputs(kind: Any, settings: dict[str, Any]) -> None:
     keras.utils.set_random_seed(0)
+    layer = kind(**settings)  # initialisers draw their seeds here
     inputs = keras.Input((8, 8, 5))
     model = keras.Model(inputs, QuantizedWeights(layer)(inputs))
     draw = np.random.default_rng(0)
