@@ -543,10 +543,9 @@ def test_what_cannot_be_made_is_said_before_training(
     told = [
         one.getMessage() for one in caplog.records if one.name == "edgecnn" and "cannot be made" in one.getMessage()
     ]
-    assert [line.partition(" cannot be made: ")[0] for line in told] == ["own-int8.onnx", "own-int8.c"]
-    assert "the_odd_one_1/unstack', is not supported in int8 .onnx and C" in told[0]
-    assert "generated C computes in int8 only" in told[1]
-    assert "TANH of layer the_odd_one, " in told[1]
+    assert [line.partition(" cannot be made: ")[0] for line in told] == ["own-int8.c"]
+    assert "generated C computes in int8 only" in told[0]
+    assert "TANH of layer the_odd_one, " in told[0]
 
 
 def test_model_that_does_not_fit_the_data(tmp_path: Path, clothes: Path) -> None:
