@@ -180,5 +180,6 @@ def test_a_changed_byte_gives_a_graph_or_an_error_of_ours(int8_file: bytes, plac
 @given(st.floats(0, 1, exclude_max=True))
 @settings(max_examples=60, deadline=None)
 def test_a_truncated_file_is_damaged(int8_file: bytes, share: float) -> None:
+    model = int8_file[: int8_file.rindex(b"PK\3\4")]  # without the file of labels behind it
     with pytest.raises(ArtifactError):
-        read_graph(int8_file[: int(share * len(int8_file))], "x")
+        read_graph(model[: int(share * len(model))], "x")
