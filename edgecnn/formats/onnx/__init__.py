@@ -84,7 +84,6 @@ def with_provenance(model: bytes, provenance: Provenance) -> bytes:
     onnx = require("onnx")
     proto = onnx.load_from_string(model)
     proto.doc_string = proto.graph.doc_string = provenance.summary
-    proto.graph.name = provenance.model
     _add_property(proto, "edgecnn", to_json(provenance))
     return bytes(proto.SerializeToString(deterministic=True))
 
