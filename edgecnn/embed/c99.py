@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgecnn.embed.content import Content, Values, flat, golden, golden_header, load_model, names_of, template
+from edgecnn.embed.content import Content, Model, Values, flat, golden, golden_header, load_model, names_of, template
 from edgecnn.errors import SessionError
 from edgecnn.formats.c99 import Generated, identifier, to_c
 from edgecnn.runtimes import open_session
@@ -24,8 +24,9 @@ _ITSELF = "this code on the host, because TensorFlow Lite Micro refuses the mode
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """Generated code, golden inputs and outputs ``(n, size)``, their file, and the values for templates."""
+    """A model's code, its golden inputs and outputs ``(n, size)``, their file, and the values for templates."""
 
+    model: Model
     name: str
     code: Generated
     inputs: Values
@@ -65,7 +66,7 @@ def generate(model: Path, data: str | None) -> Generation:
         "conversion": _conversion(name, loaded.graph.stateful),
     }
     header = golden_header(name, found, {"golden_inputs": inputs, "golden_outputs": outputs})
-    return Generation(name, code, inputs, outputs, header, names)
+    return Generation(loaded, name, code, inputs, outputs, header, names)
 
 
 def _compiled(code: Generated, name: str, samples: list[list[Values]]) -> list[list[Values]]:

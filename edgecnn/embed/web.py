@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgecnn.embed import c99
-from edgecnn.embed.content import Content, load_model, plain, template
-from edgecnn.errors import EmulationError, one_line
+from edgecnn.embed.content import Content, plain, template
+from edgecnn.emulation.machine import first_error
+from edgecnn.errors import EmulationError
 from edgecnn.records import Provenance, TensorSpec
 from edgecnn.runtimes.tflm import specs_of
 from edgecnn.tflite.operators import without_float_ends
@@ -30,8 +31,8 @@ def make(model: Path, data: str | None) -> Content:
     Raises:
         EmulationError: clang or its linker for WebAssembly is missing, or refuses the code.
     """
-    made, loaded = c99.generate(model, data), load_model(model)
-    about = _about(*specs_of(without_float_ends(loaded.graph)), loaded.provenance)
+    made = c99.generate(model, data)
+    about = _about(*specs_of(without_float_ends(made.model.graph)), made.model.provenance)
     about["reference"] = made.names["reference"]
     values = made.names | {
         "about": json.dumps(about),
@@ -64,8 +65,7 @@ def _compiled(made: c99.Generation) -> bytes:
         except subprocess.TimeoutExpired as error:
             raise EmulationError(f"clang was still compiling {made.name} after {_LIMIT_S} s") from error
         if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise EmulationError(f"clang cannot compile {made.name} to WebAssembly: {one_line((lines or ['?'])[0])}")
+            raise EmulationError(f"clang cannot compile {made.name} to WebAssembly: {first_error(done.stderr)}")
         return (Path(folder) / "model.wasm").read_bytes()
 
 

@@ -261,11 +261,11 @@ def _emulate(firmware: Firmware, inputs: Int8, options: list[str], limit_s: floa
             raise EmulationError(f"{where} did not end within {limit_s:g} s; killed") from error
         printed = ended.stdout + ended.stderr
         if ended.returncode:
-            raise EmulationError(f"{where} ended with exit status {ended.returncode}: {_gist(printed)}")
+            raise EmulationError(f"{where} ended with exit status {ended.returncode}: {first_error(printed)}")
         outputs = np.frombuffer(Path(folder, "outputs.bin").read_bytes(), np.int8)
     if outputs.size != len(inputs) * sources.output_size:
         wanted = len(inputs) * sources.output_size
-        raise EmulationError(f"{where} returned {outputs.size} bytes, not {wanted}: {_gist(printed)}")
+        raise EmulationError(f"{where} returned {outputs.size} bytes, not {wanted}: {first_error(printed)}")
     return outputs.reshape(len(inputs), sources.output_size), printed
 
 
@@ -292,7 +292,7 @@ def _make(folder: Path, target: str, opt: str, goal: str, *settings: str) -> str
         if over := dict(re.findall(r"region [`'](\w+)' overflowed by (\d+) bytes", ended.stderr)):
             lacking = " and ".join(f"{int(size):,} bytes of {region}" for region, size in over.items())
             raise FitError(f"the board of {target} lacks {lacking}; choose a larger board or a smaller model")
-        raise EmulationError(f"the code does not build for {target} with {opt}: {_gist(ended.stderr)}")
+        raise EmulationError(f"the code does not build for {target} with {opt}: {first_error(ended.stderr)}")
     return ended.stdout
 
 
@@ -302,7 +302,7 @@ def _build_environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C"}
 
 
-def _gist(text: str) -> str:
+def first_error(text: str) -> str:
     """The first line that mentions an error, or else the first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"error|undefined|fault|fatal", line)]
