@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import Workspace
+from PIL import Image
 
 from edgecnn import cli, files, pipeline
 from edgecnn.config import RunConfig, description_of
@@ -698,3 +699,37 @@ def test_progress_in_a_terminal_keeps_to_its_width(width: int) -> None:
     if width >= 80:
         assert "epoch 10/10 loss 0.1234 accuracy 0.9876" in lines[-2]
         assert "…" not in lines[-2]
+
+
+def test_the_first_example_of_the_readme(edgecnn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of ImageNet are downloaded for users; here the backbone has random ones."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    script = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    command = re.search(r"^    edgecnn run (.*)$", readme, re.MULTILINE)
+    assert script is not None
+    assert command is not None
+    monkeypatch.chdir(tmp_path)
+    assert 'weights="imagenet"' in script[1]
+    exec(script[1].replace('weights="imagenet"', "weights=None"), {})
+    random = np.random.default_rng(0)
+    for kind in ("daisy", "rose", "tulip"):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for number in range(10):
+            sizes = (*random.integers(40, 120, 2), 3)
+            Image.fromarray(random.integers(0, 256, sizes, np.uint8)).save(tmp_path / "photos" / kind / f"{number}.jpg")
+    settings = COMMANDS["run"].make_context("edgecnn run", command[1].split()).params
+    assert (settings["epochs"], settings["learning_rate"]) == (5, 1e-4)
+    given = (
+        "--data",
+        settings["data"],
+        "--resize",
+        "96,96",
+        "--schemes",
+        "float32",
+        "--formats",
+        "tflite",
+        "--out",
+        "a",
+    )
+    done = edgecnn("export", settings["model"], *given)
+    assert (done.status, sorted(path.name for path in Path("a").iterdir())[:1]) == (0, ["flowers-float32.tflite"]), done
