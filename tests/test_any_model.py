@@ -15,6 +15,7 @@ from edgecnn.errors import ExportError, UnsupportedError
 from edgecnn.formats import FORMATS, converter, tflite
 from edgecnn.formats.source import Source
 from edgecnn.models import load_model
+from edgecnn.quantization.qat import fake_quantized
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.runtimes import open_session, predict
 from edgecnn.temporary import own_temporary_folder
@@ -254,8 +255,28 @@ def test_layers_without_kernels_are_named_with_what_to_use_instead(mnist: DataSe
     source = Source(model, None, mnist.calibration(20), "int8", 1)
     with pytest.raises(UnsupportedError, match=r"no kernels with int16 activations for HARD_SWISH, .*; use int8, or"):
         FORMATS["tflite"].convert(source, SCHEMES["int16x8"])
-    with pytest.raises(UnsupportedError, match=r"generated C computes in int8 only, .* of layer groups.*; replace the"):
+    with pytest.raises(
+        UnsupportedError, match=r"generated C computes in int8 only, .*layer groups \(.*\); replace the"
+    ):
         FORMATS["c99"].convert(source, SCHEMES["int8"])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_indices_are_not_rounded(dtype: str, mnist: DataSet, tmp_path: Path) -> None:
+    """An int8 input has 256 values; the schemes with a float input give every row of the table."""
+    inputs = keras.Input((28, 28, 1), dtype=dtype)
+    x = L.Embedding(1000, 3, name="table")(L.Reshape((784,))(inputs))
+    model = keras.Model(inputs, classified(L.Conv1D(4, 3, strides=8)(x)))
+    images = (mnist.calibration(20) * 999).round()
+    source = Source(model, None, images, "int8", 1)
+    for scheme in ("int8", "int16x8"):
+        with pytest.raises(UnsupportedError, match="layer table takes whole numbers as indices"):
+            FORMATS["tflite"].convert(source, SCHEMES[scheme])
+    with pytest.raises(UnsupportedError, match="layer table takes whole numbers as indices"):
+        fake_quantized(model, mnist)
+    (tmp_path / "m.tflite").write_bytes(FORMATS["tflite"].convert(source, SCHEMES["float32"]))
+    with contextlib.closing(open_session(tmp_path / "m.tflite")) as session:
+        np.testing.assert_allclose(predict(session, images), np.asarray(model(images)), atol=1e-5)
 
 
 def test_a_conversion_after_a_command_has_ended_works(mnist: DataSet) -> None:

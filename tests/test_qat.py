@@ -27,7 +27,7 @@ from edgecnn.quantization.graph import called, read, simplify
 from edgecnn.quantization.layers import FakeQuant, QuantizedWeights, fake_quant, fake_quant_weights
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.runtimes import open_session, predict
-from edgecnn.tflite.graph import read_graph
+from edgecnn.tflite.graph import float_operators, read_graph
 from edgecnn.training import train
 
 pytestmark = pytest.mark.slow
@@ -202,6 +202,29 @@ def shared(x: Any) -> Any:
     return L.BatchNormalization()(twice(L.BatchNormalization()(twice(x))))
 
 
+def siamese(x: Any) -> Any:
+    """Two views of the input through one encoder, whose every layer is shared."""
+    encoder = keras.Sequential(
+        [
+            keras.Input(x.shape[1:]),
+            L.Rescaling(0.5, offset=0.1),
+            L.Conv2D(8, 3, use_bias=False),
+            L.BatchNormalization(),
+            L.SeparableConv2D(6, 3, activation="swish"),
+            L.BatchNormalization(),
+            L.TimeDistributed(L.Dense(5, activation="sigmoid")),
+        ]
+    )
+    return L.Average()([encoder(x), encoder(1.0 - x)])
+
+
+def pyramid(x: Any) -> Any:
+    """A shared convolution on maps of two sizes, each with a batch normalisation of its own."""
+    head = L.Conv2D(8, 3, padding="same", name="head")
+    large, small = L.BatchNormalization()(head(x)), L.BatchNormalization()(head(L.MaxPooling2D(2)(x)))
+    return L.Concatenate()([large, L.UpSampling2D(2)(small)])
+
+
 def used_elsewhere(x: Any) -> Any:
     y = L.Conv2D(8, 1)(x)
     return L.Add()([y, L.BatchNormalization()(y)])
@@ -215,7 +238,7 @@ def series(x: Any) -> Any:
 
 FOLDED = (
     normalized_before, normalized_before_a_border, normalized_dense, normalized_twice, depthwise_twofold, transposed,
-    grouped, standardized, nested, shared, used_elsewhere, series, *BODIES,
+    grouped, standardized, nested, shared, siamese, pyramid, used_elsewhere, series, *BODIES,
 )  # fmt: skip
 
 
@@ -239,8 +262,18 @@ def test_folding_changes_no_output(body: Any, digits: DataSet) -> None:
     kept = [call.operation.name for call in called(graph.calls, "DepthwiseConv2D") if call.operation.use_bias]
     # What nothing can take in becomes a kernel with a scale for each channel: always the rescaling here.
     alone = {normalized_before_a_border: 1, standardized: 1, pre_activation: 1, shared: 2, used_elsewhere: 1, series: 2}
+    alone |= {siamese: 1, pyramid: 2}  # the factor of the average; two normalisations behind one convolution
     folded_back = {depthwise_twofold: 1, inverted_residual: 1}
     assert len(kept) == 1 + alone.get(body, 0) + folded_back.get(body, 0), kept
+
+
+def test_shared_layers_compute_in_int8(digits: DataSet) -> None:
+    """With an activation that a convolution cannot compute itself, and batch normalisation."""
+    model = bodied(siamese)
+    quantized = qat.fake_quantized(model, digits).model
+    source = Source(model, quantized, digits.calibration(10), "int8", 1)
+    graph = read_graph(FORMATS["tflite"].convert(source, SCHEMES["int8-qat"]), "siamese")
+    assert [operator.kind for operator in float_operators(graph)] == []
 
 
 def test_a_subclass_is_refused(digits: DataSet) -> None:

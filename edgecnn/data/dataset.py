@@ -316,7 +316,7 @@ def _samples(part: str, given: Given) -> Samples:
     if not isinstance(given, Mapping):  # of a stream: may be larger than the memory
         for name in names(given):
             if given.dtype[name].base not in (np.uint8, np.float32):
-                raise DataError(f"{part} {name} must be uint8 or float; got {given.dtype[name].base}; convert it")
+                raise _wrong_type(f"{part} {name}", given.dtype[name].base)
             _check_finite(f"{part} {name}", given[name])
         return given
     found = {name: _images(f"{part} {name}", array) for name, array in given.items()}
@@ -385,11 +385,18 @@ def _images(part: str, images: RawArray) -> Images:
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     if images.dtype.kind != "f":
-        raise DataError(f"{part} images must be uint8 or float; got {images.dtype}; convert them with astype()")
+        raise _wrong_type(f"{part} images", images.dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite, which is checked below
         images = np.ascontiguousarray(images, dtype=np.float32)
     _check_finite(part, images)
     return images
+
+
+def _wrong_type(what: str, dtype: Any) -> DataError:
+    return DataError(
+        f"{what} must be uint8 or float; got {dtype}; convert them: astype('uint8') for pixels of 0…255, which are "
+        "scaled to the input range, astype('float32') for values that the model takes as they are"
+    )
 
 
 def _check_finite(part: str, images: Images) -> None:

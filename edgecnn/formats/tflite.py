@@ -12,6 +12,7 @@ from edgecnn.formats.converter import Conversion, Frozen
 from edgecnn.formats.source import Source
 from edgecnn.models import called, input_names, output_names
 from edgecnn.optional import require
+from edgecnn.quantization.graph import check_inputs_can_be_rounded
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Provenance, Scheme, to_json
@@ -35,6 +36,7 @@ def convert(source: Source, scheme: Scheme) -> bytes:
     Raises:
         ExportError: an operator has no built-in TFLite kernel (named), the converter failed or crashed, or the file is
             not as requested.
+        UnsupportedError: an input is whole numbers that a layer takes as indices, which rounding would change.
         QuantizationError: an int8-qat file without a fake-quantised model.
     """
     if scheme.name not in source.converted:
@@ -44,6 +46,8 @@ def convert(source: Source, scheme: Scheme) -> bytes:
 
 def _convert(source: Source, scheme: Scheme) -> bytes:
     tf = require_tensorflow()
+    if needs_calibration(scheme):
+        check_inputs_can_be_rounded(source.model)
     model, calibration = source.model, source.calibration if needs_calibration(scheme) else None
     if scheme.method == "qat":
         if source.quantized is None:
@@ -182,15 +186,15 @@ def _check(model: bytes, source: Source, scheme: Scheme) -> None:
         raise ExportError(f"the {scheme.name} .tflite file computes everything in float; use float32 or dynamic-int8")
     if floats:
         log.warning(
-            "%s: the %s .tflite file computes in float, since there is no int8 kernel: %s",
+            "%s: the %s .tflite file computes what has no int8 kernel in float: %s",
             source.model.name, scheme.name, ", ".join(_by_layer(graph, floats, source.model)),
         )  # fmt: skip
 
 
 def layers_in_float(model: bytes, source: Source) -> list[str]:
-    """The operators of an int8 .tflite ``model`` that compute in float, each with the layer that it belongs to."""
+    """The layers of an int8 .tflite ``model`` that compute in float, each with its operators."""
     graph = read_graph(model, "the int8 .tflite file")
-    return [*_by_layer(graph, float_operators(graph), source.model)]
+    return _by_layer(graph, float_operators(graph), source.model)
 
 
 def _layers(model: Any) -> Iterator[Any]:
@@ -201,10 +205,13 @@ def _layers(model: Any) -> Iterator[Any]:
             yield from _layers(layer)
 
 
-def _by_layer(graph: Graph, operators: tuple[Operator, ...], model: Any) -> dict[str, None]:
-    """Each of ``operators`` with the layer of ``model`` that it belongs to, as far as names of tensors tell it."""
-    named = [(operator.kind, layer_of(graph, operator, model)) for operator in operators]
-    return dict.fromkeys(kind if layer is None else f"{kind} of layer {layer}" for kind, layer in named)
+def _by_layer(graph: Graph, operators: tuple[Operator, ...], model: Any) -> list[str]:
+    """``operators`` by layer of ``model``, such as "bend (EXP, MUL)", as far as names of tensors tell it."""
+    kinds: dict[str | None, dict[str, None]] = {}
+    for operator in operators:
+        kinds.setdefault(layer_of(graph, operator, model), {})[operator.kind] = None
+    unknown = kinds.pop(None, {})
+    return [*(f"layer {layer} ({', '.join(found)})" for layer, found in kinds.items()), *unknown]
 
 
 def layer_of(graph: Graph, operator: Operator, model: Any) -> str | None:

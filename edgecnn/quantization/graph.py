@@ -9,11 +9,13 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
-from edgecnn.errors import QuantizationError
+from edgecnn.errors import QuantizationError, UnsupportedError
 from edgecnn.frozen import FrozenGraph
 from edgecnn.quantization.keras3 import AFFINE, affine, separated
 from edgecnn.quantization.layers import SHARED_AXES
 
+# Layers that take whole numbers as indices or keys.
+_INDEXED = {"CategoryEncoding", "Embedding", "HashedCrossing", "Hashing", "IntegerLookup"}
 # Layers with one kernel, an optional bias and an optional activation behind it.
 LINEAR = tuple(SHARED_AXES)
 
@@ -68,9 +70,13 @@ class Graph:
         """The call that gives ``tensor``; None for an input of the model."""
         return next((call for call in self.calls if any(output is tensor for output in call.outputs)), None)
 
-    def shared(self, call: Call) -> bool:
-        """Whether the layer of ``call`` is used by another call too."""
-        return sum(other.operation is call.operation for other in self.calls) > 1
+    def uses(self, operation: Any) -> list[Call]:
+        """The calls of one layer or operator: several if it is shared."""
+        return [call for call in self.calls if call.operation is operation]
+
+    def operations(self, *kinds: str) -> list[Any]:
+        """The layers and operators of these classes, each once, in order of their first call."""
+        return list(dict.fromkeys(call.operation for call in called(self.calls, *kinds)))
 
     def drop(self, call: Call) -> None:
         """Take ``call``, which has one input and one output, out: those who took its output take its input."""
@@ -126,6 +132,29 @@ def read(model: Any) -> Graph:
     graph = Graph(model.name, flat.input, [], None)
     graph.outputs = _walk(flat, flat.input, graph, "", {})
     return graph
+
+
+def check_inputs_can_be_rounded(model: Any) -> None:
+    """Check that no input of ``model`` is indices, as far as the graph of the model tells it.
+
+    Raises:
+        UnsupportedError: a layer looks an input up, as Embedding does.
+    """
+    for layer in model._flatten_layers():
+        for node in layer._inbound_nodes if type(layer).__name__ in _INDEXED else ():
+            for tensor in node.input_tensors:
+                maker = tensor._keras_history.operation
+                while maker._inbound_nodes and maker._inbound_nodes[0].input_tensors and _moves_values(maker):
+                    maker = maker._inbound_nodes[0].input_tensors[0]._keras_history.operation
+                if isinstance(maker, keras.layers.InputLayer):
+                    raise UnsupportedError(
+                        f"layer {layer.name} takes whole numbers as indices, which the range of an int8 or int16 input "
+                        "would round; use float32, float16 or dynamic-int8"
+                    )
+
+
+def _moves_values(operation: Any) -> bool:
+    return type(operation).__name__ in {"Cast", "GetItem", "Reshape", "Squeeze", "ExpandDims", "Permute", "Flatten"}
 
 
 def functional(model: Any) -> Any:
@@ -193,44 +222,50 @@ def simplify(graph: Graph) -> Graph:
     _separate(graph)
     _expand(graph)
     _split(graph)
-    for call in [call for call in graph.calls if call.kind in AFFINE]:
-        if not graph.shared(call):
-            _fold(graph, call)
+    for operation in graph.operations(*AFFINE):
+        _fold(graph, operation)
     return graph
 
 
 def _separate(graph: Graph) -> None:
     """Every separable convolution as its two."""
-    for call in [call for call in graph.calls if call.kind.startswith("SeparableConv") and not graph.shared(call)]:
-        depthwise, pointwise = separated(call.operation, tuple(call.inputs[0].shape))
-        between = depthwise.compute_output_spec(call.inputs[0])
-        place = graph.calls.index(call)
-        graph.calls[place : place + 1] = [
-            Call(depthwise, call.args, call.kwargs, [between]),
-            Call(pointwise, (between,), {}, call.outputs),
-        ]
+    for operation in graph.operations("SeparableConv1D", "SeparableConv2D"):
+        uses = graph.uses(operation)
+        depthwise, pointwise = separated(operation, tuple(uses[0].inputs[0].shape))
+        for call in uses:
+            between = depthwise.compute_output_spec(call.inputs[0])
+            place = graph.calls.index(call)
+            graph.calls[place : place + 1] = [
+                Call(depthwise, call.args, call.kwargs, [between]),
+                Call(pointwise, (between,), {}, call.outputs),
+            ]
 
 
 def _split(graph: Graph) -> None:
     """Every linear layer with an activation as the layer without it and the activation."""
-    for call in [call for call in graph.calls if call.kind in LINEAR and not graph.shared(call)]:
-        layer = call.operation
+    for layer in graph.operations(*LINEAR):
         if layer.activation is not keras.activations.linear:
-            _append(graph, call, keras.layers.Activation(layer.activation, name=f"{layer.name}_activation"))
+            activation = keras.layers.Activation(layer.activation, name=f"{layer.name}_activation")
+            for call in graph.uses(layer):
+                _append(graph, call, activation)
             layer.activation = keras.activations.linear
 
 
 def _expand(graph: Graph) -> None:
     """Averages of tensors as their sum and a factor; a dense layer at each step as a dense layer of the whole."""
-    for call in called(graph.calls, "TimeDistributed"):
-        inner, name = call.operation.layer, call.operation.name
-        if type(inner).__name__ == "Dense" and not graph.shared(call):
-            inner.name = name
-            call.operation, call.args, call.kwargs = inner, (call.inputs[0],), {}
-    for call in [call for call in graph.calls if call.kind == "Average" and not graph.shared(call)]:
-        name, count = call.operation.name, len(call.inputs)
-        call.operation = keras.layers.Add(name=f"{name}_sum")
-        _append(graph, call, keras.layers.Rescaling(1 / count, name=name))
+    for operation in graph.operations("TimeDistributed"):
+        inner = operation.layer
+        if type(inner).__name__ == "Dense":
+            inner.name = operation.name
+            for call in graph.uses(operation):
+                call.operation, call.args, call.kwargs = inner, (call.inputs[0],), {}
+    for operation in graph.operations("Average"):
+        uses = graph.uses(operation)
+        total = keras.layers.Add(name=f"{operation.name}_sum")
+        factor = keras.layers.Rescaling(1 / len(uses[0].inputs), name=operation.name)
+        for call in uses:
+            call.operation = total
+            _append(graph, call, factor)
 
 
 def _append(graph: Graph, call: Call, layer: Any) -> None:
@@ -241,35 +276,74 @@ def _append(graph: Graph, call: Call, layer: Any) -> None:
     graph.calls.insert(graph.calls.index(call) + 1, Call(layer, (between,), {}, [output]))
 
 
-def _fold(graph: Graph, call: Call) -> None:
-    """Fold an affine layer into the linear one before or behind it, or else make it a 1×1 depthwise convolution."""
-    channels = call.inputs[0].shape[-1]
-    axis = getattr(call.operation, "axis", -1)
-    axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
-    if channels is None or axis not in (-1, len(call.inputs[0].shape) - 1):
-        return
-    scale, offset = (np.broadcast_to(values, (channels,)) for values in affine(call.operation))
+def _fold(graph: Graph, operation: Any) -> None:
+    """Fold an affine layer into the linear one before or behind each of its calls, or else make it a depthwise one.
+
+    A shared linear layer takes in what stands at all of its calls.
+    """
+    for number, call in enumerate(graph.uses(operation), 1):
+        channels = call.inputs[0].shape[-1]
+        axis = getattr(operation, "axis", -1)
+        axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
+        if call not in graph.calls or channels is None or axis not in (-1, len(call.inputs[0].shape) - 1):
+            continue  # gone with an earlier one, or not of channels
+        scale, offset = (np.broadcast_to(values, (channels,)) for values in affine(operation))
+        if pairs := _folded_back(graph, call):
+            folded = _fold_back(pairs[0][0], scale, offset)
+            for linear, behind in pairs:
+                linear.operation, linear.outputs = folded, behind.outputs
+                graph.calls.remove(behind)
+        elif (pairs := _folded_on(graph, call)) and all(_keeps_border(linear, offset) for linear, _ in pairs):
+            folded = _fold_on(pairs[0][0], scale, offset)
+            for linear, before in pairs:
+                linear.operation = folded
+                graph.drop(before)
+        else:
+            name = operation.name if number == 1 else f"{operation.name}_use_{number}"
+            _as_depthwise(graph, call, scale, offset, name)
+
+
+def _folded_back(graph: Graph, call: Call) -> list[tuple[Call, Call]]:
+    """The calls of the linear layer before ``call``, each with the call of the same affine layer behind it.
+
+    Empty if one of them has another one behind it.
+    """
     before = graph.maker(call.inputs[0])
+    if before is None or not linear(before):
+        return []
+    pairs = [(use, graph.only_user(use.outputs[0])) for use in graph.uses(before.operation)]
+    return (
+        [(use, behind) for use, behind in pairs if behind] if all(_calls(call, behind) for _, behind in pairs) else []
+    )
+
+
+def _folded_on(graph: Graph, call: Call) -> list[tuple[Call, Call]]:
+    """The calls of the linear layer behind ``call``, each with the call of the same affine layer before it."""
     behind = graph.only_user(call.outputs[0])
-    if before and foldable(graph, before) and graph.only_user(before.outputs[0]) is call:
-        _fold_back(before, scale, offset)
-        before.outputs = call.outputs
-        graph.calls.remove(call)
-    elif behind and foldable(graph, behind) and _keeps_border(behind, offset):
-        _fold_on(behind, scale, offset)
-        graph.drop(call)
-    else:
-        _as_depthwise(graph, call, scale, offset)
+    if behind is None or not linear(behind):
+        return []
+    pairs = [(use, graph.maker(use.inputs[0])) for use in graph.uses(behind.operation)]
+    alone = all(_calls(call, before) and graph.only_user(use.inputs[0]) is use for use, before in pairs)
+    return [(use, before) for use, before in pairs if before] if alone else []
 
 
-def foldable(graph: Graph, call: Call) -> bool:
-    """Whether the layer of a call is linear, used once, and works on the last axis as channels."""
+def _calls(call: Call, other: Call | None) -> bool:
+    """Whether ``other`` is a call of the same layer as ``call``."""
+    return other is not None and other.operation is call.operation
+
+
+def linear(call: Call) -> bool:
+    """Whether the layer of a call is linear and works on the last axis as channels."""
     return (
         call.kind in LINEAR
-        and not graph.shared(call)
         and call.operation.activation is keras.activations.linear
         and getattr(call.operation, "data_format", "channels_last") == "channels_last"
     )
+
+
+def foldable(graph: Graph, call: Call) -> bool:
+    """Whether the layer of a call is linear and used once."""
+    return linear(call) and len(graph.uses(call.operation)) == 1
 
 
 def _keeps_border(call: Call, offset: NDArray[np.float64]) -> bool:
@@ -279,19 +353,19 @@ def _keeps_border(call: Call, offset: NDArray[np.float64]) -> bool:
     return not offset.any() or call.kind == "Dense" or call.operation.padding == "valid"
 
 
-def _fold_back(call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
-    """``(x W + b) * scale + offset`` as one linear layer."""
+def _fold_back(call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> Any:
+    """The layer of ``call`` with ``(x W + b) * scale + offset``."""
     kernel = np.asarray(call.operation.kernel, np.float64)
     bias = np.asarray(call.operation.bias, np.float64) if call.operation.use_bias else 0.0
-    call.operation = _with(call, kernel * by_output(call.kind, scale, kernel.shape), bias * scale + offset)
+    return _with(call, kernel * by_output(call.kind, scale, kernel.shape), bias * scale + offset)
 
 
-def _fold_on(call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
-    """``(x * scale + offset) W + b`` as one linear layer."""
+def _fold_on(call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> Any:
+    """The layer of ``call`` with ``(x * scale + offset) W + b``."""
     kernel = np.asarray(call.operation.kernel, np.float64)
     bias = np.asarray(call.operation.bias, np.float64) if call.operation.use_bias else 0.0
     moved = (kernel * by_input(offset, kernel.ndim)).sum(axis=SHARED_AXES[call.kind]).reshape(-1)
-    call.operation = _with(call, kernel * by_input(scale, kernel.ndim), moved + bias)
+    return _with(call, kernel * by_input(scale, kernel.ndim), moved + bias)
 
 
 def by_input(scale: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
@@ -305,7 +379,7 @@ def by_output(kind: str, scale: NDArray[np.float64], shape: tuple[int, ...]) -> 
 
 
 def _with(call: Call, kernel: NDArray[np.float64], bias: NDArray[np.float64]) -> Any:
-    """The layer of ``call`` with a bias and these weights."""
+    """A layer as that of ``call`` with a bias and these weights."""
     layer = call.operation
     folded = type(layer).from_config({**layer.get_config(), "use_bias": True})
     folded.build(tuple(call.inputs[0].shape))
@@ -314,9 +388,9 @@ def _with(call: Call, kernel: NDArray[np.float64], bias: NDArray[np.float64]) ->
     return folded
 
 
-def _as_depthwise(graph: Graph, call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
-    """An affine layer as a 1×1 depthwise convolution, whose kernel has a scale for each channel."""
-    (given,), (output,), name = call.inputs, call.outputs, call.operation.name
+def _as_depthwise(graph: Graph, call: Call, scale: NDArray[np.float64], offset: NDArray[np.float64], name: str) -> None:
+    """An affine layer as a 1×1 depthwise convolution called ``name``, whose kernel has a scale for each channel."""
+    (given,), (output,) = call.inputs, call.outputs
     if len(given.shape) > 4 or None in given.shape[1:]:
         return  # stays as it is
     layer = keras.layers.DepthwiseConv2D(1, name=name)

@@ -8,7 +8,7 @@ from keras import ops, tree
 
 from edgecnn.errors import QuantizationError
 from edgecnn.models import given
-from edgecnn.quantization.graph import LINEAR, Call, Graph, read, simplify
+from edgecnn.quantization.graph import LINEAR, Call, Graph, check_inputs_can_be_rounded, read, simplify
 from edgecnn.quantization.keras3 import IDENTITY_AT_INFERENCE
 from edgecnn.quantization.layers import STEPS, FakeQuant, QuantizedWeights
 from edgecnn.samples import parts
@@ -35,7 +35,9 @@ def read_checked(model: Any, images: Any) -> Graph:
 
     Raises:
         QuantizationError: the layers of ``model`` cannot be told from outside, or the graph gives other outputs.
+        UnsupportedError: an input is indices, which cannot be rounded.
     """
+    check_inputs_can_be_rounded(model)
     graph, some = read(model), given(parts(images[:_COMPARED]))
     _check_same(model.name, graph.model()(some, training=False), model(some, training=False))
     return graph
