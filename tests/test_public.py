@@ -21,6 +21,11 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split("loaded:")[1].split())
 
 
+def test_formats_load_tensorflow_only_when_it_is_silenced() -> None:
+    """``require_tensorflow`` silences it first; imported elsewhere, it prints a page."""
+    assert loaded_by("import edgecnn.formats, edgecnn.exporting").isdisjoint({"tensorflow", "keras"})
+
+
 def test_public_names() -> None:
     assert edgecnn.__all__ == [
         "FORMATS",

@@ -12,7 +12,6 @@ from edgecnn.formats.converter import Conversion, Frozen
 from edgecnn.formats.source import Source
 from edgecnn.models import called, input_names, output_names
 from edgecnn.optional import require
-from edgecnn.quantization.graph import check_inputs_can_be_rounded
 from edgecnn.quantization.schemes import is_static_int8, needs_calibration
 from edgecnn.quiet import quiet_stderr
 from edgecnn.records import Provenance, Scheme, to_json
@@ -46,9 +45,12 @@ def convert(source: Source, scheme: Scheme) -> bytes:
 
 def _convert(source: Source, scheme: Scheme) -> bytes:
     tf = require_tensorflow()
+    model, calibration = source.model, None
     if needs_calibration(scheme):
-        check_inputs_can_be_rounded(source.model)
-    model, calibration = source.model, source.calibration if needs_calibration(scheme) else None
+        from edgecnn.quantization.graph import check_inputs_can_be_rounded
+
+        check_inputs_can_be_rounded(model)
+        calibration = source.calibration
     if scheme.method == "qat":
         if source.quantized is None:
             raise QuantizationError(f"{scheme.name} needs quantisation-aware training first: edgecnn quantize")
