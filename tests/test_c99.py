@@ -47,6 +47,7 @@ pytestmark = pytest.mark.slow
 
 L = keras.layers
 plain, branched, rearranged = BODIES
+TINY = Path(__file__).parent / "files" / "tiny-int8.tflite"
 SHAPES = {
     "mnist_cnn": ((28, 28, 1), 10),
     "resnet8": ((32, 32, 3), 10),
@@ -189,13 +190,35 @@ def test_compilers_have_nothing_to_say(
 def test_the_code_needs_no_library(models: dict[str, bytes], tmp_path: Path) -> None:
     generated = generate(models["mobilenet_v1_025"], tmp_path)
     portable = re.sub(r"(?<=#ifdef HELIUM\n)#include <arm_mve.h>\n", "", generated.source)
-    assert re.findall(r"#include (.*)", portable + generated.header) == ['"m.h"', "<stdint.h>"]
+    assert re.findall(r"#include (.*)", portable + generated.header) == ['"m.h"', "<limits.h>", "<stdint.h>"]
     command = ["cc", *WARNINGS, "-O2", "-ffreestanding", "-fno-builtin", "-c", "-o", "m.o", "m.c"]
     subprocess.run(command, check=True, cwd=tmp_path)
     symbols = subprocess.run(
         ["nm", "--undefined-only", "m.o"], check=True, cwd=tmp_path, capture_output=True, text=True
     )
     assert set(re.findall(r"U (\w+)", symbols.stdout)) <= {"_GLOBAL_OFFSET_TABLE_", "memset", "memcpy"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "old", "new", "reason"),
+    [
+        (["--target=msp430"], "", "", "needs bytes of 8 bits and an int of 32 bits"),
+        (["-U__CHAR_BIT__", "-D__CHAR_BIT__=16"], "", "", "needs bytes of 8 bits and an int of 32 bits"),
+        ([], "(-1 >> 1) == -1", "(-1 >> 1) == 2147483647", "negative size"),  # as if it were so
+        ([], "(int32_t)0xffffffffu == -1", "(int32_t)0xffffffffu == 0", "negative size"),
+    ],
+)
+def test_compilers_with_other_integers_are_refused(
+    flags: list[str], old: str, new: str, reason: str, tmp_path: Path
+) -> None:
+    need("clang")
+    source = generate(TINY.read_bytes(), tmp_path).source
+    assert old in source
+    (tmp_path / "m.c").write_text(source.replace(old, new))
+    command = ["clang", *flags, "-std=c99", "-ffreestanding", "-fsyntax-only", "m.c"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert reason in done.stderr
 
 
 def test_a_cpp_program_takes_the_header(models: dict[str, bytes], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The reference CNN and others on emulated processors, byte for byte; and the kit that shows it without edgecnn."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgecnn.embed import KIT_FILE
 from edgecnn.emulation import Firmware, Sources
 from edgecnn.emulation.machine import Int8
 from edgecnn.errors import FitError
+from edgecnn.formats.c99 import to_c
 from edgecnn.optional import require
 from edgecnn.records import Artifact, Kit, from_json
 from edgecnn.runtimes.quantized_io import to_input
@@ -104,6 +106,39 @@ def test_a_small_model_fits_the_smallest_board(target: str, tmp_path: Path) -> N
     expected = emulation.run(emulation.build(sources, "host", tmp_path), images)
     assert len(np.unique(expected, axis=0)) > 20
     np.testing.assert_array_equal(emulation.run(emulation.build(sources, target, tmp_path), images), expected)
+
+
+def test_weights_and_arena_are_placed_by_macros(tmp_path: Path) -> None:
+    """Constants in an external flash, the arena in a memory of its own: the same bytes, from there."""
+    need("cortex-m4")
+    tools.need("arm-none-eabi-objdump")
+    graph = read_graph((ROOT / "tests" / "files" / "tiny-int8.tflite").read_bytes(), "tiny")
+    plan = to_c(graph, "tiny").plan
+    assert make_kit(ROOT / "tests" / "files" / "tiny-int8.tflite", tmp_path / "kit", "cortex-m4").returncode == 0
+    script = (tmp_path / "kit" / "board.ld").read_text()
+    for before, added in (
+        (
+            "    RAM (",
+            "    QSPI (r) : ORIGIN = 0x200000, LENGTH = 1M\n    DTCM (rw) : ORIGIN = 0x20200000, LENGTH = 64K\n",
+        ),
+        ("    .text :", "    .qspi : { *(.qspi) } > QSPI\n    .dtcm (NOLOAD) : { *(.dtcm) } > DTCM\n"),
+    ):
+        assert before in script
+        script = script.replace(before, added + before)
+    (tmp_path / "kit" / "board.ld").write_text(script)
+    section = "-D{}='__attribute__((section(\".{}\")))'"
+    placed = " ".join([section.format("EDGECNN_WEIGHTS", "qspi"), section.format("EDGECNN_ARENA", "dtcm")])
+    made = make(tmp_path / "kit", "check", f"OPT=-O2 {placed}", "BUILD=build/placed")
+    assert made.returncode == 0, made.stderr
+    (elf,) = (tmp_path / "kit" / "build" / "placed").glob("*.elf")
+    listed = subprocess.run(["arm-none-eabi-objdump", "-h", elf], capture_output=True, text=True, check=True).stdout
+    sections = {
+        name: (int(size, 16), int(start, 16))
+        for name, size, start in re.findall(r"^ *\d+ (\S+) +(\w+) +(\w+)", listed, re.MULTILINE)
+    }
+    assert sections[".qspi"] == (pytest.approx(plan.constant_bytes, abs=64), 0x200000)  # with gaps for alignment
+    assert sections[".dtcm"] == (-(-plan.arena_bytes // 4) * 4, 0x20200000)
+    assert ".bss" not in sections or sections[".bss"][0] == 0
 
 
 @pytest.mark.parametrize("target", [*FAST, "powerpc"])

@@ -360,7 +360,8 @@ def _source(
         parts.append(_state(program, name))
     parts += [_layer(layer, program) for layer in program.layers]
     if plan.arena_bytes and not metadata.caller_arena:
-        parts.append(f"static union {{\n    int32_t alignment;\n    int8_t bytes[{plan.arena_bytes}];\n}} arena;\n")
+        members = f"    int32_t alignment;\n    int8_t bytes[{plan.arena_bytes}];\n"
+        parts.append(f"EDGECNN_ARENA static union {{\n{members}}} arena;\n")
     if labels:
         items = ", ".join(f'"{_escaped(label)}"' for label in labels)
         parts.append(f"const char *const {name}_labels[{len(labels)}] = {{{items}}};\n")
@@ -446,7 +447,8 @@ def _constant(constant: Constant) -> str:
         start = end + 1
     lines.append(text[start:])
     alignment = "ALIGNED " if constant.type == "int8_t" else ""
-    return f"static const {constant.type} {alignment}{constant.name}{size} = {{\n    " + "\n    ".join(lines) + "\n};\n"
+    head = f"EDGECNN_WEIGHTS static const {constant.type} {alignment}{constant.name}{size}"
+    return f"{head} = {{\n    " + "\n    ".join(lines) + "\n};\n"
 
 
 def _integer(value: int) -> str:

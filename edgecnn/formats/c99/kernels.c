@@ -12,6 +12,22 @@
 
    Without a word, y must not overlap x. */
 //@ base:
+#include <limits.h>
+
+#if CHAR_BIT != 8 || INT_MAX != 2147483647
+#error "this code needs bytes of 8 bits and an int of 32 bits"
+#endif
+/* A size of -1 if right shifts do not keep the sign, or if conversions to signed integers do not wrap */
+typedef char signed_integers_as_expected[((-1 >> 1) == -1 && (int32_t)0xffffffffu == -1) ? 1 : -1];
+
+/* Attributes of constants (weights, biases, tables) and of the arena, such as a section of their own */
+#ifndef EDGECNN_WEIGHTS
+#define EDGECNN_WEIGHTS
+#endif
+#ifndef EDGECNN_ARENA
+#define EDGECNN_ARENA
+#endif
+
 #if defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
 #define HELIUM 1 /* Cortex-M55, M85 and the like: vectors of sixteen bytes */
 /* GCC 12 moves a store of bytes behind a vector load of the same bytes, and takes gather loads and scatter stores for
