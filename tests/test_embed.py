@@ -21,7 +21,15 @@ from edgecnn.check import check
 from edgecnn.embed import KIT_FILE, TARGETS, embed
 from edgecnn.embed.content import _most_different
 from edgecnn.embed.tflm import arena_with_margin
-from edgecnn.errors import ArtifactError, OutputError, RecordError, SessionError, UnknownNameError, UnsupportedError
+from edgecnn.errors import (
+    ArtifactError,
+    ConfigError,
+    OutputError,
+    RecordError,
+    SessionError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from edgecnn.files import kits_folder, sha256_bytes, sha256_file, write_folder
 from edgecnn.formats.c99 import to_c
 from edgecnn.models import MODELS
@@ -605,6 +613,28 @@ def test_c_keeps_state_and_begins_again(tmp_path: Path) -> None:
     assert run("make", "check", folder=tmp_path / "m55").returncode == 0
 
 
+def test_the_caller_may_give_the_arena(tmp_path: Path) -> None:
+    for target in ("c99", "arduino", "cortex-m4"):
+        embed(MODEL, target, tmp_path / target, caller_arena=True)
+        text = (tmp_path / target / "README.md").read_text()
+        assert re.search(
+            r"static int32_t arena\[(\w+)_ARENA_SIZE / 4 \+ 1\];\n.*\n *\w+_invoke\(input, output, arena\)", text
+        )
+        assert "The arena is yours: " in text
+    sanitized = f"CFLAGS={C_FLAGS} -fsanitize=address,undefined"
+    assert "ok: " in make_c99(tmp_path / "c99", sanitized).stdout
+    assert sketch_says(tmp_path / "arduino").count("as expected") == 4
+    emulated.need("cortex-m4")
+    assert "ok: " in run("make", "check", folder=tmp_path / "cortex-m4").stdout
+    replaced(tmp_path / "c99" / "self_test.c", r"_SIZE / 4 \+ 1", "_SIZE / 8")
+    assert "global-buffer-overflow" in make_c99(tmp_path / "c99", sanitized).stderr
+    for target in ("tflm", "linux", "web"):
+        with pytest.raises(
+            ConfigError, match=f"the kit {target} has no C code whose arena .* c99, arduino, cortex-m0,"
+        ):
+            embed(MODEL, target, tmp_path / target, caller_arena=True)
+
+
 def test_inputs_and_outputs_of_any_type_are_compared(tmp_path: Path) -> None:
     """int16 in, int32 out, and two inputs of different types: each has its own array."""
     from generated import Model
@@ -782,7 +812,8 @@ def test_command(workspace: Any, tmp_path: Path) -> None:
     assert re.match(
         r"wrote .*kit: 10 files, arena [\d,]+ bytes \([\d,]+ measured here\); read .*README\.md", done.stdout
     )
-    done = command(model, "--target", "c99", "--out", out, "--json")
+    done = command(model, "--target", "c99", "--caller-arena", "--out", out, "--json")
+    assert ", void *arena);" in next(out.glob("digits*.h")).read_text()
     assert from_json(done.stdout.encode(), Kit, "stdout") == from_json((out / KIT_FILE).read_bytes(), Kit, "kit")
     (out / "mine").write_text("")
     refused = command(model, "--target", "c99", "--out", out)

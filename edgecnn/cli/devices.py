@@ -45,9 +45,10 @@ def check(model: Path, target: str, as_json: bool) -> None:
 @click.argument("model", type=options.FILE)
 @click.option("--target", type=click.Choice(get_args(KitTarget)), required=True, help="Target of MODEL.")
 @click.option("--data", help="Data set of the golden inputs.  [default: random noise; for linux the data set of MODEL]")
+@click.option("--caller-arena", is_flag=True, help="C code that expects its working memory as an argument.")
 @click.option("--out", type=options.FILE, required=True, help="Folder to write.")
 @options.json
-def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) -> None:
+def embed(model: Path, target: str, data: str | None, caller_arena: bool, out: Path, as_json: bool) -> None:
     """Write a folder with MODEL that is ready to copy to a device.
 
     MODEL is a .tflite that edgecnn check accepts; for linux, any exported .tflite or .onnx. c99: C without libraries.
@@ -58,7 +59,7 @@ def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) 
     """
     from edgecnn.embed import embed as embed_model
 
-    kit = embed_model(model, target, out, data)
+    kit = embed_model(model, target, out, data, caller_arena=caller_arena)
     arena = "" if kit.arena_bytes is None else f", arena {kit.arena_bytes:,} bytes"
     if kit.arena_measured_bytes is not None:
         arena += f" ({kit.arena_measured_bytes:,} measured here)"

@@ -35,10 +35,11 @@ class Generation(msgspec.Struct, frozen=True):
     names: dict[str, object]
 
 
-def generate(model: Path, data: str | None) -> Generation:
+def generate(model: Path, data: str | None, caller_arena: bool = False) -> Generation:
     """Generate C from the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
-    TFLM computes the golden outputs; if it refuses the model, the generated code does, compiled on this machine.
+    With ``caller_arena``, the code expects its arena from the caller. TFLM computes the golden outputs; if it refuses
+    the model, the generated code does, compiled on this machine.
 
     Raises:
         ArtifactError: it is damaged or changed.
@@ -49,7 +50,7 @@ def generate(model: Path, data: str | None) -> Generation:
     loaded = load_model(model)
     name, provenance = identifier(model.stem), loaded.provenance
     labels = provenance.labels if provenance else ()
-    code = to_c(loaded.graph, name, labels=labels, provenance=provenance)
+    code = to_c(loaded.graph, name, labels=labels, caller_arena=caller_arena, provenance=provenance)
     inner = without_float_ends(loaded.graph)
     try:
         found = golden(loaded, data, inner)
@@ -61,7 +62,9 @@ def generate(model: Path, data: str | None) -> Generation:
         **names_of(loaded, name, found),
         "in_type": f"{inputs.dtype}_t",
         "out_type": f"{outputs.dtype}_t",
-        "arena": f"{code.plan.arena_bytes:,}",
+        "memory": _memory(name, code),
+        "arena": f"\n    static int32_t arena[{name.upper()}_ARENA_SIZE / 4 + 1];" if caller_arena else "",
+        "with_arena": ", arena" if caller_arena else "",
         "reset": f"    {name}_reset();\n" if loaded.graph.stateful else "",
         "conversion": _conversion(name, loaded.graph.stateful),
     }
@@ -99,9 +102,19 @@ def _conversion(name: str, stateful: bool) -> str:
     return textwrap.fill(text, 120)
 
 
-def make(model: Path, data: str | None) -> Content:
+def _memory(name: str, code: Generated) -> str:
+    """What a README says about the arena."""
+    size = f"{code.plan.arena_bytes:,} bytes"
+    if code.caller_arena:
+        text = f"The arena is yours: {size}, aligned to 4. It holds nothing between calls, so models can share it."
+    else:
+        text = f"The model has a static arena of {size}."
+    return textwrap.fill(f"{text} The comment in `{name}.h` describes its layout.", 120)
+
+
+def make(model: Path, data: str | None, caller_arena: bool = False) -> Content:
     """The kit of the .tflite at ``model``; raises as ``generate`` does."""
-    made = generate(model, data)
+    made = generate(model, data, caller_arena)
     files = {
         f"{made.name}.h": made.code.header.encode(),
         f"{made.name}.c": made.code.source.encode(),

@@ -41,11 +41,12 @@ _FILE = "edgecnn: "
 
 
 class Generated(Record, frozen=True):
-    """The two files, and the plan of the arena."""
+    """The two files, the plan of the arena, and whether the caller gives the arena."""
 
     header: str
     source: str
     plan: MemoryPlan
+    caller_arena: bool
 
 
 def to_c(
@@ -94,6 +95,7 @@ def to_c(
         header=_header(program, plan, name, labels, caller_arena),
         source=_source(program, plan, places, metadata, labels, header_name),
         plan=plan,
+        caller_arena=caller_arena,
     )
 
 
