@@ -6,8 +6,8 @@
 
 static int8_t harness_input[MODEL_INPUT_SIZE];
 static int8_t harness_output[MODEL_OUTPUT_SIZE];
-#ifdef MODEL_ARENA_SIZE
-static int32_t harness_arena[MODEL_ARENA_SIZE / 4 + 1];
+#ifdef HARNESS_ARENA_SIZE
+static int32_t harness_arena[HARNESS_ARENA_SIZE / 4 + 1];
 #define ARENA , harness_arena
 #else
 #define ARENA
