@@ -221,6 +221,18 @@ def test_compilers_with_other_integers_are_refused(
     assert reason in done.stderr
 
 
+def test_code_of_two_models_links_into_one_program(tmp_path: Path) -> None:
+    """Each with its own kernels: all that is not called from outside is static."""
+    for name in ("a", "b"):
+        generate(TINY.read_bytes(), tmp_path, name, labels=["x", "y", "z"])
+    (tmp_path / "main.c").write_text(
+        '#include "a.h"\n#include "b.h"\nint8_t x[A_INPUT_SIZE], y[A_OUTPUT_SIZE], z[B_OUTPUT_SIZE];\n'
+        "int main(void) { a_invoke(x, y); b_invoke(x, z); return y[0] == z[0] && y[1] == z[1] ? 0 : 1; }\n"
+    )
+    subprocess.run(["cc", *WARNINGS, "-o", "main", "main.c", "a.c", "b.c"], check=True, cwd=tmp_path)
+    assert subprocess.run([tmp_path / "main"]).returncode == 0
+
+
 def test_a_cpp_program_takes_the_header(models: dict[str, bytes], tmp_path: Path) -> None:
     need("g++")
     generate(models["mnist_cnn"], tmp_path, labels=[f"{digit}" for digit in range(10)])

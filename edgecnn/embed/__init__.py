@@ -1,6 +1,6 @@
 """``edgecnn embed``: kits, folders to copy to a device; one module per kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,16 +23,18 @@ class Target(msgspec.Struct, frozen=True):
     """A target: accepted file extensions, and the function that makes a kit from a file and a data set (or None).
 
     ``takes_arena``: the function has an option ``caller_arena``, because a program calls the kit's C code.
+    ``make_several`` makes one kit of several files.
     """
 
     name: KitTarget
     formats: tuple[str, ...]
     make: Callable[..., Content]
     takes_arena: bool = False
+    make_several: Callable[..., Content] | None = None
 
 
 _TARGETS = (
-    Target("c99", ("tflite",), c99.make, takes_arena=True),
+    Target("c99", ("tflite",), c99.make, takes_arena=True, make_several=c99.make_several),
     Target("tflm", ("tflite",), tflm.make),
     Target("arduino", ("tflite",), arduino.make, takes_arena=True),
     Target("linux", ("tflite", "onnx"), linux.make),
@@ -43,8 +45,12 @@ _TARGETS = (
 TARGETS: Registry[KitTarget, Target] = Registry("target", {target.name: target for target in _TARGETS})
 
 
-def embed(model: Path, target: str, out: Path, data: str | None = None, *, caller_arena: bool = False) -> Kit:
+def embed(
+    model: Path | Sequence[Path], target: str, out: Path, data: str | None = None, *, caller_arena: bool = False
+) -> Kit:
     """Write the kit of the model file ``model`` for ``target`` into the folder ``out``, completely or not at all.
+
+    Several models become one kit, only for c99: one C source in which they share the kernels.
 
     ``data`` is a data set as for ``edgecnn.data.load``; its test images become golden inputs. Without it, linux uses
     the model's own data set, and the other targets use noise. With ``caller_arena``, the C code expects its arena as a
@@ -52,7 +58,7 @@ def embed(model: Path, target: str, out: Path, data: str | None = None, *, calle
     model and data produce the same bytes.
 
     Raises:
-        ConfigError: ``caller_arena`` for a target whose C code no program calls.
+        ConfigError: ``caller_arena`` or several models for a target without them; models of the same name.
         UnknownNameError: unknown target; the message lists the choices.
         ArtifactError: the model is missing, damaged, changed, or of an unsupported kind.
         UnsupportedError: the C generator or TFLM does not support an operator.
@@ -61,21 +67,32 @@ def embed(model: Path, target: str, out: Path, data: str | None = None, *, calle
         OutputError: ``out`` contains anything but an earlier kit, or cannot be written.
     """
     chosen = TARGETS[target]
-    need_model(model)
-    if model.suffix[1:] not in chosen.formats:
-        endings = " or ".join(f".{format}" for format in chosen.formats)
-        raise ArtifactError(f"{model} is not a model file for {target}; give a file ending in {endings}")
+    models = [model] if isinstance(model, Path) else [*model]
+    for one in models:
+        need_model(one)
+        if one.suffix[1:] not in chosen.formats:
+            endings = " or ".join(f".{format}" for format in chosen.formats)
+            raise ArtifactError(f"{one} is not a model file for {target}; give a file ending in {endings}")
     if caller_arena and not chosen.takes_arena:
         takers = ", ".join(one.name for one in _TARGETS if one.takes_arena)
         raise ConfigError(f"the kit {target} has no C code whose arena you could give; choose from: {takers}")
     _check_former(out)
-    content = chosen.make(model, data, caller_arena=True) if caller_arena else chosen.make(model, data)
+    arena = {"caller_arena": True} if caller_arena else {}
+    if len(models) == 1:
+        content = chosen.make(models[0], data, **arena)
+    elif models and chosen.make_several is not None:
+        content = chosen.make_several(models, data, **arena)
+    else:
+        raise ConfigError(
+            f"a kit {target} holds one model, got {len(models)}; several share the code in a kit c99 only"
+        )
     kit = Kit(
         schema_version=SCHEMA_VERSION,
         target=target,
         name=content.name,
-        model=model.name,
-        model_sha256=sha256_file(model),
+        model=models[0].name,
+        model_sha256=sha256_file(models[0]),
+        more_models={one.name: sha256_file(one) for one in models[1:]},
         files={name: sha256_bytes(data_bytes) for name, data_bytes in sorted(content.files.items())},
         versions={tool: version for tool in _TOOLS if (version := installed(tool)) is not None},
         arena_bytes=content.arena_bytes,

@@ -3,7 +3,7 @@
 
 #include "@@name.h"
 
-#include "golden.h"
+#include "@@golden_header"
 
 int main(void)
 {
