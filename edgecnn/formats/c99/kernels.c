@@ -12,13 +12,10 @@
 
    Without a word, y must not overlap x. */
 //@ base:
-#include <limits.h>
-
-#if CHAR_BIT != 8 || INT_MAX != 2147483647
-#error "this code needs bytes of 8 bits and an int of 32 bits"
-#endif
-/* A size of -1 if right shifts do not keep the sign, or if conversions to signed integers do not wrap */
-typedef char signed_integers_as_expected[((-1 >> 1) == -1 && (int32_t)0xffffffffu == -1) ? 1 : -1];
+/* What the code relies on. A compiler that does otherwise refuses a size of -1; int8_t implies bytes of 8 bits. */
+typedef char int_has_32_bits[sizeof(int) == sizeof(int32_t) ? 1 : -1];
+typedef char right_shifts_keep_the_sign[(-1 >> 1) == -1 ? 1 : -1];
+typedef char conversions_to_signed_wrap[(int32_t)0xffffffffu == -1 ? 1 : -1];
 
 /* Attributes of constants (weights, biases, tables) and of the arena, such as a section of their own */
 #ifndef EDGECNN_WEIGHTS
