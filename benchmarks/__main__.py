@@ -14,8 +14,9 @@ from edgecnn.report import read
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
-_PICTURE = _ROOT / "docs" / "mnist.svg"
-_PAGES = (_ROOT / "README.md", _ROOT / "SECURITY.md", _ROOT / "docs" / "clients.md", _HERE / "README.md")
+_DOCS = _ROOT / "docs"
+_PICTURE = _DOCS / "mnist.svg"
+_PAGES = (_ROOT / "README.md", _ROOT / "SECURITY.md", _DOCS / "clients.md", _DOCS / "c99.md", _HERE / "README.md")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

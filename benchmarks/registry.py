@@ -16,6 +16,7 @@ from benchmarks import (
     ptq_methods,
     qat_backends,
     qat_engines,
+    stack,
 )
 from edgecnn.records import Record, Report
 
@@ -112,6 +113,12 @@ SUITES = {
             run=qat_engines.run,
             result=qat_engines.Engines,
             tables={"qat-engines": qat_engines.table},
+        ),
+        Suite(
+            name="stack",
+            run=stack.run,
+            result=stack.Stacks,
+            tables={"stack": stack.table},
         ),
     )
 }

@@ -1140,7 +1140,8 @@ class Kit(FileRecord, frozen=True):
     """A folder written by ``edgecnn embed``, stored there as ``kit.json``; ``files`` are the others by SHA-256.
 
     ``arena_bytes`` is the size reserved for activations in the kit's code; ``arena_measured_bytes`` is what TFLM needed
-    on the machine that made the kit, ``None`` if the code needs no interpreter.
+    on the machine that made the kit, ``None`` if the code needs no interpreter. ``more_models`` are further models by
+    SHA-256.
     """
 
     target: Name
@@ -1151,6 +1152,7 @@ class Kit(FileRecord, frozen=True):
     versions: dict[Name, Name]
     arena_bytes: Count | None = None
     arena_measured_bytes: Count | None = None
+    more_models: dict[Name, Name] = {}
 
 
 class Report(FileRecord, frozen=True):

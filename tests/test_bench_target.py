@@ -116,6 +116,15 @@ def test_the_own_source_of_a_c_file_is_counted(tmp_path: Path) -> None:
     assert after.artifact_sha256 != before.artifact_sha256
 
 
+def test_code_that_expects_its_arena_is_counted(tmp_path: Path) -> None:
+    need("cortex-m4")
+    ((static,), _) = costs([write_c(tmp_path)], ["cortex-m4"])
+    ((given,), failures) = costs([write_c(tmp_path, caller_arena=True)], ["cortex-m4"])
+    assert not failures
+    assert given.instructions == pytest.approx(static.instructions, abs=100)
+    assert given.arena_bytes == static.arena_bytes <= static.ram_bytes - given.ram_bytes + 4
+
+
 def test_what_has_no_cost_is_named_with_the_reason(workspace: Workspace) -> None:
     need("cortex-m0")
     large, floating = workspace.path("tflite", "int8"), workspace.path("tflite", "float32")
@@ -174,7 +183,7 @@ def test_damaged_and_strange_files_are_failures(tmp_path: Path) -> None:
     ("old", "new", "reason"),
     [
         ('"name":"tiny_int8"', '"name":"../../planted"', "has the invalid function prefix '../../planted'"),
-        ('"caller_arena":false', '"caller_arena":true', "expects its arena from the caller"),
+        ('"caller_arena":false', '"caller_arena":true', "the code does not build for cortex-m4"),
     ],
 )
 def test_a_c_file_that_says_what_edgecnn_would_not(old: str, new: str, reason: str, tmp_path: Path) -> None:

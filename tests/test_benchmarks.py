@@ -20,6 +20,7 @@ from benchmarks import (
     qat_backends,
     qat_engines,
     registry,
+    stack,
 )
 from benchmarks.suite import read_suite
 from edgecnn.config import read_config
@@ -54,7 +55,8 @@ def checkout(tmp_path: Path) -> Path:
     for page in ("README.md", "SECURITY.md"):
         shutil.copy(ROOT / page, tmp_path)
     (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "clients.md", tmp_path / "docs")
+    for page in ("clients.md", "c99.md"):
+        shutil.copy(ROOT / "docs" / page, tmp_path / "docs")
     return tmp_path
 
 
@@ -73,6 +75,7 @@ def test_suites_parse(path: Path) -> None:
         "clients": clients.Settings,
         "ptq-methods": ptq_methods.Settings,
         "qat-engines": qat_engines.Settings,
+        "stack": stack.Settings,
     }
     known = ptq_methods.NETS if path.stem == "ptq-methods" else MODELS
     assert read_suite(path, kinds[path.stem], known) if path.stem in kinds else read_config(path)
@@ -509,3 +512,31 @@ def test_a_small_microcontroller_suite_runs(tmp_path: Path) -> None:
     ]
     assert "| ds_cnn |" in microcontroller.table(counts, "x")
     assert (tmp_path / "out" / "ds_cnn-int8.tflite").is_file()
+
+
+# stack
+
+
+def test_stack_result_is_of_its_suite() -> None:
+    suite = read_suite(ROOT / "benchmarks" / "suites" / "stack.toml", stack.Settings)
+    path = ROOT / "benchmarks" / "results" / "stack.json"
+    stacks = read_record(path, stack.Stacks)
+    assert [(row.model, row.target) for row in stacks.rows] == [(m, t) for m in suite.models for t in suite.targets]
+    sizes = [row.stack for row in stacks.rows if row.stack is not None]
+    assert all(50 <= size < 1024 for size in sizes)
+    assert {row.target for row in stacks.rows if row.stack is None} <= {"cortex-m0plus"}
+    table = stack.table(stacks, "x")
+    assert [line.count(" — ") for line in table.splitlines() if line.startswith("| mnist_cnn")] == [1]
+
+
+@pytest.mark.slow
+def test_a_small_stack_suite_runs(tmp_path: Path) -> None:
+    need("cortex-m0plus")
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        'models = ["motion_cnn", "mnist_cnn"]\ntargets = ["cortex-m0plus"]\nlevel = "-Os"\nseed = 1\nimages = 1\n'
+    )
+    small, large = stack.run(suite, tmp_path / "out").rows
+    assert small.stack is not None
+    assert small.stack > 100
+    assert large.stack is None

@@ -47,6 +47,7 @@ pytestmark = pytest.mark.slow
 
 L = keras.layers
 plain, branched, rearranged = BODIES
+TINY = Path(__file__).parent / "files" / "tiny-int8.tflite"
 SHAPES = {
     "mnist_cnn": ((28, 28, 1), 10),
     "resnet8": ((32, 32, 3), 10),
@@ -196,6 +197,39 @@ def test_the_code_needs_no_library(models: dict[str, bytes], tmp_path: Path) -> 
         ["nm", "--undefined-only", "m.o"], check=True, cwd=tmp_path, capture_output=True, text=True
     )
     assert set(re.findall(r"U (\w+)", symbols.stdout)) <= {"_GLOBAL_OFFSET_TABLE_", "memset", "memcpy"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "old", "new", "reason"),
+    [
+        (["--target=msp430"], "", "", "int_has_32_bits"),
+        ([], "(-1 >> 1) == -1", "(-1 >> 1) == 2147483647", "right_shifts_keep_the_sign"),  # as if it were so
+        ([], "(int32_t)0xffffffffu == -1", "(int32_t)0xffffffffu == 0", "conversions_to_signed_wrap"),
+    ],
+)
+def test_compilers_with_other_integers_are_refused(
+    flags: list[str], old: str, new: str, reason: str, tmp_path: Path
+) -> None:
+    need("clang")
+    source = generate(TINY.read_bytes(), tmp_path).source
+    assert old in source
+    (tmp_path / "m.c").write_text(source.replace(old, new))
+    command = ["clang", *flags, "-std=c99", "-ffreestanding", "-fsyntax-only", "m.c"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"'{reason}' declared as an array with a negative size" in done.stderr
+
+
+def test_code_of_two_models_links_into_one_program(tmp_path: Path) -> None:
+    """Each with its own kernels: all that is not called from outside is static."""
+    for name in ("a", "b"):
+        generate(TINY.read_bytes(), tmp_path, name, labels=["x", "y", "z"])
+    (tmp_path / "main.c").write_text(
+        '#include "a.h"\n#include "b.h"\nint8_t x[A_INPUT_SIZE], y[A_OUTPUT_SIZE], z[B_OUTPUT_SIZE];\n'
+        "int main(void) { a_invoke(x, y); b_invoke(x, z); return y[0] == z[0] && y[1] == z[1] ? 0 : 1; }\n"
+    )
+    subprocess.run(["cc", *WARNINGS, "-o", "main", "main.c", "a.c", "b.c"], check=True, cwd=tmp_path)
+    assert subprocess.run([tmp_path / "main"]).returncode == 0
 
 
 def test_a_cpp_program_takes_the_header(models: dict[str, bytes], tmp_path: Path) -> None:

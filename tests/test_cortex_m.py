@@ -1,5 +1,6 @@
 """The reference CNN and others on emulated processors, byte for byte; and the kit that shows it without edgecnn."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgecnn.embed import KIT_FILE
 from edgecnn.emulation import Firmware, Sources
 from edgecnn.emulation.machine import Int8
 from edgecnn.errors import FitError
+from edgecnn.formats.c99 import Named, several_to_c, to_c
 from edgecnn.optional import require
 from edgecnn.records import Artifact, Kit, from_json
 from edgecnn.runtimes.quantized_io import to_input
@@ -104,6 +106,71 @@ def test_a_small_model_fits_the_smallest_board(target: str, tmp_path: Path) -> N
     expected = emulation.run(emulation.build(sources, "host", tmp_path), images)
     assert len(np.unique(expected, axis=0)) > 20
     np.testing.assert_array_equal(emulation.run(emulation.build(sources, target, tmp_path), images), expected)
+
+
+def test_weights_and_arena_are_placed_by_macros(tmp_path: Path) -> None:
+    """Constants in an external flash, the arena in a memory of its own: the same bytes, from there."""
+    need("cortex-m4")
+    tools.need("arm-none-eabi-objdump")
+    graph = read_graph((ROOT / "tests" / "files" / "tiny-int8.tflite").read_bytes(), "tiny")
+    plan = to_c(graph, "tiny").plan
+    assert make_kit(ROOT / "tests" / "files" / "tiny-int8.tflite", tmp_path / "kit", "cortex-m4").returncode == 0
+    script = (tmp_path / "kit" / "board.ld").read_text()
+    for before, added in (
+        (
+            "    RAM (",
+            "    QSPI (r) : ORIGIN = 0x200000, LENGTH = 1M\n    DTCM (rw) : ORIGIN = 0x20200000, LENGTH = 64K\n",
+        ),
+        ("    .text :", "    .qspi : { *(.qspi) } > QSPI\n    .dtcm (NOLOAD) : { *(.dtcm) } > DTCM\n"),
+    ):
+        assert before in script
+        script = script.replace(before, added + before)
+    (tmp_path / "kit" / "board.ld").write_text(script)
+    section = "-D{}='__attribute__((section(\".{}\")))'"
+    placed = " ".join([section.format("EDGECNN_WEIGHTS", "qspi"), section.format("EDGECNN_ARENA", "dtcm")])
+    made = make(tmp_path / "kit", "check", f"OPT=-O2 {placed}", "BUILD=build/placed")
+    assert made.returncode == 0, made.stderr
+    (elf,) = (tmp_path / "kit" / "build" / "placed").glob("*.elf")
+    listed = subprocess.run(["arm-none-eabi-objdump", "-h", elf], capture_output=True, text=True, check=True).stdout
+    sections = {
+        name: (int(size, 16), int(start, 16))
+        for name, size, start in re.findall(r"^ *\d+ (\S+) +(\w+) +(\w+)", listed, re.MULTILINE)
+    }
+    assert sections[".qspi"] == (pytest.approx(plan.constant_bytes, abs=64), 0x200000)  # with gaps for alignment
+    assert sections[".dtcm"] == (-(-plan.arena_bytes // 4) * 4, 0x20200000)
+    assert ".bss" not in sections or sections[".bss"][0] == 0
+
+
+@pytest.mark.parametrize("target", ["host", *FAST])
+def test_models_in_one_source_answer_as_alone_and_share_kernels(
+    target: str, digits: Sources, workspace: Workspace, inputs: Int8, answers: Int8, tmp_path: Path
+) -> None:
+    need(target)
+    graphs = {
+        "digits": read_graph(workspace.path("tflite", "int8").read_bytes(), "digits"),
+        "tiny": read_graph((ROOT / "tests" / "files" / "tiny-int8.tflite").read_bytes(), "tiny"),
+    }
+    tiny = emulation.generate(graphs["tiny"], "tiny")
+    made = several_to_c([Named(graph=graph, name=name) for name, graph in graphs.items()])
+    noise = np.random.default_rng(0).integers(-128, 128, (10, tiny.input_size), np.int8)
+    alone = [emulation.build(one, target, tmp_path / one.name) for one in (digits, tiny)]
+    wanted = np.hstack([answers[:10], emulation.run(alone[1], noise)])
+    headers = {f"{name}.h": header for name, header in zip(graphs, made.headers, strict=True)}
+    calls = "digits_invoke(input, output); tiny_invoke(input + DIGITS_INPUT_SIZE, output + DIGITS_OUTPUT_SIZE);"
+    code = f"{made.source}void both_invoke(const int8_t *input, int8_t *output)\n{{ {calls} {calls} }}\n"
+    includes = '#include "digits.h"\n#include "tiny.h"\nvoid both_invoke(const int8_t *input, int8_t *output);\n'
+    sources = Sources(
+        name="both",
+        files={file: text.encode() for file, text in {**headers, "both.h": includes,
+                                                      "both.c": f'#include "both.h"\n{code}'}.items()},
+        input_size=digits.input_size + tiny.input_size,
+        output_size=digits.output_size + tiny.output_size,
+    )  # fmt: skip
+    firmware = emulation.build(sources, target, tmp_path / "both")
+    np.testing.assert_array_equal(emulation.run(firmware, np.hstack([inputs[:10], noise])), wanted)
+    assert firmware.constants >= alone[0].constants + alone[1].constants - 64
+    assert firmware.code < 0.8 * (alone[0].code + alone[1].code)
+    assert firmware.ram - firmware.data <= max(one.ram - one.data for one in alone) + 16
 
 
 @pytest.mark.parametrize("target", [*FAST, "powerpc"])

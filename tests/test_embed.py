@@ -21,11 +21,20 @@ from edgecnn.check import check
 from edgecnn.embed import KIT_FILE, TARGETS, embed
 from edgecnn.embed.content import _most_different
 from edgecnn.embed.tflm import arena_with_margin
-from edgecnn.errors import ArtifactError, OutputError, RecordError, SessionError, UnknownNameError, UnsupportedError
+from edgecnn.errors import (
+    ArtifactError,
+    ConfigError,
+    OutputError,
+    RecordError,
+    SessionError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from edgecnn.files import kits_folder, sha256_bytes, sha256_file, write_folder
 from edgecnn.formats.c99 import to_c
 from edgecnn.models import MODELS
 from edgecnn.records import CORES, Kit, Quantization, from_json, to_json
+from edgecnn.runtimes import open_session
 from edgecnn.tflite.graph import read_graph
 from edgecnn.tflite.micro import scratch_bytes
 
@@ -605,6 +614,54 @@ def test_c_keeps_state_and_begins_again(tmp_path: Path) -> None:
     assert run("make", "check", folder=tmp_path / "m55").returncode == 0
 
 
+def test_the_caller_may_give_the_arena(tmp_path: Path) -> None:
+    for target in ("c99", "arduino", "cortex-m4"):
+        embed(MODEL, target, tmp_path / target, caller_arena=True)
+        text = (tmp_path / target / "README.md").read_text()
+        assert re.search(
+            r"static int32_t arena\[(\w+)_ARENA_SIZE / 4 \+ 1\];\n.*\n *\w+_invoke\(input, output, arena\)", text
+        )
+        assert "The arena is yours: " in text
+    sanitized = f"CFLAGS={C_FLAGS} -fsanitize=address,undefined"
+    assert "ok: " in make_c99(tmp_path / "c99", sanitized).stdout
+    assert sketch_says(tmp_path / "arduino").count("as expected") == 4
+    emulated.need("cortex-m4")
+    assert "ok: " in run("make", "check", folder=tmp_path / "cortex-m4").stdout
+    replaced(tmp_path / "c99" / "self_test.c", r"_SIZE / 4 \+ 1", "_SIZE / 8")
+    assert "global-buffer-overflow" in make_c99(tmp_path / "c99", sanitized).stderr
+    for target in ("tflm", "linux", "web"):
+        with pytest.raises(
+            ConfigError, match=f"the kit {target} has no C code whose arena .* c99, arduino, cortex-m0,"
+        ):
+            embed(MODEL, target, tmp_path / target, caller_arena=True)
+
+
+def test_several_models_in_a_kit_share_their_code(tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    made = embed([MODEL, streaming(tmp_path)], "c99", kit)
+    assert (made.model, list(made.more_models)) == ("tiny-int8.tflite", ["streaming.tflite"])
+    done = make_c99(kit, f"CFLAGS={C_FLAGS} -fsanitize=address,undefined")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"ok: (\d+) golden inputs", done.stdout) == ["4", "32"]
+    text = (kit / "README.md").read_text()
+    assert "@@" not in text
+    assert all(name in text for name in made.files if name != "README.md"), text
+    replaced(kit / "golden_streaming.h", GOLDEN_OUTPUT, off_by_one)
+    assert make_c99(kit).returncode != 0
+    with pytest.raises(ArtifactError, match=r"models\.c contains 2 models; give the C code"):
+        open_session(kit / "models.c")
+
+
+def test_several_models_that_fit_no_kit(tmp_path: Path) -> None:
+    (tmp_path / "TINY_int8.tflite").write_bytes(MODEL.read_bytes())
+    with pytest.raises(ConfigError, match=r"two models would be called 'tiny_int8' in C; rename one of the files"):
+        embed([MODEL, tmp_path / "TINY_int8.tflite"], "c99", tmp_path / "kit")
+    for models, count in (([MODEL, MODEL], 2), ([], 0)):
+        with pytest.raises(ConfigError, match=f"a kit arduino holds one model, got {count}; several share the code in"):
+            embed(models, "arduino", tmp_path / "kit")
+    assert not (tmp_path / "kit").exists()
+
+
 def test_inputs_and_outputs_of_any_type_are_compared(tmp_path: Path) -> None:
     """int16 in, int32 out, and two inputs of different types: each has its own array."""
     from generated import Model
@@ -782,7 +839,8 @@ def test_command(workspace: Any, tmp_path: Path) -> None:
     assert re.match(
         r"wrote .*kit: 10 files, arena [\d,]+ bytes \([\d,]+ measured here\); read .*README\.md", done.stdout
     )
-    done = command(model, "--target", "c99", "--out", out, "--json")
+    done = command(model, "--target", "c99", "--caller-arena", "--out", out, "--json")
+    assert ", void *arena);" in next(out.glob("digits*.h")).read_text()
     assert from_json(done.stdout.encode(), Kit, "stdout") == from_json((out / KIT_FILE).read_bytes(), Kit, "kit")
     (out / "mine").write_text("")
     refused = command(model, "--target", "c99", "--out", out)

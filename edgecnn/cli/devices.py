@@ -42,15 +42,19 @@ def check(model: Path, target: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("model", type=options.FILE)
+@click.argument("models", metavar="MODEL...", type=options.FILE, nargs=-1, required=True)
 @click.option("--target", type=click.Choice(get_args(KitTarget)), required=True, help="Target of MODEL.")
 @click.option("--data", help="Data set of the golden inputs.  [default: random noise; for linux the data set of MODEL]")
+@click.option("--caller-arena", is_flag=True, help="C code that expects its working memory as an argument.")
 @click.option("--out", type=options.FILE, required=True, help="Folder to write.")
 @options.json
-def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) -> None:
+def embed(
+    models: tuple[Path, ...], target: str, data: str | None, caller_arena: bool, out: Path, as_json: bool
+) -> None:
     """Write a folder with MODEL that is ready to copy to a device.
 
-    MODEL is a .tflite that edgecnn check accepts; for linux, any exported .tflite or .onnx. c99: C without libraries.
+    MODEL is a .tflite that edgecnn check accepts; for linux, any exported .tflite or .onnx. c99: C without libraries,
+    of several models in one source if they are given.
     tflm: the model, operator list and arena size for TensorFlow Lite Micro. arduino: a library that contains the C
     code. linux: a program that needs Python and one runtime. web: the C code as WebAssembly, with a page to try it.
     cortex-m4 and other cores: the C code with a test on an emulated board. Each folder contains golden outputs, a test
@@ -58,7 +62,7 @@ def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) 
     """
     from edgecnn.embed import embed as embed_model
 
-    kit = embed_model(model, target, out, data)
+    kit = embed_model(models, target, out, data, caller_arena=caller_arena)
     arena = "" if kit.arena_bytes is None else f", arena {kit.arena_bytes:,} bytes"
     if kit.arena_measured_bytes is not None:
         arena += f" ({kit.arena_measured_bytes:,} measured here)"

@@ -1,6 +1,6 @@
 """``edgecnn embed``: kits, folders to copy to a device; one module per kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import msgspec
 
 from edgecnn.embed import arduino, c99, cortex_m, linux, tflm, web
 from edgecnn.embed.content import Content
-from edgecnn.errors import ArtifactError, OutputError, RecordError
+from edgecnn.errors import ArtifactError, ConfigError, OutputError, RecordError
 from edgecnn.files import need_model, sha256_bytes, sha256_file, write_folder
 from edgecnn.optional import installed
 from edgecnn.records import CORES, SCHEMA_VERSION, Kit, KitTarget, read_record, to_json
@@ -20,33 +20,45 @@ _TOOLS = ("edgecnn", "ai-edge-litert", "onnxruntime", "tflite-micro")
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A target: accepted file extensions, and the function that makes a kit from a file and a data set (or None)."""
+    """A target: accepted file extensions, and the function that makes a kit from a file and a data set (or None).
+
+    ``takes_arena``: the function has an option ``caller_arena``, because a program calls the kit's C code.
+    ``make_several`` makes one kit of several files.
+    """
 
     name: KitTarget
     formats: tuple[str, ...]
-    make: Callable[[Path, str | None], Content]
+    make: Callable[..., Content]
+    takes_arena: bool = False
+    make_several: Callable[..., Content] | None = None
 
 
 _TARGETS = (
-    Target("c99", ("tflite",), c99.make),
+    Target("c99", ("tflite",), c99.make, takes_arena=True, make_several=c99.make_several),
     Target("tflm", ("tflite",), tflm.make),
-    Target("arduino", ("tflite",), arduino.make),
+    Target("arduino", ("tflite",), arduino.make, takes_arena=True),
     Target("linux", ("tflite", "onnx"), linux.make),
     Target("web", ("tflite",), web.make),
-    *(Target(core, ("tflite",), partial(cortex_m.make, core)) for core in CORES),
+    *(Target(core, ("tflite",), partial(cortex_m.make, core), takes_arena=True) for core in CORES),
 )
 
 TARGETS: Registry[KitTarget, Target] = Registry("target", {target.name: target for target in _TARGETS})
 
 
-def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
+def embed(
+    model: Path | Sequence[Path], target: str, out: Path, data: str | None = None, *, caller_arena: bool = False
+) -> Kit:
     """Write the kit of the model file ``model`` for ``target`` into the folder ``out``, completely or not at all.
 
+    Several models become one kit, only for c99: one C source in which they share the kernels.
+
     ``data`` is a data set as for ``edgecnn.data.load``; its test images become golden inputs. Without it, linux uses
-    the model's own data set, and the other targets use noise. A folder that contains only an earlier kit is replaced.
-    The same model and data produce the same bytes.
+    the model's own data set, and the other targets use noise. With ``caller_arena``, the C code expects its arena as a
+    third argument instead of having a static one. A folder that contains only an earlier kit is replaced. The same
+    model and data produce the same bytes.
 
     Raises:
+        ConfigError: ``caller_arena`` or several models for a target without them; models of the same name.
         UnknownNameError: unknown target; the message lists the choices.
         ArtifactError: the model is missing, damaged, changed, or of an unsupported kind.
         UnsupportedError: the C generator or TFLM does not support an operator.
@@ -55,18 +67,32 @@ def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
         OutputError: ``out`` contains anything but an earlier kit, or cannot be written.
     """
     chosen = TARGETS[target]
-    need_model(model)
-    if model.suffix[1:] not in chosen.formats:
-        endings = " or ".join(f".{format}" for format in chosen.formats)
-        raise ArtifactError(f"{model} is not a model file for {target}; give a file ending in {endings}")
+    models = [model] if isinstance(model, Path) else [*model]
+    for one in models:
+        need_model(one)
+        if one.suffix[1:] not in chosen.formats:
+            endings = " or ".join(f".{format}" for format in chosen.formats)
+            raise ArtifactError(f"{one} is not a model file for {target}; give a file ending in {endings}")
+    if caller_arena and not chosen.takes_arena:
+        takers = ", ".join(one.name for one in _TARGETS if one.takes_arena)
+        raise ConfigError(f"the kit {target} has no C code whose arena you could give; choose from: {takers}")
     _check_former(out)
-    content = chosen.make(model, data)
+    arena = {"caller_arena": True} if caller_arena else {}
+    if len(models) == 1:
+        content = chosen.make(models[0], data, **arena)
+    elif models and chosen.make_several is not None:
+        content = chosen.make_several(models, data, **arena)
+    else:
+        raise ConfigError(
+            f"a kit {target} holds one model, got {len(models)}; several share the code in a kit c99 only"
+        )
     kit = Kit(
         schema_version=SCHEMA_VERSION,
         target=target,
         name=content.name,
-        model=model.name,
-        model_sha256=sha256_file(model),
+        model=models[0].name,
+        model_sha256=sha256_file(models[0]),
+        more_models={one.name: sha256_file(one) for one in models[1:]},
         files={name: sha256_bytes(data_bytes) for name, data_bytes in sorted(content.files.items())},
         versions={tool: version for tool in _TOOLS if (version := installed(tool)) is not None},
         arena_bytes=content.arena_bytes,

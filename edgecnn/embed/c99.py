@@ -3,6 +3,7 @@
 import logging
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 
 from edgecnn.embed.content import Content, Model, Values, flat, golden, golden_header, load_model, names_of, template
 from edgecnn.errors import SessionError
-from edgecnn.formats.c99 import Generated, identifier, to_c
+from edgecnn.formats.c99 import Generated, Named, identifier, several_to_c, to_c
 from edgecnn.runtimes import open_session
 from edgecnn.runtimes.quantized_io import raw_of
 from edgecnn.samples import parts
@@ -34,11 +35,18 @@ class Generation(msgspec.Struct, frozen=True):
     header: bytes
     names: dict[str, object]
 
+    @property
+    def named(self) -> Named:
+        """The model as one of several in a source."""
+        labels = self.model.provenance.labels if self.model.provenance else ()
+        return Named(graph=self.model.graph, name=self.name, labels=labels, provenance=self.model.provenance)
 
-def generate(model: Path, data: str | None) -> Generation:
+
+def generate(model: Path, data: str | None, caller_arena: bool = False) -> Generation:
     """Generate C from the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
-    TFLM computes the golden outputs; if it refuses the model, the generated code does, compiled on this machine.
+    With ``caller_arena``, the code expects its arena from the caller. TFLM computes the golden outputs; if it refuses
+    the model, the generated code does, compiled on this machine.
 
     Raises:
         ArtifactError: it is damaged or changed.
@@ -49,7 +57,7 @@ def generate(model: Path, data: str | None) -> Generation:
     loaded = load_model(model)
     name, provenance = identifier(model.stem), loaded.provenance
     labels = provenance.labels if provenance else ()
-    code = to_c(loaded.graph, name, labels=labels, provenance=provenance)
+    code = to_c(loaded.graph, name, labels=labels, caller_arena=caller_arena, provenance=provenance)
     inner = without_float_ends(loaded.graph)
     try:
         found = golden(loaded, data, inner)
@@ -61,7 +69,9 @@ def generate(model: Path, data: str | None) -> Generation:
         **names_of(loaded, name, found),
         "in_type": f"{inputs.dtype}_t",
         "out_type": f"{outputs.dtype}_t",
-        "arena": f"{code.plan.arena_bytes:,}",
+        "memory": _memory(name, code),
+        "arena": f"\n    static int32_t arena[{name.upper()}_ARENA_SIZE / 4 + 1];" if caller_arena else "",
+        "with_arena": ", arena" if caller_arena else "",
         "reset": f"    {name}_reset();\n" if loaded.graph.stateful else "",
         "conversion": _conversion(name, loaded.graph.stateful),
     }
@@ -99,13 +109,56 @@ def _conversion(name: str, stateful: bool) -> str:
     return textwrap.fill(text, 120)
 
 
-def make(model: Path, data: str | None) -> Content:
+def _memory(name: str, code: Generated) -> str:
+    """What a README says about the arena."""
+    size = f"{code.plan.arena_bytes:,} bytes"
+    if code.caller_arena:
+        text = f"The arena is yours: {size}, aligned to 4. It holds nothing between calls, so models can share it."
+    else:
+        text = f"The model has a static arena of {size}."
+    return textwrap.fill(f"{text} The comment in `{name}.h` describes its layout.", 120)
+
+
+def make_several(models: Sequence[Path], data: str | None, caller_arena: bool = False) -> Content:
+    """One kit of several .tflite files that share the kernels; raises as ``generate`` and ``several_to_c`` do."""
+    made = [generate(model, data, caller_arena) for model in models]
+    code = several_to_c([one.named for one in made], caller_arena=caller_arena)
+    files = {"models.c": code.source.encode()}
+    rows = []
+    for one, header in zip(made, code.headers, strict=True):
+        test, golden_name = f"self_test_{one.name}", f"golden_{one.name}.h"
+        files |= {f"{one.name}.h": header.encode(), golden_name: one.header}
+        files[f"{test}.c"] = template("c99/self_test.c", one.names | {"golden_header": golden_name})
+        rows.append(
+            f"| `{one.names['model']}` | `{one.name}.h` | `{one.name}_invoke` | {one.code.plan.arena_bytes:,} "
+            f"| `{test}.c` | `{golden_name}`: {one.names['golden']} |"
+        )
+    files["Makefile"] = template(
+        "c99/Makefile", {"source": "models.c", "tests": " ".join(f"self_test_{one.name}" for one in made)}
+    )
+    files["README.md"] = template(
+        "c99/several.md",
+        {
+            "names": " and ".join(one.name for one in made),
+            "count": len(made),
+            "rows": "\n".join(rows),
+            "calls": "\n".join(f"    {one.name}_invoke(input, output{one.names['with_arena']});" for one in made),
+            "memory": "Each arena is yours; calls one after the other can share one of the largest size."
+            if caller_arena
+            else f"They share a static arena of {code.arena_bytes:,} bytes: one call at a time.",
+        },
+    )
+    return Content(name="models", files=files, arena_bytes=code.arena_bytes)
+
+
+def make(model: Path, data: str | None, caller_arena: bool = False) -> Content:
     """The kit of the .tflite at ``model``; raises as ``generate`` does."""
-    made = generate(model, data)
+    made = generate(model, data, caller_arena)
     files = {
         f"{made.name}.h": made.code.header.encode(),
         f"{made.name}.c": made.code.source.encode(),
         "golden.h": made.header,
     }
-    files |= {file: template(f"c99/{file}", made.names) for file in ("self_test.c", "Makefile", "README.md")}
+    values = made.names | {"source": f"{made.name}.c", "tests": "self_test", "golden_header": "golden.h"}
+    files |= {file: template(f"c99/{file}", values) for file in ("self_test.c", "Makefile", "README.md")}
     return Content(name=made.name, files=files, arena_bytes=made.code.plan.arena_bytes)

@@ -86,17 +86,13 @@ def _own(path: Path) -> tuple[Sources, int]:
     name = metadata.name
     if identifier(name) != name:
         raise ArtifactError(f"{path.name} has the invalid function prefix {name!r}; export it again")
-    if metadata.caller_arena:
-        raise ArtifactError(
-            f"{path.name} expects its arena from the caller, but counting instructions needs a static arena; export it "
-            "with one"
-        )
     header = read_bytes(header_of(path))
     sources = Sources(
         name=name,
         files={header_of(path).name: header, f"{name}.h": header, f"{name}.c": read_bytes(path)},
         input_size=sum(spec.size for spec in metadata.inputs),
         output_size=sum(spec.size for spec in metadata.outputs),
+        caller_arena=metadata.memory.arena_bytes if metadata.caller_arena else None,
     )
     return sources, metadata.memory.arena_bytes
 

@@ -44,13 +44,15 @@ _BUILD_LIMIT_S = 120.0
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """Generated code: ``files`` are ``<name>.h`` and ``<name>.c``, with ``<name>_invoke(input, output)``.
 
-    ``input_size`` and ``output_size`` are bytes, which are int8 values, of one inference.
+    ``input_size`` and ``output_size`` are bytes, which are int8 values, of one inference. ``caller_arena`` is the size
+    in bytes of the arena that ``<name>_invoke`` expects as a third argument; None: it expects none.
     """
 
     name: str
     files: Mapping[str, bytes]
     input_size: int
     output_size: int
+    caller_arena: int | None = None
 
 
 class Firmware(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +138,7 @@ def sources_of(generated: c99.Generated, name: str) -> Sources:
         files={f"{name}.h": generated.header.encode(), f"{name}.c": generated.source.encode()},
         input_size=int(sizes["INPUT"]),
         output_size=int(sizes["OUTPUT"]),
+        caller_arena=generated.plan.arena_bytes if generated.caller_arena else None,
     )
 
 
@@ -145,6 +148,8 @@ def kit_files(sources: Sources, inputs: Int8, outputs: Int8, target: str = "cort
     ``inputs`` is ``(n, input_size)``, ``outputs`` ``(n, output_size)``; ``target`` is make's default target.
     """
     names = {"MODEL": sources.name, "INPUT_SIZE": sources.input_size, "OUTPUT_SIZE": sources.output_size}
+    if sources.caller_arena is not None:
+        names["ARENA_SIZE"] = sources.caller_arena
     settings = "".join(f"{name} := {value}\n" for name, value in names.items())
     return {
         **sources.files,

@@ -12,6 +12,19 @@
 
    Without a word, y must not overlap x. */
 //@ base:
+/* What the code relies on. A compiler that does otherwise refuses a size of -1; int8_t implies bytes of 8 bits. */
+typedef char int_has_32_bits[sizeof(int) == sizeof(int32_t) ? 1 : -1];
+typedef char right_shifts_keep_the_sign[(-1 >> 1) == -1 ? 1 : -1];
+typedef char conversions_to_signed_wrap[(int32_t)0xffffffffu == -1 ? 1 : -1];
+
+/* Attributes of constants (weights, biases, tables) and of the arena, such as a section of their own */
+#ifndef EDGECNN_WEIGHTS
+#define EDGECNN_WEIGHTS
+#endif
+#ifndef EDGECNN_ARENA
+#define EDGECNN_ARENA
+#endif
+
 #if defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN) && !defined(PLAIN_C)
 #define HELIUM 1 /* Cortex-M55, M85 and the like: vectors of sixteen bytes */
 /* GCC 12 moves a store of bytes behind a vector load of the same bytes, and takes gather loads and scatter stores for

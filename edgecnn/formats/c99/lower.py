@@ -30,8 +30,8 @@ _KINDS: dict[type[Operation], tuple[str, ...]] = {
 }
 
 
-def lower(graph: Graph) -> Program:
-    """The layers of an int8 graph.
+def lower(graph: Graph, prefix: str = "") -> Program:
+    """The layers of an int8 graph. ``prefix`` begins the names of its static functions and arrays.
 
     A QUANTIZE from float32 at its input and a DEQUANTIZE to float32 at its output are removed: the C code uses the
     integers.
@@ -40,7 +40,7 @@ def lower(graph: Graph) -> Program:
         UnsupportedError: an operator, type or option that is not written as C, named with its place.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
-    return _Lowering(ops.without_float_ends(graph)).program()
+    return _Lowering(ops.without_float_ends(graph), prefix).program()
 
 
 def problems(graph: Graph) -> tuple[str, ...]:
@@ -63,8 +63,9 @@ def has_kernel(record: type[Operation], kind: str) -> bool:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, prefix: str = "") -> None:
         self.graph = graph
+        self.prefix = prefix
         self.layers: list[Layer] = []
         self.problems: list[str] = []
         self.reshaped: dict[int, int] = {}  # tensor -> value that it is an alias of
@@ -165,7 +166,7 @@ class _Lowering:
         ``s`` is a struct of type ``struct``, by default named like the kernel, with ``fields`` and pointers to all
         ``constants``, which are also available as @name_weights and so on.
         """
-        name = f"layer_{len(self.layers)}_{operation.kind.lower()}"
+        name = f"{self.prefix}layer_{len(self.layers)}_{operation.kind.lower()}"
         arrays = [Constant(name=f"{name}_{key}", values=values) for key, values in constants.items()]
         values: list[int] = []
         parameters: list[str] = []
@@ -211,7 +212,7 @@ class _Lowering:
         self.reshaped[target.index] = target.index
         self.layers.append(
             Layer(
-                name=f"layer_{len(self.layers)}_copy",
+                name=f"{self.prefix}layer_{len(self.layers)}_copy",
                 comment=f"{times(self.shapes[source])} -> {times(self.shapes[target.index])}",
                 inputs=(source,),
                 parameters=("x",),
@@ -282,7 +283,7 @@ class _Lowering:
             "multiplier": [pair[0] for pair in pairs], "shift": shifts,
         }  # fmt: skip
         self.add(
-            operation, f"svdf(&s, @0, state + {own.offset}, y)", "svdf", fields=fields,
+            operation, f"svdf(&s, @0, {self.prefix}state + {own.offset}, y)", "svdf", fields=fields,
             constants={"features": features.reshape(-1), "time": time.reshape(-1), "bias": operation.bias.reshape(-1)},
             wide=min(shifts) < 0,
         )  # fmt: skip

@@ -4,8 +4,6 @@
 
 #include "golden.h"
 
-static @@out_type output[@@{NAME}_OUTPUT_SIZE];
-
 void setup()
 {
     Serial.begin(115200);
@@ -15,9 +13,10 @@ void setup()
 
 void loop()
 {
+    static @@out_type output[@@{NAME}_OUTPUT_SIZE];@@arena
 @@{reset}    for (int i = 0; i < GOLDEN_COUNT; i++) {
         const unsigned long start = micros();
-        @@{name}_invoke(golden_inputs[i], output);
+        @@{name}_invoke(golden_inputs[i], output@@with_arena);
         const unsigned long took = micros() - start;
         int top = 0;
         bool right = true;
