@@ -1063,6 +1063,13 @@ class Emulated(Record, frozen=True):
     arena_bytes: Count
 
 
+class Demo(Record, frozen=True):
+    """A model that runs in report.html: its file, and a script that defines it and test samples to try it with."""
+
+    file: Name
+    script: str
+
+
 class FileCosts(Record, frozen=True):
     """The costs of one model file on all emulated microcontrollers, and what could not be counted."""
 

@@ -46,10 +46,7 @@ def generate(model: Path, data: str | None) -> Generation:
         MissingExtraError: TFLM is not installed.
         SessionError: TFLM refuses the model, and there is no C compiler.
     """
-    loaded = load_model(model)
-    name, provenance = identifier(model.stem), loaded.provenance
-    labels = provenance.labels if provenance else ()
-    code = to_c(loaded.graph, name, labels=labels, provenance=provenance)
+    loaded, name, code = code_of(model)
     inner = without_float_ends(loaded.graph)
     try:
         found = golden(loaded, data, inner)
@@ -67,6 +64,14 @@ def generate(model: Path, data: str | None) -> Generation:
     }
     header = golden_header(name, found, {"golden_inputs": inputs, "golden_outputs": outputs})
     return Generation(loaded, name, code, inputs, outputs, header, names)
+
+
+def code_of(model: Path) -> tuple[Model, str, Generated]:
+    """The .tflite at ``model``, its name in C, and its code; raises ``ArtifactError`` and ``UnsupportedError``."""
+    loaded = load_model(model)
+    name, provenance = identifier(model.stem), loaded.provenance
+    labels = provenance.labels if provenance else ()
+    return loaded, name, to_c(loaded.graph, name, labels=labels, provenance=provenance)
 
 
 def _compiled(code: Generated, name: str, samples: list[list[Values]]) -> list[list[Values]]:
