@@ -37,7 +37,7 @@ _NUMBERS = re.compile(rb"\[\n\s*([-+.\deE,\s]+)\n\s*\]")  # in strings, line bre
 # All sets of names: registries, settings and command options use these definitions.
 SchemeName = Literal["float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat"]
 FormatName = Literal["tflite", "onnx", "c99"]
-RuntimeName = Literal["litert", "tflm", "onnxruntime", "c99", "keras", "fake"]
+RuntimeName = Literal["litert", "tflm", "onnxruntime", "openvino", "c99", "keras", "fake"]
 ModelName = Literal[
     "mnist_cnn",
     "resnet8",
