@@ -150,6 +150,10 @@ class RunConfig(Record, frozen=True):
         ),
     ] = ()
 
+    demo: Annotated[
+        bool, Meta(description="Let the int8 model run in report.html, to try it; needs clang and lld.")
+    ] = True
+
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             msgspec.structs.force_setattr(self, name, checked(name, getattr(self, name)))

@@ -25,6 +25,7 @@ _PACKAGES = (
     "ai-edge-litert",
     "tflite-micro",
     "onnxruntime",
+    "openvino",
     "keras",
     "tensorflow",
     "jax",

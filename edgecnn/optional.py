@@ -2,8 +2,9 @@
 
 import importlib
 import os
+import sys
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 from edgecnn.errors import MissingExtraError
 from edgecnn.quiet import quiet_stderr
@@ -21,6 +22,7 @@ _EXTRAS = {
     "jinja2": "report",
     "matplotlib": "report",
     "tflite_micro": "micro",
+    "openvino": "openvino",
 }
 
 
@@ -35,6 +37,8 @@ def require(module: str) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow is first imported
     # ONNX Runtime 1.32 and later sends telemetry, and leaves a temporary file ".ses"
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if top == "openvino":  # reports that it was imported, but only where this other package is
+        sys.modules.setdefault("openvino_telemetry", cast(Any, None))
     try:
         with quiet_stderr():
             return importlib.import_module(module)

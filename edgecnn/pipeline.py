@@ -55,6 +55,7 @@ from edgecnn.records import (
     Artifact,
     Baseline,
     BenchResults,
+    Demo,
     Emulated,
     Failure,
     FileAnswers,
@@ -72,6 +73,7 @@ from edgecnn.records import (
     to_json,
 )
 from edgecnn.report import write
+from edgecnn.report.demo import demo
 from edgecnn.runtimes import Float
 from edgecnn.stamps import Stage, Stages
 from edgecnn.tasks import Scoring
@@ -125,6 +127,7 @@ def run(config: RunConfig, out: Path | str) -> Report:
         emulated = flow.costs(exported)
         layers = flow.layers(exported)
         measured = flow.bench(exported)
+        tried = flow.demo(exported, references)
         report = Report(
             schema_version=SCHEMA_VERSION,
             title=f"{flow.name} on {flow.data.name}",
@@ -143,7 +146,7 @@ def run(config: RunConfig, out: Path | str) -> Report:
             guessing=flow.scoring.guessing(),
             task=flow.data.task,
         )
-        write(report, out)
+        write(report, out, tried)
         return report
 
 
@@ -560,6 +563,25 @@ class _Flow:
         if any(isinstance(row, Failure) for row in results.rows):
             stage.forget()  # tried again next time
         return results
+
+    def demo(self, exported: list[Artifact], references: References) -> Demo | str | None:
+        """work/demo.json: the int8 model, to try in report.html; else the reason why there is none."""
+        if not self.config.demo:
+            return None
+        found = [one for one in exported if one.format == "tflite" and is_static_int8(SCHEMES[one.scheme])]
+        if not found:
+            return "no int8 .tflite was exported."
+        artifact = found[-1]  # trained for int8, if any is
+        path = self.work / "demo.json"
+        inputs = {**self.export_inputs(SCHEMES[artifact.scheme]), "artifact": artifact.sha256}
+        try:
+            with Stage(self.stages, "demo", inputs, [path], partial(read_record, path, Demo)) as stage:
+                if stage.due:
+                    made = demo(self.artifacts / artifact.file, self.data, references[FLOAT])
+                    write_atomic(path, to_json(made))
+            return stage.result()
+        except EdgecnnError as error:
+            return f"{error}."
 
     def fail(self, stage: str, subject: str, error: EdgecnnError, *, expected: bool = False) -> None:
         """Keep an error as a row."""

@@ -37,7 +37,7 @@ _NUMBERS = re.compile(rb"\[\n\s*([-+.\deE,\s]+)\n\s*\]")  # in strings, line bre
 # All sets of names: registries, settings and command options use these definitions.
 SchemeName = Literal["float32", "float16", "dynamic-int8", "int8", "int16x8", "int8-qat"]
 FormatName = Literal["tflite", "onnx", "c99"]
-RuntimeName = Literal["litert", "tflm", "onnxruntime", "c99", "keras", "fake"]
+RuntimeName = Literal["litert", "tflm", "onnxruntime", "openvino", "c99", "keras", "fake"]
 ModelName = Literal[
     "mnist_cnn",
     "resnet8",
@@ -1061,6 +1061,13 @@ class Emulated(Record, frozen=True):
     ram_bytes: Count
     stack_bytes: Count
     arena_bytes: Count
+
+
+class Demo(Record, frozen=True):
+    """A model that runs in report.html: its file, and a script that defines it and test samples to try it with."""
+
+    file: Name
+    script: str
 
 
 class FileCosts(Record, frozen=True):

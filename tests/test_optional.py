@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tools
 
 from edgecnn import optional
 from edgecnn.errors import MissingExtraError
@@ -62,6 +63,17 @@ def test_onnxruntime_does_not_report_on_its_user_unless_told_to(
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment | setting)
     assert (list(tmp_path.rglob("deviceid")) == []) == quiet
+
+
+def test_openvino_does_not_report_on_its_user(tmp_path: Path) -> None:
+    tools.need_package("openvino")
+    code = "import sys; from edgecnn.optional import require; require('openvino'); print(*sys.modules, sep='\\n')"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
+    loaded = done.stdout.splitlines()
+    assert "openvino" in loaded
+    assert not [name for name in loaded if name.startswith("openvino_telemetry.")]
+    assert list(tmp_path.iterdir()) == []
 
 
 class Absent:

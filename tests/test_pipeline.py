@@ -135,6 +135,7 @@ def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
         "report.md",
     ]
     assert not list(out.rglob("*.partial"))
+    assert "mnist_cnn-int8-qat.tflite runs in this page" in (out / "report.html").read_text()
     for row in results(report):
         assert row.accuracy is not None
         assert row.accuracy.total == 300
@@ -152,8 +153,8 @@ def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
     report = run(config, finished)
     assert redone(report) == set()
-    # data; train, quantize; exports; outputs of files, of Keras, in TFLM; layers; bench
-    assert len(report.stages) == 1 + 2 + 8 + 8 + 2 + 2 + 2 + 1
+    # data; train, quantize; exports; outputs of files, of Keras, in TFLM; layers; bench, demo
+    assert len(report.stages) == 1 + 2 + 8 + 8 + 2 + 2 + 2 + 2
     assert [errors.artifact for errors in report.layers] == ["mnist_cnn-int8.tflite", "mnist_cnn-int8-qat.tflite"]
     assert all("CONV_2D" in {layer.operator for layer in errors.layers} for errors in report.layers)
     assert kept_files(finished) == before
@@ -169,7 +170,7 @@ def test_other_io_exports_verifies_and_measures_again(finished: Path, config: Ru
     schemes = {"schemes": ("int8-qat",), "formats": ("tflite",)}
     report = run(config.replace(io="uint8", **schemes), finished)
     in_tflm = "outputs-mnist_cnn-int8-qat.tflite-in-TFLM"
-    assert redone(report) == {*named("export", "outputs", "layers", file="int8-qat.tflite"), in_tflm, "bench"}
+    assert redone(report) == {*named("export", "outputs", "layers", file="int8-qat.tflite"), in_tflm, "bench", "demo"}
     assert results(report)[1].artifact.input.dtype == "uint8"
 
 

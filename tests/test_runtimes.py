@@ -12,6 +12,7 @@ import pytest
 
 from edgecnn.errors import ArtifactError, EdgecnnError, SessionError, UnknownNameError
 from edgecnn.formats import FORMATS, pairs
+from edgecnn.processor import sums_saturate, this_processor
 from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Quantization, TensorSpec, to_json
 from edgecnn.runtimes import RUNTIMES, open_session, predict, runtime_for
@@ -48,7 +49,7 @@ def test_runtime_is_found_by_name_and_by_ending(name: str) -> None:
     assert RUNTIMES[name] is runtime
     path = Path(f"x.{runtime.format}")
     assert runtime_for(path, name) is runtime
-    assert runtime_for(path).name == {"tflm": "litert"}.get(name, name)
+    assert runtime_for(path).name == {"tflm": "litert", "openvino": "onnxruntime"}.get(name, name)
     assert isinstance(getattr(importlib.import_module(runtime.module), runtime.session), type)
 
 
@@ -101,6 +102,52 @@ def test_every_artifact_recognises_digits(key: tuple[str, str], workspace: Any) 
         outputs = predict(session, images)
     assert (outputs.argmax(axis=1) == labels).mean() > 0.85
     np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=0.05)
+
+
+@pytest.mark.parametrize("key", [key for key in EXPORTED if key[0] != "c99"], ids="-".join)
+def test_openvino_answers_as_the_usual_runtime(key: tuple[str, str], workspace: Any) -> None:
+    images = workspace.data.inputs(workspace.data.test.images[:200])
+    path = workspace.path(*key)
+    with (
+        contextlib.closing(open_session(path)) as usual,
+        contextlib.closing(open_session(path, runtime="openvino")) as session,
+    ):
+        assert (session.inputs, session.outputs) == (usual.inputs, usual.outputs)
+        assert session.provenance() == usual.provenance()
+        wanted, found = predict(usual, images), predict(session, images)
+    if key[1] in ("int8", "int8-qat") and not sums_saturate(this_processor()[1]):
+        np.testing.assert_array_equal(found, wanted)
+    elif "int" in key[1]:  # computed in float, or with sums that saturate
+        assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.98
+    else:
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_openvino_warns_where_its_sums_saturate(
+    workspace: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(scheme: str) -> list[str]:
+        caplog.clear()
+        open_session(workspace.path("tflite", scheme), runtime="openvino").close()
+        return caplog.messages
+
+    monkeypatch.setattr("edgecnn.runtimes.openvino.this_processor", lambda: ("Example", ("avx2", "avx512_vnni")))
+    assert opened("int8") == []
+    monkeypatch.setattr("edgecnn.runtimes.openvino.this_processor", lambda: ("Example", ("avx2",)))
+    assert opened("float32") == []
+    (told,) = opened("int8")
+    assert told.startswith("sums of int8 products can saturate in openvino on this processor")
+
+
+def test_openvino_takes_batches_and_refuses_what_it_cannot_run(workspace: Any, tmp_path: Path) -> None:
+    with pytest.raises(SessionError, match=r"exported for a fixed batch of 1, got 4; .*--batch dynamic"):
+        open_session(workspace.path("onnx", "int8"), batch=4, runtime="openvino")
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(workspace.path("tflite", "int8").read_bytes()[:3000])
+    with pytest.raises(SessionError, match=r"^openvino cannot load damaged.tflite: "):
+        open_session(damaged, runtime="openvino")
+    with pytest.raises(ArtifactError, match=r"^openvino runs .onnx and .tflite files, not model.c"):
+        runtime_for(Path("model.c"), "openvino")
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

@@ -54,10 +54,7 @@ def generate(model: Path, data: str | None, caller_arena: bool = False) -> Gener
         MissingExtraError: TFLM is not installed.
         SessionError: TFLM refuses the model, and there is no C compiler.
     """
-    loaded = load_model(model)
-    name, provenance = identifier(model.stem), loaded.provenance
-    labels = provenance.labels if provenance else ()
-    code = to_c(loaded.graph, name, labels=labels, caller_arena=caller_arena, provenance=provenance)
+    loaded, name, code = code_of(model, caller_arena)
     inner = without_float_ends(loaded.graph)
     try:
         found = golden(loaded, data, inner)
@@ -77,6 +74,14 @@ def generate(model: Path, data: str | None, caller_arena: bool = False) -> Gener
     }
     header = golden_header(name, found, {"golden_inputs": inputs, "golden_outputs": outputs})
     return Generation(loaded, name, code, inputs, outputs, header, names)
+
+
+def code_of(model: Path, caller_arena: bool = False) -> tuple[Model, str, Generated]:
+    """The .tflite at ``model``, its name in C, and its code; raises ``ArtifactError`` and ``UnsupportedError``."""
+    loaded = load_model(model)
+    name, provenance = identifier(model.stem), loaded.provenance
+    labels = provenance.labels if provenance else ()
+    return loaded, name, to_c(loaded.graph, name, labels=labels, caller_arena=caller_arena, provenance=provenance)
 
 
 def _compiled(code: Generated, name: str, samples: list[list[Values]]) -> list[list[Values]]:

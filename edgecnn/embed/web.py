@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgecnn.embed import c99
-from edgecnn.embed.content import Content, plain, template
+from edgecnn.embed.content import Content, Model, plain, quoted, template
 from edgecnn.emulation.machine import first_error
 from edgecnn.errors import EmulationError
+from edgecnn.formats.c99 import Generated
 from edgecnn.records import Provenance, TensorSpec
 from edgecnn.runtimes.tflm import specs_of
 from edgecnn.tflite.operators import without_float_ends
@@ -25,53 +27,77 @@ _FLAGS = (
 _LIMIT_S = 300
 
 
-def make(model: Path, data: str | None) -> Content:
-    """The kit of the .tflite at ``model``; raises as ``c99.generate`` does.
+class Script(msgspec.Struct, frozen=True):
+    """The file model.js, which may stand between <script> and </script>, and the model's inputs and outputs in it.
 
-    Raises:
-        EmulationError: clang or its linker for WebAssembly is missing, or refuses the code.
+    ``pixels``: its raw values are those of 8-bit images.
     """
+
+    content: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    pixels: bool
+
+
+def make(model: Path, data: str | None) -> Content:
+    """The kit of the .tflite at ``model``; raises as ``c99.generate`` and ``script``."""
     made = c99.generate(model, data)
-    about = _about(*specs_of(without_float_ends(made.model.graph)), made.model.provenance)
-    about["reference"] = made.names["reference"]
+    found = _script(made.model, made.name, made.code)
+    pairs = [[_text(one.tobytes()) for one in pair] for pair in zip(made.inputs, made.outputs, strict=True)]
     values = made.names | {
-        "about": json.dumps(about),
-        "wasm": _text(_compiled(made)),
-        "pairs": json.dumps(
-            [[_text(one.tobytes()) for one in pair] for pair in zip(made.inputs, made.outputs, strict=True)]
-        ),
-        "raw": "pixels of 0 to 255" if about["pixels"] else "real numbers",
+        "golden_js": json_in_script({"reference": made.names["reference"], "pairs": pairs}),
+        "raw": "pixels of 0 to 255" if found.pixels else "real numbers",
     }
-    names = ("README.md", "index.html", "model.js", "golden.js")
-    files = {name: template(f"web/{name}", values) for name in names}
-    files |= {name: plain(f"web/{name}") for name in ("page.js", "self_test.js")}
+    files = {name: template(f"web/{name}", values) for name in ("README.md", "index.html", "golden.js")}
+    files |= {name: plain(f"web/{name}") for name in ("draw.js", "page.js", "self_test.js")}
+    files["model.js"] = found.content
     return Content(name=made.name, files=files, arena_bytes=made.code.plan.arena_bytes)
 
 
-def _compiled(made: c99.Generation) -> bytes:
-    """The model as a WebAssembly module that exports its buffers, ``invoke`` and its memory."""
+def script(model: Path) -> Script:
+    """The file model.js of the .tflite at ``model``.
+
+    Raises:
+        ArtifactError, UnsupportedError: as ``c99.code_of``.
+        EmulationError: clang or its linker for WebAssembly is missing, or refuses the code.
+    """
+    return _script(*c99.code_of(model))
+
+
+def json_in_script(value: Any) -> str:
+    """``value`` as JSON in a script, which no text in it can end."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _script(model: Model, name: str, code: Generated) -> Script:
+    inputs, outputs = specs_of(without_float_ends(model.graph))
+    about = _about(inputs, outputs, model.provenance)
+    types = {"in_type": f"{inputs[0].dtype}_t", "out_type": f"{outputs[0].dtype}_t"}
+    begin = f"{name}_reset();" if model.graph.stateful else "/* the model remembers nothing */"
+    wasm = _compiled(name, code, template("web/web.c", {"name": name, "NAME": name.upper(), "begin": begin, **types}))
+    values = {"model": quoted(model.path.name), "about": json_in_script(about), "wasm": _text(wasm)}
+    return Script(template("web/model.js", values), inputs, outputs, about["pixels"])
+
+
+def _compiled(name: str, code: Generated, ends: bytes) -> bytes:
+    """The model as a WebAssembly module that exports what is in ``ends``, and its memory."""
     missing = [tool for tool in ("clang", "wasm-ld") if shutil.which(tool) is None]
     if missing:
-        raise EmulationError(f"the kit for browsers needs {' and '.join(missing)} (Debian packages: clang, lld)")
+        raise EmulationError(f"WebAssembly needs {' and '.join(missing)} (Debian packages: clang, lld)")
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in ((f"{made.name}.h", made.code.header), (f"{made.name}.c", made.code.source)):
-            (Path(folder) / name).write_text(content, encoding="utf-8")
-        (Path(folder) / "web.c").write_bytes(template("web/web.c", made.names | {"begin": _begin(made)}))
-        command = ["clang", *_FLAGS, "-o", "model.wasm", f"{made.name}.c", "web.c"]
+        for file, content in ((f"{name}.h", code.header), (f"{name}.c", code.source)):
+            (Path(folder) / file).write_text(content, encoding="utf-8")
+        (Path(folder) / "web.c").write_bytes(ends)
+        command = ["clang", *_FLAGS, "-o", "model.wasm", f"{name}.c", "web.c"]
         try:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise EmulationError(f"clang was still compiling {made.name} after {_LIMIT_S} s") from error
+            raise EmulationError(f"clang was still compiling {name} after {_LIMIT_S} s") from error
         if done.returncode != 0:
-            raise EmulationError(f"clang cannot compile {made.name} to WebAssembly: {first_error(done.stderr)}")
+            raise EmulationError(f"clang cannot compile {name} to WebAssembly: {first_error(done.stderr)}")
         return (Path(folder) / "model.wasm").read_bytes()
-
-
-def _begin(made: c99.Generation) -> str:
-    """What forgets the inputs before, in C."""
-    return f"{made.name}_reset();" if made.names["reset"] else "/* the model remembers nothing */"
 
 
 def _about(

@@ -284,7 +284,7 @@ def _suitable(path: Path, runtimes: Sequence[str]) -> Sequence[str | None]:
     """
     if not runtimes:
         return (None,)
-    suitable = [name for name in runtimes if path.suffix == f".{RUNTIMES[name].format}"]
+    suitable = [name for name in runtimes if path.suffix in RUNTIMES[name].suffixes]
     if not suitable:
         raise ArtifactError(f"{', '.join(runtimes)} cannot run {path.suffix or 'such'} files; name another runtime")
     return suitable

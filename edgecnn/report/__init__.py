@@ -1,10 +1,11 @@
 """Reports as Markdown, HTML, JSON, CSV and terminal text; merging and comparing reports."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from edgecnn.files import make_folder, write_atomic
-from edgecnn.records import Report, read_record, to_json
+from edgecnn.records import Demo, Report, read_record, to_json
 from edgecnn.report import csvfile, html, markdown
 from edgecnn.report.page import page
 from edgecnn.report.terminal import show, show_answers, show_gate
@@ -29,10 +30,10 @@ def merge(paths: Sequence[Path]) -> Report:
     return parts[0].replace(others=tuple(parts[1:]))
 
 
-def write(report: Report, folder: Path | str) -> tuple[Path, ...]:
+def write(report: Report, folder: Path | str, demo: Demo | str | None = None) -> tuple[Path, ...]:
     """Write ``report`` to ``folder`` as JSON, CSV, Markdown and HTML, in this order.
 
-    The same report gives the same bytes.
+    The same report gives the same bytes. In the HTML, the model ``demo`` can be tried, or it says why not.
 
     Raises:
         OutputError: the folder or a file cannot be written.
@@ -43,7 +44,11 @@ def write(report: Report, folder: Path | str) -> tuple[Path, ...]:
     write_atomic(path, to_json(report))
     written = [path]
     content = page(report)
-    for ending, render in (("csv", csvfile.render), ("md", markdown.render), ("html", html.render)):
+    for ending, render in (
+        ("csv", csvfile.render),
+        ("md", markdown.render),
+        ("html", partial(html.render, demo=demo)),
+    ):
         path = folder / f"report.{ending}"
         write_atomic(path, render(content))
         written.append(path)

@@ -100,6 +100,14 @@ _RUNTIMES = (
         session="OrtSession",
     ),
     Runtime(
+        name="openvino",
+        format="onnx",
+        package="openvino",
+        module="edgecnn.runtimes.openvino",
+        session="OpenvinoSession",
+        others=(".tflite",),
+    ),
+    Runtime(
         name="c99",
         format="c",
         package="edgecnn",
@@ -136,7 +144,8 @@ def runtime_for(path: Path, name: str | None = None) -> Runtime:
     if name is not None:
         named = RUNTIMES[name]
         if path.suffix not in named.suffixes:
-            raise ArtifactError(f"{name} runs .{named.format} files, not {path.name}; choose another runtime")
+            endings = " and ".join(named.suffixes)
+            raise ArtifactError(f"{name} runs {endings} files, not {path.name}; choose another runtime")
         return named
     for runtime in RUNTIMES.values():
         if path.suffix in runtime.suffixes:

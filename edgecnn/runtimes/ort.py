@@ -1,5 +1,6 @@
 """ONNX Runtime on CPU, with bound input and output, so that ``invoke`` times the model alone."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,28 @@ def _spec(node: Any, kind: str, key: str, metadata: dict[str, str], path: Path) 
     if not node.shape:
         raise SessionError(f"{path.name} has an {kind} without a shape; edgecnn runs models of batches of samples")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
-    spec = TensorSpec(name=node.name, shape=shape, dtype=_DTYPES[node.type], layout="NCHW" if len(shape) == 4 else "NC")
+    return stored_spec((node.name,), shape, _DTYPES[node.type], kind, key, metadata, path)
+
+
+def stored_spec(
+    names: Collection[str],
+    shape: tuple[int | None, ...],
+    dtype: str,
+    kind: str,
+    key: str,
+    metadata: Mapping[str, str],
+    path: Path,
+) -> TensorSpec:
+    """What the ``metadata`` of an .onnx say of an input or output, if it is that of the graph; else without scale.
+
+    ``names`` are those that a runtime has for it; ``kind`` is "input" or "output".
+    """
+    spec = TensorSpec(name=next(iter(names)), shape=shape, dtype=dtype, layout="NCHW" if len(shape) == 4 else "NC")
     stored, where = metadata.get(key), f"metadata {key!r} in {path.name}"
     found = None if stored is None else from_metadata(stored.encode(), TensorSpec, where)
     if found is None:
         return spec
-    if (found.name, found.shape, found.dtype) != (spec.name, spec.shape, spec.dtype):
+    if found.name not in names or (found.shape, found.dtype) != (spec.shape, spec.dtype):
         warn_once(f"{where} does not match the {kind} of the graph and is ignored")
         return spec
     return found  # an ONNX file has no other place for the quantisation of an integer input

@@ -1,2 +1,2 @@
 /* Golden inputs (@@golden) and the outputs for them of @@reference, in base64. */
-globalThis.golden = @@pairs;
+globalThis.golden = @@golden_js;

@@ -66,16 +66,16 @@ globalThis.edgecnn = (() => {
       /* Forget the inputs before, if the model has state. */
       reset,
       /* How many golden inputs, one after the other, give the golden outputs, byte by byte, of how many. */
-      check(golden) {
+      check(pairs) {
         reset();
         const numbers = (text, like) =>
           new like.constructor(Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer);
-        const right = golden.filter(([inputs, outputs]) => {
+        const right = pairs.filter(([inputs, outputs]) => {
           const wanted = numbers(outputs, got);
           return this.run(numbers(inputs, given)).every((value, place) => value === wanted[place]);
         });
         reset();
-        return [right.length, golden.length];
+        return [right.length, pairs.length];
       },
     };
   }
