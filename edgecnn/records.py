@@ -52,9 +52,12 @@ ModelName = Literal[
 ProcessorName = Literal["nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max"]
 CoreName = Literal["cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
 BareTarget = Literal[CoreName, "riscv32"]
-KitTarget = Literal["c99", "tflm", "arduino", "linux", "web", CoreName]
+CKit = Literal["c99", "arduino", "web", "wheel"]
+KitTarget = Literal[CKit, "tflm", "linux", CoreName]
 CORES = get_args(CoreName)
 """The Cortex-M cores that C code is generated, compiled and emulated for, with the compiler's names."""
+C_KITS = get_args(CKit)
+"""The kits that contain C code for any processor: whatever the generator supports fits."""
 
 Backend = Literal["tensorflow", "jax", "torch"]
 Device = Literal["auto", "cpu", "gpu"]

@@ -6,10 +6,22 @@ import textwrap
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from edgecnn.embed.content import Content, Model, Values, flat, golden, golden_header, load_model, names_of, template
+from edgecnn.embed.content import (
+    Content,
+    Model,
+    Values,
+    description,
+    flat,
+    golden,
+    golden_header,
+    load_model,
+    names_of,
+    template,
+)
 from edgecnn.errors import SessionError
 from edgecnn.formats.c99 import Generated, identifier, to_c
 from edgecnn.runtimes import open_session
@@ -24,7 +36,10 @@ _ITSELF = "this code on the host, because TensorFlow Lite Micro refuses the mode
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """A model's code, its golden inputs and outputs ``(n, size)``, their file, and the values for templates."""
+    """A model's code, its golden inputs and outputs ``(n, size)``, their file, and the values for templates.
+
+    ``about`` describes the model for programs in other languages.
+    """
 
     model: Model
     name: str
@@ -33,6 +48,7 @@ class Generation(msgspec.Struct, frozen=True):
     outputs: Values
     header: bytes
     names: dict[str, object]
+    about: dict[str, Any]
 
 
 def generate(model: Path, data: str | None) -> Generation:
@@ -57,16 +73,18 @@ def generate(model: Path, data: str | None) -> Generation:
         log.warning("the golden outputs are those of the C code itself, because TFLM refuses %s: %s", model.name, error)
         found = msgspec.structs.replace(golden(loaded, data, inner, partial(_compiled, code, name)), reference=_ITSELF)
     inputs, outputs = flat(found.inputs), flat(found.outputs)
+    about = description(loaded, inner) | {"name": name, "reference": found.reference}
     names = {
         **names_of(loaded, name, found),
         "in_type": f"{inputs.dtype}_t",
         "out_type": f"{outputs.dtype}_t",
         "arena": f"{code.plan.arena_bytes:,}",
+        "raw": "pixels of 0 to 255" if about["pixels"] else "real numbers",
         "reset": f"    {name}_reset();\n" if loaded.graph.stateful else "",
         "conversion": _conversion(name, loaded.graph.stateful),
     }
     header = golden_header(name, found, {"golden_inputs": inputs, "golden_outputs": outputs})
-    return Generation(loaded, name, code, inputs, outputs, header, names)
+    return Generation(loaded, name, code, inputs, outputs, header, names, about)
 
 
 def _compiled(code: Generated, name: str, samples: list[list[Values]]) -> list[list[Values]]:

@@ -6,17 +6,11 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from edgecnn.embed import c99
 from edgecnn.embed.content import Content, plain, template
 from edgecnn.emulation.machine import first_error
 from edgecnn.errors import EmulationError
-from edgecnn.records import Provenance, TensorSpec
-from edgecnn.runtimes.tflm import specs_of
-from edgecnn.tflite.operators import without_float_ends
 
 _FLAGS = (
     "--target=wasm32", "-std=c99", "-O3", "-msimd128", "-mbulk-memory", "-ffreestanding", "-nostdlib",
@@ -32,15 +26,12 @@ def make(model: Path, data: str | None) -> Content:
         EmulationError: clang or its linker for WebAssembly is missing, or refuses the code.
     """
     made = c99.generate(model, data)
-    about = _about(*specs_of(without_float_ends(made.model.graph)), made.model.provenance)
-    about["reference"] = made.names["reference"]
     values = made.names | {
-        "about": json.dumps(about),
+        "about": json.dumps(made.about),
         "wasm": _text(_compiled(made)),
         "pairs": json.dumps(
             [[_text(one.tobytes()) for one in pair] for pair in zip(made.inputs, made.outputs, strict=True)]
         ),
-        "raw": "pixels of 0 to 255" if about["pixels"] else "real numbers",
     }
     names = ("README.md", "index.html", "model.js", "golden.js")
     files = {name: template(f"web/{name}", values) for name in names}
@@ -72,41 +63,6 @@ def _compiled(made: c99.Generation) -> bytes:
 def _begin(made: c99.Generation) -> str:
     """What forgets the inputs before, in C."""
     return f"{made.name}_reset();" if made.names["reset"] else "/* the model remembers nothing */"
-
-
-def _about(
-    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], provenance: Provenance | None
-) -> dict[str, Any]:
-    """What model.js says of the model. ``pixels``: raw values are 0 to 255; ``ranked``: the labels compete.
-
-    Of several inputs, it is not recorded which are raw: they are real values.
-    """
-    scale, offset, pixels = 1.0, 0.0, False
-    if provenance is not None and len(inputs) == 1 and provenance.preprocessing.scale > 0:
-        given = provenance.preprocessing
-        pixels = bool(np.allclose((np.array(given.input_range) - given.offset) / given.scale, (0, 255)))
-        if pixels:
-            scale, offset = given.scale, given.offset
-    return {
-        "inputs": [_end(spec) | {"raw": {"scale": scale, "offset": offset}} for spec in inputs],
-        "outputs": [_end(spec) for spec in outputs],
-        "labels": provenance.labels if provenance else (),
-        "ranked": provenance is not None and provenance.task == "classification",
-        "threshold": provenance.threshold if provenance else 0.5,
-        "pixels": pixels,
-    }
-
-
-def _end(spec: TensorSpec) -> dict[str, Any]:
-    assert spec.quantization is not None  # C is made of integers only
-    return {
-        "name": spec.name,
-        "shape": spec.shape[1:],
-        "size": spec.size,
-        "dtype": spec.dtype,
-        "scale": spec.quantization.scale[0],
-        "zero_point": spec.quantization.zero_point[0],
-    }
 
 
 def _text(content: bytes) -> str:
