@@ -52,7 +52,7 @@ ModelName = Literal[
 ProcessorName = Literal["nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max"]
 CoreName = Literal["cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
 BareTarget = Literal[CoreName, "riscv32"]
-CKit = Literal["c99", "arduino", "web", "wheel"]
+CKit = Literal["c99", "arduino", "web", "wheel", "android", "ios"]
 KitTarget = Literal[CKit, "tflm", "linux", CoreName]
 CORES = get_args(CoreName)
 """The Cortex-M cores that C code is generated, compiled and emulated for, with the compiler's names."""

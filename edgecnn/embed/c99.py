@@ -87,6 +87,12 @@ def generate(model: Path, data: str | None) -> Generation:
     return Generation(loaded, name, code, inputs, outputs, header, names, about)
 
 
+def golden_lines(made: Generation) -> bytes:
+    """The golden inputs and outputs in turn, a line of integers for each."""
+    lines = [row for pair in zip(made.inputs, made.outputs, strict=True) for row in pair]
+    return "".join(" ".join(map(str, row.tolist())) + "\n" for row in lines).encode()
+
+
 def _compiled(code: Generated, name: str, samples: list[list[Values]]) -> list[list[Values]]:
     """Outputs of the generated code on this machine."""
     return isolated(_outputs, code, name, samples, doing="running the generated C")

@@ -1,5 +1,6 @@
 """Shared by the kits: templates, golden inputs and outputs, and C arrays."""
 
+import json
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -272,6 +273,11 @@ def golden_header(name: str, found: Golden, arrays: Mapping[str, Values]) -> byt
         f"#define GOLDEN_COUNT {len(found.inputs[0])}\n#define GOLDEN_DISTINCT {distinct}\n\n{defined}\n#endif\n"
     )
     return text.encode()
+
+
+def literal(text: str) -> str:
+    """A string in Kotlin or Swift, of text without control characters."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def quoted(text: str) -> str:
