@@ -13,6 +13,7 @@ import base64
 import logging
 import math
 import re
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from statistics import NormalDist
@@ -102,6 +103,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return msgspec.structs.replace(self, **changes)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows instead of ``repr``."""
+        return in_notebook(self)
+
+
+def _as_text(record: Record) -> str | None:
+    """None: a notebook shows ``repr``."""
+    return None
+
+
+in_notebook: Callable[[Record], str | None] = _as_text
+"""The HTML of a record, or None; ``edgecnn`` sets it when a public name is used, because it is made of everything."""
 
 
 @cache

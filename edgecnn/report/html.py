@@ -6,15 +6,15 @@ script, by its hash.
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgecnn.optional import require
 from edgecnn.report import charts
-from edgecnn.report.grid import COMMAND, machine
+from edgecnn.report.grid import COMMAND, Grid, machine
 from edgecnn.report.page import Page, heading, titled
 
-_TEMPLATE = Path(__file__).with_name("template.html.j2")
 _SCRIPT = Path(__file__).with_name("page.js")
 
 
@@ -24,14 +24,9 @@ def render(page: Page) -> bytes:
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    jinja2 = require("jinja2")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["commands"] = _commands
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     script = _SCRIPT.read_text(encoding="utf-8")
-    html: str = template.render(
+    return _filled(
+        "template.html.j2",
         page=page,
         title=heading(page),
         drawn=[charts.draw(part) for part in page.parts],
@@ -39,8 +34,30 @@ def render(page: Page) -> bytes:
         titled=titled,
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+    ).encode()
+
+
+def fragment(name: str, title: str, lines: Sequence[str], grid: Grid, figures: Sequence[charts.Figure]) -> str:
+    """A table and figures, to be shown inside another page; ids begin with ``name``.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    return _filled("fragment.html.j2", name=name, title=title, lines=lines, grid=grid, figures=figures)
+
+
+def _filled(template: str, **values: Any) -> str:
+    jinja2 = require("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return html.encode()
+    environment.filters["commands"] = _commands
+    filled: str = environment.get_template(template).render(values)
+    return filled
 
 
 def _commands(text: str) -> Any:
