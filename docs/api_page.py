@@ -14,7 +14,7 @@ _SECTIONS = {
     "Everything at once": ("run", "RunConfig"),
     "Data and models": ("load_data", "DataSet", "build_model", "load_model", "save_model", "use_custom"),
     "Steps": ("train", "quantize", "export", "verify", "bench", "record_baseline", "load_baseline", "write_report"),
-    "Files": ("load_artifact", "open_session", "predict", "verify_against"),
+    "Files": ("load_artifact", "open_session", "predict", "inspect", "verify_against"),
     "Names": ("MODELS", "SCHEMES", "FORMATS", "RUNTIMES"),
     "Errors": ("EdgecnnError",),
 }
@@ -35,6 +35,8 @@ for parity in edgecnn.verify(files, data, model=model, qat=quantized):
 report = edgecnn.bench(files, data)
 edgecnn.write_report(report, "report")
 ```
+
+In a notebook, a `Report`, `Measurement`, `Parity` or `Inspection` is shown as a table and a picture.
 
 Functions raise `EdgecnnError`; a file that cannot be made or measured is a `Failure` among the rows instead.
 """

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgecnn.errors import EdgecnnError
     from edgecnn.exporting import export
     from edgecnn.formats import FORMATS
+    from edgecnn.inspection import inspect
     from edgecnn.measure.baseline import load_baseline, record_baseline
     from edgecnn.measure.files import bench_files as bench
     from edgecnn.models import MODELS, build_model, load_model, save_model, use_custom
@@ -37,6 +38,7 @@ _PUBLIC = {
     "bench": "edgecnn.measure.files:bench_files",
     "build_model": "edgecnn.models:build_model",
     "export": "edgecnn.exporting:export",
+    "inspect": "edgecnn.inspection:inspect",
     "load_artifact": "edgecnn.artifacts:load",
     "load_baseline": "edgecnn.measure.baseline:load_baseline",
     "load_data": "edgecnn.data:load",
@@ -65,6 +67,7 @@ __all__ = [
     "bench",
     "build_model",
     "export",
+    "inspect",
     "load_artifact",
     "load_baseline",
     "load_data",
@@ -87,7 +90,13 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'edgecnn' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
+    vars(importlib.import_module("edgecnn.records"))["in_notebook"] = _in_notebook
     return getattr(importlib.import_module(module), attribute)
+
+
+def _in_notebook(record: Any) -> str | None:
+    html: str | None = importlib.import_module("edgecnn.notebook").html(record)
+    return html
 
 
 def __dir__() -> list[str]:

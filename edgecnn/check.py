@@ -13,7 +13,7 @@ from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, Sessio
 from edgecnn.files import need_model, read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99.lower import lower, problems
-from edgecnn.records import CORES, SCHEMA_VERSION, TargetCheck
+from edgecnn.records import C_KITS, CORES, SCHEMA_VERSION, TargetCheck
 from edgecnn.registry import Registry
 from edgecnn.runtimes.tflm import arena_bytes
 from edgecnn.tflite.graph import Graph, Operator, Tensor, read_anyway
@@ -45,8 +45,8 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
 def check(path: Path, target: str) -> TargetCheck:
     """Check whether the .tflite at ``path`` fits and runs on ``target``, with every reason if not.
 
-    ``target`` is "tflm", "c99", "edgetpu", or a core such as "cortex-m4", optionally with budgets:
-    "cortex-m4:flash=256k,ram=64k" (k is 1,024 bytes).
+    ``target`` is "tflm", "c99" or another kit of C code such as "web", "edgetpu", or a core such as "cortex-m4",
+    optionally with budgets: "cortex-m4:flash=256k,ram=64k" (k is 1,024 bytes).
 
     Raises:
         UnknownNameError: unknown target; the message lists the choices.
@@ -296,5 +296,5 @@ def _against_edgetpu(graph: Graph, operator: Operator) -> Iterator[str]:
 
 
 _TARGETS: Registry[str, Callable[[Graph, bytes, _Asked, _Found], None]] = Registry(
-    "target", {"tflm": _tflm, "c99": _c99, "edgetpu": _edgetpu, **dict.fromkeys(CORES, _cortex)}
+    "target", {"tflm": _tflm, "edgetpu": _edgetpu, **dict.fromkeys(C_KITS, _c99), **dict.fromkeys(CORES, _cortex)}
 )

@@ -13,6 +13,7 @@ import base64
 import logging
 import math
 import re
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from statistics import NormalDist
@@ -52,9 +53,12 @@ ModelName = Literal[
 ProcessorName = Literal["nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max"]
 CoreName = Literal["cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
 BareTarget = Literal[CoreName, "riscv32"]
-KitTarget = Literal["c99", "tflm", "arduino", "linux", "web", CoreName]
+CKit = Literal["c99", "arduino", "web", "wheel", "android", "ios"]
+KitTarget = Literal[CKit, "tflm", "linux", CoreName]
 CORES = get_args(CoreName)
 """The Cortex-M cores that C code is generated, compiled and emulated for, with the compiler's names."""
+C_KITS = get_args(CKit)
+"""The kits that contain C code for any processor: whatever the generator supports fits."""
 
 Backend = Literal["tensorflow", "jax", "torch"]
 Device = Literal["auto", "cpu", "gpu"]
@@ -99,6 +103,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return msgspec.structs.replace(self, **changes)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows instead of ``repr``."""
+        return in_notebook(self)
+
+
+def _as_text(record: Record) -> str | None:
+    """None: a notebook shows ``repr``."""
+    return None
+
+
+in_notebook: Callable[[Record], str | None] = _as_text
+"""The HTML of a record, or None; ``edgecnn`` sets it when a public name is used, because it is made of everything."""
 
 
 @cache

@@ -116,8 +116,10 @@ class Model:
                 setattr(operator.builtinOptions, name, value)
         self.graph.operators.append(operator)
 
-    def file(self, source: int, target: int | Sequence[int]) -> bytes:
-        self.graph.inputs, self.graph.outputs = [source], [target] if isinstance(target, int) else list(target)
+    def file(self, source: int | Sequence[int], target: int | Sequence[int]) -> bytes:
+        self.graph.inputs, self.graph.outputs = (
+            [end] if isinstance(end, int) else list(end) for end in (source, target)
+        )
         builder = flatbuffers.Builder(1024)
         builder.Finish(self.model.Pack(builder), b"TFL3")
         return bytes(builder.Output())

@@ -707,7 +707,7 @@ def test_a_model_tflm_refuses_leaves_nothing(tmp_path: Path) -> None:
 
 def test_models_of_other_kinds_are_refused(workspace: Any, tmp_path: Path) -> None:
     with pytest.raises(
-        UnknownNameError, match=r"unknown target 'esp32'; choose from: arduino, c99, cortex-m0, .*linux, tflm"
+        UnknownNameError, match=r"unknown target 'esp32'; choose from: android, arduino, c99, cortex-m0, .*linux, tflm"
     ):
         embed(workspace.path("tflite", "int8"), "esp32", tmp_path / "kit")
     with pytest.raises(ArtifactError, match=r"not a model file for tflm; give a file ending in \.tflite$"):

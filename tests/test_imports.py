@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "edgecnn"
 LAYERS = (
     "edgecnn __main__",
     "cli",
-    "exporting pipeline",
+    "exporting notebook pipeline",
     "bundle diagnosis inspection tuning",
     "report",
     "measure",

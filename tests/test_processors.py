@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ import onnx
 import pytest
 import tools
 from onnx import TensorProto, helper, numpy_helper
+from test_wheel import PLATFORM, built, unpacked
 
 from edgecnn import artifacts, cli
 from edgecnn.config import RunConfig, read_config
 from edgecnn.data import load
+from edgecnn.embed import embed
 from edgecnn.emulation import answers, install, processors
 from edgecnn.emulation.answers import Ready, ready, run_on, verify_on
 from edgecnn.emulation.processors import PROCESSORS
@@ -292,6 +295,17 @@ def test_older_kernels_answer_within_tolerance_and_take_more_instructions(path: 
     assert old.instructions is not None
     assert new.instructions is not None
     assert 10_000 < new.instructions < old.instructions < 1_000_000
+
+
+def test_a_compiled_package_gives_its_bytes_on_a_raspberry_pi(arm: Path, tmp_path: Path) -> None:
+    tools.need("aarch64-linux-gnu-gcc")
+    embed(TINY[0], "wheel", tmp_path / "kit")
+    wheel = built(tmp_path / "kit", tmp_path, PLATFORM, CC="aarch64-linux-gnu-gcc")
+    (on,) = ready(["cortex-a72"])
+    system = install.system_for(on.processor, on.interpreter, tmp_path / "system")
+    command = [on.emulator.program, "-cpu", on.processor.cpu, "-L", system, on.interpreter.program, "-m", "tiny_int8"]
+    done = subprocess.run(command, cwd=unpacked(wheel, tmp_path / "site"), capture_output=True, text=True, check=False)
+    assert done.stdout == "ok: 4 of 4 golden inputs, every output byte as in TensorFlow Lite Micro\n", done.stderr
 
 
 def test_dot_products_take_fewer_instructions_on_arm(arm: Path) -> None:

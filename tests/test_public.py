@@ -38,6 +38,7 @@ def test_public_names() -> None:
         "bench",
         "build_model",
         "export",
+        "inspect",
         "load_artifact",
         "load_baseline",
         "load_data",

@@ -14,15 +14,16 @@ from edgecnn.records import KitTarget
 
 @click.command()
 @click.argument("model", type=options.FILE)
-@click.option("--target", required=True, help="tflm, c99, edgetpu, or a core: cortex-m4:flash=256k,ram=64k.")
+@click.option("--target", required=True, help="c99, tflm, edgetpu, …; or a core: cortex-m4:flash=256k,ram=64k.")
 @options.json
 def check(model: Path, target: str, as_json: bool) -> None:
     """Check whether MODEL fits a target and runs on it.
 
     MODEL is a .tflite file from any tool. Its operators, types, scales and sizes are checked against the limits of the
     target: by rules and, if they are installed, by the target's tools (TFLM, a cross compiler). The output names the
-    method. The exit status is 1 if the model does not fit; all reasons are printed. Cores are cortex-m0, -m0plus, -m3,
-    -m4, -m7, -m33 and -m55; flash and RAM limits are in bytes, with the suffix k or m.
+    method. The exit status is 1 if the model does not fit; all reasons are printed. Targets are tflm, edgetpu, the kits
+    of C code (c99, arduino, web, wheel, android, ios), and the cores cortex-m0, -m0plus, -m3, -m4, -m7, -m33 and -m55,
+    whose flash and RAM limits are in bytes, with the suffix k or m.
     """
     from edgecnn.check import check as check_file
 
@@ -56,7 +57,9 @@ def embed(
     MODEL is a .tflite that edgecnn check accepts; for linux, any exported .tflite or .onnx. c99: C without libraries,
     of several models in one source if they are given.
     tflm: the model, operator list and arena size for TensorFlow Lite Micro. arduino: a library that contains the C
-    code. linux: a program that needs Python and one runtime. web: the C code as WebAssembly, with a page to try it.
+    code. linux: a program that needs Python and one runtime. wheel: a Python package that pip compiles from the C code;
+    it needs only numpy. web: the C code as WebAssembly, with a page to try it. android: a Gradle module with the C code
+    and LiteRT. ios: a Swift package with the C code.
     cortex-m4 and other cores: the C code with a test on an emulated board. Each folder contains golden outputs, a test
     that compares with them, and a README. An earlier kit in the folder is replaced; other content is never overwritten.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgecnn.embed import arduino, c99, cortex_m, linux, tflm, web
+from edgecnn.embed import android, arduino, c99, cortex_m, ios, linux, tflm, web, wheel
 from edgecnn.embed.content import Content
 from edgecnn.errors import ArtifactError, ConfigError, OutputError, RecordError
 from edgecnn.files import need_model, sha256_bytes, sha256_file, write_folder
@@ -39,6 +39,9 @@ _TARGETS = (
     Target("arduino", ("tflite",), arduino.make, takes_arena=True),
     Target("linux", ("tflite", "onnx"), linux.make),
     Target("web", ("tflite",), web.make),
+    Target("wheel", ("tflite",), wheel.make),
+    Target("android", ("tflite",), android.make),
+    Target("ios", ("tflite",), ios.make),
     *(Target(core, ("tflite",), partial(cortex_m.make, core), takes_arena=True) for core in CORES),
 )
 

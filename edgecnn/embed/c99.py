@@ -7,10 +7,22 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from edgecnn.embed.content import Content, Model, Values, flat, golden, golden_header, load_model, names_of, template
+from edgecnn.embed.content import (
+    Content,
+    Model,
+    Values,
+    description,
+    flat,
+    golden,
+    golden_header,
+    load_model,
+    names_of,
+    template,
+)
 from edgecnn.errors import SessionError
 from edgecnn.formats.c99 import Generated, Named, identifier, several_to_c, to_c
 from edgecnn.runtimes import open_session
@@ -25,7 +37,10 @@ _ITSELF = "this code on the host, because TensorFlow Lite Micro refuses the mode
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """A model's code, its golden inputs and outputs ``(n, size)``, their file, and the values for templates."""
+    """A model's code, its golden inputs and outputs ``(n, size)``, their file, and the values for templates.
+
+    ``about`` describes the model for programs in other languages.
+    """
 
     model: Model
     name: str
@@ -34,6 +49,7 @@ class Generation(msgspec.Struct, frozen=True):
     outputs: Values
     header: bytes
     names: dict[str, object]
+    about: dict[str, Any]
 
     @property
     def named(self) -> Named:
@@ -62,6 +78,7 @@ def generate(model: Path, data: str | None, caller_arena: bool = False) -> Gener
         log.warning("the golden outputs are those of the C code itself, because TFLM refuses %s: %s", model.name, error)
         found = msgspec.structs.replace(golden(loaded, data, inner, partial(_compiled, code, name)), reference=_ITSELF)
     inputs, outputs = flat(found.inputs), flat(found.outputs)
+    about = description(loaded, inner) | {"name": name, "reference": found.reference}
     names = {
         **names_of(loaded, name, found),
         "in_type": f"{inputs.dtype}_t",
@@ -69,11 +86,18 @@ def generate(model: Path, data: str | None, caller_arena: bool = False) -> Gener
         "memory": _memory(name, code),
         "arena": f"\n    static int32_t arena[{name.upper()}_ARENA_SIZE / 4 + 1];" if caller_arena else "",
         "with_arena": ", arena" if caller_arena else "",
+        "raw": "pixels of 0 to 255" if about["pixels"] else "real numbers",
         "reset": f"    {name}_reset();\n" if loaded.graph.stateful else "",
         "conversion": _conversion(name, loaded.graph.stateful),
     }
     header = golden_header(name, found, {"golden_inputs": inputs, "golden_outputs": outputs})
-    return Generation(loaded, name, code, inputs, outputs, header, names)
+    return Generation(loaded, name, code, inputs, outputs, header, names, about)
+
+
+def golden_lines(made: Generation) -> bytes:
+    """The golden inputs and outputs in turn, a line of integers for each."""
+    lines = [row for pair in zip(made.inputs, made.outputs, strict=True) for row in pair]
+    return "".join(" ".join(map(str, row.tolist())) + "\n" for row in lines).encode()
 
 
 def code_of(model: Path, caller_arena: bool = False) -> tuple[Model, str, Generated]:

@@ -1,5 +1,6 @@
 """Shared by the kits: templates, golden inputs and outputs, and C arrays."""
 
+import json
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -113,6 +114,43 @@ def names_of(model: Model, name: str, found: Golden) -> dict[str, object]:
         "fresh": " They run one after the other, because the model keeps state between runs."
         if model.graph.stateful
         else "",
+    }
+
+
+def description(model: Model, inner: Graph) -> dict[str, Any]:
+    """What a program needs to know of the generated C: JSON values.
+
+    ``inputs`` and ``outputs`` have shapes and scales; ``pixels``: the raw values of the input are 0 to 255; ``ranked``:
+    the labels compete. Of several inputs, it is not recorded which are raw: they are real values.
+    """
+    inputs, outputs = specs_of(inner)
+    provenance = model.provenance
+    scale, offset, pixels = 1.0, 0.0, False
+    if provenance is not None and len(inputs) == 1 and provenance.preprocessing.scale > 0:
+        given = provenance.preprocessing
+        pixels = bool(np.allclose((np.array(given.input_range) - given.offset) / given.scale, (0, 255)))
+        if pixels:
+            scale, offset = given.scale, given.offset
+    return {
+        "inputs": [_end(spec) | {"raw": {"scale": scale, "offset": offset}} for spec in inputs],
+        "outputs": [_end(spec) for spec in outputs],
+        "labels": provenance.labels if provenance else (),
+        "ranked": provenance is not None and provenance.task == "classification",
+        "threshold": provenance.threshold if provenance else 0.5,
+        "pixels": pixels,
+        "stateful": model.graph.stateful,
+    }
+
+
+def _end(spec: TensorSpec) -> dict[str, Any]:
+    assert spec.quantization is not None  # C is made of integers only
+    return {
+        "name": spec.name,
+        "shape": spec.shape[1:],
+        "size": spec.size,
+        "dtype": spec.dtype,
+        "scale": spec.quantization.scale[0],
+        "zero_point": spec.quantization.zero_point[0],
     }
 
 
@@ -235,6 +273,11 @@ def golden_header(name: str, found: Golden, arrays: Mapping[str, Values]) -> byt
         f"#define GOLDEN_COUNT {len(found.inputs[0])}\n#define GOLDEN_DISTINCT {distinct}\n\n{defined}\n#endif\n"
     )
     return text.encode()
+
+
+def literal(text: str) -> str:
+    """A string in Kotlin or Swift, of text without control characters."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def quoted(text: str) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from edgecnn.embed import c99
-from edgecnn.embed.content import Content, Model, plain, quoted, template
+from edgecnn.embed.content import Content, Model, description, plain, quoted, template
 from edgecnn.emulation.machine import first_error
 from edgecnn.errors import EmulationError
 from edgecnn.formats.c99 import Generated
-from edgecnn.records import Provenance, TensorSpec
+from edgecnn.records import TensorSpec
 from edgecnn.runtimes.tflm import specs_of
 from edgecnn.tflite.operators import without_float_ends
 
@@ -46,7 +45,6 @@ def make(model: Path, data: str | None) -> Content:
     pairs = [[_text(one.tobytes()) for one in pair] for pair in zip(made.inputs, made.outputs, strict=True)]
     values = made.names | {
         "golden_js": json_in_script({"reference": made.names["reference"], "pairs": pairs}),
-        "raw": "pixels of 0 to 255" if found.pixels else "real numbers",
     }
     files = {name: template(f"web/{name}", values) for name in ("README.md", "index.html", "golden.js")}
     files |= {name: plain(f"web/{name}") for name in ("draw.js", "page.js", "self_test.js")}
@@ -70,8 +68,9 @@ def json_in_script(value: Any) -> str:
 
 
 def _script(model: Model, name: str, code: Generated) -> Script:
-    inputs, outputs = specs_of(without_float_ends(model.graph))
-    about = _about(inputs, outputs, model.provenance)
+    inner = without_float_ends(model.graph)
+    inputs, outputs = specs_of(inner)
+    about = description(model, inner)
     types = {"in_type": f"{inputs[0].dtype}_t", "out_type": f"{outputs[0].dtype}_t"}
     begin = f"{name}_reset();" if model.graph.stateful else "/* the model remembers nothing */"
     wasm = _compiled(name, code, template("web/web.c", {"name": name, "NAME": name.upper(), "begin": begin, **types}))
@@ -98,41 +97,6 @@ def _compiled(name: str, code: Generated, ends: bytes) -> bytes:
         if done.returncode != 0:
             raise EmulationError(f"clang cannot compile {name} to WebAssembly: {first_error(done.stderr)}")
         return (Path(folder) / "model.wasm").read_bytes()
-
-
-def _about(
-    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], provenance: Provenance | None
-) -> dict[str, Any]:
-    """What model.js says of the model. ``pixels``: raw values are 0 to 255; ``ranked``: the labels compete.
-
-    Of several inputs, it is not recorded which are raw: they are real values.
-    """
-    scale, offset, pixels = 1.0, 0.0, False
-    if provenance is not None and len(inputs) == 1 and provenance.preprocessing.scale > 0:
-        given = provenance.preprocessing
-        pixels = bool(np.allclose((np.array(given.input_range) - given.offset) / given.scale, (0, 255)))
-        if pixels:
-            scale, offset = given.scale, given.offset
-    return {
-        "inputs": [_end(spec) | {"raw": {"scale": scale, "offset": offset}} for spec in inputs],
-        "outputs": [_end(spec) for spec in outputs],
-        "labels": provenance.labels if provenance else (),
-        "ranked": provenance is not None and provenance.task == "classification",
-        "threshold": provenance.threshold if provenance else 0.5,
-        "pixels": pixels,
-    }
-
-
-def _end(spec: TensorSpec) -> dict[str, Any]:
-    assert spec.quantization is not None  # C is made of integers only
-    return {
-        "name": spec.name,
-        "shape": spec.shape[1:],
-        "size": spec.size,
-        "dtype": spec.dtype,
-        "scale": spec.quantization.scale[0],
-        "zero_point": spec.quantization.zero_point[0],
-    }
 
 
 def _text(content: bytes) -> str:

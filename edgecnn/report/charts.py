@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from edgecnn.optional import require
-from edgecnn.records import ColdStart, Emulated, Estimate, LayerErrors, Summary
+from edgecnn.records import ColdStart, Emulated, Estimate, LayerErrors, Measurement, Summary
 from edgecnn.report import units
 from edgecnn.report.grid import label, setting
 from edgecnn.report.page import Page, shared_model
@@ -130,8 +130,8 @@ class _Canvas:
         _name_places(axes, [f"{_harmless(row.name.removeprefix(self.shared))}  {row.number}" for row in rows])
 
 
-def draw(page: Page) -> Figures:
-    """The figures for the rows of ``page``; none if nothing was measured.
+def draw(page: Page, most: int | None = None) -> Figures:
+    """The first ``most`` figures for the rows of ``page``, by default all; none if nothing was measured.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -152,7 +152,7 @@ def draw(page: Page) -> Figures:
     figures: list[Figure] = []
 
     def add(name: str, title: str, caption: str, rows: Sequence[object], drawing: Callable[[_Canvas], None]) -> None:
-        if rows:
+        if rows and (most is None or len(figures) < most):
             figures.append(Figure(title, caption, _svg(page.letter + name, title, drawing, shared)))
 
     add(
@@ -265,6 +265,42 @@ def draw(page: Page) -> Figures:
     shown = {row.number: row for row in (*files, *timed)}
     keys = tuple(Key(units.count(number), colour_of(shown[number]), label(shown[number])) for number in sorted(shown))
     return Figures(tuple(figures), layers, emulated, keys)
+
+
+def bars(name: str, title: str, caption: str, axis: str, values: Sequence[tuple[str, float, str]]) -> Figure:
+    """A figure of its own with a bar for each of ``values``: label, length and the text after it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+
+    def drawing(canvas: _Canvas) -> None:
+        axes = canvas.axes(_height(values))
+        lengths = [length for _, length, _ in values]
+        drawn = axes.barh(range(len(values)), lengths, color=_COLOURS["int8"], height=0.62)
+        for bar, (what, _, text) in zip(drawn, values, strict=True):
+            canvas.add_tip(bar, f"{what}: {text}")
+        _number_bars(axes, lengths, axis, lambda place: values[place][2])
+        _name_places(axes, [_harmless(what) for what, _, _ in values])
+
+    return Figure(title, caption, _svg(name, title, drawing, ""))
+
+
+def samples(name: str, title: str, caption: str, measurement: Measurement, unit: Unit) -> Figure:
+    """A figure of its own with every sample of ``measurement`` in the order of time.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+
+    def drawing(canvas: _Canvas) -> None:
+        axes = canvas.axes(2.6)
+        axes.plot([sample * unit.per_second for sample in measurement.samples_s], ".", color=_COLOURS["int8"])
+        axes.set_xlabel("sample")
+        axes.set_ylabel(f"time, {unit.name}")
+        _number_axis(axes.yaxis)
+
+    return Figure(title, caption, _svg(name, title, drawing, ""))
 
 
 def _runtimes(rows: Iterable[ResultRow]) -> list[str]:

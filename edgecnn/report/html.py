@@ -6,6 +6,7 @@ allows only these scripts, by their hashes.
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from edgecnn.files import kits_folder
 from edgecnn.optional import require
 from edgecnn.records import Demo
 from edgecnn.report import charts
-from edgecnn.report.grid import COMMAND, machine
+from edgecnn.report.grid import COMMAND, Grid, machine
 from edgecnn.report.page import Page, heading, titled
 
-_TEMPLATE = Path(__file__).with_name("template.html.j2")
 _SCRIPT = Path(__file__).with_name("page.js")
 _DEMO_SCRIPT = Path(__file__).with_name("demo.js")
 
@@ -27,17 +27,12 @@ def render(page: Page, demo: Demo | str | None = None) -> bytes:
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    jinja2 = require("jinja2")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["commands"] = _commands
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     scripts = [_SCRIPT.read_text(encoding="utf-8")]
     if isinstance(demo, Demo):
         draw = (kits_folder() / "web" / "draw.js").read_text(encoding="utf-8")
         scripts.append(f"{demo.script}{draw}{_DEMO_SCRIPT.read_text(encoding='utf-8')}")
-    html: str = template.render(
+    return _filled(
+        "template.html.j2",
         page=page,
         title=heading(page),
         drawn=[charts.draw(part) for part in page.parts],
@@ -46,8 +41,30 @@ def render(page: Page, demo: Demo | str | None = None) -> bytes:
         demo=demo,
         scripts=scripts,
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
+    ).encode()
+
+
+def fragment(name: str, title: str, lines: Sequence[str], grid: Grid, figures: Sequence[charts.Figure]) -> str:
+    """A table and figures, to be shown inside another page; ids begin with ``name``.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    return _filled("fragment.html.j2", name=name, title=title, lines=lines, grid=grid, figures=figures)
+
+
+def _filled(template: str, **values: Any) -> str:
+    jinja2 = require("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return html.encode()
+    environment.filters["commands"] = _commands
+    filled: str = environment.get_template(template).render(values)
+    return filled
 
 
 def _commands(text: str) -> Any:

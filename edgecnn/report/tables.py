@@ -14,6 +14,7 @@ from edgecnn.records import (
     Failure,
     LayerError,
     LayerErrors,
+    Measurement,
     Parity,
     ProcessorAnswers,
     Report,
@@ -164,6 +165,32 @@ def _to_baseline(row: ResultRow) -> Cell:
     if row.foreign_baseline is not None:
         text = f"divided by {row.baseline.model}, {row.baseline.elsewhere} ({row.foreign_baseline.machine})"
     return _estimate(row.time_to_baseline).noted((text,))
+
+
+def measurement(found: Measurement, unit: Unit) -> Grid:
+    """One measurement without its report."""
+    timing, whole = summary(found), end_to_end(found)
+    columns = (
+        Column("artifact", lambda one: Cell(one.artifact)),
+        Column("runtime [setting]", lambda one: Cell(one.runtime, f"[{setting(one)}]")),
+        Column(f"p50, {unit.name} [95 %]", lambda _: median_cell(timing, unit), numeric=True),
+        Column(f"p90, {unit.name} [95 %]", lambda _: _time(timing.p90, unit), numeric=True),
+        Column(
+            f"p99, {unit.name} [95 %]",
+            lambda _: Cell(units.ABSENT) if timing.p99 is None else _time(timing.p99, unit),
+            numeric=True,
+            optional=True,
+        ),
+        Column(
+            f"end to end, {unit.name} [95 %]",
+            lambda _: Cell(units.ABSENT) if whole is None else median_cell(whole, unit),
+            numeric=True,
+            optional=True,
+        ),
+        Column("images/s", lambda _: _number(timing.throughput, units.rate), numeric=True),
+        Column("samples", lambda _: _number(timing.samples, units.count), numeric=True),
+    )
+    return laid_out("Latency of one file on one runtime.", columns, [found])
 
 
 def resources(rows: tuple[Row, ...]) -> Grid:

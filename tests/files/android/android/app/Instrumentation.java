@@ -1,0 +1,5 @@
+package android.app;
+
+public class Instrumentation {
+    public native android.content.Context getTargetContext();
+}

@@ -1,0 +1,5 @@
+package android.graphics;
+
+public class Matrix {
+    public native boolean postRotate(float degrees);
+}
