@@ -13,7 +13,7 @@ _START = """# Operators
 Made from the code by `docs/operators_page.py`: the operators of a `.tflite` that generated C, int8 `.onnx` files and
 TFLM kits support. `edgecnn check` says which of them a file needs, and every reason if it does not fit.
 
-- **int8**: activations of int8 with one scale; weights of int8.
+- **int8**: activations of int8 with one scale; weights of int8 or int4.
 - **float32**: also in float, between layers in int8.
 - **table**: between two int8 tensors with one input that is no constant, also in float there; a table of 256 values.
 - **folded**: only where it computes the shape of a RESHAPE.
@@ -26,7 +26,9 @@ TFLM kits support. `edgecnn check` says which of them a file needs, and every re
 |---|---|---|---|
 """
 _FOLDED = frozenset({"SHAPE", "PACK"})  # in .onnx; C has PACK
-_STATE = frozenset({"ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "SVDF", "VAR_HANDLE"})
+_STATE = frozenset(
+    {"ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "VAR_HANDLE"}
+)
 
 
 def page() -> str:

@@ -123,10 +123,12 @@ def convolutions(draw: Any, depthwise: bool) -> bytes:
     seed, per_channel = draw(SEEDS), draw(st.booleans())
     shape = (1, *kernel, outputs) if depthwise else (outputs, *kernel, channels // groups)
     weights, scale, bias = convolution_weights(seed, shape, outputs, outputs if per_channel else 1)
+    dtype = draw(st.sampled_from(["int8", "int8", "int4"]))
     model = Model()
     source_scale, source_zero = draw(SCALES), draw(ZEROS)
     source = model.tensor((1, *size, channels), scale=source_scale, zero=source_zero)
-    inputs = [source, model.tensor(shape, scale=scale, axis=3 if depthwise else 0, data=weights)]
+    weights = weights >> (4 if dtype == "int4" else 0)
+    inputs = [source, model.tensor(shape, dtype, scale=scale, axis=3 if depthwise else 0, data=weights)]
     if draw(st.booleans()):
         inputs.append(model.tensor((outputs,), "int32", scale=scale * np.float32(source_scale), data=bias))
     target = model.tensor((1, *out, outputs), scale=draw(SCALES), zero=draw(ZEROS))
@@ -201,10 +203,12 @@ def dense_layers(draw: Any) -> bytes:
     taps, outputs, rows = draw(st.integers(1, 40)), draw(st.integers(1, 7)), draw(st.integers(1, 3))
     per_channel = draw(st.booleans()) and outputs > 1
     weights, scale, bias = convolution_weights(draw(SEEDS), (outputs, taps), outputs, outputs if per_channel else 1)
+    dtype = "int8" if per_channel else draw(st.sampled_from(["int8", "int4"]))  # as in TFLM
     model = Model()
     source_scale = draw(SCALES)
     source = model.tensor((rows, taps), scale=source_scale, zero=draw(ZEROS))
-    inputs = [source, model.tensor((outputs, taps), scale=scale, data=weights)]
+    weights = weights >> (4 if dtype == "int4" else 0)
+    inputs = [source, model.tensor((outputs, taps), dtype, scale=scale, data=weights)]
     if draw(st.booleans()):
         inputs.append(model.tensor((outputs,), "int32", scale=scale * np.float32(source_scale), data=bias))
     else:
@@ -576,6 +580,42 @@ def test_svdf(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 
 @st.composite
+def lstms(draw: Any) -> bytes:
+    """An LSTM whose gates are neither all open nor all shut, with any scale of its cell."""
+    steps, inputs, units = draw(st.integers(1, 5)), draw(st.integers(1, 12)), draw(st.integers(1, 7))
+    random, major = np.random.default_rng(draw(SEEDS)), draw(st.booleans())
+    model = Model()
+    scale, hidden_scale = draw(SCALES), draw(st.sampled_from([1 / 128, 0.003, 0.02]))
+    source = model.tensor((steps, 1, inputs) if major else (1, steps, inputs), scale=scale, zero=draw(ZEROS))
+    hidden: dict[str, Any] = {"scale": hidden_scale, "zero": draw(ZEROS)}
+    tensors = [source]
+    for count, of in ((inputs, scale), (units, hidden_scale)):
+        for _ in range(4):
+            spread = float(np.float32(random.uniform(0.3, 6) / (of * 127 * 100 * math.sqrt(count))))
+            weights = random.integers(-127, 128, (units, count))
+            tensors.append(model.tensor((units, count), scale=spread, data=weights))
+    tensors += [-1] * 3
+    for _ in range(4):
+        size = 2 ** random.integers(4, 20)
+        tensors.append(model.tensor((units,), "int32", scale=1e-5, data=random.integers(-size, size, units)))
+    power = draw(st.sampled_from([-11, -11, -15, -13, -12, -9, -4]))
+    tensors += [-1, -1, model.tensor((1, units), variable=True, **hidden)]
+    tensors += [model.tensor((1, units), "int16", scale=2.0**power, variable=True), *[-1] * 4]
+    target = model.tensor((steps, 1, units) if major else (1, steps, units), **hidden)
+    model.operator(
+        "UNIDIRECTIONAL_SEQUENCE_LSTM", tensors, target, "UnidirectionalSequenceLSTMOptions",
+        fusedActivationFunction=4, timeMajor=major, cellClip=draw(st.sampled_from([0.0, 0.0, 0.7, 10.0])),
+    )  # fmt: skip
+    return model.file(source, target)
+
+
+@given(model=lstms())
+@examples(30)
+def test_unidirectional_sequence_lstm(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm, dual_mac=True, steps=8)
+
+
+@st.composite
 def streams(draw: Any) -> bytes:
     """Models with state of all sizes."""
     sizes = [draw(SMALL) for _ in range(4)]
@@ -669,7 +709,7 @@ def test_state_that_c_does_not_have_is_refused() -> None:
         model.operator("ASSIGN_VARIABLE", [other, second], ())
     content = model.file(source, target)
     (reason,) = problems(read_graph(content, "x"))
-    assert "operator 0 (CALL_ONCE): its subgraph has operator 1 (RELU); only constants" in reason
+    assert "operator 0 (CALL_ONCE): its subgraph has operator 1 (RELU 't1'); only constants" in reason
 
 
 def test_a_filter_without_bias_is_refused() -> None:
@@ -679,7 +719,7 @@ def test_a_filter_without_bias_is_refused() -> None:
     state = model.tensor((1, 8), scale=0.5, variable=True)
     model.operator("SVDF", [first, *weights, -1, state], second, "SVDFOptions", rank=1)
     (reason,) = problems(read_graph(model.file(first, second), "x"))
-    assert reason.startswith("operator 0 (SVDF): it has no bias or no state")
+    assert reason.startswith("operator 0 (SVDF 't1'): it has no bias or no state")
 
 
 def test_tiles_repeat_values(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from edgecnn.runtimes.quantized_io import noise, real, stored_range, to_input, t
 from edgecnn.runtimes.tflm import outputs_of, specs_of
 from edgecnn.samples import parts
 from edgecnn.text import NAME, shown
-from edgecnn.tflite.graph import Graph, read_graph
+from edgecnn.tflite.graph import Graph, read_anyway
 
 Values = NDArray[Any]
 
@@ -93,7 +93,7 @@ def load_model(path: Path) -> Model:
         RecordError: its metadata or its sidecar are damaged.
     """
     content = read_bytes(path)
-    graph = read_graph(content, path.name)
+    graph = read_anyway(content, path.name)
     inputs, outputs = specs_of(graph)
     stored = graph.metadata.get("edgecnn")
     provenance = None if stored is None else from_metadata(stored, Provenance, f"metadata 'edgecnn' in {path.name}")

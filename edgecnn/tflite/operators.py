@@ -7,9 +7,9 @@ TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quanti
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ Pair = tuple[int, int]
 Limits = tuple[float | None, float | None]
 
 _MAX_ELEMENTS = 2**31 - 1
+_TANH = 4  # as a fused activation
 # types of activations that are not quantised
 _PLAIN = ("bool", "float32", "int32")
 # value limits of fused activations, by number in the schema
@@ -63,7 +64,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """Weights as stored: int8 or uint8, with one scale and zero point, or one per output; or float32 without."""
+    """Weights as stored: int8 (also of int4) or uint8, with one scale and zero point, or one per output; or float32."""
 
     values: NDArray[Any]
     scale: NDArray[np.float32]
@@ -292,6 +293,28 @@ class Svdf(Operation, frozen=True, kw_only=True):
     rank: int
 
 
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate of an LSTM: int8 weights with one scale of the input, ``(units, inputs)``, and of the last output."""
+
+    weights: Tensor
+    recurrent: Tensor
+    bias: NDArray[np.int32]
+
+
+class Lstm(Operation, frozen=True, kw_only=True):
+    """UNIDIRECTIONAL_SEQUENCE_LSTM without peepholes, projection and normalisation.
+
+    The input is ``(1, steps, inputs)``. ``gates`` are input, forget, cell and output. ``hidden``, int8, and ``cell``,
+    int16 with zero point 0 and a scale that is a power of two, are kept between runs. ``clip`` limits the cell's real
+    values if above 0.
+    """
+
+    gates: tuple[Gate, ...]
+    hidden: Tensor
+    cell: Tensor
+    clip: float
+
+
 def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
     """The operators of ``graph`` in order; for an unsupported one, the error with the reason.
 
@@ -321,17 +344,16 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
             if operator.kind != "CUSTOM":  # the graph names it among its unsupported parts
                 found.append(error)
         except ArtifactError:
-            if not any(isinstance(one, UnsupportedError) for one in found):
+            if not graph.unsupported and not any(isinstance(one, UnsupportedError) for one in found):
                 raise
         for index in operator.outputs:
             reader.shapes[index] = for_one_image(graph.tensors[index].shape)
     return tuple(found)
 
 
-def unsupported(operator: Operator, output: Tensor | None, where: str, instead: str) -> UnsupportedError:
-    """The error for an operator that a format cannot have; some operators have no output."""
-    which = "" if output is None else f", which computes {output.name!r},"
-    return UnsupportedError(f"{operator}{which} is not supported in {where}; use the {instead} file, or another layer")
+def unsupported(operator: Operator, where: str, instead: str) -> UnsupportedError:
+    """The error for an operator that a format cannot have."""
+    return UnsupportedError(f"{operator} is not supported in {where}; use the {instead} file, or another layer")
 
 
 def without_float_ends(graph: Graph) -> Graph:
@@ -379,8 +401,8 @@ def damage_of(operator: Operator) -> Iterator[None]:
 def not_int8(operator: Operator, tensor: Tensor) -> UnsupportedError:
     """The error for an unsupported activation type."""
     return UnsupportedError(
-        f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 activations "
-        "with one scale are supported; convert the model with full int8 quantisation"
+        f"{operator}: tensor {tensor.layer!r} is {tensor.form}; only int8 activations with one scale are supported; "
+        "convert the model with full int8 quantisation"
     )
 
 
@@ -400,8 +422,7 @@ class _Reader:
         with damage_of(operator):
             reader = _READERS.get(operator.kind)
             if reader is None:
-                output = self.graph.tensors[operator.outputs[0]] if operator.outputs else None
-                raise unsupported(operator, output, "int8 .onnx and C", ".tflite")
+                raise unsupported(operator, "int8 .onnx and C", ".tflite")
             made = reader(self, operator)
             return made if isinstance(made, tuple) else (made,)
 
@@ -442,7 +463,7 @@ class _Reader:
         if tensor.data is None:
             raise UnsupportedError(f"{operator}: its weights are not constant")
         in_float = tensor.dtype == source.dtype == "float32"
-        if not in_float and (tensor.dtype not in ("int8", "uint8") or not len(tensor.scale)):
+        if not in_float and (tensor.dtype not in ("int4", "int8", "uint8") or not len(tensor.scale)):
             raise UnsupportedError(
                 f"{operator}: its weights are {tensor.dtype} for {source.dtype} inputs; int8 with a scale is needed"
             )
@@ -846,6 +867,43 @@ class _Reader:
             state=state, rank=rank,
         )  # fmt: skip
 
+    def lstm(self, operator: Operator) -> Lstm:
+        source, options = self.input(operator), operator.options
+        tensors = [self.graph.tensors[index] if index >= 0 else None for index in operator.inputs]
+        if len(tensors) != 24 or any(tensors[place] is None for place in (*range(1, 9), *range(12, 16), 18, 19)):
+            raise UnsupportedError(f"{operator}: it lacks weights, biases or states that TensorFlow Lite Micro needs")
+        if any(tensors[place] is not None for place in (*range(9, 12), 16, 17, *range(20, 24))):
+            raise UnsupportedError(f"{operator}: peepholes, projections and normalisation are not supported")
+        if options["fusedActivationFunction"] != _TANH:
+            raise UnsupportedError(f"{operator}: an activation other than tanh is not supported")
+        hidden, cell = (cast(Tensor, tensors[place]) for place in (18, 19))
+        if not (hidden.variable and cell.variable) or (hidden.dtype, cell.dtype) != ("int8", "int16"):
+            raise UnsupportedError(
+                f"{operator}: its states are {hidden.form} and {cell.form}; int8 and int16 are needed"
+            )
+        if len(hidden.scale) != 1 or len(cell.scale) != 1 or cell.zero_point.any() or len(source.shape) != 3:
+            raise ArtifactError(f"{operator}: its tensors do not fit together")
+        batch = source.shape[1 if options["timeMajor"] else 0]
+        if batch != 1:
+            raise UnsupportedError(f"{operator}: a batch of {batch}; only 1 is supported")
+        units = hidden.shape[-1]
+        made = self.output(operator, (*source.shape[:2], units))
+        gates = []
+        for number in range(4):
+            weights, recurrent, bias = (cast(Tensor, tensors[place + number]) for place in (1, 5, 12))
+            for tensor in (weights, recurrent):
+                if tensor.data is None or tensor.dtype != "int8" or len(tensor.scale) != 1 or tensor.zero_point[0]:
+                    raise UnsupportedError(f"{operator}: its weights {tensor.layer!r} are not symmetric int8 constants")
+            if bias.data is None or bias.dtype != "int32":
+                raise UnsupportedError(f"{operator}: its bias is {bias.form}; an int32 constant is needed")
+            if (weights.shape, recurrent.shape, bias.shape) != ((units, source.shape[2]), (units, units), (units,)):
+                raise ArtifactError(f"{operator}: its tensors do not fit together")
+            gates.append(Gate(weights=weights, recurrent=recurrent, bias=bias.data))
+        return Lstm(
+            operator=operator, inputs=(source,), output=made, gates=tuple(gates), hidden=hidden, cell=cell,
+            clip=float(options["cellClip"]),
+        )  # fmt: skip
+
     def resize(self, operator: Operator) -> Resize:
         source, target = self.input(operator), self.integers(operator)
         _four_dimensions(operator, source)
@@ -890,7 +948,7 @@ def _check_inputs(operator: Operator) -> None:
     if not operator.inputs:
         raise ArtifactError(f"{operator} has no input")
     for position, index in enumerate(operator.inputs):
-        if index < 0 and position != _BIAS.get(operator.kind):
+        if index < 0 and position not in _OPTIONAL.get(operator.kind, ()):
             raise ArtifactError(f"{operator}: its input {position} is absent")
 
 
@@ -1064,7 +1122,11 @@ _FOLDED: dict[str, Callable[..., NDArray[Any]]] = {
     "TRANSPOSE": lambda shape, values, order: values.transpose(order),
 }
 
-_BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "SVDF": 3, "TRANSPOSE_CONV": 3}
+# places of inputs that may be absent
+_OPTIONAL: dict[str, Collection[int]] = {
+    "CONV_2D": (2,), "DEPTHWISE_CONV_2D": (2,), "FULLY_CONNECTED": (2,), "SVDF": (3,), "TRANSPOSE_CONV": (3,),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": range(1, 24),
+}  # fmt: skip
 
 # operators that are a ``Table`` if they have one input and output, both int8
 _WITHOUT_KERNEL: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, ...]]] = {
@@ -1130,6 +1192,7 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "TILE": _Reader.tile,
     "TRANSPOSE": _Reader.transpose,
     "TRANSPOSE_CONV": _Reader.transposed_convolution,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _Reader.lstm,
     "UNPACK": _Reader.split,
     **dict.fromkeys(_LIMITS, _Reader.rescale),
     **_WITHOUT_KERNEL,

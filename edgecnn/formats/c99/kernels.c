@@ -119,6 +119,12 @@ static inline int8_t clamp(int32_t value, int32_t low, int32_t high)
     return (int8_t)(value > 127 ? 127 : value);
 #endif
 }
+//@ clamp_16: base
+static inline int16_t clamp_16(int32_t value)
+{
+    value = value < -32768 ? -32768 : value;
+    return (int16_t)(value > 32767 ? 32767 : value);
+}
 //@ conv_2d_settings: base
 struct conv_2d {
     const int8_t *weights;     /* taps of each output, in fours in the order 0 2 1 3, padded with zeros */
@@ -777,6 +783,97 @@ static void svdf(const struct svdf *s, const int8_t *x, int8_t *state, int8_t *y
             state++;
         }
         *y++ = clamp(requantize((int32_t)sum, s->multiplier[1], s->shift[1], s->out_zero), -128, 127);
+    }
+}
+//@ sigmoid_16: base
+/* 65536 / (1 + exp(-i / 24)), up to 1 more, as TFLite Micro's kernels return it */
+static const uint16_t sigmoid_table[256] = {
+    32768, 33451, 34133, 34813, 35493, 36169, 36843, 37513, 38180, 38841, 39498, 40149, 40794, 41432, 42064, 42688,
+    43304, 43912, 44511, 45102, 45683, 46255, 46817, 47369, 47911, 48443, 48964, 49475, 49975, 50464, 50942, 51409,
+    51865, 52311, 52745, 53169, 53581, 53983, 54374, 54755, 55125, 55485, 55834, 56174, 56503, 56823, 57133, 57433,
+    57724, 58007, 58280, 58544, 58800, 59048, 59288, 59519, 59743, 59959, 60168, 60370, 60565, 60753, 60935, 61110,
+    61279, 61441, 61599, 61750, 61896, 62036, 62172, 62302, 62428, 62549, 62666, 62778, 62886, 62990, 63090, 63186,
+    63279, 63368, 63454, 63536, 63615, 63691, 63765, 63835, 63903, 63968, 64030, 64090, 64148, 64204, 64257, 64308,
+    64357, 64405, 64450, 64494, 64536, 64576, 64614, 64652, 64687, 64721, 64754, 64786, 64816, 64845, 64873, 64900,
+    64926, 64950, 64974, 64997, 65019, 65039, 65060, 65079, 65097, 65115, 65132, 65149, 65164, 65179, 65194, 65208,
+    65221, 65234, 65246, 65258, 65269, 65280, 65291, 65301, 65310, 65319, 65328, 65337, 65345, 65352, 65360, 65367,
+    65374, 65381, 65387, 65393, 65399, 65404, 65410, 65415, 65420, 65425, 65429, 65433, 65438, 65442, 65445, 65449,
+    65453, 65456, 65459, 65462, 65465, 65468, 65471, 65474, 65476, 65479, 65481, 65483, 65485, 65488, 65489, 65491,
+    65493, 65495, 65497, 65498, 65500, 65501, 65503, 65504, 65505, 65507, 65508, 65509, 65510, 65511, 65512, 65513,
+    65514, 65515, 65516, 65517, 65517, 65518, 65519, 65520, 65520, 65521, 65522, 65522, 65523, 65523, 65524, 65524,
+    65525, 65525, 65526, 65526, 65526, 65527, 65527, 65528, 65528, 65528, 65529, 65529, 65529, 65529, 65530, 65530,
+    65530, 65530, 65531, 65531, 65531, 65531, 65531, 65532, 65532, 65532, 65532, 65532, 65532, 65533, 65533, 65533,
+    65533, 65533, 65533, 65533, 65533, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65535};
+
+/* Between two entries of the table; beyond its end, the largest result: value >= 0 has scale 2^-bits / 24 */
+static inline uint32_t sigmoid_between(uint32_t value, int32_t bits, uint32_t largest)
+{
+    const uint32_t place = value >> bits, rest = value & (((uint32_t)1 << bits) - 1);
+    if (place >= 255)
+        return largest << bits;
+    return ((uint32_t)sigmoid_table[place] << bits) + rest * (uint32_t)(sigmoid_table[place + 1] - sigmoid_table[place]);
+}
+
+/* of a value of scale 2^-12 / 3, as a Q0.15 */
+static inline int16_t sigmoid_16(int32_t value)
+{
+    const uint32_t result = sigmoid_between((uint32_t)(value < 0 ? -value : value), 9, 0x7fff << 1);
+    return (int16_t)((value >= 0 ? result + 512 : ((uint32_t)1 << 25) - result + 511) >> 10);
+}
+
+/* of a value of scale 2^-12 / 3, as a Q0.15: 2 * sigmoid(2 * value) - 1 */
+static inline int16_t tanh_16(int32_t value)
+{
+    const int32_t result = (int32_t)sigmoid_between((uint32_t)(value < 0 ? -value : value), 8, 0xffff);
+    return (int16_t)((value >= 0 ? result - (1 << 23) + 128 : -result + (1 << 23) + 127) >> 8);
+}
+//@ lstm: requantize clamp_16 sigmoid_16
+struct lstm {
+    const int8_t *weights, *recurrent; /* a row for each unit of input, forget, cell and output gate */
+    const int32_t *bias;               /* of both, by gate: minus the zero point times the sum of the weights */
+    int32_t steps, inputs, units;
+    int32_t multiplier[11], shift[11]; /* of both sums of each gate; of the three products */
+    int32_t tanh_shift, clip, out_zero;
+};
+
+/* 3 * value * 2^shift, rounded to nearest with halves up if shift < 0 */
+static inline int32_t lstm_times_3(int32_t value, int32_t shift)
+{
+    return shift < 0 ? (value * 3 + ((int32_t)1 << (-shift - 1))) >> -shift : value * 3 * ((int32_t)1 << shift);
+}
+
+static int32_t lstm_gate(const struct lstm *s, int32_t part, int32_t unit, const int8_t *w, const int8_t *x, int32_t n)
+{
+    uint32_t sum = (uint32_t)s->bias[part * s->units + unit];
+    for (; n > 0; n--)
+        sum += (uint32_t)(*w++ * *x++);
+    return clamp_16(requantize((int32_t)sum, s->multiplier[part], s->shift[part], 0));
+}
+
+/* gates: room for four rows of units */
+static void lstm(const struct lstm *s, const int8_t *x, int8_t *hidden, int16_t *cell, int8_t *y, int16_t *gates)
+{
+    const int32_t units = s->units, *m = s->multiplier + 8, *shift = s->shift + 8;
+    int32_t step, gate, unit;
+    for (step = 0; step < s->steps; step++, x += s->inputs, y += units) {
+        for (gate = 0; gate < 4; gate++) {
+            for (unit = 0; unit < units; unit++) {
+                const int32_t row = gate * units + unit;
+                const int32_t sum = lstm_gate(s, 2 * gate, unit, s->weights + row * s->inputs, x, s->inputs) +
+                                    lstm_gate(s, 2 * gate + 1, unit, s->recurrent + row * units, hidden, units);
+                gates[row] = gate == 2 ? tanh_16(3 * clamp_16(sum)) : sigmoid_16(3 * clamp_16(sum));
+            }
+        }
+        for (unit = 0; unit < units; unit++) {
+            const int32_t kept = clamp_16(requantize(gates[units + unit] * cell[unit], m[0], shift[0], 0));
+            const int32_t added = clamp_16(requantize(gates[unit] * gates[2 * units + unit], m[1], shift[1], 0));
+            int32_t value = clamp_16(kept + added);
+            value = value > s->clip ? s->clip : value < -s->clip ? -s->clip : value;
+            cell[unit] = (int16_t)value;
+            value = tanh_16(lstm_times_3(value, s->tanh_shift)) * gates[3 * units + unit];
+            value = requantize(value, m[2], shift[2], s->out_zero);
+            hidden[unit] = y[unit] = (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
+        }
     }
 }
 //@ reduce_max: base

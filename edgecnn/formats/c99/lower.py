@@ -49,11 +49,10 @@ def problems(graph: Graph) -> tuple[str, ...]:
     Raises:
         ArtifactError: see ``lower``.
     """
-    lowering = _Lowering(ops.without_float_ends(graph))
     try:
-        lowering.program()
+        lower(graph)
     except UnsupportedError as error:
-        return tuple(lowering.problems) or (str(error),)
+        return error.reasons
     return ()
 
 
@@ -80,8 +79,8 @@ class _Lowering:
             for tensor in tensors:
                 if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
                     self.problems.append(
-                        f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
-                        "supports only int8; convert the model with full int8 quantisation"
+                        f"the graph's {kind} {tensor.layer!r} is {tensor.form}; C code supports only int8 with one "
+                        "scale; convert the model with full int8 quantisation"
                     )
             if {tensor.dtype for tensor in tensors} == {"int8", "uint8"}:
                 self.problems.append(f"some of the graph's {kind}s are int8, others uint8; C code needs one type")
@@ -96,8 +95,7 @@ class _Lowering:
             else:
                 self._write(operation)
         if self.problems:
-            more = f" (and {len(self.problems) - 1} more; edgecnn check lists all)" if len(self.problems) > 1 else ""
-            raise UnsupportedError(f"{self.problems[0]}{more}")
+            raise UnsupportedError(*self.problems)
         taken = {*graph.inputs, *self.states}
         for target in targets:
             if self.value(target.index) in taken:  # only reshaped
@@ -121,7 +119,7 @@ class _Lowering:
             with ops.damage_of(operation.operator):
                 _check_int8(operation)
                 if not has_kernel(type(operation), operation.kind):
-                    raise ops.unsupported(operation.operator, operation.output, "C", ".tflite or .onnx")
+                    raise ops.unsupported(operation.operator, "C", ".tflite or .onnx")
                 _WRITERS[type(operation)](self, operation)
         except UnsupportedError as error:
             self.problems.append(str(error))
@@ -285,6 +283,48 @@ class _Lowering:
             operation, f"svdf(&s, @0, state + {own.offset}, y)", "svdf", fields=fields,
             constants={"features": features.reshape(-1), "time": time.reshape(-1), "bias": operation.bias.reshape(-1)},
             wide=min(shifts) < 0,
+        )  # fmt: skip
+
+    def lstm(self, operation: ops.Lstm) -> None:
+        source, hidden, cell = operation.inputs[0], operation.hidden, operation.cell
+        power = round(math.log2(scales.scale(cell)))
+        if 2.0**power != scales.scale(cell) or not -31 <= power <= 0:
+            raise UnsupportedError(
+                f"{operation}: the scale of its cell is {scales.scale(cell):g}; a power of two up to 1 is needed"
+            )
+        units, inputs = hidden.shape[-1], source.shape[-1]
+        before = self._state(hidden, np.full(units, scales.zero(hidden), np.int8))
+        memory = self._state(cell, np.zeros(units, np.int16))
+        weights: list[NDArray[Any]] = []
+        recurrent: list[NDArray[Any]] = []
+        bias, pairs, bounds = [], [], []
+        for gate in operation.gates:
+            for tensor, from_, own in ((gate.weights, source, weights), (gate.recurrent, hidden, recurrent)):
+                assert tensor.data is not None
+                first = gate.bias.astype(np.int64) if tensor is gate.weights else np.zeros(units, np.int64)
+                bias.append(first - scales.zero(from_) * tensor.data.sum(axis=1, dtype=np.int64))
+                bounds.append(int(np.abs(first).max()) + tensor.shape[1] * 128 * 255)
+                pairs.append(numerics.quantize_multiplier(scales.scale(from_) * float(tensor.scale[0]) * 2**12))
+                own.append(tensor.data)
+        unit = 2.0**-15  # the scale of gates
+        factors = unit, unit * unit / scales.scale(cell), unit * unit / scales.scale(hidden)
+        pairs += [numerics.quantize_multiplier(factor) for factor in factors]
+        bounds += [32767 * 32768] * len(factors)
+        shifts = [_shift(operation, shift, bound) for (_, shift), bound in zip(pairs, bounds, strict=True)]
+        clip = min(operation.clip / scales.scale(cell), 32767) if operation.clip > 0 else 32768
+        fields = {
+            "steps": math.prod(source.shape) // inputs, "inputs": inputs, "units": units,
+            "multiplier": [pair[0] for pair in pairs], "shift": shifts,
+            "tanh_shift": 12 + power, "clip": int(clip), "out_zero": scales.zero(hidden),
+        }  # fmt: skip
+        cells = f"(int16_t *)(void *)(state + {memory.offset})"
+        self.add(
+            operation, f"lstm(&s, @0, state + {before.offset}, {cells}, y, scratch)", "lstm",
+            fields=fields, wide=min(shifts) < 0, scratch=2 * 4 * units,
+            constants={
+                "weights": np.concatenate(weights).reshape(-1), "recurrent": np.concatenate(recurrent).reshape(-1),
+                "bias": _wrapped(np.concatenate(bias)),
+            },
         )  # fmt: skip
 
     # Convolutions and dense layers
@@ -659,10 +699,15 @@ def _channels(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str
     if not isinstance(operation, ops.TransposedConvolution):
         bias = bias - zero * wide_rows.sum(axis=1)
     return {
-        "bias": (bias & 0xFFFFFFFF).astype(np.uint32).view(np.int32),
+        "bias": _wrapped(bias),
         "multiplier": np.array([multiplier for multiplier, _ in pairs], np.int32),
         "shift": np.array(shifts, np.int8),
     }, min(shifts) < 0
+
+
+def _wrapped(values: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The lowest 32 bits."""
+    return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
 
 
 def _shift(operation: Operation, shift: int, bound: int) -> int:
@@ -715,6 +760,7 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Convolution: _Lowering.convolution,
     ops.Dense: _Lowering.dense,
     ops.LeakyRelu: _Lowering.elementwise,
+    ops.Lstm: _Lowering.lstm,
     ops.Pad: _Lowering.pad,
     ops.Pool: _Lowering.pool,
     ops.ReadVariable: _Lowering.read_variable,
