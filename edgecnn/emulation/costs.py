@@ -95,8 +95,8 @@ def _own(path: Path) -> tuple[Sources, int]:
     sources = Sources(
         name=name,
         files={header_of(path).name: header, f"{name}.h": header, f"{name}.c": read_bytes(path)},
-        input_size=sum(spec.size for spec in metadata.inputs),
-        output_size=sum(spec.size for spec in metadata.outputs),
+        input_size=sum(spec.size * np.dtype(spec.dtype).itemsize for spec in metadata.inputs),
+        output_size=sum(spec.size * np.dtype(spec.dtype).itemsize for spec in metadata.outputs),
     )
     return sources, metadata.memory.arena_bytes
 

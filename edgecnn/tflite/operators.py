@@ -40,8 +40,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An operator with the tensors it computes with.
 
     ``inputs`` are activations or constants. Their shapes and that of ``output`` have no dynamic size: a dynamic batch
-    is 1. Each is float32, bool or int32, or int8 or uint8 with one scale. ``limits`` are the limits of the output's
-    real values. Operators with several outputs are several records.
+    is 1. Each is float32, bool or int32, or int8, uint8 or int16 with one scale. ``limits`` are the limits of the
+    output's real values. Operators with several outputs are several records.
     """
 
     operator: Operator
@@ -72,10 +72,13 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weighted(Operation, frozen=True, kw_only=True):
-    """An operator with weights. ``bias`` has one value per output, int32 or as float32 as the weights, or is None."""
+    """An operator with weights.
+
+    ``bias`` has one value per output, or is None: int32, also int64 for an int16 input, or as float32 as the weights.
+    """
 
     weights: Weights
-    bias: NDArray[np.int32 | np.float32] | None
+    bias: NDArray[np.int32 | np.int64 | np.float32] | None
 
     @property
     def computes_in_float(self) -> bool:
@@ -484,16 +487,18 @@ class _Reader:
 
     def bias(
         self, operator: Operator, source: Tensor, weights: Weights, outputs: int, place: int = 2
-    ) -> NDArray[np.int32 | np.float32] | None:
+    ) -> NDArray[np.int32 | np.int64 | np.float32] | None:
         if len(operator.inputs) <= place or operator.inputs[place] < 0:
             return None
         tensor = self.graph.tensors[operator.inputs[place]]
         wanted = "float32" if weights.values.dtype == np.float32 else "int32"
+        if source.dtype == tensor.dtype.replace("64", "16") == "int16":
+            wanted = "int64"
         if tensor.data is None or tensor.dtype != wanted:
             raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}; an {wanted} constant is needed")
         if tensor.data.size != outputs:
             raise ArtifactError(f"{operator}: its bias has {tensor.data.size} values for {outputs} channels")
-        if wanted == "int32" and len(source.scale) != 1:
+        if wanted != "float32" and len(source.scale) != 1:
             raise UnsupportedError(f"{operator}: its bias is int32, but its input {source.name!r} is not quantised")
         return tensor.data.reshape(outputs)
 
@@ -953,7 +958,7 @@ def _check_inputs(operator: Operator) -> None:
 
 
 def _check_quantization(operator: Operator, tensor: Tensor) -> None:
-    if tensor.dtype not in _PLAIN and (tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1):
+    if tensor.dtype not in _PLAIN and (tensor.dtype not in ("int8", "uint8", "int16") or len(tensor.scale) != 1):
         raise not_int8(operator, tensor)
 
 

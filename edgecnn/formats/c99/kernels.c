@@ -689,13 +689,13 @@ static void average_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
         }
     }
 }
-//@ mean: requantize clamp
+//@ mean_settings: base
 struct mean {
     int32_t outer, reduced, inner;
     int32_t in_zeros; /* zero point times the number of values */
     int32_t multiplier, shift, out_zero;
 };
-
+//@ mean: mean_settings requantize clamp
 static void mean(const struct mean *s, const int8_t *x, int8_t *y)
 {
     int32_t outer, inner, i;
@@ -986,7 +986,7 @@ static void lookup(const uint8_t *table, const int8_t *x, int8_t *y, int32_t n)
     for (; n > 0; n--)
         *y++ = (int8_t)table[(uint8_t)*x++];
 }
-//@ softmax: base
+//@ softmax_parts: base
 static inline int32_t high_mul(int32_t a, int32_t b)
 {
     return (int32_t)(((int64_t)a * b + ((int32_t)1 << 30)) >> 31);
@@ -1016,6 +1016,7 @@ static inline int32_t softmax_round(int32_t value, int32_t shift)
     return shift > 31 ? 0 : ((value >> (shift - 1)) + 1) >> 1;
 }
 
+//@ softmax: softmax_parts
 /* table: exp of minus the difference from the largest, 0 beyond its end */
 static void softmax(const int32_t *table, int32_t entries, const int8_t *x, int8_t *y, int32_t rows, int32_t n)
 {
@@ -1034,6 +1035,28 @@ static void softmax(const int32_t *table, int32_t entries, const int8_t *x, int8
             if (largest - x[i] < entries)
                 value = softmax_round(high_mul(scale, table[largest - x[i]]), shift + 23);
             y[i] = (int8_t)((value > 255 ? 255 : value) - 128);
+        }
+    }
+}
+//@ softmax_to_16: softmax_parts
+/* As softmax, to int16 */
+static void softmax_to_16(const int32_t *table, int32_t entries, const int8_t *x, int16_t *y, int32_t rows, int32_t n)
+{
+    int32_t row, i;
+    for (row = 0; row < rows; row++, x += n, y += n) {
+        int32_t largest = -128, sum = 0, scale, shift;
+        for (i = 0; i < n; i++)
+            largest = x[i] > largest ? x[i] : largest;
+        for (i = 0; i < n; i++) {
+            if (largest - x[i] < entries)
+                sum += softmax_round(table[largest - x[i]], 12);
+        }
+        scale = softmax_reciprocal(sum, &shift);
+        for (i = 0; i < n; i++) {
+            int32_t value = 0;
+            if (largest - x[i] < entries)
+                value = softmax_round(high_mul(scale, table[largest - x[i]]), shift + 15);
+            y[i] = (int16_t)((value > 65535 ? 65535 : value) - 32768);
         }
     }
 }
@@ -1134,6 +1157,298 @@ static void resize_bilinear(const struct resize_bilinear *s, const int8_t *x, in
                                     lower_right[c] * r[2] * k[2];
                 *y++ = (int8_t)((sum > 0 ? sum + (1 << 19) : sum - (1 << 19)) / (1 << 20));
             }
+        }
+    }
+}
+//@ requantize_64: base
+/* value * multiplier / 2^shift, rounded to nearest with halves up and limited to int16; multiplier has 15 bits. */
+static inline int32_t requantize_64(int64_t value, int32_t multiplier, int32_t shift)
+{
+    const int64_t result = (value * multiplier + ((int64_t)1 << (shift - 1))) >> shift;
+    return result > 32767 ? 32767 : result < -32768 ? -32768 : (int32_t)result;
+}
+//@ weighted_16: requantize requantize_64
+/* Layers of int16 activations and int8 weights. Biases of 64 bits have sums of 64 bits; narrow ones wrap at 32 bits and
+   are rescaled as those of int8 activations. */
+struct weighted_16 {
+    const int8_t *weights; /* taps of each output; depthwise: outputs of each tap */
+    const int64_t *bias;
+    const int32_t *multiplier;
+    const int8_t *shift;
+    int32_t narrow, low, high;
+    int32_t in_height, in_width, channels;
+    int32_t out_height, out_width, outputs;
+    int32_t kernel_height, kernel_width;
+    int32_t stride_height, stride_width;
+    int32_t dilation_height, dilation_width;
+    int32_t pad_top, pad_left;
+};
+
+static int16_t scaled_16(const struct weighted_16 *s, int64_t sum, int32_t output)
+{
+    int32_t value;
+    sum += s->bias[output];
+    value = s->narrow ? requantize((int32_t)(uint32_t)sum, s->multiplier[output], s->shift[output], 0)
+                      : requantize_64(sum, s->multiplier[output], s->shift[output]);
+    value = value < s->low ? s->low : value;
+    return (int16_t)(value > s->high ? s->high : value);
+}
+//@ dot_16: base
+/* 256 products of 22 bits fit in 32 bits. */
+static int64_t dot_16(const int8_t *w, const int16_t *x, int32_t n)
+{
+    int64_t sum = 0;
+    while (n > 0) {
+        const int8_t *const end = w + (n < 256 ? n : 256);
+        int32_t part = 0;
+        n -= 256;
+        while (w < end)
+            part += *w++ * *x++;
+        sum += part;
+    }
+    return sum;
+}
+//@ conv_2d_16: weighted_16 dot_16
+static void conv_2d_16(const struct weighted_16 *s, const int16_t *x, int16_t *y)
+{
+    const int32_t channels = s->channels;
+    int32_t row, column, output, i, j;
+    for (row = 0; row < s->out_height; row++) {
+        for (column = 0; column < s->out_width; column++) {
+            const int8_t *w = s->weights;
+            for (output = 0; output < s->outputs; output++) {
+                int64_t sum = 0;
+                int32_t at_row = row * s->stride_height - s->pad_top;
+                for (i = 0; i < s->kernel_height; i++, at_row += s->dilation_height) {
+                    int32_t at = column * s->stride_width - s->pad_left;
+                    for (j = 0; j < s->kernel_width; j++, at += s->dilation_width, w += channels) {
+                        if (at_row >= 0 && at_row < s->in_height && at >= 0 && at < s->in_width)
+                            sum += dot_16(w, x + (at_row * s->in_width + at) * channels, channels);
+                    }
+                }
+                *y++ = scaled_16(s, sum, output);
+            }
+        }
+    }
+}
+//@ depthwise_conv_2d_16: weighted_16
+static void depthwise_conv_2d_16(const struct weighted_16 *s, const int16_t *x, int16_t *y)
+{
+    const int32_t channels = s->channels, multiplier = s->outputs / channels;
+    int32_t row, column, channel, k, i, j;
+    for (row = 0; row < s->out_height; row++) {
+        for (column = 0; column < s->out_width; column++) {
+            for (channel = 0; channel < channels; channel++) {
+                for (k = channel * multiplier; k < (channel + 1) * multiplier; k++) {
+                    const int8_t *w = s->weights + k;
+                    int64_t sum = 0;
+                    int32_t at_row = row * s->stride_height - s->pad_top;
+                    for (i = 0; i < s->kernel_height; i++, at_row += s->dilation_height) {
+                        int32_t at = column * s->stride_width - s->pad_left;
+                        for (j = 0; j < s->kernel_width; j++, at += s->dilation_width, w += s->outputs) {
+                            if (at_row >= 0 && at_row < s->in_height && at >= 0 && at < s->in_width)
+                                sum += *w * x[(at_row * s->in_width + at) * channels + channel];
+                        }
+                    }
+                    *y++ = scaled_16(s, sum, k);
+                }
+            }
+        }
+    }
+}
+//@ transpose_conv_16: weighted_16 dot_16
+/* Each output gathers the inputs whose kernels reach it: those for which tap and stride fit. */
+static void transpose_conv_16(const struct weighted_16 *s, const int16_t *x, int16_t *y)
+{
+    int32_t row, column, output, i, j;
+    for (row = 0; row < s->out_height; row++) {
+        for (column = 0; column < s->out_width; column++) {
+            const int8_t *w = s->weights;
+            for (output = 0; output < s->outputs; output++) {
+                int64_t sum = 0;
+                for (i = 0; i < s->kernel_height; i++) {
+                    const int32_t down = row + s->pad_top - i, in_row = down / s->stride_height;
+                    for (j = 0; j < s->kernel_width; j++, w += s->channels) {
+                        const int32_t right = column + s->pad_left - j, in_column = right / s->stride_width;
+                        if (down >= 0 && in_row * s->stride_height == down && in_row < s->in_height && right >= 0 &&
+                            in_column * s->stride_width == right && in_column < s->in_width)
+                            sum += dot_16(w, x + (in_row * s->in_width + in_column) * s->channels, s->channels);
+                    }
+                }
+                *y++ = scaled_16(s, sum, output);
+            }
+        }
+    }
+}
+//@ fully_connected_16: weighted_16 dot_16
+/* out_height rows of channels */
+static void fully_connected_16(const struct weighted_16 *s, const int16_t *x, int16_t *y)
+{
+    int32_t row, output;
+    for (row = 0; row < s->out_height; row++, x += s->channels) {
+        for (output = 0; output < s->outputs; output++)
+            *y++ = scaled_16(s, dot_16(s->weights + output * s->channels, x, s->channels), output);
+    }
+}
+//@ pool_16: pool
+/* The largest value under each window, or the mean of those inside the image, rounded with halves away from zero */
+static void pool_16(const struct pool *s, const int16_t *x, int16_t *y, int32_t largest)
+{
+    int32_t row, column, c, i, j;
+    for (row = 0; row < s->out_height; row++) {
+        const int32_t start = row * s->stride_height - s->pad_top, end = start + s->kernel_height;
+        const int32_t top = start > 0 ? start : 0, bottom = end < s->in_height ? end : s->in_height;
+        for (column = 0; column < s->out_width; column++) {
+            const int32_t from = column * s->stride_width - s->pad_left, to = from + s->kernel_width;
+            const int32_t left = from > 0 ? from : 0, right = to < s->in_width ? to : s->in_width;
+            const int32_t count = (bottom - top) * (right - left), half = count / 2;
+            for (c = 0; c < s->channels; c++) {
+                int32_t sum = 0, most = -32768, value;
+                for (i = top; i < bottom; i++) {
+                    for (j = left; j < right; j++) {
+                        value = x[(i * s->in_width + j) * s->channels + c];
+                        sum += value;
+                        most = value > most ? value : most;
+                    }
+                }
+                value = largest ? most : (sum > 0 ? sum + half : sum - half) / count;
+                value = value < s->low ? s->low : value;
+                *y++ = (int16_t)(value > s->high ? s->high : value);
+            }
+        }
+    }
+}
+//@ mean_16: mean_settings requantize
+static void mean_16(const struct mean *s, const int16_t *x, int16_t *y)
+{
+    int32_t outer, inner, i;
+    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->inner) {
+        for (inner = 0; inner < s->inner; inner++) {
+            const int16_t *from = x + inner;
+            int32_t sum = 0;
+            for (i = 0; i < s->reduced; i++, from += s->inner)
+                sum += *from;
+            sum = requantize(sum, s->multiplier, s->shift, 0);
+            *y++ = (int16_t)(sum < -32768 ? -32768 : sum > 32767 ? 32767 : sum);
+        }
+    }
+}
+//@ pairs_16: binary
+/* y = value(s, a, b) for each pair of operands, limited */
+static void pairs_16(const struct binary *s, const int16_t *a, const int16_t *b, int16_t *y,
+                     int32_t (*value)(const struct binary *, int32_t, int32_t))
+{
+    int32_t i, j, k, l;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int16_t *p = a + i * s->stride_a[0] + j * s->stride_a[1] + k * s->stride_a[2];
+                const int16_t *q = b + i * s->stride_b[0] + j * s->stride_b[1] + k * s->stride_b[2];
+                for (l = 0; l < s->size[3]; l++, p += s->stride_a[3], q += s->stride_b[3]) {
+                    const int32_t made = value(s, *p, *q);
+                    *y++ = (int16_t)(made < s->low ? s->low : made > s->high ? s->high : made);
+                }
+            }
+        }
+    }
+}
+//@ add_16: pairs_16
+/* Both operands, shifted left by 15 bits, are rescaled to twice the larger of their scales. */
+static int32_t add_16(const struct binary *s, int32_t a, int32_t b)
+{
+    const int32_t u = requantize(a * ((int32_t)1 << s->left_a), s->multiplier_a, s->shift_a, 0);
+    const int32_t v = requantize(b * ((int32_t)1 << s->left_b), s->multiplier_b, s->shift_b, 0);
+    return requantize(u + v, s->multiplier, s->shift, 0);
+}
+//@ sub_16: pairs_16
+static int32_t sub_16(const struct binary *s, int32_t a, int32_t b)
+{
+    const int32_t u = requantize(a * ((int32_t)1 << s->left_a), s->multiplier_a, s->shift_a, 0);
+    const int32_t v = requantize(b * ((int32_t)1 << s->left_b), s->multiplier_b, s->shift_b, 0);
+    return requantize(u - v, s->multiplier, s->shift, 0);
+}
+//@ mul_16: pairs_16
+static int32_t mul_16(const struct binary *s, int32_t a, int32_t b)
+{
+    return requantize(a * b, s->multiplier, s->shift, 0);
+}
+//@ larger_16: pairs_16
+static int32_t larger_16(const struct binary *s, int32_t a, int32_t b)
+{
+    (void)s;
+    return a > b ? a : b;
+}
+//@ smaller_16: pairs_16
+static int32_t smaller_16(const struct binary *s, int32_t a, int32_t b)
+{
+    (void)s;
+    return a < b ? a : b;
+}
+//@ rescale_16: requantize
+/* Values from zero up have the first factor, values below the second; widths are bytes, of which one is above 1. */
+struct rescale_16 {
+    int32_t in_width, out_width, in_zero, out_zero;
+    int32_t multiplier[2], shift[2], low, high;
+};
+
+static void rescale_16(const struct rescale_16 *s, const int8_t *x, int8_t *y, int32_t n)
+{
+    int32_t i;
+    for (i = 0; i < n; i++) {
+        const int32_t value = (s->in_width == 1 ? x[i] : ((const int16_t *)(const void *)x)[i]) - s->in_zero;
+        int32_t made = requantize(value, s->multiplier[value < 0], s->shift[value < 0], s->out_zero);
+        made = made < s->low ? s->low : made > s->high ? s->high : made;
+        if (s->out_width == 1)
+            y[i] = (int8_t)made;
+        else if (s->out_width == 4)
+            ((int32_t *)(void *)y)[i] = made;
+        else
+            ((int16_t *)(void *)y)[i] = (int16_t)made;
+    }
+}
+//@ logistic_16: sigmoid_16
+/* value * multiplier / 2^shift has scale 2^-12 / 3. */
+static void logistic_16(const int16_t *x, int16_t *y, int32_t n, int32_t multiplier, int32_t shift)
+{
+    for (; n > 0; n--)
+        *y++ = sigmoid_16((*x++ * multiplier + (((int32_t)1 << shift) >> 1)) >> shift);
+}
+//@ hyperbolic_16: sigmoid_16
+static void hyperbolic_16(const int16_t *x, int16_t *y, int32_t n, int32_t multiplier, int32_t shift)
+{
+    for (; n > 0; n--)
+        *y++ = tanh_16((*x++ * multiplier + (((int32_t)1 << shift) >> 1)) >> shift);
+}
+//@ softmax_16: requantize clamp_16
+/* Between two of 513 entries, for -32768 to 32767 */
+static int32_t softmax_between(const int16_t *table, int32_t value)
+{
+    const int16_t *const entry = table + 256 + (value >> 7);
+    return *entry + (((entry[1] - *entry) * (value & 127) + 64) >> 7);
+}
+
+/* tables: exp(x) from -10 to 0, then 1 / (1 + x) from 0 to 1 */
+static void softmax_16(const int16_t (*tables)[513], const int16_t *x, int16_t *y, int32_t rows, int32_t n,
+                       int32_t multiplier, int32_t shift)
+{
+    int32_t row, i;
+    for (row = 0; row < rows; row++, x += n, y += n) {
+        int32_t largest = -32768, sum = 0, zeros = 0, part;
+        int64_t scale;
+        for (i = 0; i < n; i++)
+            largest = x[i] > largest ? x[i] : largest;
+        for (i = 0; i < n; i++) {
+            part = requantize(x[i] - largest, multiplier, shift, 0) + 32767;
+            y[i] = (int16_t)softmax_between(tables[0], clamp_16(part));
+            sum += y[i];
+        }
+        while (((uint32_t)sum << zeros) < 0x80000000u)
+            zeros++;
+        part = (int32_t)((((int64_t)sum << (zeros - 1)) + (1 << 13)) >> 14);
+        scale = softmax_between(tables[1], clamp_16(part - 98304));
+        for (i = 0; i < n; i++) {
+            part = (int32_t)((y[i] * scale + ((int64_t)1 << (30 - zeros))) >> (31 - zeros));
+            y[i] = (int16_t)(part < 0 ? 0 : part > 32767 ? 32767 : part);
         }
     }
 }

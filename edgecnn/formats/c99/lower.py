@@ -21,6 +21,9 @@ _MAX_RANK = 4
 _IN_FOURS = (0, 2, 1, 3)
 _HELIUM_BYTES = 16  # of a vector
 _INT8 = (-128, 127)
+_NEAR = 1e-3  # how far TFLite Micro lets the scale of a softmax in int16 be from what it writes
+# in calls, the first input and the output as int16
+_X16, _Y16 = "(const int16_t *)(const void *)@0", "(int16_t *)(void *)y"
 # kinds with a kernel; all kinds of the other records have one
 _KINDS: dict[type[Operation], tuple[str, ...]] = {
     ops.Binary: ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB"),
@@ -77,13 +80,13 @@ class _Lowering:
         sources, targets = ([graph.tensors[index] for index in indices] for indices in (graph.inputs, graph.outputs))
         for kind, tensors in (("input", sources), ("output", targets)):
             for tensor in tensors:
-                if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
+                if tensor.dtype not in ("int8", "uint8", "int16", "int32") or len(tensor.scale) != 1:
                     self.problems.append(
-                        f"the graph's {kind} {tensor.layer!r} is {tensor.form}; C code supports only int8 with one "
-                        "scale; convert the model with full int8 quantisation"
+                        f"the graph's {kind} {tensor.layer!r} is {tensor.form}; C code supports only int8 or int16 "
+                        "with one scale; convert the model with full int8 quantisation"
                     )
-            if {tensor.dtype for tensor in tensors} == {"int8", "uint8"}:
-                self.problems.append(f"some of the graph's {kind}s are int8, others uint8; C code needs one type")
+            if len(types := sorted({tensor.dtype for tensor in tensors})) > 1:
+                self.problems.append(f"the graph's {kind}s are {' and '.join(types)}; C code needs one type")
         self.shapes |= {source.index: ops.for_one_image(source.shape) for source in sources}
         supported = [operation for operation in operations if isinstance(operation, Operation)]
         if len(supported) == len(operations):
@@ -108,7 +111,7 @@ class _Lowering:
             states=tuple(self.states.values()),
             inputs=self._ends(sources),
             outputs=self._ends(targets),
-            sizes={value: math.prod(self.shapes[value]) for value in used},
+            sizes={value: math.prod(self.shapes[value]) * _width(graph.tensors[value]) for value in used},
             names={value: printable(graph.tensors[value].name) for value in used},
         )
 
@@ -117,7 +120,7 @@ class _Lowering:
         self.shapes[operation.output.index] = operation.output.shape
         try:
             with ops.damage_of(operation.operator):
-                _check_int8(operation)
+                _check_types(operation)
                 if not has_kernel(type(operation), operation.kind):
                     raise ops.unsupported(operation.operator, "C", ".tflite or .onnx")
                 _WRITERS[type(operation)](self, operation)
@@ -172,7 +175,7 @@ class _Lowering:
         for place, tensor in enumerate(operation.inputs):
             if tensor.data is not None:
                 arrays.append(Constant(name=f"{name}_constant_{place}", values=tensor.data.reshape(-1)))
-                names.append(arrays[-1].name)
+                names.append(f"(const int8_t *){arrays[-1].name}" if tensor.dtype == "int16" else arrays[-1].name)
                 continue
             value = self.value(tensor.index)
             if value not in values:
@@ -205,7 +208,7 @@ class _Lowering:
 
     def _copy(self, target: Tensor) -> None:
         source = self.value(target.index)
-        size = math.prod(self.shapes[source])
+        size = math.prod(self.shapes[source]) * _width(target)
         self.reshaped[target.index] = target.index
         self.layers.append(
             Layer(
@@ -341,6 +344,11 @@ class _Lowering:
             "dilation_height": dilation[0], "dilation_width": dilation[1],
             "pad_top": operation.pads[0], "pad_left": operation.pads[1],
         }  # fmt: skip
+        if source.dtype == "int16":
+            rows = _rows(operation)
+            values = rows.T if operation.depthwise else rows
+            self.weighted_16(operation, fields, rows, values)
+            return
         if operation.depthwise and (source.shape[3] > 1 or math.prod(kernel) <= 9):
             kind = "depthwise_conv_2d"
             rows = values[0].reshape(-1, outputs).T
@@ -372,14 +380,17 @@ class _Lowering:
         _one_image(operation)
         output, kernel, stride = operation.output, operation.kernel, operation.stride
         rows = operation.weights.values.reshape(output.shape[3], -1)
-        each, wide = _channels(operation, rows)
         fields = {
             **_sizes(operation), "outputs": output.shape[3],
             "kernel_height": kernel[0], "kernel_width": kernel[1],
             "stride_height": stride[0], "stride_width": stride[1],
             "pad_top": operation.pads[0], "pad_left": operation.pads[1],
-            "in_zero": scales.zero(operation.inputs[0]), **_output(operation),
         }  # fmt: skip
+        if operation.inputs[0].dtype == "int16":
+            self.weighted_16(operation, fields, rows, rows)
+            return
+        each, wide = _channels(operation, rows)
+        fields |= {"in_zero": scales.zero(operation.inputs[0]), **_output(operation)}
         self.add(
             operation, "transpose_conv(&s, @0, y)", "transpose_conv", fields=fields,
             constants={"weights": rows.reshape(-1), **each}, wide=wide,
@@ -388,13 +399,28 @@ class _Lowering:
     def dense(self, operation: ops.Dense) -> None:
         values, output = operation.weights.values, operation.output
         outputs, taps = values.shape
+        rows = math.prod(output.shape) // outputs
+        if output.dtype == "int16":
+            self.weighted_16(operation, {"out_height": rows, "channels": taps, "outputs": outputs}, values, values)
+            return
         each, wide = _channels(operation, values)
-        fields = {
-            "rows": math.prod(output.shape) // outputs, "taps": taps, "outputs": outputs, **_output(operation),
-        }  # fmt: skip
+        fields = {"rows": rows, "taps": taps, "outputs": outputs, **_output(operation)}
         self.add(
             operation, "fully_connected(&s, @0, y)", "fully_connected", fields=fields,
             constants={"weights": _padded(_filled_to_four(values)), **each}, wide=wide,
+        )  # fmt: skip
+
+    def weighted_16(
+        self, operation: ops.Weighted, fields: dict[str, int], rows: NDArray[np.int8], stored: NDArray[np.int8]
+    ) -> None:
+        """A layer of int16 activations: ``rows`` are the weights of each output, ``stored`` the same for the kernel."""
+        each, narrow, wide = _channels_16(operation, rows)
+        low, high = scales.limits(operation.output, operation.limits)
+        kind = f"{operation.kind.lower()}_16"
+        self.add(
+            operation, f"{kind}(&s, {_X16}, {_Y16})", kind, struct="weighted_16", wide=wide,
+            fields=fields | {"narrow": int(narrow), "low": low, "high": high},
+            constants={"weights": stored.reshape(-1), **each},
         )  # fmt: skip
 
     # Pooling and means
@@ -411,6 +437,10 @@ class _Lowering:
             "pad_top": operation.pads[0], "pad_left": operation.pads[1], "low": low, "high": high,
         }  # fmt: skip
         kind = operation.kind.lower()
+        if source.dtype == "int16":
+            call = f"pool_16(&s, {_X16}, {_Y16}, {int(kind == 'max_pool_2d')})"
+            self.add(operation, call, "pool_16", fields=fields, struct="pool")
+            return
         self.add(
             operation, f"{kind}(&s, @0, y)", kind, fields=fields, struct="pool",
             overlaps=[plan.overlap(kind, source.shape, output.shape, operation.stride, operation.pads)],
@@ -426,13 +456,15 @@ class _Lowering:
         if count > 2**22:
             raise UnsupportedError(f"{operation}: a mean of {count} values may overflow")
         multiplier, shift = scales.mean(operation, count)
-        shift = _shift(operation, shift, count * 255)
+        large = source.dtype == "int16"
+        shift = _shift(operation, shift, count * (2**15 if large else 255))
         fields = {
             "outer": outer, "reduced": count, "inner": inner,
             "in_zeros": scales.zero(source) * count, "multiplier": multiplier, "shift": shift,
             "out_zero": scales.zero(output),
         }  # fmt: skip
-        self.add(operation, "mean(&s, @0, y)", "mean", fields=fields, wide=shift < 0)
+        call, kernel = (f"mean_16(&s, {_X16}, {_Y16})", "mean_16") if large else ("mean(&s, @0, y)", "mean")
+        self.add(operation, call, kernel, fields=fields, struct="mean", wide=shift < 0)
 
     # Elementwise
 
@@ -441,6 +473,8 @@ class _Lowering:
         shapes = [first.shape, second.shape]
         sizes, strides = _collapsed(operation, output.shape, shapes)
         reals = [scales.scale(tensor) for tensor in (first, second, output)]
+        large = output.dtype == "int16"
+        most, left = (2**15, 15) if large else (255, 20)
         fields: dict[str, Any] = {
             "size": sizes, "stride_a": strides[0], "stride_b": strides[1],
             "zero_a": scales.zero(first), "zero_b": scales.zero(second), **_output(operation),
@@ -452,7 +486,7 @@ class _Lowering:
             call = f"pairs(&s, @0, @1, y, {kernel})"
         elif operation.kind in ("MUL", "PRELU"):
             multiplier, shift = numerics.quantize_multiplier(reals[0] * reals[1] / reals[2])
-            shift = _shift(operation, shift, 255 * 255)
+            shift = _shift(operation, shift, most * most)
             call, kernel = "mul(&s, @0, @1, y)", "mul"
             if operation.kind == "PRELU":
                 call, kernel = "pairs(&s, @0, @1, y, prelu)", "prelu"
@@ -462,20 +496,23 @@ class _Lowering:
             largest = 2 * max(reals[:2])
             for key, scale in (("a", reals[0]), ("b", reals[1])):
                 multiplier, shift = numerics.quantize_multiplier(scale / largest)
-                left = 20
-                if (multiplier, shift) == (2**30, 0):  # exactly ½: equivalent, and in the range of the fast path
-                    left, shift = 21, -1
+                more = 0
+                if (multiplier, shift) == (2**30, 0) and not large:  # exactly ½: equivalent, but on the fast path
+                    more, shift = 1, -1
                 fields |= {
-                    f"left_{key}": left, f"multiplier_{key}": multiplier,
-                    f"shift_{key}": _shift(operation, shift, 255 << left),
+                    f"left_{key}": left + more, f"multiplier_{key}": multiplier,
+                    f"shift_{key}": _shift(operation, shift, (most << left + more) - large),
                 }  # fmt: skip
-            multiplier, shift = numerics.quantize_multiplier(largest / (2**20 * reals[2]))
+            multiplier, shift = numerics.quantize_multiplier(largest / (2**left * reals[2]))
             if shift > 0:
                 raise UnsupportedError(f"{operation}: its output's scale is too small for those of its inputs")
-            shift = _shift(operation, shift, 255 << 20)
+            shift = _shift(operation, shift, most << left)
             call, kernel = f"add(&s, @0, @1, y, {-1 if operation.kind == 'SUB' else 1})", "add"
         fields |= {"multiplier": multiplier, "shift": shift}
         wide = min(shift, fields.get("shift_a", 1), fields.get("shift_b", 1)) < 0
+        if large:
+            kernel = f"{operation.kind.lower() if kernel == 'add' else kernel}_16"
+            call = f"pairs_16(&s, {_X16}, {_X16.replace('0', '1')}, {_Y16}, {kernel})"
         self.add(
             operation, call, kernel, fields=fields, struct="binary", wide=wide,
             overlaps=[plan.overlap(kernel, shape, output.shape) for shape in shapes],
@@ -484,14 +521,41 @@ class _Lowering:
     def elementwise(self, operation: scales.Elementwise) -> None:
         """A function of single values, as a table of its 256 results."""
         shape = operation.output.shape
+        if _width(operation.inputs[0]) > 1 or _width(operation.output) > 1:
+            self._elementwise_16(operation)
+            return
         self.add(
             operation, f"lookup(@name_table, @0, y, {math.prod(shape)})", "lookup",
             constants={"table": numerics.table(scales.function(operation), operation.inputs[0].dtype)},
             overlaps=[plan.overlap("lookup", shape, shape)],
         )  # fmt: skip
 
+    def _elementwise_16(self, operation: scales.Elementwise) -> None:
+        source, output, count = operation.inputs[0], operation.output, math.prod(operation.output.shape)
+        if isinstance(operation, ops.Unary):
+            scales.wanted_output(operation, 2.0**-15, 0)
+            factor, shift = numerics.sigmoid_factor(scales.scale(source))
+            kernel = {"LOGISTIC": "logistic_16", "TANH": "hyperbolic_16"}[operation.kind]
+            self.add(operation, f"{kernel}({_X16}, {_Y16}, {count}, {factor}, {shift})", kernel)
+            return
+        assert isinstance(operation, ops.LeakyRelu | ops.Rescale)
+        pairs = scales.factors(operation)
+        low, high = scales.limits(output, operation.limits)
+        most = 255 if source.dtype == "int8" else 2**16
+        shifts = [_shift(operation, shift, most) for _, shift in pairs]
+        fields = {
+            "in_width": _width(source), "out_width": _width(output),
+            "in_zero": scales.zero(source), "out_zero": scales.zero(output),
+            "multiplier": [pair[0] for pair in pairs], "shift": shifts, "low": low, "high": high,
+        }  # fmt: skip
+        self.add(operation, f"rescale_16(&s, @0, y, {count})", "rescale_16", fields=fields, wide=min(shifts) < 0)
+
     def softmax(self, operation: ops.Softmax) -> None:
-        scales.wanted_output(operation, 1 / 256, -128)
+        if operation.inputs[0].dtype == "int16":
+            self._softmax_16(operation)
+            return
+        large = operation.output.dtype == "int16"
+        scales.wanted_output(operation, *((2.0**-16, -(2**15), _NEAR) if large else (1 / 256, -128)))
         scale, beta, shape = scales.scale(operation.inputs[0]), operation.beta, operation.output.shape
         if not 0 < beta < math.inf or beta * scale * 2**26 <= 1:
             raise UnsupportedError(
@@ -502,9 +566,25 @@ class _Lowering:
                 f"{operation}: a softmax over {shape[-1]} values may overflow; at most 4095 are supported"
             )
         values = numerics.softmax_table(scale, beta)
+        sizes, kernel = f"{math.prod(shape[:-1])}, {shape[-1]}", "softmax_to_16" if large else "softmax"
         self.add(
-            operation, f"softmax(@name_table, {len(values)}, @0, y, {math.prod(shape[:-1])}, {shape[-1]})", "softmax",
+            operation, f"{kernel}(@name_table, {len(values)}, @0, {_Y16 if large else 'y'}, {sizes})", kernel,
             constants={"table": values},
+        )  # fmt: skip
+
+    def _softmax_16(self, operation: ops.Softmax) -> None:
+        scales.wanted_output(operation, 2.0**-15, 0, _NEAR)
+        shape, scale = operation.output.shape, scales.scale(operation.inputs[0])
+        if not 0 < operation.beta < math.inf or shape[-1] > 2**16:
+            raise UnsupportedError(
+                f"{operation}: a beta of {operation.beta:g}, or so many values, are not supported in C"
+            )
+        multiplier, shift = numerics.quantize_multiplier(scale * operation.beta / (10.0 / 65535.0))
+        shift = _shift(operation, shift, 2**16)
+        sizes = f"{math.prod(shape[:-1])}, {shape[-1]}, {multiplier}, {shift}"
+        self.add(
+            operation, f"softmax_16(@name_tables, {_X16}, {_Y16}, {sizes})", "softmax_16",
+            constants={"tables": numerics.softmax_tables_16()}, wide=shift < 0,
         )  # fmt: skip
 
     # Values moved
@@ -519,10 +599,10 @@ class _Lowering:
         if operation.limits != (None, None):
             raise UnsupportedError(f"{operation}: a fused activation is not supported here in C")
         _same_quantization(operation, *operation.inputs)
-        made, axis = operation.output.shape, operation.axis
-        stride, start, calls = math.prod(made[axis:]), 0, []
+        made, axis, width = operation.output.shape, operation.axis, _width(operation.output)
+        stride, start, calls = math.prod(made[axis:]) * width, 0, []
         for place, tensor in enumerate(operation.inputs):
-            count = math.prod(tensor.shape[axis:])  # also if only the output has the axis
+            count = math.prod(tensor.shape[axis:]) * width  # also if only the output has the axis
             calls.append(f"copy_rows(@{place}, y + {start}, {math.prod(made[:axis])}, {count}, {stride})")
             start += count
         self.add(operation, ";\n    ".join(calls), "copy_rows")
@@ -534,11 +614,19 @@ class _Lowering:
             raise UnsupportedError(
                 f"{operation}: {len(output.shape)} dimensions are more than the {_MAX_RANK} supported in C"
             )
-        strides = _strides(output.shape)
+        sizes, strides, width = source.shape, _strides(output.shape), _width(output)
+        start = sum(before * stride for (before, _), stride in zip(operation.pads, strides, strict=True)) * width
+        if width > 1:  # the bytes of a value are neighbours too
+            if value is not None and value.data is not None and value.data.any():
+                raise UnsupportedError(f"{operation}: padding of int16 with anything but zeros is not supported in C")
+            if len(sizes) == _MAX_RANK:
+                batch, sizes, strides = sizes[0], sizes[1:], strides[1:]
+                if batch != 1:
+                    raise UnsupportedError(f"{operation}: a batch of {batch} in int16 is not supported in C")
+            sizes, strides = (*sizes, width), [*(stride * width for stride in strides), 1]
         fields = {
-            "size": _extended(source.shape, _MAX_RANK, 1), "stride": _extended(strides, _MAX_RANK, 0),
-            "start": sum(before * stride for (before, _), stride in zip(operation.pads, strides, strict=True)),
-            "total": math.prod(output.shape),
+            "size": _extended(sizes, _MAX_RANK, 1), "stride": _extended(strides, _MAX_RANK, 0),
+            "start": start, "total": math.prod(output.shape) * width,
             "value": scales.zero(output) if value is None or value.data is None else int(value.data.reshape(-1)[0]),
         }  # fmt: skip
         self.add(operation, "pad(&s, @0, y)", "pad", fields=fields)
@@ -565,6 +653,9 @@ class _Lowering:
 
     def _rearrange(self, operation: Operation, sizes: Sequence[int], strides: Sequence[int], first: int = 0) -> None:
         _same_quantization(operation, *operation.inputs)
+        width = _width(operation.output)
+        if width > 1:  # the bytes of a value are neighbours too
+            sizes, strides, first = [*sizes, width], [*(stride * width for stride in strides), 1], first * width
         if len(sizes) > 8:
             raise UnsupportedError(f"{operation}: {len(sizes)} dimensions are more than the 8 supported in C")
         fields = {"size": _extended(sizes, 8, 1), "stride": _extended(strides, 8, 0)}
@@ -594,17 +685,36 @@ class _Lowering:
 # Checks
 
 
-def _check_int8(operation: Operation) -> None:
-    """Raise for activations that are not int8; QUANTIZE and reshapes also support uint8."""
+def in_int16(record: type[Operation], kind: str) -> bool:
+    """Whether an operator ``kind`` that is read as ``record`` can have activations of int16 in C."""
+    return record in _IN_INT16 and kind not in ("HARD_SWISH", "PRELU", "REDUCE_MAX", "RELU_N1_TO_1")
+
+
+def _check_types(operation: Operation) -> None:
+    """Raise for activations that no kernel has; int16 has a zero point of 0."""
+    tensors = [*operation.inputs, operation.output]
+    if isinstance(operation, ops.Pad) and operation.value is not None:
+        tensors.append(operation.value)
+    converts = operation.kind == "QUANTIZE" or (operation.kind == "SOFTMAX" and tensors[0].dtype == "int8")
     allowed = ["int8"]
     if operation.kind == "QUANTIZE" or isinstance(operation, ops.Reshape):
         allowed.append("uint8")
-    for tensor in (*operation.inputs, operation.output):
-        mixed = isinstance(operation, ops.Reshape) and tensor.dtype != operation.inputs[0].dtype
-        if tensor.dtype not in allowed or mixed:
+    if in_int16(type(operation), operation.kind):
+        allowed.append("int16")
+    for tensor in tensors:
+        to_32 = operation.kind == "QUANTIZE" and (tensor.dtype, len(tensor.scale)) == ("int32", 1)
+        if (tensor.dtype not in allowed and not to_32) or (tensor.dtype != tensors[0].dtype and not converts):
             raise ops.not_int8(operation.operator, tensor)
-    if isinstance(operation, ops.Pad) and operation.value is not None and operation.value.dtype != "int8":
-        raise ops.not_int8(operation.operator, operation.value)
+        if tensor.dtype == "int16" and tensor.zero_point[0] and not converts:
+            raise UnsupportedError(
+                f"{operation}: {tensor.layer!r} is int16 with a zero point, which no kernel supports"
+            )
+    if "uint8" in (types := {tensor.dtype for tensor in tensors}) and types & {"int16", "int32"}:
+        raise UnsupportedError(
+            f"{operation}: from {' to '.join(tensor.dtype for tensor in tensors)}, which no kernel does"
+        )
+    if tensors[0].dtype == "int32":
+        raise ops.not_int8(operation.operator, tensors[0])
 
 
 def _reduction(operation: ops.Reduction) -> tuple[int, int, int]:
@@ -635,6 +745,11 @@ def _one_image(operation: Operation) -> None:
 
 
 # Helpers
+
+
+def _width(tensor: Tensor) -> int:
+    """Bytes of a value."""
+    return np.dtype(tensor.dtype).itemsize
 
 
 def _for_all_channels(weights: NDArray[Any], groups: int) -> NDArray[Any]:
@@ -705,6 +820,43 @@ def _channels(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str
     }, min(shifts) < 0
 
 
+def _rows(operation: ops.Convolution) -> NDArray[np.int8]:
+    """The weights of each output."""
+    values, outputs = operation.weights.values, operation.output.shape[3]
+    if operation.depthwise:
+        values = values[0].reshape(-1, outputs).T
+        return np.ascontiguousarray(values)
+    return _for_all_channels(values, operation.groups).reshape(outputs, -1)
+
+
+def _channels_16(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str, NDArray[Any]], bool, bool]:
+    """As ``_channels`` for int16 activations; whether sums have 32 bits, and whether any shift is wide."""
+    if rows.dtype != np.int8:
+        raise UnsupportedError(f"{operation}: its weights are {rows.dtype}; C code supports only int8 weights")
+    operation.check_symmetric()
+    given = operation.bias
+    narrow = operation.kind in ("CONV_2D", "FULLY_CONNECTED") and given is not None and given.dtype == np.int32
+    bias = np.zeros(len(rows), np.int64) if given is None else given.astype(np.int64)
+    pairs = scales.weighted(operation, len(rows))
+    if narrow:
+        largest = np.abs(bias) + np.abs(rows.astype(np.int64)).sum(axis=1) * 2**15
+        shifts = [_shift(operation, shift, int(bound)) for (_, shift), bound in zip(pairs, largest, strict=True)]
+    else:  # TFLite Micro asserts these limits
+        if any(shift > 7 for _, shift in pairs) or int(np.abs(bias).max()) >= 2**47:
+            raise UnsupportedError(f"{operation}: its scales or biases are too large for a sum of 64 bits")
+        pairs = [(min((multiplier + 2**15) >> 16, 2**15 - 1), shift) for multiplier, shift in pairs]
+        shifts = [15 - shift for _, shift in pairs]
+    return (
+        {
+            "bias": bias,
+            "multiplier": np.array([multiplier for multiplier, _ in pairs], np.int32),
+            "shift": np.array(shifts, np.int8),
+        },
+        narrow,
+        narrow and min(shifts) < 0,
+    )
+
+
 def _wrapped(values: NDArray[np.int64]) -> NDArray[np.int32]:
     """The lowest 32 bits."""
     return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
@@ -752,6 +904,13 @@ def _collapsed(operation: Operation, made: Shape, shapes: Sequence[Shape]) -> tu
     return [axis[0] for axis in axes], [[axis[1 + place] for axis in axes] for place in range(len(shapes))]
 
 
+_IN_INT16 = frozenset(
+    {
+        ops.Binary, ops.Blocks, ops.Concatenation, ops.Convolution, ops.Dense, ops.LeakyRelu, ops.Pad, ops.Pool,
+        ops.Reduction, ops.Rescale, ops.Reshape, ops.Slice, ops.Softmax, ops.Tile, ops.TransposedConvolution,
+        ops.Transpose, ops.Unary,
+    }
+)  # fmt: skip
 _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.AssignVariable: _Lowering.assign_variable,
     ops.Binary: _Lowering.binary,
