@@ -339,7 +339,7 @@ def unknown(model: Any, graph: Any) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     code = model.operatorCodes[graph.operators[1].opcodeIndex]
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.L2_NORMALIZATION
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.L2_POOL_2D
 
 
 def weights_zero(model: Any, graph: Any) -> None:
@@ -361,7 +361,7 @@ def output_shape(model: Any, graph: Any) -> None:
         (
             unknown,
             UnsupportedError,
-            r"operator 1 \(L2_NORMALIZATION '.*'\) is not supported in int8 .onnx and C",
+            r"operator 1 \(L2_POOL_2D '.*'\) is not supported in int8 .onnx and C",
         ),
         (weights_zero, UnsupportedError, r"operator 0 \(CONV_2D '.*'\): its weights have a zero point"),
         (

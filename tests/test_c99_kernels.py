@@ -278,15 +278,15 @@ def test_pooling(model: bytes, folders: Folders, tflm: Tflm) -> None:
 @st.composite
 def reductions(draw: Any) -> bytes:
     shape = (1, draw(SMALL), draw(SMALL), draw(SMALL))
-    axes = draw(st.sampled_from([(1, 2), (2, 1), (1,), (3,), (-1,), (2, 3)]))
+    axes = draw(st.sampled_from([(1, 2), (2, 1), (1,), (3,), (-1,), (2, 3), (1, 3)]))
     keep = draw(st.booleans())
     model = Model()
     scale, zero = draw(SCALES), draw(ZEROS)
     source = model.tensor(shape, scale=scale, zero=zero)
     reduced = {axis % 4 for axis in axes}
     made = [1 if axis in reduced else size for axis, size in enumerate(shape) if keep or axis not in reduced]
-    kind = draw(st.sampled_from(["MEAN", "MEAN", "REDUCE_MAX"]))
-    if kind == "MEAN" and draw(st.booleans()):
+    kind = draw(st.sampled_from(["MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"]))
+    if kind in ("MEAN", "SUM") and draw(st.booleans()):
         scale, zero = draw(SCALES), draw(ZEROS)
     target = model.tensor(made, scale=scale, zero=zero)
     inputs = [source, model.tensor((len(axes),), "int32", data=axes)]
@@ -302,7 +302,7 @@ def test_mean_and_max(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 @st.composite
 def binaries(draw: Any) -> bytes:
-    kind = draw(st.sampled_from(["ADD", "SUB", "MUL", "PRELU", "MAXIMUM", "MINIMUM"]))
+    kind = draw(st.sampled_from(["ADD", "SUB", "MUL", "PRELU", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"]))
     shape = [1, draw(SMALL), draw(SMALL), draw(SMALL)]
     other = draw(st.sampled_from([shape, [1, 1, 1, shape[3]], [1, shape[1], shape[2], 1], [1, 1, 1, 1], None]))
     model = Model()
@@ -333,6 +333,59 @@ def binaries(draw: Any) -> bytes:
 @examples(60)
 def test_two_operands(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, dual_mac=True)
+
+
+@st.composite
+def choices(draw: Any) -> bytes:
+    """One of two operands, by a comparison of both that may be equal often."""
+    shape = [1, draw(SMALL), draw(SMALL), draw(SMALL)]
+    other = draw(st.sampled_from([shape, [1, 1, 1, shape[3]], [1, shape[1], shape[2], 1]]))
+    kind = draw(st.sampled_from(["EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"]))
+    model, random = Model(), np.random.default_rng(draw(SEEDS))
+    ours: dict[str, Any] = {"scale": draw(SCALES.filter(lambda scale: scale < 1)), "zero": draw(ZEROS)}
+    compared = dict(ours)
+    if draw(st.booleans()):
+        compared = {"scale": draw(SCALES.filter(lambda scale: scale < 1)), "zero": draw(ZEROS)}
+    source = model.tensor(shape, **ours)
+    against = model.tensor(other, data=random.integers(-128, 128, other), **compared)
+    instead = model.tensor(shape, data=random.integers(-128, 128, shape), **ours)
+    which, target = model.tensor(shape, "bool"), model.tensor(shape, **ours)
+    model.operator(kind, draw(st.sampled_from([[source, against], [against, source]])), which)
+    model.operator("SELECT_V2", [which, source, instead], target)
+    return model.file(source, target)
+
+
+@given(model=choices())
+@examples(30)
+def test_choices(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
+
+
+@st.composite
+def products(draw: Any) -> bytes:
+    """A product of a tensor with itself or a constant."""
+    rows, taps, columns, batch = draw(SMALL), draw(SMALL), draw(SMALL), draw(st.integers(1, 3))
+    turned = draw(st.booleans()), draw(st.booleans())
+    model = Model()
+    scale, zero = draw(SCALES), draw(ZEROS)
+    shape = [1, batch, taps, rows] if turned[0] else [1, batch, rows, taps]
+    source = model.tensor(shape, scale=scale, zero=zero)
+    if draw(st.booleans()):
+        other, columns, turned = source, rows, (turned[0], not turned[0])
+    else:
+        sizes = [1, batch, columns, taps] if turned[1] else [1, batch, taps, columns]
+        data = np.random.default_rng(draw(SEEDS)).integers(-128, 128, sizes)
+        other = model.tensor(sizes, scale=draw(SCALES), zero=draw(ZEROS), data=data)
+    target = model.tensor([1, batch, rows, columns], scale=draw(SCALES), zero=draw(ZEROS))
+    options = {"adjX": turned[0], "adjY": turned[1]}
+    model.operator("BATCH_MATMUL", [source, other], target, "BatchMatMulOptions", **options)
+    return model.file(source, target)
+
+
+@given(model=products())
+@examples(30)
+def test_batch_matmul(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
 
 
 @st.composite
@@ -391,12 +444,28 @@ def test_softmax(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 
 @st.composite
+def norms(draw: Any) -> bytes:
+    model = Model()
+    shape = draw(st.sampled_from([(1, 1), (1, 2), (1, 10), (1, 3000), (1, 3, 2, 5)]))
+    source = model.tensor(shape, scale=draw(SCALES), zero=draw(ZEROS))
+    target = model.tensor(shape, scale=1 / 128, zero=0)
+    model.operator("L2_NORMALIZATION", [source], target, "L2NormOptions")
+    return model.file(source, target)
+
+
+@given(model=norms())
+@examples(20)
+def test_l2_normalization(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm, steps=12)
+
+
+@st.composite
 def moves(draw: Any) -> bytes:
     """Operators that only move values."""
     kind = draw(
         st.sampled_from(
             ["PAD", "PADV2", "TRANSPOSE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "STRIDED_SLICE", "REVERSE_V2",
-             "PACK", "SPLIT", "UNPACK"]
+             "PACK", "SPLIT", "UNPACK", "MIRROR_PAD", "GATHER"]
         )
     )  # fmt: skip
     kind = draw(st.sampled_from([kind, "RESIZE_BILINEAR"]))
@@ -411,6 +480,18 @@ def moves(draw: Any) -> bytes:
         inputs.append(model.tensor((4, 2), "int32", data=pairs))
         if kind == "PADV2":
             inputs.append(model.tensor((1,), data=[draw(ZEROS)], **quantization))
+    elif kind == "MIRROR_PAD":
+        mode = draw(st.integers(0, 1))
+        pairs = [tuple(draw(st.integers(0, size - 1 + mode)) for _ in range(2)) for size in shape]
+        made = [before + size + after for (before, after), size in zip(pairs, shape, strict=True)]
+        inputs.append(model.tensor((4, 2), "int32", data=pairs))
+        options, values = "MirrorPadOptions", {"mode": mode}
+    elif kind == "GATHER":
+        axis = draw(st.integers(1, 3))
+        places = draw(st.lists(st.integers(0, shape[axis] - 1), min_size=1, max_size=6))
+        made = [*shape[:axis], len(places), *shape[axis + 1 :]]
+        inputs.append(model.tensor((len(places),), "int32", data=places))
+        options, values = "GatherOptions", {"axis": axis}
     elif kind == "TRANSPOSE":
         order = [0, *draw(st.permutations([1, 2, 3]))]
         made = [shape[axis] for axis in order]

@@ -202,6 +202,10 @@ class LeakyRelu(Operation, frozen=True, kw_only=True):
     alpha: float
 
 
+class L2Norm(Operation, frozen=True, kw_only=True):
+    """L2_NORMALIZATION along the last axis."""
+
+
 class Softmax(Operation, frozen=True, kw_only=True):
     """SOFTMAX over the last axis, of values times ``beta``; or LOG_SOFTMAX, its logarithm."""
 
@@ -223,6 +227,12 @@ class Pad(Operation, frozen=True, kw_only=True):
 
     pads: tuple[Pair, ...]
     value: Tensor | None
+
+
+class Mirror(Operation, frozen=True, kw_only=True):
+    """MIRROR_PAD: the values of each axis at ``places``, which go back at both ends."""
+
+    places: tuple[tuple[int, ...], ...]
 
 
 class Tile(Operation, frozen=True, kw_only=True):
@@ -655,6 +665,12 @@ class _Reader:
             Reshape(operator=operator, inputs=(between,), output=output),
         )
 
+    def l2_norm(self, operator: Operator) -> L2Norm:
+        source = self.input(operator)
+        if operator.options["fusedActivationFunction"] != 0:
+            raise UnsupportedError(f"{operator}: a fused activation is not supported")
+        return L2Norm(operator=operator, inputs=(source,), output=self.output(operator, source.shape))
+
     def leaky_relu(self, operator: Operator) -> LeakyRelu:
         source, alpha = self.input(operator), float(operator.options["alpha"])
         if not math.isfinite(alpha):
@@ -707,6 +723,20 @@ class _Reader:
                 raise UnsupportedError(f"{operator}: its padding value is not a single constant")
         made = tuple(before + size + after for (before, after), size in zip(pads, source.shape, strict=True))
         return Pad(operator=operator, inputs=(source,), output=self.output(operator, made), pads=pads, value=value)
+
+    def mirror(self, operator: Operator) -> Mirror:
+        source, mode = self.input(operator), operator.options["mode"]
+        pads = [(int(a), int(b)) for a, b in np.asarray(self.integers(operator)).reshape(-1, 2)]
+        if len(pads) != len(source.shape) or mode not in (0, 1):
+            raise ArtifactError(f"{operator}: paddings {pads} do not fit {len(source.shape)} dimensions")
+        places = []
+        for (before, after), size in zip(pads, source.shape, strict=True):
+            if not (min(before, after) >= 0 and max(before, after) <= size - (mode == 0)):
+                raise ArtifactError(f"{operator}: {before} and {after} are more than {size} values can mirror")
+            along = np.pad(np.arange(size), (before, after), mode=("reflect", "symmetric")[mode])
+            places.append(tuple(along.tolist()))
+        made = tuple(map(len, places))
+        return Mirror(operator=operator, inputs=(source,), output=self.output(operator, made), places=tuple(places))
 
     def tile(self, operator: Operator) -> Tile:
         source, repeats = self.input(operator), self.integers(operator)
@@ -1142,7 +1172,7 @@ _WITHOUT_KERNEL: dict[str, Callable[[_Reader, Operator], Operation | tuple[Opera
     ),
     **dict.fromkeys(
         ("DIV", "EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_OR", "NOT_EQUAL",
-         "POW", "SQUARED_DIFFERENCE"),
+         "POW"),
         _Reader.binary,
     ),
     "GELU": _Reader.gelu,
@@ -1165,12 +1195,14 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "FULLY_CONNECTED": _Reader.dense,
     "GATHER": _Reader.gather,
     "HARD_SWISH": _Reader.unary,
+    "L2_NORMALIZATION": _Reader.l2_norm,
     "LEAKY_RELU": _Reader.leaky_relu,
     "LOGISTIC": _Reader.unary,
     "LOG_SOFTMAX": _Reader.softmax,
     "MAX_POOL_2D": _Reader.pool,
     "MAXIMUM": _Reader.binary,
     "MEAN": _Reader.reduction,
+    "MIRROR_PAD": _Reader.mirror,
     "MINIMUM": _Reader.binary,
     "MUL": _Reader.binary,
     "PACK": _Reader.pack,
@@ -1188,6 +1220,7 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "SPACE_TO_DEPTH": _Reader.blocks,
     "SPLIT": _Reader.split,
     "SPLIT_V": _Reader.split,
+    "SQUARED_DIFFERENCE": _Reader.binary,
     "SQUEEZE": _Reader.reshape,
     "STRIDED_SLICE": _Reader.slice,
     "SUB": _Reader.binary,

@@ -690,22 +690,28 @@ static void average_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
     }
 }
 //@ mean_settings: base
+/* Along reduced and again; outer, middle and inner remain. */
 struct mean {
-    int32_t outer, reduced, inner;
+    int32_t outer, reduced, middle, again, inner;
     int32_t in_zeros; /* zero point times the number of values */
     int32_t multiplier, shift, out_zero;
 };
 //@ mean: mean_settings requantize clamp
 static void mean(const struct mean *s, const int8_t *x, int8_t *y)
 {
-    int32_t outer, inner, i;
-    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->inner) {
-        for (inner = 0; inner < s->inner; inner++) {
-            const int8_t *from = x + inner;
-            int32_t sum = -s->in_zeros;
-            for (i = 0; i < s->reduced; i++, from += s->inner)
-                sum += *from;
-            *y++ = clamp(requantize(sum, s->multiplier, s->shift, s->out_zero), -128, 127);
+    const int32_t line = s->again * s->inner;
+    int32_t outer, middle, inner, i, j;
+    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->middle * line) {
+        for (middle = 0; middle < s->middle; middle++) {
+            for (inner = 0; inner < s->inner; inner++) {
+                const int8_t *from = x + middle * line + inner;
+                int32_t sum = -s->in_zeros;
+                for (i = 0; i < s->reduced; i++, from += s->middle * line) {
+                    for (j = 0; j < line; j += s->inner)
+                        sum += from[j];
+                }
+                *y++ = clamp(requantize(sum, s->multiplier, s->shift, s->out_zero), -128, 127);
+            }
         }
     }
 }
@@ -876,20 +882,25 @@ static void lstm(const struct lstm *s, const int8_t *x, int8_t *hidden, int16_t 
         }
     }
 }
-//@ reduce_max: base
-static void reduce_max(const int8_t *x, int8_t *y, int32_t outers, int32_t reduced, int32_t inners)
+//@ extreme: mean_settings
+/* The largest value, or the smallest if sign is -1 */
+static void extreme(const struct mean *s, const int8_t *x, int8_t *y, int32_t sign)
 {
-    int32_t outer, inner, i;
-    for (outer = 0; outer < outers; outer++, x += reduced * inners) {
-        for (inner = 0; inner < inners; inner++) {
-            const int8_t *from = x + inner;
-            int8_t largest = *from;
-            for (i = 1; i < reduced; i++) {
-                from += inners;
-                if (*from > largest)
-                    largest = *from;
+    const int32_t line = s->again * s->inner;
+    int32_t outer, middle, inner, i, j;
+    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->middle * line) {
+        for (middle = 0; middle < s->middle; middle++) {
+            for (inner = 0; inner < s->inner; inner++) {
+                const int8_t *from = x + middle * line + inner;
+                int8_t most = *from;
+                for (i = 0; i < s->reduced; i++, from += s->middle * line) {
+                    for (j = 0; j < line; j += s->inner) {
+                        if (sign * from[j] > sign * most)
+                            most = from[j];
+                    }
+                }
+                *y++ = most;
             }
-            *y++ = largest;
         }
     }
 }
@@ -918,6 +929,123 @@ static void add(const struct binary *s, const int8_t *a, const int8_t *b, int8_t
                     const int32_t v = requantize((*q - s->zero_b) * unit_b, s->multiplier_b, s->shift_b, 0);
                     *y++ = clamp(requantize(u + v, s->multiplier, s->shift, zero), low, high);
                 }
+            }
+        }
+    }
+}
+//@ squared_difference: pairs
+/* Both operands, shifted left by 7 bits, are rescaled to twice the larger of their scales. */
+static int8_t squared_difference(const struct binary *s, int8_t a, int8_t b)
+{
+    const int32_t u = requantize((a - s->zero_a) * ((int32_t)1 << s->left_a), s->multiplier_a, s->shift_a, 0);
+    const int32_t v = requantize((b - s->zero_b) * ((int32_t)1 << s->left_b), s->multiplier_b, s->shift_b, 0);
+    return clamp(requantize((u - v) * (u - v), s->multiplier, s->shift, s->out_zero), s->low, s->high);
+}
+//@ compared: pairs
+/* The difference of both operands, shifted left by 8 bits and rescaled to a scale of 1 */
+static inline int32_t compared(const struct binary *s, int8_t a, int8_t b)
+{
+    return requantize((a - s->zero_a) * ((int32_t)1 << s->left_a), s->multiplier_a, s->shift_a, 0) -
+           requantize((b - s->zero_b) * ((int32_t)1 << s->left_b), s->multiplier_b, s->shift_b, 0);
+}
+//@ equal: compared
+static int8_t equal(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) == 0;
+}
+//@ not_equal: compared
+static int8_t not_equal(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) != 0;
+}
+//@ greater: compared
+static int8_t greater(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) > 0;
+}
+//@ greater_equal: compared
+static int8_t greater_equal(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) >= 0;
+}
+//@ less: compared
+static int8_t less(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) < 0;
+}
+//@ less_equal: compared
+static int8_t less_equal(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) <= 0;
+}
+//@ choose: base
+/* Four dimensions; a stride of 0 repeats an operand. */
+struct choose {
+    int32_t size[4], stride_which[4], stride_a[4], stride_b[4];
+};
+
+static void choose(const struct choose *s, const int8_t *which, const int8_t *a, const int8_t *b, int8_t *y)
+{
+    int32_t i, j, k, l;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int8_t *w = which + i * s->stride_which[0] + j * s->stride_which[1] + k * s->stride_which[2];
+                const int8_t *p = a + i * s->stride_a[0] + j * s->stride_a[1] + k * s->stride_a[2];
+                const int8_t *q = b + i * s->stride_b[0] + j * s->stride_b[1] + k * s->stride_b[2];
+                for (l = s->size[3]; l > 0; l--, w += s->stride_which[3], p += s->stride_a[3], q += s->stride_b[3])
+                    *y++ = *w ? *p : *q;
+            }
+        }
+    }
+}
+//@ batch_matmul: requantize clamp
+struct batch_matmul {
+    int32_t size[3], stride_a[3], stride_b[3]; /* before the last two axes */
+    int32_t rows, taps, columns;
+    int32_t row_a, tap_a, tap_b, column_b; /* distances of neighbours */
+    int32_t zero_a, zero_b, out_zero, multiplier, shift;
+};
+
+static void batch_matmul(const struct batch_matmul *s, const int8_t *a, const int8_t *b, int8_t *y)
+{
+    int32_t i, j, k, row, column, tap;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int8_t *p = a + i * s->stride_a[0] + j * s->stride_a[1] + k * s->stride_a[2];
+                const int8_t *q = b + i * s->stride_b[0] + j * s->stride_b[1] + k * s->stride_b[2];
+                for (row = 0; row < s->rows; row++, p += s->row_a) {
+                    for (column = 0; column < s->columns; column++) {
+                        const int8_t *u = p, *v = q + column * s->column_b;
+                        uint32_t sum = 0;
+                        for (tap = 0; tap < s->taps; tap++, u += s->tap_a, v += s->tap_b)
+                            sum += (uint32_t)((*u - s->zero_a) * (*v - s->zero_b));
+                        *y++ = clamp(requantize((int32_t)sum, s->multiplier, s->shift, s->out_zero), -128, 127);
+                    }
+                }
+            }
+        }
+    }
+}
+//@ pick: base
+/* Values at the sums of a distance from each axis */
+struct pick {
+    int32_t size[4];
+    const int32_t *distances; /* of all indices of the first axis, then of the second, and so on */
+};
+
+static void pick(const struct pick *s, const int8_t *x, int8_t *y)
+{
+    const int32_t *const first = s->distances, *const second = first + s->size[0], *const third = second + s->size[1];
+    const int32_t *const last = third + s->size[2];
+    int32_t i, j, k, l;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int8_t *from = x + first[i] + second[j] + third[k];
+                for (l = 0; l < s->size[3]; l++)
+                    *y++ = from[last[l]];
             }
         }
     }
@@ -986,12 +1114,13 @@ static void lookup(const uint8_t *table, const int8_t *x, int8_t *y, int32_t n)
     for (; n > 0; n--)
         *y++ = (int8_t)table[(uint8_t)*x++];
 }
-//@ softmax_parts: base
+//@ high_mul: base
 static inline int32_t high_mul(int32_t a, int32_t b)
 {
     return (int32_t)(((int64_t)a * b + ((int32_t)1 << 30)) >> 31);
 }
 
+//@ softmax_parts: high_mul
 /* 1 / sum, by three steps of Newton's method; the exponent goes to shift. sum >= 1 has 12 integer bits. */
 static int32_t softmax_reciprocal(int32_t sum, int32_t *shift)
 {
@@ -1057,6 +1186,53 @@ static void softmax_to_16(const int32_t *table, int32_t entries, const int8_t *x
             if (largest - x[i] < entries)
                 value = softmax_round(high_mul(scale, table[largest - x[i]]), shift + 15);
             y[i] = (int16_t)((value > 65535 ? 65535 : value) - 32768);
+        }
+    }
+}
+//@ l2_normalization: high_mul requantize_any
+/* value * 2^bits, limited to 32 bits */
+static inline int32_t times_power(int32_t value, int32_t bits)
+{
+    const int64_t result = (int64_t)value * ((int64_t)1 << bits);
+    return result > 0x7fffffff ? 0x7fffffff : result < -0x7fffffff - 1 ? -0x7fffffff - 1 : (int32_t)result;
+}
+
+/* 1 / sqrt(sum), by five steps of Newton's method, as a multiplier; the places to the right go to shift. */
+static int32_t inverse_root(int32_t sum, int32_t *shift)
+{
+    int32_t x = (int32_t)1 << 28, half, i; /* 1 with 3 integer bits */
+    *shift = 0;
+    if (sum <= 1)
+        return 0x7fffffff;
+    *shift = 11;
+    for (; sum >= (int32_t)1 << 29; sum /= 4)
+        ++*shift;
+    for (; sum < (int32_t)1 << 27; sum *= 4)
+        --*shift;
+    half = ((sum >> 1) + 1) >> 1;
+    for (i = 0; i < 5; i++) {
+        const int32_t cube = times_power(high_mul(high_mul(x, x), x), 6);
+        x = times_power(high_mul(((int32_t)1 << 28) + ((int32_t)1 << 27), x) - high_mul(half, cube), 3);
+    }
+    x = high_mul(x, 1518500250); /* sqrt(1 / 2) */
+    if (*shift < 0) {
+        x = (int32_t)((uint32_t)x << -*shift);
+        *shift = 0;
+    }
+    return x;
+}
+
+static void l2_normalization(const int8_t *x, int8_t *y, int32_t rows, int32_t n, int32_t zero)
+{
+    int32_t row, i;
+    for (row = 0; row < rows; row++, x += n, y += n) {
+        int32_t sum = 0, multiplier, shift;
+        for (i = 0; i < n; i++)
+            sum += (x[i] - zero) * (x[i] - zero);
+        multiplier = inverse_root(sum, &shift);
+        for (i = 0; i < n; i++) {
+            const int32_t value = requantize_wide(x[i] - zero, multiplier, -64 - (7 - shift), 0);
+            y[i] = (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
         }
     }
 }
@@ -1318,18 +1494,22 @@ static void pool_16(const struct pool *s, const int16_t *x, int16_t *y, int32_t 
         }
     }
 }
-//@ mean_16: mean_settings requantize
+//@ mean_16: mean_settings requantize clamp_16
 static void mean_16(const struct mean *s, const int16_t *x, int16_t *y)
 {
-    int32_t outer, inner, i;
-    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->inner) {
-        for (inner = 0; inner < s->inner; inner++) {
-            const int16_t *from = x + inner;
-            int32_t sum = 0;
-            for (i = 0; i < s->reduced; i++, from += s->inner)
-                sum += *from;
-            sum = requantize(sum, s->multiplier, s->shift, 0);
-            *y++ = (int16_t)(sum < -32768 ? -32768 : sum > 32767 ? 32767 : sum);
+    const int32_t line = s->again * s->inner;
+    int32_t outer, middle, inner, i, j;
+    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->middle * line) {
+        for (middle = 0; middle < s->middle; middle++) {
+            for (inner = 0; inner < s->inner; inner++) {
+                const int16_t *from = x + middle * line + inner;
+                int32_t sum = 0;
+                for (i = 0; i < s->reduced; i++, from += s->middle * line) {
+                    for (j = 0; j < line; j += s->inner)
+                        sum += from[j];
+                }
+                *y++ = clamp_16(requantize(sum, s->multiplier, s->shift, 0));
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,10 +25,12 @@ _INT8 = (-128, 127)
 _NEAR = 1e-3  # how far TFLite Micro lets the scale of a softmax in int16 be from what it writes
 # in calls, the first input and the output as int16
 _X16, _Y16 = "(const int16_t *)(const void *)@0", "(int16_t *)(void *)y"
+_COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
+_LEFT = {"SQUARED_DIFFERENCE": 7, **dict.fromkeys(_COMPARISONS, 8)}  # places by which operands are shifted, if not 20
 # kinds with a kernel; all kinds of the other records have one
 _KINDS: dict[type[Operation], tuple[str, ...]] = {
-    ops.Binary: ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB"),
-    ops.Reduction: ("MEAN", "REDUCE_MAX"),
+    ops.Binary: ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SQUARED_DIFFERENCE", "SUB", *_COMPARISONS),
+    ops.Reduction: ("MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM"),
     ops.Softmax: ("SOFTMAX",),
     ops.Unary: ("HARD_SWISH", "LOGISTIC", "TANH"),
 }
@@ -448,18 +451,19 @@ class _Lowering:
 
     def reduction(self, operation: ops.Reduction) -> None:
         source, output = operation.inputs[0], operation.output
-        outer, count, inner = _reduction(operation)
-        if operation.kind == "REDUCE_MAX":
+        fields = _levels(operation)
+        count = fields["reduced"] * fields["again"]
+        if operation.kind in ("REDUCE_MAX", "REDUCE_MIN"):
             _same_quantization(operation, source)
-            self.add(operation, f"reduce_max(@0, y, {outer}, {count}, {inner})", "reduce_max")
+            sign = 1 if operation.kind == "REDUCE_MAX" else -1
+            self.add(operation, f"extreme(&s, @0, y, {sign})", "extreme", fields=fields, struct="mean")
             return
         if count > 2**22:
-            raise UnsupportedError(f"{operation}: a mean of {count} values may overflow")
+            raise UnsupportedError(f"{operation}: a sum of {count} values may overflow")
         multiplier, shift = scales.mean(operation, count)
         large = source.dtype == "int16"
         shift = _shift(operation, shift, count * (2**15 if large else 255))
-        fields = {
-            "outer": outer, "reduced": count, "inner": inner,
+        fields |= {
             "in_zeros": scales.zero(source) * count, "multiplier": multiplier, "shift": shift,
             "out_zero": scales.zero(output),
         }  # fmt: skip
@@ -472,12 +476,13 @@ class _Lowering:
         (first, second), output = operation.inputs, operation.output
         shapes = [first.shape, second.shape]
         sizes, strides = _collapsed(operation, output.shape, shapes)
-        reals = [scales.scale(tensor) for tensor in (first, second, output)]
+        reals = [scales.scale(tensor) if len(tensor.scale) else 1.0 for tensor in (first, second, output)]
         large = output.dtype == "int16"
-        most, left = (2**15, 15) if large else (255, 20)
+        most, left = (2**15, 15) if large else (255, _LEFT.get(operation.kind, 20))
         fields: dict[str, Any] = {
             "size": sizes, "stride_a": strides[0], "stride_b": strides[1],
-            "zero_a": scales.zero(first), "zero_b": scales.zero(second), **_output(operation),
+            "zero_a": scales.zero(first), "zero_b": scales.zero(second),
+            **({} if output.dtype == "bool" else _output(operation)),
         }  # fmt: skip
         if operation.kind in ("MAXIMUM", "MINIMUM"):
             _same_quantization(operation, first, second)
@@ -493,9 +498,11 @@ class _Lowering:
                 above, up = numerics.quantize_multiplier(reals[0] / reals[2])
                 fields |= {"multiplier_a": above, "shift_a": _shift(operation, up, 255)}
         else:
-            largest = 2 * max(reals[:2])
+            largest = 1.0 if operation.kind in _COMPARISONS else 2 * max(reals[:2])
             for key, scale in (("a", reals[0]), ("b", reals[1])):
                 multiplier, shift = numerics.quantize_multiplier(scale / largest)
+                if shift > 0:
+                    raise UnsupportedError(f"{operation}: a scale of {scale:g} is too large to compare")
                 more = 0
                 if (multiplier, shift) == (2**30, 0) and not large:  # exactly ½: equivalent, but on the fast path
                     more, shift = 1, -1
@@ -503,11 +510,18 @@ class _Lowering:
                     f"left_{key}": left + more, f"multiplier_{key}": multiplier,
                     f"shift_{key}": _shift(operation, shift, (most << left + more) - large),
                 }  # fmt: skip
-            multiplier, shift = numerics.quantize_multiplier(largest / (2**left * reals[2]))
-            if shift > 0:
-                raise UnsupportedError(f"{operation}: its output's scale is too small for those of its inputs")
-            shift = _shift(operation, shift, most << left)
-            call, kernel = f"add(&s, @0, @1, y, {-1 if operation.kind == 'SUB' else 1})", "add"
+            if operation.kind in ("ADD", "SUB"):
+                multiplier, shift = numerics.quantize_multiplier(largest / (2**left * reals[2]))
+                if shift > 0:
+                    raise UnsupportedError(f"{operation}: its output's scale is too small for those of its inputs")
+                shift = _shift(operation, shift, most << left)
+                call, kernel = f"add(&s, @0, @1, y, {-1 if operation.kind == 'SUB' else 1})", "add"
+            else:
+                multiplier, shift, kernel = 0, 1, operation.kind.lower()
+                call = f"pairs(&s, @0, @1, y, {kernel})"
+            if operation.kind == "SQUARED_DIFFERENCE":
+                multiplier, shift = numerics.quantize_multiplier(largest * largest / (2 ** (2 * left) * reals[2]))
+                shift = _shift(operation, shift, (most << left) ** 2)
         fields |= {"multiplier": multiplier, "shift": shift}
         wide = min(shift, fields.get("shift_a", 1), fields.get("shift_b", 1)) < 0
         if large:
@@ -517,6 +531,37 @@ class _Lowering:
             operation, call, kernel, fields=fields, struct="binary", wide=wide,
             overlaps=[plan.overlap(kernel, shape, output.shape) for shape in shapes],
         )  # fmt: skip
+
+    def select(self, operation: ops.Select) -> None:
+        _same_quantization(operation, *operation.inputs[1:])
+        shapes = [tensor.shape for tensor in operation.inputs]
+        size, strides = _collapsed(operation, operation.output.shape, shapes)
+        fields = {"size": size, "stride_which": strides[0], "stride_a": strides[1], "stride_b": strides[2]}
+        self.add(operation, "choose(&s, @0, @1, @2, y)", "choose", fields=fields)
+
+    def matmul(self, operation: ops.MatMul) -> None:
+        (first, second), output = operation.inputs, operation.output
+        batches = output.shape[:-2]
+        if len(batches) > 3:
+            raise UnsupportedError(f"{operation}: more than five dimensions are not supported in C")
+        distances, strides = [], []
+        for tensor, swapped in zip(operation.inputs, operation.transposed, strict=True):
+            *before, row, column = _strides(tensor.shape)
+            distances.append((column, row) if swapped else (row, column))
+            kept = [0 if size == 1 else stride for size, stride in zip(tensor.shape[:-2], before, strict=True)]
+            strides.append(_extended(kept, 3, 0))
+        taps = first.shape[-2 if operation.transposed[0] else -1]
+        factor = scales.scale(first) * scales.scale(second) / scales.scale(output)
+        multiplier, shift = numerics.quantize_multiplier(factor)
+        shift = _shift(operation, shift, taps * 255 * 255)
+        fields = {
+            "size": _extended(batches, 3, 1), "stride_a": strides[0], "stride_b": strides[1],
+            "rows": output.shape[-2], "taps": taps, "columns": output.shape[-1],
+            "row_a": distances[0][0], "tap_a": distances[0][1], "tap_b": distances[1][0], "column_b": distances[1][1],
+            "zero_a": scales.zero(first), "zero_b": scales.zero(second), "out_zero": scales.zero(output),
+            "multiplier": multiplier, "shift": shift,
+        }  # fmt: skip
+        self.add(operation, "batch_matmul(&s, @0, @1, y)", "batch_matmul", fields=fields, wide=shift < 0)
 
     def elementwise(self, operation: scales.Elementwise) -> None:
         """A function of single values, as a table of its 256 results."""
@@ -587,6 +632,16 @@ class _Lowering:
             constants={"tables": numerics.softmax_tables_16()}, wide=shift < 0,
         )  # fmt: skip
 
+    def l2_norm(self, operation: ops.L2Norm) -> None:
+        scales.wanted_output(operation, 1 / 128, 0)
+        shape, zero = operation.output.shape, scales.zero(operation.inputs[0])
+        if shape[-1] > 2**15:
+            raise UnsupportedError(
+                f"{operation}: a norm of {shape[-1]} values may overflow; at most 32768 are supported"
+            )
+        call = f"l2_normalization(@0, y, {math.prod(shape[:-1])}, {shape[-1]}, {zero})"
+        self.add(operation, call, "l2_normalization", wide=True)
+
     # Values moved
 
     def reshape(self, operation: ops.Reshape) -> None:
@@ -644,6 +699,34 @@ class _Lowering:
     def blocks(self, operation: ops.Blocks) -> None:
         self._rearrange(operation, operation.sizes, operation.strides)
 
+    def mirror(self, operation: ops.Mirror) -> None:
+        strides = _strides(operation.inputs[0].shape)
+        self._pick(
+            operation, [np.array(places) * stride for places, stride in zip(operation.places, strides, strict=True)]
+        )
+
+    def gather(self, operation: ops.Gather) -> None:
+        source, places = operation.inputs
+        if places.data is None:
+            raise UnsupportedError(f"{operation}: its places are computed, which C code does not support")
+        shape, axis = source.shape, operation.axis
+        inner = math.prod(shape[axis + 1 :])
+        along = np.asarray(places.data).reshape(-1) * inner
+        self._pick(operation, [np.arange(math.prod(shape[:axis])) * shape[axis] * inner, along, np.arange(inner)])
+
+    def _pick(self, operation: Operation, distances: Sequence[NDArray[Any]]) -> None:
+        source = operation.inputs[0]
+        _same_quantization(operation, source)
+        if len(distances) > _MAX_RANK:
+            raise UnsupportedError(f"{operation}: {len(distances)} dimensions are more than the 4 supported in C")
+        alone = msgspec.structs.replace(operation, inputs=(source,))
+        whole = [*[np.zeros(1)] * (_MAX_RANK - len(distances)), *distances]
+        self.add(
+            alone, "pick(&s, @0, y)", "pick",
+            fields={"size": [len(each) for each in whole]},
+            constants={"distances": np.concatenate(whole).astype(np.int32)},
+        )  # fmt: skip
+
     def tile(self, operation: ops.Tile) -> None:
         shape = operation.inputs[0].shape
         sizes = [size for pair in zip(operation.repeats, shape, strict=True) for size in pair]
@@ -687,7 +770,7 @@ class _Lowering:
 
 def in_int16(record: type[Operation], kind: str) -> bool:
     """Whether an operator ``kind`` that is read as ``record`` can have activations of int16 in C."""
-    return record in _IN_INT16 and kind not in ("HARD_SWISH", "PRELU", "REDUCE_MAX", "RELU_N1_TO_1")
+    return record in _IN_INT16 and kind not in _NOT_IN_INT16
 
 
 def _check_types(operation: Operation) -> None:
@@ -701,6 +784,12 @@ def _check_types(operation: Operation) -> None:
         allowed.append("uint8")
     if in_int16(type(operation), operation.kind):
         allowed.append("int16")
+    if operation.kind in _COMPARISONS:
+        tensors = tensors[:-1]
+    elif isinstance(operation, ops.Select):
+        tensors = tensors[1:]
+    elif isinstance(operation, ops.Gather):
+        tensors = [tensors[0], tensors[-1]]
     for tensor in tensors:
         to_32 = operation.kind == "QUANTIZE" and (tensor.dtype, len(tensor.scale)) == ("int32", 1)
         if (tensor.dtype not in allowed and not to_32) or (tensor.dtype != tensors[0].dtype and not converts):
@@ -717,15 +806,18 @@ def _check_types(operation: Operation) -> None:
         raise ops.not_int8(operation.operator, tensors[0])
 
 
-def _reduction(operation: ops.Reduction) -> tuple[int, int, int]:
-    """The numbers of values outside the axes of a reduction, along them, and inside."""
-    axes, shape = operation.axes, operation.inputs[0].shape
-    if any(axis not in axes and shape[axis] != 1 for axis in range(axes[0], axes[-1] + 1)):
-        raise UnsupportedError(
-            f"{operation}: a reduction over axes {list(axes)}, which are not adjacent, is not supported in C"
-        )
-    count = math.prod(shape[axis] for axis in axes)
-    return math.prod(shape[: axes[0]]), count, math.prod(shape[axes[-1] + 1 :])
+def _levels(operation: ops.Reduction) -> dict[str, int]:
+    """The numbers of neighbouring values that remain and are reduced, in turn."""
+    sizes = [1]
+    for axis, size in enumerate(operation.inputs[0].shape):
+        reduced = axis in operation.axes
+        if size == 1 or reduced == (len(sizes) % 2 == 0):
+            sizes[-1] *= size
+        else:
+            sizes.append(size)
+    if len(sizes) > 5:
+        raise UnsupportedError(f"{operation}: a reduction over axes {list(operation.axes)} is not supported in C")
+    return dict(zip(("outer", "reduced", "middle", "again", "inner"), [*sizes, *[1] * (5 - len(sizes))], strict=True))
 
 
 def _same_quantization(operation: Operation, *tensors: Tensor) -> None:
@@ -911,6 +1003,9 @@ _IN_INT16 = frozenset(
         ops.Transpose, ops.Unary,
     }
 )  # fmt: skip
+_NOT_IN_INT16 = frozenset(
+    {"HARD_SWISH", "PRELU", "REDUCE_MAX", "REDUCE_MIN", "RELU_N1_TO_1", "SQUARED_DIFFERENCE", "SUM", *_COMPARISONS}
+)
 _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.AssignVariable: _Lowering.assign_variable,
     ops.Binary: _Lowering.binary,
@@ -918,8 +1013,12 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Concatenation: _Lowering.concatenation,
     ops.Convolution: _Lowering.convolution,
     ops.Dense: _Lowering.dense,
+    ops.L2Norm: _Lowering.l2_norm,
     ops.LeakyRelu: _Lowering.elementwise,
     ops.Lstm: _Lowering.lstm,
+    ops.MatMul: _Lowering.matmul,
+    ops.Mirror: _Lowering.mirror,
+    ops.Gather: _Lowering.gather,
     ops.Pad: _Lowering.pad,
     ops.Pool: _Lowering.pool,
     ops.ReadVariable: _Lowering.read_variable,
@@ -927,6 +1026,7 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Rescale: _Lowering.elementwise,
     ops.Reshape: _Lowering.reshape,
     ops.Resize: _Lowering.resize,
+    ops.Select: _Lowering.select,
     ops.Slice: _Lowering.slice,
     ops.Softmax: _Lowering.softmax,
     ops.Svdf: _Lowering.svdf,

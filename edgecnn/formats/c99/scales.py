@@ -59,8 +59,10 @@ def without_weights(operation: ops.Weighted, bias: NDArray[np.int64]) -> list[in
 
 
 def mean(operation: ops.Reduction, count: int) -> tuple[int, int]:
-    """Multiplier and shift from a sum of ``count`` values to their mean."""
+    """Multiplier and shift from a sum of ``count`` values to their mean, or to their SUM."""
     multiplier, shift = numerics.quantize_multiplier(scale(operation.inputs[0]) / scale(operation.output))
+    if operation.kind == "SUM":
+        return multiplier, shift
     down = min(count.bit_length() - 1, 32, 31 + shift)
     return (multiplier << down) // count, shift - down
 
