@@ -301,6 +301,26 @@ def test_mean_and_max(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 
 @st.composite
+def places(draw: Any) -> bytes:
+    """ARG_MAX or ARG_MIN of few distinct values."""
+    shape, axis = [1, draw(SMALL), draw(SMALL), draw(SMALL)], draw(st.integers(1, 3))
+    model, scale = Model(), draw(SCALES)
+    source, coarse = (model.tensor(shape, scale=one, zero=0) for one in (scale, 50 * scale))
+    target = model.tensor([*shape[:axis], *shape[axis + 1 :]], "int32")
+    model.operator("QUANTIZE", [source], coarse)
+    kind = draw(st.sampled_from(["ARG_MAX", "ARG_MIN"]))
+    options = "ArgMaxOptions" if kind == "ARG_MAX" else "ArgMinOptions"
+    model.operator(kind, [coarse, model.tensor((1,), "int32", data=[axis])], target, options, outputType=2)
+    return model.file(source, target)
+
+
+@given(model=places())
+@examples(20)
+def test_places_of_extremes(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
+
+
+@st.composite
 def binaries(draw: Any) -> bytes:
     kind = draw(st.sampled_from(["ADD", "SUB", "MUL", "PRELU", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"]))
     shape = [1, draw(SMALL), draw(SMALL), draw(SMALL)]

@@ -98,14 +98,16 @@ def _about(
 
 
 def _end(spec: TensorSpec) -> dict[str, Any]:
-    assert spec.quantization is not None  # C is made of integers only
+    scale, zero = (
+        (1.0, 0) if spec.quantization is None else (spec.quantization.scale[0], spec.quantization.zero_point[0])
+    )
     return {
         "name": spec.name,
         "shape": spec.shape[1:],
         "size": spec.size,
         "dtype": spec.dtype,
-        "scale": spec.quantization.scale[0],
-        "zero_point": spec.quantization.zero_point[0],
+        "scale": scale,
+        "zero_point": zero,
     }
 
 

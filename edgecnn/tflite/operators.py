@@ -145,6 +145,12 @@ class Reduction(Operation, frozen=True, kw_only=True):
     keep: bool
 
 
+class ArgExtreme(Operation, frozen=True, kw_only=True):
+    """ARG_MAX or ARG_MIN along ``axis``: places as int32."""
+
+    axis: int
+
+
 class CumulativeSum(Operation, frozen=True, kw_only=True):
     """CUMSUM along ``axis``; ``exclusive`` leaves a value out of its own sum, ``reverse`` starts at the end."""
 
@@ -593,6 +599,16 @@ class _Reader:
         keep = bool(operator.options["keepDims"])
         made = tuple(1 if axis in axes else size for axis, size in enumerate(source.shape) if keep or axis not in axes)
         return Reduction(operator=operator, inputs=(source,), output=self.output(operator, made), axes=axes, keep=keep)
+
+    def arg_extreme(self, operator: Operator) -> ArgExtreme:
+        source, places = self.input(operator), self.integers(operator)
+        if len(places) != 1:
+            raise ArtifactError(f"{operator} has {len(places)} axes, but needs one")
+        axis = _axis(operator, places[0], source)
+        if self.graph.tensors[operator.outputs[0]].dtype != "int32":
+            raise UnsupportedError(f"{operator}: its places are not int32, which TensorFlow Lite Micro needs too")
+        output = self.output(operator, (*source.shape[:axis], *source.shape[axis + 1 :]))
+        return ArgExtreme(operator=operator, inputs=(source,), output=output, axis=axis)
 
     def cumulative_sum(self, operator: Operator) -> CumulativeSum:
         source, places = self.input(operator), self.integers(operator)
@@ -1182,6 +1198,8 @@ _WITHOUT_KERNEL: dict[str, Callable[[_Reader, Operator], Operation | tuple[Opera
 
 _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, ...]]] = {
     "ADD": _Reader.binary,
+    "ARG_MAX": _Reader.arg_extreme,
+    "ARG_MIN": _Reader.arg_extreme,
     "ASSIGN_VARIABLE": _Reader.assign_variable,
     "AVERAGE_POOL_2D": _Reader.pool,
     "BATCH_MATMUL": _Reader.matmul,

@@ -904,6 +904,22 @@ static void extreme(const struct mean *s, const int8_t *x, int8_t *y, int32_t si
         }
     }
 }
+//@ arg_extreme: base
+/* The place of the first largest value, or of the first smallest if sign is -1 */
+static void arg_extreme(const int8_t *x, int32_t *y, int32_t outers, int32_t count, int32_t inners, int32_t sign)
+{
+    int32_t outer, inner, i;
+    for (outer = 0; outer < outers; outer++, x += count * inners) {
+        for (inner = 0; inner < inners; inner++) {
+            int32_t most = 0;
+            for (i = 1; i < count; i++) {
+                if (sign * x[i * inners + inner] > sign * x[most * inners + inner])
+                    most = i;
+            }
+            *y++ = most;
+        }
+    }
+}
 //@ binary: requantize clamp
 /* Four dimensions; a stride of 0 repeats an operand. */
 struct binary {

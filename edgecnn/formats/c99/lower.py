@@ -22,6 +22,7 @@ _MAX_RANK = 4
 _IN_FOURS = (0, 2, 1, 3)
 _HELIUM_BYTES = 16  # of a vector
 _INT8 = (-128, 127)
+_ENDS = ("int8", "uint8", "int16", "int32")  # types of inputs and outputs
 _NEAR = 1e-3  # how far TFLite Micro lets the scale of a softmax in int16 be from what it writes
 # in calls, the first input and the output as int16
 _X16, _Y16 = "(const int16_t *)(const void *)@0", "(int16_t *)(void *)y"
@@ -83,7 +84,8 @@ class _Lowering:
         sources, targets = ([graph.tensors[index] for index in indices] for indices in (graph.inputs, graph.outputs))
         for kind, tensors in (("input", sources), ("output", targets)):
             for tensor in tensors:
-                if tensor.dtype not in ("int8", "uint8", "int16", "int32") or len(tensor.scale) != 1:
+                places = kind == "output" and tensor.dtype == "int32" and not len(tensor.scale)  # of ARG_MAX
+                if not places and (tensor.dtype not in _ENDS or len(tensor.scale) != 1):
                     self.problems.append(
                         f"the graph's {kind} {tensor.layer!r} is {tensor.form}; C code supports only int8 or int16 "
                         "with one scale; convert the model with full int8 quantisation"
@@ -138,6 +140,8 @@ class _Lowering:
         found, offset = [], 0
         for tensor in tensors:
             shape = self.shapes[tensor.index]
+            if not len(tensor.scale):  # integers that mean themselves
+                tensor = msgspec.structs.replace(tensor, scale=np.ones(1, np.float32), zero_point=np.zeros(1, np.int64))
             found.append(End(tensor=tensor, shape=shape, value=self.value(tensor.index), offset=offset))
             offset += math.prod(shape)
         return tuple(found)
@@ -470,6 +474,12 @@ class _Lowering:
         call, kernel = (f"mean_16(&s, {_X16}, {_Y16})", "mean_16") if large else ("mean(&s, @0, y)", "mean")
         self.add(operation, call, kernel, fields=fields, struct="mean", wide=shift < 0)
 
+    def arg_extreme(self, operation: ops.ArgExtreme) -> None:
+        shape, axis = operation.inputs[0].shape, operation.axis
+        sizes = f"{math.prod(shape[:axis])}, {shape[axis]}, {math.prod(shape[axis + 1 :])}"
+        sign = 1 if operation.kind == "ARG_MAX" else -1
+        self.add(operation, f"arg_extreme(@0, (int32_t *)(void *)y, {sizes}, {sign})", "arg_extreme")
+
     # Elementwise
 
     def binary(self, operation: ops.Binary) -> None:
@@ -784,7 +794,7 @@ def _check_types(operation: Operation) -> None:
         allowed.append("uint8")
     if in_int16(type(operation), operation.kind):
         allowed.append("int16")
-    if operation.kind in _COMPARISONS:
+    if operation.kind in _COMPARISONS or isinstance(operation, ops.ArgExtreme):
         tensors = tensors[:-1]
     elif isinstance(operation, ops.Select):
         tensors = tensors[1:]
@@ -817,6 +827,8 @@ def _levels(operation: ops.Reduction) -> dict[str, int]:
             sizes.append(size)
     if len(sizes) > 5:
         raise UnsupportedError(f"{operation}: a reduction over axes {list(operation.axes)} is not supported in C")
+    if len(sizes) <= 3:  # in the innermost loop
+        sizes[1:1] = [1, 1]
     return dict(zip(("outer", "reduced", "middle", "again", "inner"), [*sizes, *[1] * (5 - len(sizes))], strict=True))
 
 
@@ -1007,6 +1019,7 @@ _NOT_IN_INT16 = frozenset(
     {"HARD_SWISH", "PRELU", "REDUCE_MAX", "REDUCE_MIN", "RELU_N1_TO_1", "SQUARED_DIFFERENCE", "SUM", *_COMPARISONS}
 )
 _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
+    ops.ArgExtreme: _Lowering.arg_extreme,
     ops.AssignVariable: _Lowering.assign_variable,
     ops.Binary: _Lowering.binary,
     ops.Blocks: _Lowering.blocks,

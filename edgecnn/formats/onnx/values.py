@@ -356,7 +356,7 @@ def value_names(graph: Graph) -> tuple[str, ...]:
 
 
 # What no writer of ONNX has: state between runs, and values in an order for which C has one kernel.
-ONLY_C = (ops.AssignVariable, ops.Blocks, ops.L2Norm, ops.Lstm, ops.Mirror, ops.ReadVariable, ops.Svdf)
+ONLY_C = (ops.ArgExtreme, ops.AssignVariable, ops.Blocks, ops.L2Norm, ops.Lstm, ops.Mirror, ops.ReadVariable, ops.Svdf)
 
 
 def _supported(one: Operation | UnsupportedError) -> Operation:
