@@ -13,7 +13,8 @@ _START = """# Operators
 Made from the code by `docs/operators_page.py`: the operators of a `.tflite` that generated C, int8 `.onnx` files and
 TFLM kits support. `edgecnn check` says which of them a file needs, and every reason if it does not fit.
 
-- **int8**: activations of int8 with one scale; weights of int8.
+- **int8**: activations of int8 with one scale; weights of int8 or int4.
+- **int16**: also activations of int16, with weights of int8.
 - **float32**: also in float, between layers in int8.
 - **table**: between two int8 tensors with one input that is no constant, also in float there; a table of 256 values.
 - **folded**: only where it computes the shape of a RESHAPE.
@@ -26,7 +27,9 @@ TFLM kits support. `edgecnn check` says which of them a file needs, and every re
 |---|---|---|---|
 """
 _FOLDED = frozenset({"SHAPE", "PACK"})  # in .onnx; C has PACK
-_STATE = frozenset({"ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "SVDF", "VAR_HANDLE"})
+_STATE = frozenset(
+    {"ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "VAR_HANDLE"}
+)
 
 
 def page() -> str:
@@ -48,14 +51,16 @@ def _cell(kind: str, *, in_c: bool) -> str:
     if kind == "DEQUANTIZE":
         return "ends, table" if in_c else "int8"
     if kind == "QUANTIZE":
-        return "int8, uint8, ends, table" if in_c else "int8"
+        return "int8, uint8, int16, ends, table" if in_c else "int8"
     if kind in _STATE:
         return "state" if in_c else "–"
     if kind in operators._READERS:
         written = [lower.has_kernel(one, kind) if in_c else one in qdq._WRITERS for one in _records(kind)]
         if all(written):
-            only_moved = in_c and kind in ("EXPAND_DIMS", "RESHAPE", "SQUEEZE")
-            return ("int8, uint8" if only_moved else "int8") if in_c else "int8, float32"
+            if not in_c:
+                return "int8, float32"
+            moved = ", uint8" if kind in ("EXPAND_DIMS", "RESHAPE", "SQUEEZE") else ""
+            return f"int8{moved}{', int16' if all(lower.in_int16(one, kind) for one in _records(kind)) else ''}"
     return "table" if kind in _tables() else "folded" if kind in _FOLDED else "–"
 
 

@@ -9,15 +9,16 @@ import msgspec
 
 from edgecnn.emulation import build, missing_tools, sources_of
 from edgecnn.emulation.processors import version_of
-from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError
+from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, UnsupportedError
 from edgecnn.files import need_model, read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99.lower import lower, problems
 from edgecnn.records import C_KITS, CORES, SCHEMA_VERSION, TargetCheck
 from edgecnn.registry import Registry
-from edgecnn.runtimes.tflm import arena_bytes
-from edgecnn.tflite.graph import Graph, Operator, Tensor, read_anyway
-from edgecnn.tflite.micro import OPERATORS
+from edgecnn.runtimes.tflm import arena_of
+from edgecnn.tflite.graph import Graph, Operator, read_anyway
+from edgecnn.tflite.micro import activation, weights
+from edgecnn.tflite.micro import problems as problems_in_tflm
 
 COMPILER = "arm-none-eabi-gcc"
 _UNITS = {"": 1, "k": 1024, "m": 1024**2}
@@ -96,89 +97,38 @@ def _asked(target: str) -> _Asked:
 
 # TensorFlow Lite for Microcontrollers
 
-_NO_UINT8 = frozenset(
-    {
-        "ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "HARD_SWISH", "LEAKY_RELU",
-        "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PRELU", "RELU", "RELU6", "SOFTMAX", "SUB", "TANH", "TRANSPOSE_CONV",
-    }
-)  # fmt: skip
-_WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
-_SOFTMAX_INTEGER_BITS = 5
-
 
 def _tflm(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
-    """Check operators, types and scales against TFLM's kernels, then run TFLM.
-
-    Sources, below tensorflow/lite/micro: micro_mutable_op_resolver.h (operators); kernels/conv_common.cc and
-    fully_connected.cc ("Hybrid models are not supported"); the type switches of the kernels, which lost uint8 when TFLM
-    moved to int8; kernel_util of softmax, whose scaled input must exceed 1 (QuantizeMultiplierGreaterThanOne).
-    """
-    found.reasons += graph.unsupported
-    for subgraph in graph.subgraphs:
-        found.reasons += _against_tflm(subgraph)
+    """Check the rules of ``micro.problems``, then run TFLM, which overrules them."""
+    rules = [*graph.unsupported, *problems_in_tflm(graph)]
     if any(_per_channel_dense(subgraph) for subgraph in graph.subgraphs):
         found.notes.append(
             "dense layers have a scale per channel: TFLM supports them since autumn 2024; it refused them from May "
             "2024, and older versions give wrong results (tflite-micro pull requests 2673 and 2602)"
         )
-    if graph.unsupported:
-        found.notes.append("rules only, TFLM was not run: edgecnn does not run such files")
-        return
     try:
-        found.arena_bytes = arena_bytes(model)
+        found.arena_bytes = arena_of(graph, model)
     except MissingExtraError as error:
+        found.reasons += rules
         found.notes.append(f"rules only, TFLM was not run: {error}")
-    except SessionError as error:
-        if found.reasons:
-            found.notes.append(f"TFLM reports: {error}")
-        else:
-            found.reasons.append(f"TFLM cannot run it: {error}")
+    except UnsupportedError as error:
+        found.reasons += error.reasons
+        if graph.unsupported:
+            found.notes.append("rules only, TFLM was not run: edgecnn does not run such files")
+        elif rules:
+            found.notes.append(f"TFLM reports: {error.__cause__}")
     else:
         found.notes.append(
             "TFLM ran it once on this machine; the arena was measured here and may be larger on a device"
         )
-        found.notes += [f"TFLM ran it anyway: {reason}" for reason in found.reasons]
-        found.reasons.clear()  # TFLM overrules the rules above
-
-
-def _against_tflm(graph: Graph) -> Iterator[str]:
-    for operator in graph.operators:
-        if operator.kind == "CUSTOM":  # among the graph's unsupported parts
-            continue
-        if operator.kind not in OPERATORS:
-            yield f"{operator} has no kernel in TFLM; replace the layer that uses it"
-            continue
-        if not any(index >= 0 for index in operator.inputs):
-            continue
-        activation = _activation(graph, operator)
-        if operator.kind in _WEIGHTED and activation.dtype == "float32" and _weights(graph, operator).dtype == "int8":
-            yield f"{operator} has int8 weights and float32 activations, which TFLM does not support together"
-        if operator.kind in _NO_UINT8 and activation.dtype == "uint8":
-            yield f"{operator} computes in uint8, which TFLM's kernels no longer support; convert to int8"
-        if operator.kind == "SOFTMAX" and activation.dtype == "int8" and len(activation.scale):
-            beta = operator.options.get("beta", 1.0)
-            if float(activation.scale[0]) * beta * 2.0 ** (31 - _SOFTMAX_INTEGER_BITS) <= 1:
-                yield (
-                    f"{operator} has an input scale of {activation.scale[0]:.3g}, at which a check in TFLM aborts: are "
-                    "all activations before it close to zero?"
-                )
-
-
-def _activation(graph: Graph, operator: Operator) -> Tensor:
-    """The first computed input, or the last input if none is computed."""
-    tensors = [graph.tensors[index] for index in operator.inputs if index >= 0]
-    return next((tensor for tensor in tensors if tensor.data is None and tensor.dtype != "int32"), tensors[-1])
-
-
-def _weights(graph: Graph, operator: Operator) -> Tensor:
-    return graph.tensors[operator.inputs[1]]
+        found.notes += [f"TFLM ran it anyway: {rule}" for rule in rules]
 
 
 def _per_channel_dense(graph: Graph) -> list[Operator]:
     return [
         operator
         for operator in graph.operators
-        if operator.kind == "FULLY_CONNECTED" and len(_weights(graph, operator).scale) > 1
+        if operator.kind == "FULLY_CONNECTED" and len(weights(graph, operator).scale) > 1
     ]
 
 
@@ -277,15 +227,15 @@ def _against_edgetpu(graph: Graph, operator: Operator) -> Iterator[str]:
         yield "has a fused activation, which is not allowed for this operation"
     if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and options["dilationWFactor"] != options["dilationHFactor"]:
         yield "has different dilations in x and y"
-    if operator.kind == "FULLY_CONNECTED" and len(_weights(graph, operator).scale) > 1:
+    if operator.kind == "FULLY_CONNECTED" and len(weights(graph, operator).scale) > 1:
         yield (
             "has a scale per channel, unsupported for dense layers by the Edge TPU's last compiler; convert with "
             "converter._experimental_disable_per_channel_quantization_for_dense_layers = True"
         )
-    if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED") and _weights(graph, operator).data is None:
+    if operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED") and weights(graph, operator).data is None:
         yield "has computed weights; they must be constant"
     if operator.kind == "SOFTMAX":
-        shape = _activation(graph, operator).shape
+        shape = activation(graph, operator).shape
         if any(size > 1 for size in shape[:-1]) or shape[-1] > _LARGEST_SOFTMAX:
             yield f"has input shape {shape}; supported is one dimension of at most {_LARGEST_SOFTMAX:,}"
     if operator.kind == "MEAN" and len(operator.inputs) > 1:

@@ -99,10 +99,15 @@ class ExportError(EdgecnnError):
 class UnsupportedError(ExportError):
     """An unsupported combination of scheme, format and options, with the reason.
 
-    ``operator`` is the position in the .tflite of the operator that is not supported, if it is one.
+    ``reasons`` are all reasons; the message has the first. ``operator`` is the position in the .tflite of the operator
+    that is not supported, if it is one.
     """
 
     operator: int | None = None
+
+    def __init__(self, reason: str, *more: str) -> None:
+        super().__init__(f"{reason} (and {len(more)} more; edgecnn check lists all)" if more else reason)
+        self.reasons = tuple(shown(one) for one in (reason, *more))
 
 
 class ArtifactError(EdgecnnError):

@@ -38,6 +38,13 @@ def need(*tools: str) -> None:
         (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {', '.join(missing)}")
 
 
+def packed(data: Any) -> bytes:
+    """Integers of four bits, two in a byte, the first in its lower half."""
+    halves = np.asarray(data, np.int8).reshape(-1).astype(np.uint8) & 15
+    halves = np.append(halves, [0] * (len(halves) % 2)).astype(np.uint8)
+    return bytes(halves[::2] | halves[1::2] << 4)
+
+
 class Model:
     """A .tflite file in the making: one input, one output, operators in a row or as a graph."""
 
@@ -69,7 +76,7 @@ class Model:
         tensor.buffer = 0
         if data is not None:
             buffer = schema.BufferT()
-            buffer.data = list(np.asarray(data, dtype).tobytes())
+            buffer.data = list(packed(data) if dtype == "int4" else np.asarray(data, dtype).tobytes())
             tensor.buffer = len(self.model.buffers)
             self.model.buffers.append(buffer)
         if scale is not None:

@@ -373,7 +373,7 @@ def unknown(model: Any, graph: Any) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     code = model.operatorCodes[graph.operators[1].opcodeIndex]
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.L2_NORMALIZATION
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.L2_POOL_2D
 
 
 def weights_zero(model: Any, graph: Any) -> None:
@@ -395,18 +395,26 @@ def output_shape(model: Any, graph: Any) -> None:
         (
             unknown,
             UnsupportedError,
-            r"operator 1 \(L2_NORMALIZATION\), which computes .* is not supported in int8 .onnx and C",
+            r"operator 1 \(L2_POOL_2D '.*'\) is not supported in int8 .onnx and C",
         ),
-        (weights_zero, UnsupportedError, r"operator 0 \(CONV_2D\): its weights have a zero point"),
-        (other_scale, UnsupportedError, r"operator 1 \(MAX_POOL_2D\): '.*' and '.*' differ in scale or zero point"),
+        (weights_zero, UnsupportedError, r"operator 0 \(CONV_2D '.*'\): its weights have a zero point"),
+        (
+            other_scale,
+            UnsupportedError,
+            r"operator 1 \(MAX_POOL_2D '.*'\): '.*' and '.*' differ in scale or zero point",
+        ),
         (
             output_shape,
             ArtifactError,
-            r"operator 0 \(CONV_2D\) has output shape \(1, 4, 4, 4\), but the file says \(1, 5, 4, 4\)",
+            r"operator 0 \(CONV_2D '.*'\) has output shape \(1, 4, 4, 4\), but the file says \(1, 5, 4, 4\)",
         ),
-        (option(1, fusedActivationFunction=4), UnsupportedError, r"operator 1 \(MAX_POOL_2D\): fused activation 4"),
-        (option(0, strideW=0), ArtifactError, r"operator 0 \(CONV_2D\): strideW is 0"),
-        (option(0, padding=7), ArtifactError, r"operator 0 \(CONV_2D\): padding 7 is neither SAME nor VALID"),
+        (
+            option(1, fusedActivationFunction=4),
+            UnsupportedError,
+            r"operator 1 \(MAX_POOL_2D '.*'\): fused activation 4",
+        ),
+        (option(0, strideW=0), ArtifactError, r"operator 0 \(CONV_2D '.*'\): strideW is 0"),
+        (option(0, padding=7), ArtifactError, r"operator 0 \(CONV_2D '.*'\): padding 7 is neither SAME nor VALID"),
         (option(1, filterHeight=99, padding=1), ArtifactError, "a kernel of 99 does not fit an input of 4"),
     ],
 )

@@ -216,6 +216,39 @@ class Maker:
         self.model.operator("FULLY_CONNECTED", inputs, y.index, "FullyConnectedOptions")
         return y
 
+    def mirrored(self, x: Value) -> Value:
+        """MIRROR_PAD by a value at the end of each axis, where there is one."""
+        pairs = [(0, min(size - 1, 1)) for size in x.shape]
+        made = [size + after for (_, after), size in zip(pairs, x.shape, strict=True)]
+        if math.prod(made) > LARGEST:
+            return self.function(x)
+        y = self.value(made, x.scale, x.zero)
+        pads = self.model.tensor((4, 2), "int32", data=pairs)
+        self.model.operator("MIRROR_PAD", [x.index, pads], y.index, "MirrorPadOptions", mode=0)
+        return y
+
+    def product(self, x: Value) -> Value:
+        """With itself: of all its lines."""
+        _, height, width, channels = x.shape
+        if height * width * width > LARGEST:
+            return self.function(x)
+        y = self.value((1, height, width, width), 30 * x.scale * x.scale * math.sqrt(channels))
+        self.model.operator("BATCH_MATMUL", [x.index, x.index], y.index, "BatchMatMulOptions", adjX=False, adjY=True)
+        return y
+
+    def reduced(self, x: Value) -> Value:
+        kind = self.pick("SUM", "REDUCE_MIN", "REDUCE_MAX")
+        same = kind != "SUM"
+        y = self.value((1, x.shape[1], 1, x.shape[3]), x.scale * (1 if same else 4), x.zero if same else None)
+        axes = self.model.tensor((1,), "int32", data=[2])
+        self.model.operator(kind, [x.index, axes], y.index, "ReducerOptions", keepDims=True)
+        return y
+
+    def normalized(self, x: Value) -> Value:
+        y = self.value(x.shape, 1 / 128, 0)
+        self.model.operator("L2_NORMALIZATION", [x.index], y.index, "L2NormOptions")
+        return y
+
     def softmax(self, x: Value) -> Value:
         y = self.value(x.shape, 1 / 256, -128)
         self.model.operator("SOFTMAX", [x.index], y.index, "SoftmaxOptions", beta=1.0)
@@ -228,6 +261,7 @@ def one_layer(seed: Sequence[int]) -> bytes:
     windows = (maker.conv, maker.depthwise, maker.pool)
     others = (
         maker.binary, maker.function, maker.mean, maker.pad, maker.resize, maker.transpose, maker.dense, maker.softmax,
+        maker.mirrored, maker.product, maker.reduced, maker.normalized,
     )  # fmt: skip
     number = seed[-1] // 2
     if seed[-1] % 2:
@@ -244,7 +278,7 @@ def several_layers(seed: Sequence[int]) -> bytes:
         often: tuple[Callable[[Value], Value], ...] = (maker.conv, maker.depthwise, maker.pool)
         now = maker.pick(
             *often, *often, maker.conv, maker.binary, maker.function, maker.residual, maker.gate, maker.pad,
-            maker.concatenation, maker.resize, maker.transpose,
+            maker.concatenation, maker.resize, maker.transpose, maker.mirrored, maker.product, maker.reduced,
         )(now)  # fmt: skip
     if maker.pick(True, False, False):
         now = maker.pick(maker.dense, maker.softmax)(now)

@@ -123,10 +123,12 @@ def convolutions(draw: Any, depthwise: bool) -> bytes:
     seed, per_channel = draw(SEEDS), draw(st.booleans())
     shape = (1, *kernel, outputs) if depthwise else (outputs, *kernel, channels // groups)
     weights, scale, bias = convolution_weights(seed, shape, outputs, outputs if per_channel else 1)
+    dtype = draw(st.sampled_from(["int8", "int8", "int4"]))
     model = Model()
     source_scale, source_zero = draw(SCALES), draw(ZEROS)
     source = model.tensor((1, *size, channels), scale=source_scale, zero=source_zero)
-    inputs = [source, model.tensor(shape, scale=scale, axis=3 if depthwise else 0, data=weights)]
+    weights = weights >> (4 if dtype == "int4" else 0)
+    inputs = [source, model.tensor(shape, dtype, scale=scale, axis=3 if depthwise else 0, data=weights)]
     if draw(st.booleans()):
         inputs.append(model.tensor((outputs,), "int32", scale=scale * np.float32(source_scale), data=bias))
     target = model.tensor((1, *out, outputs), scale=draw(SCALES), zero=draw(ZEROS))
@@ -201,10 +203,12 @@ def dense_layers(draw: Any) -> bytes:
     taps, outputs, rows = draw(st.integers(1, 40)), draw(st.integers(1, 7)), draw(st.integers(1, 3))
     per_channel = draw(st.booleans()) and outputs > 1
     weights, scale, bias = convolution_weights(draw(SEEDS), (outputs, taps), outputs, outputs if per_channel else 1)
+    dtype = "int8" if per_channel else draw(st.sampled_from(["int8", "int4"]))  # as in TFLM
     model = Model()
     source_scale = draw(SCALES)
     source = model.tensor((rows, taps), scale=source_scale, zero=draw(ZEROS))
-    inputs = [source, model.tensor((outputs, taps), scale=scale, data=weights)]
+    weights = weights >> (4 if dtype == "int4" else 0)
+    inputs = [source, model.tensor((outputs, taps), dtype, scale=scale, data=weights)]
     if draw(st.booleans()):
         inputs.append(model.tensor((outputs,), "int32", scale=scale * np.float32(source_scale), data=bias))
     else:
@@ -274,15 +278,15 @@ def test_pooling(model: bytes, folders: Folders, tflm: Tflm) -> None:
 @st.composite
 def reductions(draw: Any) -> bytes:
     shape = (1, draw(SMALL), draw(SMALL), draw(SMALL))
-    axes = draw(st.sampled_from([(1, 2), (2, 1), (1,), (3,), (-1,), (2, 3)]))
+    axes = draw(st.sampled_from([(1, 2), (2, 1), (1,), (3,), (-1,), (2, 3), (1, 3)]))
     keep = draw(st.booleans())
     model = Model()
     scale, zero = draw(SCALES), draw(ZEROS)
     source = model.tensor(shape, scale=scale, zero=zero)
     reduced = {axis % 4 for axis in axes}
     made = [1 if axis in reduced else size for axis, size in enumerate(shape) if keep or axis not in reduced]
-    kind = draw(st.sampled_from(["MEAN", "MEAN", "REDUCE_MAX"]))
-    if kind == "MEAN" and draw(st.booleans()):
+    kind = draw(st.sampled_from(["MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"]))
+    if kind in ("MEAN", "SUM") and draw(st.booleans()):
         scale, zero = draw(SCALES), draw(ZEROS)
     target = model.tensor(made, scale=scale, zero=zero)
     inputs = [source, model.tensor((len(axes),), "int32", data=axes)]
@@ -297,8 +301,28 @@ def test_mean_and_max(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 
 @st.composite
+def places(draw: Any) -> bytes:
+    """ARG_MAX or ARG_MIN of few distinct values."""
+    shape, axis = [1, draw(SMALL), draw(SMALL), draw(SMALL)], draw(st.integers(1, 3))
+    model, scale = Model(), draw(SCALES)
+    source, coarse = (model.tensor(shape, scale=one, zero=0) for one in (scale, 50 * scale))
+    target = model.tensor([*shape[:axis], *shape[axis + 1 :]], "int32")
+    model.operator("QUANTIZE", [source], coarse)
+    kind = draw(st.sampled_from(["ARG_MAX", "ARG_MIN"]))
+    options = "ArgMaxOptions" if kind == "ARG_MAX" else "ArgMinOptions"
+    model.operator(kind, [coarse, model.tensor((1,), "int32", data=[axis])], target, options, outputType=2)
+    return model.file(source, target)
+
+
+@given(model=places())
+@examples(20)
+def test_places_of_extremes(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
+
+
+@st.composite
 def binaries(draw: Any) -> bytes:
-    kind = draw(st.sampled_from(["ADD", "SUB", "MUL", "PRELU", "MAXIMUM", "MINIMUM"]))
+    kind = draw(st.sampled_from(["ADD", "SUB", "MUL", "PRELU", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"]))
     shape = [1, draw(SMALL), draw(SMALL), draw(SMALL)]
     other = draw(st.sampled_from([shape, [1, 1, 1, shape[3]], [1, shape[1], shape[2], 1], [1, 1, 1, 1], None]))
     model = Model()
@@ -329,6 +353,59 @@ def binaries(draw: Any) -> bytes:
 @examples(60)
 def test_two_operands(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, dual_mac=True)
+
+
+@st.composite
+def choices(draw: Any) -> bytes:
+    """One of two operands, by a comparison of both that may be equal often."""
+    shape = [1, draw(SMALL), draw(SMALL), draw(SMALL)]
+    other = draw(st.sampled_from([shape, [1, 1, 1, shape[3]], [1, shape[1], shape[2], 1]]))
+    kind = draw(st.sampled_from(["EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"]))
+    model, random = Model(), np.random.default_rng(draw(SEEDS))
+    ours: dict[str, Any] = {"scale": draw(SCALES.filter(lambda scale: scale < 1)), "zero": draw(ZEROS)}
+    compared = dict(ours)
+    if draw(st.booleans()):
+        compared = {"scale": draw(SCALES.filter(lambda scale: scale < 1)), "zero": draw(ZEROS)}
+    source = model.tensor(shape, **ours)
+    against = model.tensor(other, data=random.integers(-128, 128, other), **compared)
+    instead = model.tensor(shape, data=random.integers(-128, 128, shape), **ours)
+    which, target = model.tensor(shape, "bool"), model.tensor(shape, **ours)
+    model.operator(kind, draw(st.sampled_from([[source, against], [against, source]])), which)
+    model.operator("SELECT_V2", [which, source, instead], target)
+    return model.file(source, target)
+
+
+@given(model=choices())
+@examples(30)
+def test_choices(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
+
+
+@st.composite
+def products(draw: Any) -> bytes:
+    """A product of a tensor with itself or a constant."""
+    rows, taps, columns, batch = draw(SMALL), draw(SMALL), draw(SMALL), draw(st.integers(1, 3))
+    turned = draw(st.booleans()), draw(st.booleans())
+    model = Model()
+    scale, zero = draw(SCALES), draw(ZEROS)
+    shape = [1, batch, taps, rows] if turned[0] else [1, batch, rows, taps]
+    source = model.tensor(shape, scale=scale, zero=zero)
+    if draw(st.booleans()):
+        other, columns, turned = source, rows, (turned[0], not turned[0])
+    else:
+        sizes = [1, batch, columns, taps] if turned[1] else [1, batch, taps, columns]
+        data = np.random.default_rng(draw(SEEDS)).integers(-128, 128, sizes)
+        other = model.tensor(sizes, scale=draw(SCALES), zero=draw(ZEROS), data=data)
+    target = model.tensor([1, batch, rows, columns], scale=draw(SCALES), zero=draw(ZEROS))
+    options = {"adjX": turned[0], "adjY": turned[1]}
+    model.operator("BATCH_MATMUL", [source, other], target, "BatchMatMulOptions", **options)
+    return model.file(source, target)
+
+
+@given(model=products())
+@examples(30)
+def test_batch_matmul(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm)
 
 
 @st.composite
@@ -387,12 +464,28 @@ def test_softmax(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 
 @st.composite
+def norms(draw: Any) -> bytes:
+    model = Model()
+    shape = draw(st.sampled_from([(1, 1), (1, 2), (1, 10), (1, 3000), (1, 3, 2, 5)]))
+    source = model.tensor(shape, scale=draw(SCALES), zero=draw(ZEROS))
+    target = model.tensor(shape, scale=1 / 128, zero=0)
+    model.operator("L2_NORMALIZATION", [source], target, "L2NormOptions")
+    return model.file(source, target)
+
+
+@given(model=norms())
+@examples(20)
+def test_l2_normalization(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm, steps=12)
+
+
+@st.composite
 def moves(draw: Any) -> bytes:
     """Operators that only move values."""
     kind = draw(
         st.sampled_from(
             ["PAD", "PADV2", "TRANSPOSE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "STRIDED_SLICE", "REVERSE_V2",
-             "PACK", "SPLIT", "UNPACK"]
+             "PACK", "SPLIT", "UNPACK", "MIRROR_PAD", "GATHER"]
         )
     )  # fmt: skip
     kind = draw(st.sampled_from([kind, "RESIZE_BILINEAR"]))
@@ -407,6 +500,18 @@ def moves(draw: Any) -> bytes:
         inputs.append(model.tensor((4, 2), "int32", data=pairs))
         if kind == "PADV2":
             inputs.append(model.tensor((1,), data=[draw(ZEROS)], **quantization))
+    elif kind == "MIRROR_PAD":
+        mode = draw(st.integers(0, 1))
+        pairs = [tuple(draw(st.integers(0, size - 1 + mode)) for _ in range(2)) for size in shape]
+        made = [before + size + after for (before, after), size in zip(pairs, shape, strict=True)]
+        inputs.append(model.tensor((4, 2), "int32", data=pairs))
+        options, values = "MirrorPadOptions", {"mode": mode}
+    elif kind == "GATHER":
+        axis = draw(st.integers(1, 3))
+        places = draw(st.lists(st.integers(0, shape[axis] - 1), min_size=1, max_size=6))
+        made = [*shape[:axis], len(places), *shape[axis + 1 :]]
+        inputs.append(model.tensor((len(places),), "int32", data=places))
+        options, values = "GatherOptions", {"axis": axis}
     elif kind == "TRANSPOSE":
         order = [0, *draw(st.permutations([1, 2, 3]))]
         made = [shape[axis] for axis in order]
@@ -576,6 +681,42 @@ def test_svdf(model: bytes, folders: Folders, tflm: Tflm) -> None:
 
 
 @st.composite
+def lstms(draw: Any) -> bytes:
+    """An LSTM whose gates are neither all open nor all shut, with any scale of its cell."""
+    steps, inputs, units = draw(st.integers(1, 5)), draw(st.integers(1, 12)), draw(st.integers(1, 7))
+    random, major = np.random.default_rng(draw(SEEDS)), draw(st.booleans())
+    model = Model()
+    scale, hidden_scale = draw(SCALES), draw(st.sampled_from([1 / 128, 0.003, 0.02]))
+    source = model.tensor((steps, 1, inputs) if major else (1, steps, inputs), scale=scale, zero=draw(ZEROS))
+    hidden: dict[str, Any] = {"scale": hidden_scale, "zero": draw(ZEROS)}
+    tensors = [source]
+    for count, of in ((inputs, scale), (units, hidden_scale)):
+        for _ in range(4):
+            spread = float(np.float32(random.uniform(0.3, 6) / (of * 127 * 100 * math.sqrt(count))))
+            weights = random.integers(-127, 128, (units, count))
+            tensors.append(model.tensor((units, count), scale=spread, data=weights))
+    tensors += [-1] * 3
+    for _ in range(4):
+        size = 2 ** random.integers(4, 20)
+        tensors.append(model.tensor((units,), "int32", scale=1e-5, data=random.integers(-size, size, units)))
+    power = draw(st.sampled_from([-11, -11, -15, -13, -12, -9, -4]))
+    tensors += [-1, -1, model.tensor((1, units), variable=True, **hidden)]
+    tensors += [model.tensor((1, units), "int16", scale=2.0**power, variable=True), *[-1] * 4]
+    target = model.tensor((steps, 1, units) if major else (1, steps, units), **hidden)
+    model.operator(
+        "UNIDIRECTIONAL_SEQUENCE_LSTM", tensors, target, "UnidirectionalSequenceLSTMOptions",
+        fusedActivationFunction=4, timeMajor=major, cellClip=draw(st.sampled_from([0.0, 0.0, 0.7, 10.0])),
+    )  # fmt: skip
+    return model.file(source, target)
+
+
+@given(model=lstms())
+@examples(30)
+def test_unidirectional_sequence_lstm(model: bytes, folders: Folders, tflm: Tflm) -> None:
+    agree(model, folders, tflm, dual_mac=True, steps=8)
+
+
+@st.composite
 def streams(draw: Any) -> bytes:
     """Models with state of all sizes."""
     sizes = [draw(SMALL) for _ in range(4)]
@@ -669,7 +810,7 @@ def test_state_that_c_does_not_have_is_refused() -> None:
         model.operator("ASSIGN_VARIABLE", [other, second], ())
     content = model.file(source, target)
     (reason,) = problems(read_graph(content, "x"))
-    assert "operator 0 (CALL_ONCE): its subgraph has operator 1 (RELU); only constants" in reason
+    assert "operator 0 (CALL_ONCE): its subgraph has operator 1 (RELU 't1'); only constants" in reason
 
 
 def test_a_filter_without_bias_is_refused() -> None:
@@ -679,7 +820,7 @@ def test_a_filter_without_bias_is_refused() -> None:
     state = model.tensor((1, 8), scale=0.5, variable=True)
     model.operator("SVDF", [first, *weights, -1, state], second, "SVDFOptions", rank=1)
     (reason,) = problems(read_graph(model.file(first, second), "x"))
-    assert reason.startswith("operator 0 (SVDF): it has no bias or no state")
+    assert reason.startswith("operator 0 (SVDF 't1'): it has no bias or no state")
 
 
 def test_tiles_repeat_values(tmp_path: Path) -> None:

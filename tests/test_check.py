@@ -82,8 +82,8 @@ def test_tflm_takes_what_it_takes(schemes: dict[str, Path]) -> None:
 def test_every_reason_comes_at_once_and_tflm_agrees(schemes: dict[str, Path]) -> None:
     found = check(schemes["dynamic-int8"], "tflm")
     assert len(found.reasons) == 2
-    assert re.fullmatch(r"operator 2 \(CONV_2D\) has int8 weights and float32 activations.*", found.reasons[0])
-    assert re.fullmatch(r"operator 5 \(FULLY_CONNECTED\) has int8 weights and float32 activ.*", found.reasons[1])
+    assert re.fullmatch(r"operator 2 \(CONV_2D '.*'\) has int8 weights and float32 activations.*", found.reasons[0])
+    assert re.fullmatch(r"operator 5 \(FULLY_CONNECTED '.*'\) has int8 weights and float32 activ.*", found.reasons[1])
     assert any(note.startswith("TFLM reports: it refuses the model") for note in found.notes)
 
 
@@ -91,7 +91,7 @@ def test_a_softmax_at_which_tflm_aborts_is_named(tmp_path: Path) -> None:
     path = write_tflite(source_of("mobilenet_v1_025", settled=False), tmp_path / "m.tflite")
     (reason,) = check(path, "tflm").reasons
     assert re.match(
-        r"operator 29 \(SOFTMAX\) has an input scale of \d\.\d\de-09, at which a check in TFLM aborts", reason
+        r"operator 29 \(SOFTMAX '.*'\) has an input scale of \d\.\d\de-09, at which a check in TFLM aborts", reason
     )
 
 
@@ -117,7 +117,7 @@ def test_uint8_and_unknown_operators_are_refused_by_rule_and_by_tflm(schemes: di
 
     found = check(rewritten(schemes["int8"], to_uint8, tmp_path / "u.tflite"), "tflm")
     kinds = ["CONV_2D", "MAX_POOL_2D", "CONV_2D", "MAX_POOL_2D", "FULLY_CONNECTED", "FULLY_CONNECTED", "SOFTMAX"]
-    assert [re.search(r"\((\w+)\) computes in uint8", reason)[1] for reason in found.reasons] == kinds  # type: ignore[index]
+    assert [re.search(r"\((\w+) '.*'\) computes in uint8", reason)[1] for reason in found.reasons] == kinds  # type: ignore[index]
     assert any(note.startswith("TFLM reports") for note in found.notes)
 
     def to_unknown(model: Any, schema: Any) -> None:
@@ -127,7 +127,7 @@ def test_uint8_and_unknown_operators_are_refused_by_rule_and_by_tflm(schemes: di
             codes[kind].deprecatedBuiltinCode = codes[kind].builtinCode
 
     found = check(rewritten(schemes["int8"], to_unknown, tmp_path / "o.tflite"), "tflm")
-    assert [re.search(r"operator \d \((\w+)\) has no kernel", reason)[1] for reason in found.reasons] == [  # type: ignore[index]
+    assert [re.search(r"operator \d \((\w+) '.*'\) has no kernel", reason)[1] for reason in found.reasons] == [  # type: ignore[index]
         "LSTM", "LSTM", "RANK",
     ]  # fmt: skip
     assert not check(tmp_path / "o.tflite", "c99").fits
@@ -218,8 +218,8 @@ def test_edgetpu_is_rules_only_and_says_so(models: dict[str, Path]) -> None:
     found = check(models["ds_cnn"], "edgetpu")
     assert found.notes[0].startswith("published rules only: the Edge TPU's compiler was not run")
     (reason,) = found.reasons
-    assert re.match(r"operator \d+ \(FULLY_CONNECTED\) has a scale per channel", reason)
-    assert "leave operator 10 (FULLY_CONNECTED) and everything after it to the CPU" in found.notes[1]
+    assert re.match(r"operator \d+ \(FULLY_CONNECTED '.*'\) has a scale per channel", reason)
+    assert re.search(r"leave operator 10 \(FULLY_CONNECTED '.*'\) and everything after it to the CPU", found.notes[1])
 
 
 def test_edgetpu_takes_dense_layers_with_one_scale(models: dict[str, Path], tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_edgetpu_refuses_float_large_batches_and_other_operators(schemes: dict[s
 
     reasons = check(rewritten(schemes["int8"], large, tmp_path / "m.tflite"), "edgetpu").reasons
     assert any("more than three dimensions above 1" in reason for reason in reasons)
-    assert any("(EXP) is not in the table of supported operations" in reason for reason in reasons)
+    assert any(re.search(r"\(EXP '.*'\) is not in the table of supported operations", reason) for reason in reasons)
 
 
 # Usage and damage

@@ -71,3 +71,16 @@ def test_what_swift_is_told_of_the_model(kit: Path, workspace: Any) -> None:
     assert (float(found[1]), int(found[2])) == (quantization.scale[0], quantization.zero_point[0])
     assert ", ".join(f'"{name}"' for name in workspace.data.class_names) in text
     assert text.count("{") == text.count("}")
+
+
+def test_types_of_other_widths(tmp_path: Path) -> None:
+    from generated import Model
+
+    model = Model()
+    first, second = model.tensor((1, 6), "int16", scale=0.001), model.tensor((1, 6), "int32", scale=0.002)
+    model.operator("QUANTIZE", [first], second)
+    (tmp_path / "wide.tflite").write_bytes(model.file(first, second))
+    embed(tmp_path / "wide.tflite", "ios", tmp_path / "kit")
+    text = (tmp_path / "kit" / "Sources" / "wide_kit" / "Model.swift").read_text()
+    assert "Input = Int16" in text
+    assert "Output = Int32" in text

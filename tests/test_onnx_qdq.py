@@ -187,23 +187,21 @@ def graph(images: Any) -> Graph:
 
 
 def test_an_unknown_operator_is_named_with_its_place(graph: Graph) -> None:
-    with pytest.raises(
-        UnsupportedError, match=r"operator 1 \(RFFT2D\), which computes .* is not supported in int8 .onnx"
-    ):
+    with pytest.raises(UnsupportedError, match=r"operator 1 \(RFFT2D '.*'\) is not supported in int8 .onnx"):
         qdq.to_onnx(changed(graph, "MAX_POOL_2D", kind="RFFT2D"), "m")
 
 
 def test_an_unknown_fused_activation_is_named(graph: Graph) -> None:
     operator = next(operator for operator in graph.operators if operator.kind == "MAX_POOL_2D")
     options = operator.options | {"fusedActivationFunction": 4}
-    with pytest.raises(UnsupportedError, match=r"operator 1 \(MAX_POOL_2D\): fused activation 4"):
+    with pytest.raises(UnsupportedError, match=r"operator 1 \(MAX_POOL_2D '.*'\): fused activation 4"):
         qdq.to_onnx(changed(graph, "MAX_POOL_2D", options=options), "m")
 
 
 def test_weights_that_are_computed_are_refused(graph: Graph) -> None:
     operator = next(operator for operator in graph.operators if operator.kind == "CONV_2D")
     inputs = (operator.inputs[0], operator.inputs[0], *operator.inputs[2:])
-    with pytest.raises(UnsupportedError, match=r"operator 0 \(CONV_2D\): its weights are not constant"):
+    with pytest.raises(UnsupportedError, match=r"operator 0 \(CONV_2D '.*'\): its weights are not constant"):
         qdq.to_onnx(changed(graph, "CONV_2D", inputs=inputs), "m")
 
 
@@ -215,9 +213,7 @@ class Best(L.Layer):
 
 
 def test_an_operator_of_a_real_model_without_counterpart_is_named_with_its_layer(images: Any) -> None:
-    with pytest.raises(
-        UnsupportedError, match=r"layer best: operator 1 \(TOPK_V2\), which computes .* is not supported"
-    ):
+    with pytest.raises(UnsupportedError, match=r"layer best: operator 1 \(TOPK_V2 '.*'\) is not supported"):
         converted(model_of(Best(name="best")), images)
 
 

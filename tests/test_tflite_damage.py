@@ -164,39 +164,39 @@ def nothing_in(model: Any, graph: Any) -> None:
         (scales(0, 1, lambda found: found[:-1]), "has 3 scales and 4 zero points"),
         (
             huge_scales,
-            r"operator 0 \(CONV_2D\): the product of its input's and weights' scales is not a finite float32",
+            r"operator 0 \(CONV_2D '.*'\): the product of its input's and weights' scales is not a finite float32",
         ),
         (zero_point, r"tensor \d+ \(.*\) has a zero point out of range of int8"),
-        (other_axis, r"operator 0 \(CONV_2D\): its weights have scales along axis 3, not 0"),
-        (short_bias, r"operator 0 \(CONV_2D\): its bias has 3 values for 4 channels"),
+        (other_axis, r"operator 0 \(CONV_2D '.*'\): its weights have scales along axis 3, not 0"),
+        (short_bias, r"operator 0 \(CONV_2D '.*'\): its bias has 3 values for 4 channels"),
         (
             shape(0, 1, 4, 9, 2),
-            r"operator 0 \(CONV_2D\): tensor '.*' has shape \(4, 9, 2\); four dimensions are needed",
+            r"operator 0 \(CONV_2D '.*'\): tensor '.*' has shape \(4, 9, 2\); four dimensions are needed",
         ),
         (shape(0, 1, 4, 3, 2, 3), "has 4 scales|do not fit 2 channels"),
         (shape(0, 1, -4, -3, 3, 2), r"has shape \(-4, -3, 3, 2\); sizes must be positive"),
         (shape(0, 1, 2**31 - 1, 2**31 - 1, 2**31 - 1, 2), r"has 72 bytes, expected \d{29}"),
         (shape(1, 0, 1, 9, 9, 4), "has output shape .*, but the file says"),
-        (option(0, strideW=0), r"x\.tflite: operator 0 \(CONV_2D\): strideW is 0; it must be at least 1"),
+        (option(0, strideW=0), r"x\.tflite: operator 0 \(CONV_2D '.*'\): strideW is 0; it must be at least 1"),
         (option(0, dilationHFactor=-1), "dilationHFactor is -1; it must be at least 1"),
-        (option(1, filterHeight=0), r"operator 1 \(MAX_POOL_2D\): filterHeight is 0"),
-        (option(0, padding=7), r"operator 0 \(CONV_2D\): padding 7 is neither SAME nor VALID"),
-        (option(4, beta=2.0), r"operator 4 \(SOFTMAX\): a softmax with a beta other than 1"),
-        (inputs(0, 0), r"operator 0 \(CONV_2D\) has inputs \(0,\), but needs 2"),
-        (inputs(0, 0, -1), r"operator 0 \(CONV_2D\): its input 1 is absent"),
-        (read_early, r"operator 1 \(MAX_POOL_2D\) reads tensor \d+ \(.*\) before any operator writes it"),
-        (made_twice, r"operator 1 \(MAX_POOL_2D\) writes tensor \d+, which already has a value"),
-        (no_output, r"operator 2 \(RESHAPE\) reads tensor \d+ \(.*\) before any operator writes it"),
+        (option(1, filterHeight=0), r"operator 1 \(MAX_POOL_2D '.*'\): filterHeight is 0"),
+        (option(0, padding=7), r"operator 0 \(CONV_2D '.*'\): padding 7 is neither SAME nor VALID"),
+        (option(4, beta=2.0), r"operator 4 \(SOFTMAX '.*'\): a softmax with a beta other than 1"),
+        (inputs(0, 0), r"operator 0 \(CONV_2D '.*'\) has inputs \(0,\), but needs 2"),
+        (inputs(0, 0, -1), r"operator 0 \(CONV_2D '.*'\): its input 1 is absent"),
+        (read_early, r"operator 1 \(MAX_POOL_2D '.*'\) reads tensor \d+ \(.*\) before any operator writes it"),
+        (made_twice, r"operator 1 \(MAX_POOL_2D '.*'\) writes tensor \d+, which already has a value"),
+        (no_output, r"operator 2 \(RESHAPE '.*'\) reads tensor \d+ \(.*\) before any operator writes it"),
         (unmade_output, r"no operator writes the graph's output '.*'"),
         (dangling_output, r"the model has no output, or one that does not exist: tensors \(999,\)"),
         (twice_an_output, "the graph has the same tensor as two outputs"),
         (unknown_code, "operator 0 has an operator code that does not exist"),
         (unknown_buffer, r"tensor \d+ \(.*\) has its values in buffer 4242 of"),
         (constant_input, r"the input, tensor \d+ \(.*\), is a constant"),
-        (variable_output, r"operator 0 \(CONV_2D\) writes tensor \d+, which already has a value"),
-        (without_options, r"operator 0 \(CONV_2D\) lacks required options: strideH"),
-        (nothing_in, r"operator 1 \(MAX_POOL_2D\): its input 0 is absent"),
-        (control_flow, r"operator 1 \(WHILE\), which computes '.*MaxPool2d', is not supported in int8 .onnx and C"),
+        (variable_output, r"operator 0 \(CONV_2D '.*'\) writes tensor \d+, which already has a value"),
+        (without_options, r"operator 0 \(CONV_2D '.*'\) lacks required options: strideH"),
+        (nothing_in, r"operator 1 \(MAX_POOL_2D '.*'\): its input 0 is absent"),
+        (control_flow, r"operator 1 \(WHILE '.*'\) is not supported in int8 .onnx and C"),
     ],
 )
 def test_damage_is_said_with_its_place(files: tuple[bytes, ...], change: Any, message: str) -> None:
@@ -208,8 +208,8 @@ def test_damage_is_said_with_its_place(files: tuple[bytes, ...], change: Any, me
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        ("float16", r"operator \d \(\w+\): .*float"),
-        ("int16x8", r"operator 0 \(QUANTIZE\): tensor '.*' is int16 with 1 scales; only int8"),
+        ("float16", r"operator \d \(.*\): .*float"),
+        ("int16x8", r"operator 0 \(QUANTIZE '.*'\): tensor '.*' is int16; only int8"),
     ],
 )
 def test_files_that_are_not_int8_are_refused(scheme: str, message: str) -> None:
@@ -231,7 +231,7 @@ def test_a_real_loop_is_read_and_refused_by_writers() -> None:
     assert [operator.kind for operator in main.operators] == ["WHILE"]
     assert "LESS" in [operator.kind for operator in condition.operators]
     assert "MUL" in [operator.kind for operator in body.operators]
-    with pytest.raises(UnsupportedError, match=r"operator 0 \(WHILE\), which computes '.*', is not supported"):
+    with pytest.raises(UnsupportedError, match=r"operator 0 \(WHILE '.*'\) is not supported"):
         written(content)
 
 

@@ -20,7 +20,7 @@ import click
 
 from edgecnn.cli import bench, devices, diagnose, files, flow
 from edgecnn.cli.output import say
-from edgecnn.errors import ConfigError, EdgecnnError
+from edgecnn.errors import ConfigError, EdgecnnError, UnsupportedError
 from edgecnn.progress import working
 from edgecnn.temporary import own_temporary_folder
 from edgecnn.text import shown
@@ -53,7 +53,7 @@ for _command in (
 
 
 def main() -> NoReturn:
-    """Run the command; report an ``EdgecnnError`` or ``OSError`` as one line on stderr and exit with its status."""
+    """Run the command; report an ``EdgecnnError`` or ``OSError`` on stderr, a line per reason, and exit with 1 or 2."""
     _open_streams()
     try:
         _check_arguments(sys.argv[1:])
@@ -64,7 +64,8 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except EdgecnnError as error:
-        say(f"edgecnn: {error}", err=True)
+        for reason in error.reasons if isinstance(error, UnsupportedError) else (error,):
+            say(f"edgecnn: {reason}", err=True)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, click.Abort) as error:
         interrupt = error.__cause__ or error  # the cause of click's Abort

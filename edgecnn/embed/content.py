@@ -21,7 +21,7 @@ from edgecnn.runtimes.quantized_io import noise, real, stored_range, to_input, t
 from edgecnn.runtimes.tflm import outputs_of, specs_of
 from edgecnn.samples import parts
 from edgecnn.text import NAME, shown
-from edgecnn.tflite.graph import Graph, read_graph
+from edgecnn.tflite.graph import Graph, read_anyway
 
 Values = NDArray[Any]
 
@@ -94,7 +94,7 @@ def load_model(path: Path) -> Model:
         RecordError: its metadata or its sidecar are damaged.
     """
     content = read_bytes(path)
-    graph = read_graph(content, path.name)
+    graph = read_anyway(content, path.name)
     inputs, outputs = specs_of(graph)
     stored = graph.metadata.get("edgecnn")
     provenance = None if stored is None else from_metadata(stored, Provenance, f"metadata 'edgecnn' in {path.name}")
@@ -143,14 +143,16 @@ def description(model: Model, inner: Graph) -> dict[str, Any]:
 
 
 def _end(spec: TensorSpec) -> dict[str, Any]:
-    assert spec.quantization is not None  # C is made of integers only
+    scale, zero = (
+        (1.0, 0) if spec.quantization is None else (spec.quantization.scale[0], spec.quantization.zero_point[0])
+    )
     return {
         "name": spec.name,
         "shape": spec.shape[1:],
         "size": spec.size,
         "dtype": spec.dtype,
-        "scale": spec.quantization.scale[0],
-        "zero_point": spec.quantization.zero_point[0],
+        "scale": scale,
+        "zero_point": zero,
     }
 
 

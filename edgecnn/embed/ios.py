@@ -6,7 +6,7 @@ from typing import Any
 from edgecnn.embed import c99
 from edgecnn.embed.content import Content, literal, template
 
-_SWIFT = {"int8": "Int8", "uint8": "UInt8"}
+_SWIFT = {"int8": "Int8", "uint8": "UInt8", "int16": "Int16", "int32": "Int32"}
 
 
 def make(model: Path, data: str | None) -> Content:

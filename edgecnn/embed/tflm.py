@@ -18,7 +18,7 @@ from edgecnn.embed.content import (
 )
 from edgecnn.formats.c99 import identifier, macro_names
 from edgecnn.records import TensorSpec
-from edgecnn.runtimes.tflm import aligned, arena_bytes
+from edgecnn.runtimes.tflm import aligned, arena_of
 from edgecnn.tflite.graph import Graph, float_operators
 from edgecnn.tflite.micro import count_variables, resolver_methods, scratch_bytes
 
@@ -43,14 +43,14 @@ def make(model: Path, data: str | None) -> Content:
 
     Raises:
         ArtifactError: the model is damaged or changed.
-        UnsupportedError: TFLM has no kernel for an operator.
+        UnsupportedError: TFLM refuses the model, for the reasons that ``check`` lists.
         MissingExtraError: ``tflite-micro`` is not installed.
-        SessionError: TFLM refuses the model.
+        SessionError: TFLM fails on a golden input.
     """
     loaded = load_model(model)
+    measured, scratch = arena_of(loaded.graph, loaded.content), scratch_bytes(loaded.graph)
     methods = resolver_methods(loaded.graph)
     found = golden(loaded, data, loaded.graph)
-    measured, scratch = arena_bytes(loaded.content), scratch_bytes(loaded.graph)
     arena = arena_with_margin(measured, scratch)
     name = identifier(model.stem)
     inputs, outputs = _names("input", loaded.inputs), _names("output", loaded.outputs)

@@ -90,8 +90,8 @@ def _own(path: Path) -> tuple[Sources, int]:
     sources = Sources(
         name=name,
         files={header_of(path).name: header, f"{name}.h": header, f"{name}.c": read_bytes(path)},
-        input_size=sum(spec.size for spec in metadata.inputs),
-        output_size=sum(spec.size for spec in metadata.outputs),
+        input_size=sum(spec.size * np.dtype(spec.dtype).itemsize for spec in metadata.inputs),
+        output_size=sum(spec.size * np.dtype(spec.dtype).itemsize for spec in metadata.outputs),
         caller_arena=metadata.memory.arena_bytes if metadata.caller_arena else None,
     )
     return sources, metadata.memory.arena_bytes

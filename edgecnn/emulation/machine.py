@@ -44,8 +44,8 @@ _BUILD_LIMIT_S = 120.0
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """Generated code: ``files`` are ``<name>.h`` and ``<name>.c``, with ``<name>_invoke(input, output)``.
 
-    ``input_size`` and ``output_size`` are bytes, which are int8 values, of one inference. ``caller_arena`` is the size
-    in bytes of the arena that ``<name>_invoke`` expects as a third argument; None: it expects none.
+    ``input_size`` and ``output_size`` are the bytes of one inference. ``caller_arena``: the bytes of the arena that
+    ``<name>_invoke`` expects as third argument; None if it expects none.
     """
 
     name: str
@@ -133,11 +133,16 @@ def generate(graph: Graph, name: str) -> Sources:
 def sources_of(generated: c99.Generated, name: str) -> Sources:
     """The generated C99 code called ``name`` as ``Sources``."""
     sizes = dict(re.findall(rf"^#define {name.upper()}_(INPUT|OUTPUT)_SIZE (\d+)", generated.header, re.MULTILINE))
+    declared = re.search(
+        rf"^void {name}_invoke\(const (\w+)_t \*input, (\w+)_t \*output", generated.header, re.MULTILINE
+    )
+    assert declared is not None
+    widths = [np.dtype(kind).itemsize for kind in declared.groups()]
     return Sources(
         name=name,
         files={f"{name}.h": generated.header.encode(), f"{name}.c": generated.source.encode()},
-        input_size=int(sizes["INPUT"]),
-        output_size=int(sizes["OUTPUT"]),
+        input_size=int(sizes["INPUT"]) * widths[0],
+        output_size=int(sizes["OUTPUT"]) * widths[1],
         caller_arena=generated.plan.arena_bytes if generated.caller_arena else None,
     )
 

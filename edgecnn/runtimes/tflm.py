@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import ArtifactError, SessionError
+from edgecnn.errors import ArtifactError, SessionError, UnsupportedError
 from edgecnn.files import read_bytes
 from edgecnn.optional import require
 from edgecnn.records import Quantization, TensorSpec
@@ -22,6 +22,7 @@ from edgecnn.runtimes import Float
 from edgecnn.runtimes.quantized_io import from_outputs, raw_of, to_inputs
 from edgecnn.samples import Samples, parts
 from edgecnn.tflite.graph import Graph, Tensor, read_graph
+from edgecnn.tflite.micro import problems
 from edgecnn.worker import confine, in_worker, isolated, more_time, printed, printed_bytes
 
 _MOST_BYTES = 2**62
@@ -107,6 +108,22 @@ class TflmSession:
     def close(self) -> None:
         """Free the interpreter and its arena."""
         del self._interpreter
+
+
+def arena_of(graph: Graph, model: bytes) -> int:
+    """The arena of the .tflite ``model``, whose ``graph`` ``read_anyway`` has read, as ``arena_bytes`` measures it.
+
+    Raises:
+        UnsupportedError: TFLM refuses it, with every reason: those known by rules, or what TFLM says.
+        MissingExtraError: ``tflite-micro`` is not installed.
+    """
+    reasons = [*graph.unsupported, *problems(graph)]
+    if graph.unsupported:
+        raise UnsupportedError(*reasons)
+    try:
+        return arena_bytes(model)
+    except SessionError as error:
+        raise UnsupportedError(*reasons or [f"TFLM cannot run it: {error}"]) from error
 
 
 @functools.lru_cache(maxsize=8)

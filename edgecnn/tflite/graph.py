@@ -15,7 +15,7 @@ from edgecnn.text import NAME, shown
 from edgecnn.tflite.verifier import FlatbufferError, verify
 
 _DTYPES = {
-    "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
+    "FLOAT32": "float32", "FLOAT16": "float16", "INT4": "int4", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
     "INT32": "int32", "INT64": "int64", "UINT16": "uint16", "UINT32": "uint32", "BOOL": "bool", "RESOURCE": "resource",
 }  # fmt: skip
 
@@ -56,7 +56,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor of the graph. ``data`` is its constant value, or None if it is computed.
 
     ``scale`` and ``zero_point`` are empty if the tensor is not quantised; ``axis`` applies to several scales. ``shape``
-    has -1 for a dynamic batch. A ``variable`` keeps its value between runs.
+    has -1 for a dynamic batch. A ``variable`` keeps its value between runs. Values of type int4 are unpacked to int8.
     """
 
     index: int
@@ -70,23 +70,38 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     variable: bool = False
 
     @property
+    def layer(self) -> str:
+        """Its name; the first of those that a converter joined for fused layers."""
+        return self.name.split(";")[0]
+
+    @property
+    def form(self) -> str:
+        """Its type, for messages; with the number of scales where one is expected."""
+        scales = len(self.scale)
+        return f"{self.dtype} with {scales} scales" if self.dtype in ("int8", "uint8") and scales != 1 else self.dtype
+
+    @property
     def bytes(self) -> int:
         """The bytes of its values; an unknown size counts as 1. A resource is a number of 32 bits."""
-        width = 4 if self.dtype == "resource" else np.dtype(self.dtype).itemsize
+        width = {"resource": 4, "int4": 1}.get(self.dtype) or np.dtype(self.dtype).itemsize
         return math.prod(abs(size) for size in self.shape) * width
 
 
 class Operator(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator, such as CONV_2D, with the indices of its tensors (-1: absent) and its options by name."""
+    """An operator, such as CONV_2D, with the indices of its tensors (-1: absent) and its options by name.
+
+    ``name`` is that of its first output, by which users know their layers.
+    """
 
     position: int
     kind: str
+    name: str = ""
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"operator {self.position} ({self.kind})"
+        return f"operator {self.position} ({self.kind}{self.name and f' {self.name!r}'})"
 
     def counts(self, *names: str) -> list[int]:
         """Values of options such as strides; each is at least 1."""
@@ -228,15 +243,16 @@ def _graph(schema: Any, root: Any, number: int, where: object) -> Graph:
             raise ArtifactError(f"{where}: operator {position} has an operator code that does not exist")
         code = root.OperatorCodes(operator.OpcodeIndex())
         kind = kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "an unknown operator")
-        if kind == "CUSTOM":
-            custom = _text(code.CustomCode() or b"without a name")
-            unsupported.append(f"operator {position} is custom ({custom}), which edgecnn does not support")
         inputs = tuple(int(operator.Inputs(i)) for i in range(operator.InputsLength()))
         outputs = tuple(int(operator.Outputs(i)) for i in range(operator.OutputsLength()))
         if not all(-1 <= index < len(tensors) for index in (*inputs, *outputs)):
             raise ArtifactError(f"{where}: operator {position} ({kind}) refers to a tensor that does not exist")
+        name = tensors[outputs[0]].layer if outputs and outputs[0] >= 0 else ""
+        if kind == "CUSTOM":
+            custom = _text(code.CustomCode() or b"without a name")
+            unsupported.append(f"operator {position} {name!r} is custom ({custom}), which edgecnn does not support")
         options = _options(schema, operator)
-        read = Operator(position=position, kind=kind, inputs=inputs, outputs=outputs, options=options)
+        read = Operator(position=position, kind=kind, name=name, inputs=inputs, outputs=outputs, options=options)
         _check_operator(read, tensors, where)
         _check_called(read, number, root.SubgraphsLength(), where)
         operators.append(read)
@@ -342,16 +358,17 @@ def _tensor(schema: Any, root: Any, tensor: Any, index: int, where: object, unsu
     if outside:
         reasons.append("has its values after the flatbuffer, which edgecnn does not support")
     unsupported += [f"tensor {index} ({name}) {reason}" for reason in reasons]
-    data = None
+    data: NDArray[Any] | None = None
     if reasons:
         data = np.frombuffer(raw, np.uint8) if raw or outside else None
     elif raw:
         if -1 in shape or dtype == "resource":
             raise ArtifactError(f"{place} of shape {shape} is constant, but dynamic or a resource")
-        wanted = math.prod(shape) * np.dtype(dtype).itemsize
+        count = math.prod(shape)
+        wanted = (count + 1) // 2 if dtype == "int4" else count * np.dtype(dtype).itemsize
         if len(raw) != wanted:
             raise ArtifactError(f"{place} of shape {shape} has {len(raw)} bytes, expected {wanted}")
-        data = np.frombuffer(raw, dtype).reshape(shape)
+        data = (_unpacked(raw)[:count] if dtype == "int4" else np.frombuffer(raw, dtype)).reshape(shape)
     scale, zero_point, axis = np.empty(0, np.float32), np.empty(0, np.int64), 0
     quantization = tensor.Quantization()
     if quantization is not None and quantization.ScaleLength():
@@ -380,7 +397,15 @@ def _check_quantization(
         raise ArtifactError(f"{place} of shape {shape} has {len(scale)} scales along axis {axis}")
 
 
+def _unpacked(raw: bytes) -> NDArray[np.int8]:
+    """Integers of four bits, two in a byte, the first in its lower half."""
+    packed = np.frombuffer(raw, np.int8)
+    return np.stack([(packed << 4) >> 4, packed >> 4], axis=1).reshape(-1)
+
+
 def _holds(dtype: str, values: NDArray[np.int64]) -> bool:
+    if dtype == "int4":
+        return bool(((values >= -8) & (values <= 7)).all())
     if dtype == "resource" or np.dtype(dtype).kind not in "iu":
         return True
     info = np.iinfo(dtype)

@@ -1,7 +1,8 @@
 """The operators of TensorFlow Lite for Microcontrollers, and the resolver's methods for them."""
 
-from edgecnn.errors import UnsupportedError
-from edgecnn.tflite.graph import Graph, Operator
+from collections.abc import Iterator
+
+from edgecnn.tflite.graph import Graph, Operator, Tensor
 from edgecnn.tflite.state import handles
 
 # Operators in the resolver of tflite-micro 0.dev20261023182759, by their names in the TFLite schema.
@@ -26,19 +27,67 @@ _IRREGULAR = {
 }
 
 
+_NO_UINT8 = frozenset(
+    {
+        "ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "HARD_SWISH", "LEAKY_RELU",
+        "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PRELU", "RELU", "RELU6", "SOFTMAX", "SUB", "TANH", "TRANSPOSE_CONV",
+    }
+)  # fmt: skip
+_WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+_SOFTMAX_INTEGER_BITS = 5
+
+
+def problems(graph: Graph) -> tuple[str, ...]:
+    """Every reason, by rules, why TFLM refuses ``graph``: operators, types and scales that its kernels lack.
+
+    Sources, below tensorflow/lite/micro: micro_mutable_op_resolver.h (operators); kernels/conv_common.cc and
+    fully_connected.cc ("Hybrid models are not supported"); the type switches of the kernels, which lost uint8 when TFLM
+    moved to int8; kernel_util of softmax, whose scaled input must exceed 1 (QuantizeMultiplierGreaterThanOne).
+    """
+    return tuple(reason for subgraph in graph.subgraphs for reason in _problems(subgraph))
+
+
+def _problems(graph: Graph) -> Iterator[str]:
+    for operator in graph.operators:
+        if operator.kind == "CUSTOM":  # among the graph's unsupported parts
+            continue
+        if operator.kind not in OPERATORS:
+            yield f"{operator} has no kernel in TFLM; replace the layer that uses it"
+            continue
+        if not any(index >= 0 for index in operator.inputs):
+            continue
+        source = activation(graph, operator)
+        kernel = weights(graph, operator).dtype if operator.kind in _WEIGHTED else ""
+        if source.dtype == "float32" and kernel in ("int4", "int8"):
+            yield f"{operator} has {kernel} weights and float32 activations, which TFLM does not support together"
+        if operator.kind in _NO_UINT8 and source.dtype == "uint8":
+            yield f"{operator} computes in uint8, which TFLM's kernels no longer support; convert to int8"
+        if operator.kind == "SOFTMAX" and source.dtype == "int8" and len(source.scale):
+            beta = operator.options.get("beta", 1.0)
+            if float(source.scale[0]) * beta * 2.0 ** (31 - _SOFTMAX_INTEGER_BITS) <= 1:
+                yield (
+                    f"{operator} has an input scale of {source.scale[0]:.3g}, at which a check in TFLM aborts: are "
+                    "all activations before it close to zero?"
+                )
+
+
+def activation(graph: Graph, operator: Operator) -> Tensor:
+    """The first computed input, or the last input if none is computed."""
+    tensors = [graph.tensors[index] for index in operator.inputs if index >= 0]
+    return next((tensor for tensor in tensors if tensor.data is None and tensor.dtype != "int32"), tensors[-1])
+
+
+def weights(graph: Graph, operator: Operator) -> Tensor:
+    """The second input."""
+    return graph.tensors[operator.inputs[1]]
+
+
 def resolver_methods(graph: Graph) -> tuple[str, ...]:
     """The methods of ``MicroMutableOpResolver`` that add exactly the operators of ``graph``, each once, by name.
 
     Source: tensorflow/lite/micro/micro_mutable_op_resolver.h.
-
-    Raises:
-        UnsupportedError: TFLM has no kernel for some operators; the message lists all of them.
     """
-    operators = [operator for subgraph in graph.subgraphs for operator in subgraph.operators]
-    missing = [str(operator) for operator in operators if operator.kind not in OPERATORS]
-    if missing:
-        raise UnsupportedError(f"TFLM has no kernel for {', '.join(missing)}; replace the layers that use them")
-    return tuple(sorted({_method(operator.kind) for operator in operators}))
+    return tuple(sorted({_method(one.kind) for subgraph in graph.subgraphs for one in subgraph.operators}))
 
 
 def _method(kind: str) -> str:

@@ -7,9 +7,9 @@ TFLite operators: https://ai.google.dev/edge/litert/conversion/tensorflow/quanti
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ Pair = tuple[int, int]
 Limits = tuple[float | None, float | None]
 
 _MAX_ELEMENTS = 2**31 - 1
+_TANH = 4  # as a fused activation
 # types of activations that are not quantised
 _PLAIN = ("bool", "float32", "int32")
 # value limits of fused activations, by number in the schema
@@ -39,8 +40,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An operator with the tensors it computes with.
 
     ``inputs`` are activations or constants. Their shapes and that of ``output`` have no dynamic size: a dynamic batch
-    is 1. Each is float32, bool or int32, or int8 or uint8 with one scale. ``limits`` are the limits of the output's
-    real values. Operators with several outputs are several records.
+    is 1. Each is float32, bool or int32, or int8, uint8 or int16 with one scale. ``limits`` are the limits of the
+    output's real values. Operators with several outputs are several records.
     """
 
     operator: Operator
@@ -63,7 +64,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """Weights as stored: int8 or uint8, with one scale and zero point, or one per output; or float32 without."""
+    """Weights as stored: int8 (also of int4) or uint8, with one scale and zero point, or one per output; or float32."""
 
     values: NDArray[Any]
     scale: NDArray[np.float32]
@@ -71,10 +72,13 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weighted(Operation, frozen=True, kw_only=True):
-    """An operator with weights. ``bias`` has one value per output, int32 or as float32 as the weights, or is None."""
+    """An operator with weights.
+
+    ``bias`` has one value per output, or is None: int32, also int64 for an int16 input, or as float32 as the weights.
+    """
 
     weights: Weights
-    bias: NDArray[np.int32 | np.float32] | None
+    bias: NDArray[np.int32 | np.int64 | np.float32] | None
 
     @property
     def computes_in_float(self) -> bool:
@@ -141,6 +145,12 @@ class Reduction(Operation, frozen=True, kw_only=True):
     keep: bool
 
 
+class ArgExtreme(Operation, frozen=True, kw_only=True):
+    """ARG_MAX or ARG_MIN along ``axis``: places as int32."""
+
+    axis: int
+
+
 class CumulativeSum(Operation, frozen=True, kw_only=True):
     """CUMSUM along ``axis``; ``exclusive`` leaves a value out of its own sum, ``reverse`` starts at the end."""
 
@@ -198,6 +208,10 @@ class LeakyRelu(Operation, frozen=True, kw_only=True):
     alpha: float
 
 
+class L2Norm(Operation, frozen=True, kw_only=True):
+    """L2_NORMALIZATION along the last axis."""
+
+
 class Softmax(Operation, frozen=True, kw_only=True):
     """SOFTMAX over the last axis, of values times ``beta``; or LOG_SOFTMAX, its logarithm."""
 
@@ -219,6 +233,12 @@ class Pad(Operation, frozen=True, kw_only=True):
 
     pads: tuple[Pair, ...]
     value: Tensor | None
+
+
+class Mirror(Operation, frozen=True, kw_only=True):
+    """MIRROR_PAD: the values of each axis at ``places``, which go back at both ends."""
+
+    places: tuple[tuple[int, ...], ...]
 
 
 class Tile(Operation, frozen=True, kw_only=True):
@@ -292,6 +312,28 @@ class Svdf(Operation, frozen=True, kw_only=True):
     rank: int
 
 
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate of an LSTM: int8 weights with one scale of the input, ``(units, inputs)``, and of the last output."""
+
+    weights: Tensor
+    recurrent: Tensor
+    bias: NDArray[np.int32]
+
+
+class Lstm(Operation, frozen=True, kw_only=True):
+    """UNIDIRECTIONAL_SEQUENCE_LSTM without peepholes, projection and normalisation.
+
+    The input is ``(1, steps, inputs)``. ``gates`` are input, forget, cell and output. ``hidden``, int8, and ``cell``,
+    int16 with zero point 0 and a scale that is a power of two, are kept between runs. ``clip`` limits the cell's real
+    values if above 0.
+    """
+
+    gates: tuple[Gate, ...]
+    hidden: Tensor
+    cell: Tensor
+    clip: float
+
+
 def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
     """The operators of ``graph`` in order; for an unsupported one, the error with the reason.
 
@@ -321,17 +363,16 @@ def read(graph: Graph) -> tuple[Operation | UnsupportedError, ...]:
             if operator.kind != "CUSTOM":  # the graph names it among its unsupported parts
                 found.append(error)
         except ArtifactError:
-            if not any(isinstance(one, UnsupportedError) for one in found):
+            if not graph.unsupported and not any(isinstance(one, UnsupportedError) for one in found):
                 raise
         for index in operator.outputs:
             reader.shapes[index] = for_one_image(graph.tensors[index].shape)
     return tuple(found)
 
 
-def unsupported(operator: Operator, output: Tensor | None, where: str, instead: str) -> UnsupportedError:
-    """The error for an operator that a format cannot have; some operators have no output."""
-    which = "" if output is None else f", which computes {output.name!r},"
-    return UnsupportedError(f"{operator}{which} is not supported in {where}; use the {instead} file, or another layer")
+def unsupported(operator: Operator, where: str, instead: str) -> UnsupportedError:
+    """The error for an operator that a format cannot have."""
+    return UnsupportedError(f"{operator} is not supported in {where}; use the {instead} file, or another layer")
 
 
 def without_float_ends(graph: Graph) -> Graph:
@@ -379,8 +420,8 @@ def damage_of(operator: Operator) -> Iterator[None]:
 def not_int8(operator: Operator, tensor: Tensor) -> UnsupportedError:
     """The error for an unsupported activation type."""
     return UnsupportedError(
-        f"{operator}: tensor {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; only int8 activations "
-        "with one scale are supported; convert the model with full int8 quantisation"
+        f"{operator}: tensor {tensor.layer!r} is {tensor.form}; only int8 activations with one scale are supported; "
+        "convert the model with full int8 quantisation"
     )
 
 
@@ -400,8 +441,7 @@ class _Reader:
         with damage_of(operator):
             reader = _READERS.get(operator.kind)
             if reader is None:
-                output = self.graph.tensors[operator.outputs[0]] if operator.outputs else None
-                raise unsupported(operator, output, "int8 .onnx and C", ".tflite")
+                raise unsupported(operator, "int8 .onnx and C", ".tflite")
             made = reader(self, operator)
             return made if isinstance(made, tuple) else (made,)
 
@@ -442,7 +482,7 @@ class _Reader:
         if tensor.data is None:
             raise UnsupportedError(f"{operator}: its weights are not constant")
         in_float = tensor.dtype == source.dtype == "float32"
-        if not in_float and (tensor.dtype not in ("int8", "uint8") or not len(tensor.scale)):
+        if not in_float and (tensor.dtype not in ("int4", "int8", "uint8") or not len(tensor.scale)):
             raise UnsupportedError(
                 f"{operator}: its weights are {tensor.dtype} for {source.dtype} inputs; int8 with a scale is needed"
             )
@@ -463,16 +503,18 @@ class _Reader:
 
     def bias(
         self, operator: Operator, source: Tensor, weights: Weights, outputs: int, place: int = 2
-    ) -> NDArray[np.int32 | np.float32] | None:
+    ) -> NDArray[np.int32 | np.int64 | np.float32] | None:
         if len(operator.inputs) <= place or operator.inputs[place] < 0:
             return None
         tensor = self.graph.tensors[operator.inputs[place]]
         wanted = "float32" if weights.values.dtype == np.float32 else "int32"
+        if source.dtype == tensor.dtype.replace("64", "16") == "int16":
+            wanted = "int64"
         if tensor.data is None or tensor.dtype != wanted:
             raise UnsupportedError(f"{operator}: its bias is {tensor.dtype}; an {wanted} constant is needed")
         if tensor.data.size != outputs:
             raise ArtifactError(f"{operator}: its bias has {tensor.data.size} values for {outputs} channels")
-        if wanted == "int32" and len(source.scale) != 1:
+        if wanted != "float32" and len(source.scale) != 1:
             raise UnsupportedError(f"{operator}: its bias is int32, but its input {source.name!r} is not quantised")
         return tensor.data.reshape(outputs)
 
@@ -558,6 +600,16 @@ class _Reader:
         made = tuple(1 if axis in axes else size for axis, size in enumerate(source.shape) if keep or axis not in axes)
         return Reduction(operator=operator, inputs=(source,), output=self.output(operator, made), axes=axes, keep=keep)
 
+    def arg_extreme(self, operator: Operator) -> ArgExtreme:
+        source, places = self.input(operator), self.integers(operator)
+        if len(places) != 1:
+            raise ArtifactError(f"{operator} has {len(places)} axes, but needs one")
+        axis = _axis(operator, places[0], source)
+        if self.graph.tensors[operator.outputs[0]].dtype != "int32":
+            raise UnsupportedError(f"{operator}: its places are not int32, which TensorFlow Lite Micro needs too")
+        output = self.output(operator, (*source.shape[:axis], *source.shape[axis + 1 :]))
+        return ArgExtreme(operator=operator, inputs=(source,), output=output, axis=axis)
+
     def cumulative_sum(self, operator: Operator) -> CumulativeSum:
         source, places = self.input(operator), self.integers(operator)
         if len(places) != 1:
@@ -629,6 +681,12 @@ class _Reader:
             Reshape(operator=operator, inputs=(between,), output=output),
         )
 
+    def l2_norm(self, operator: Operator) -> L2Norm:
+        source = self.input(operator)
+        if operator.options["fusedActivationFunction"] != 0:
+            raise UnsupportedError(f"{operator}: a fused activation is not supported")
+        return L2Norm(operator=operator, inputs=(source,), output=self.output(operator, source.shape))
+
     def leaky_relu(self, operator: Operator) -> LeakyRelu:
         source, alpha = self.input(operator), float(operator.options["alpha"])
         if not math.isfinite(alpha):
@@ -681,6 +739,20 @@ class _Reader:
                 raise UnsupportedError(f"{operator}: its padding value is not a single constant")
         made = tuple(before + size + after for (before, after), size in zip(pads, source.shape, strict=True))
         return Pad(operator=operator, inputs=(source,), output=self.output(operator, made), pads=pads, value=value)
+
+    def mirror(self, operator: Operator) -> Mirror:
+        source, mode = self.input(operator), operator.options["mode"]
+        pads = [(int(a), int(b)) for a, b in np.asarray(self.integers(operator)).reshape(-1, 2)]
+        if len(pads) != len(source.shape) or mode not in (0, 1):
+            raise ArtifactError(f"{operator}: paddings {pads} do not fit {len(source.shape)} dimensions")
+        places = []
+        for (before, after), size in zip(pads, source.shape, strict=True):
+            if not (min(before, after) >= 0 and max(before, after) <= size - (mode == 0)):
+                raise ArtifactError(f"{operator}: {before} and {after} are more than {size} values can mirror")
+            along = np.pad(np.arange(size), (before, after), mode=("reflect", "symmetric")[mode])
+            places.append(tuple(along.tolist()))
+        made = tuple(map(len, places))
+        return Mirror(operator=operator, inputs=(source,), output=self.output(operator, made), places=tuple(places))
 
     def tile(self, operator: Operator) -> Tile:
         source, repeats = self.input(operator), self.integers(operator)
@@ -846,6 +918,43 @@ class _Reader:
             state=state, rank=rank,
         )  # fmt: skip
 
+    def lstm(self, operator: Operator) -> Lstm:
+        source, options = self.input(operator), operator.options
+        tensors = [self.graph.tensors[index] if index >= 0 else None for index in operator.inputs]
+        if len(tensors) != 24 or any(tensors[place] is None for place in (*range(1, 9), *range(12, 16), 18, 19)):
+            raise UnsupportedError(f"{operator}: it lacks weights, biases or states that TensorFlow Lite Micro needs")
+        if any(tensors[place] is not None for place in (*range(9, 12), 16, 17, *range(20, 24))):
+            raise UnsupportedError(f"{operator}: peepholes, projections and normalisation are not supported")
+        if options["fusedActivationFunction"] != _TANH:
+            raise UnsupportedError(f"{operator}: an activation other than tanh is not supported")
+        hidden, cell = (cast(Tensor, tensors[place]) for place in (18, 19))
+        if not (hidden.variable and cell.variable) or (hidden.dtype, cell.dtype) != ("int8", "int16"):
+            raise UnsupportedError(
+                f"{operator}: its states are {hidden.form} and {cell.form}; int8 and int16 are needed"
+            )
+        if len(hidden.scale) != 1 or len(cell.scale) != 1 or cell.zero_point.any() or len(source.shape) != 3:
+            raise ArtifactError(f"{operator}: its tensors do not fit together")
+        batch = source.shape[1 if options["timeMajor"] else 0]
+        if batch != 1:
+            raise UnsupportedError(f"{operator}: a batch of {batch}; only 1 is supported")
+        units = hidden.shape[-1]
+        made = self.output(operator, (*source.shape[:2], units))
+        gates = []
+        for number in range(4):
+            weights, recurrent, bias = (cast(Tensor, tensors[place + number]) for place in (1, 5, 12))
+            for tensor in (weights, recurrent):
+                if tensor.data is None or tensor.dtype != "int8" or len(tensor.scale) != 1 or tensor.zero_point[0]:
+                    raise UnsupportedError(f"{operator}: its weights {tensor.layer!r} are not symmetric int8 constants")
+            if bias.data is None or bias.dtype != "int32":
+                raise UnsupportedError(f"{operator}: its bias is {bias.form}; an int32 constant is needed")
+            if (weights.shape, recurrent.shape, bias.shape) != ((units, source.shape[2]), (units, units), (units,)):
+                raise ArtifactError(f"{operator}: its tensors do not fit together")
+            gates.append(Gate(weights=weights, recurrent=recurrent, bias=bias.data))
+        return Lstm(
+            operator=operator, inputs=(source,), output=made, gates=tuple(gates), hidden=hidden, cell=cell,
+            clip=float(options["cellClip"]),
+        )  # fmt: skip
+
     def resize(self, operator: Operator) -> Resize:
         source, target = self.input(operator), self.integers(operator)
         _four_dimensions(operator, source)
@@ -890,12 +999,12 @@ def _check_inputs(operator: Operator) -> None:
     if not operator.inputs:
         raise ArtifactError(f"{operator} has no input")
     for position, index in enumerate(operator.inputs):
-        if index < 0 and position != _BIAS.get(operator.kind):
+        if index < 0 and position not in _OPTIONAL.get(operator.kind, ()):
             raise ArtifactError(f"{operator}: its input {position} is absent")
 
 
 def _check_quantization(operator: Operator, tensor: Tensor) -> None:
-    if tensor.dtype not in _PLAIN and (tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1):
+    if tensor.dtype not in _PLAIN and (tensor.dtype not in ("int8", "uint8", "int16") or len(tensor.scale) != 1):
         raise not_int8(operator, tensor)
 
 
@@ -1064,7 +1173,11 @@ _FOLDED: dict[str, Callable[..., NDArray[Any]]] = {
     "TRANSPOSE": lambda shape, values, order: values.transpose(order),
 }
 
-_BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "SVDF": 3, "TRANSPOSE_CONV": 3}
+# places of inputs that may be absent
+_OPTIONAL: dict[str, Collection[int]] = {
+    "CONV_2D": (2,), "DEPTHWISE_CONV_2D": (2,), "FULLY_CONNECTED": (2,), "SVDF": (3,), "TRANSPOSE_CONV": (3,),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": range(1, 24),
+}  # fmt: skip
 
 # operators that are a ``Table`` if they have one input and output, both int8
 _WITHOUT_KERNEL: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, ...]]] = {
@@ -1075,7 +1188,7 @@ _WITHOUT_KERNEL: dict[str, Callable[[_Reader, Operator], Operation | tuple[Opera
     ),
     **dict.fromkeys(
         ("DIV", "EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_OR", "NOT_EQUAL",
-         "POW", "SQUARED_DIFFERENCE"),
+         "POW"),
         _Reader.binary,
     ),
     "GELU": _Reader.gelu,
@@ -1085,6 +1198,8 @@ _WITHOUT_KERNEL: dict[str, Callable[[_Reader, Operator], Operation | tuple[Opera
 
 _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, ...]]] = {
     "ADD": _Reader.binary,
+    "ARG_MAX": _Reader.arg_extreme,
+    "ARG_MIN": _Reader.arg_extreme,
     "ASSIGN_VARIABLE": _Reader.assign_variable,
     "AVERAGE_POOL_2D": _Reader.pool,
     "BATCH_MATMUL": _Reader.matmul,
@@ -1098,12 +1213,14 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "FULLY_CONNECTED": _Reader.dense,
     "GATHER": _Reader.gather,
     "HARD_SWISH": _Reader.unary,
+    "L2_NORMALIZATION": _Reader.l2_norm,
     "LEAKY_RELU": _Reader.leaky_relu,
     "LOGISTIC": _Reader.unary,
     "LOG_SOFTMAX": _Reader.softmax,
     "MAX_POOL_2D": _Reader.pool,
     "MAXIMUM": _Reader.binary,
     "MEAN": _Reader.reduction,
+    "MIRROR_PAD": _Reader.mirror,
     "MINIMUM": _Reader.binary,
     "MUL": _Reader.binary,
     "PACK": _Reader.pack,
@@ -1121,6 +1238,7 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "SPACE_TO_DEPTH": _Reader.blocks,
     "SPLIT": _Reader.split,
     "SPLIT_V": _Reader.split,
+    "SQUARED_DIFFERENCE": _Reader.binary,
     "SQUEEZE": _Reader.reshape,
     "STRIDED_SLICE": _Reader.slice,
     "SUB": _Reader.binary,
@@ -1130,6 +1248,7 @@ _READERS: dict[str, Callable[[_Reader, Operator], Operation | tuple[Operation, .
     "TILE": _Reader.tile,
     "TRANSPOSE": _Reader.transpose,
     "TRANSPOSE_CONV": _Reader.transposed_convolution,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _Reader.lstm,
     "UNPACK": _Reader.split,
     **dict.fromkeys(_LIMITS, _Reader.rescale),
     **_WITHOUT_KERNEL,

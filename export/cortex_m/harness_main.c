@@ -4,8 +4,8 @@
 
 #define PAINT 0xA5
 
-static int8_t harness_input[MODEL_INPUT_SIZE];
-static int8_t harness_output[MODEL_OUTPUT_SIZE];
+static int8_t harness_input[MODEL_INPUT_SIZE] __attribute__((aligned(4)));
+static int8_t harness_output[MODEL_OUTPUT_SIZE] __attribute__((aligned(4)));
 #ifdef HARNESS_ARENA_SIZE
 static int32_t harness_arena[HARNESS_ARENA_SIZE / 4 + 1];
 #define ARENA , harness_arena
@@ -45,7 +45,7 @@ int main(void) {
     uint32_t inferences = 0;
     harness_paint();
     while (harness_read(inputs, harness_input, MODEL_INPUT_SIZE) == MODEL_INPUT_SIZE) {
-        MODEL_INVOKE((const void *)harness_input, (void *)harness_output ARENA); /* int8_t or uint8_t */
+        MODEL_INVOKE((const void *)harness_input, (void *)harness_output ARENA); /* of any type */
         if (harness_write(outputs, harness_output, MODEL_OUTPUT_SIZE) != MODEL_OUTPUT_SIZE) {
             harness_print("cannot write outputs.bin\n");
             harness_exit(1);

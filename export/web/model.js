@@ -8,7 +8,12 @@
 globalThis.edgecnn = (() => {
   const about = @@about;
   const wasm = "@@wasm";
-  const types = { int8: [Int8Array, -128, 127], uint8: [Uint8Array, 0, 255] };
+  const types = {
+    int8: [Int8Array, -128, 127],
+    uint8: [Uint8Array, 0, 255],
+    int16: [Int16Array, -32768, 32767],
+    int32: [Int32Array, -(2 ** 31), 2 ** 31 - 1],
+  };
 
   /* As in numpy: halves go to the even neighbour. */
   function round(value) {

@@ -89,7 +89,7 @@ def to_c(
     """Generate C99 code that computes the int8 ``graph``.
 
     Args:
-        graph: as read from a .tflite file, with int8 or uint8 input and output (or float32 that is quantised at once:
+        graph: as read from a .tflite file, with integer input and output (or float32 that is quantised at once:
             then the C code uses the integers). A dynamic batch becomes 1.
         name: prefix of all public names, such as "mnist_cnn" for ``mnist_cnn_invoke``.
         labels: names of the classes, written as ``<name>_labels``.
@@ -474,8 +474,9 @@ def _invoke(part: _Part) -> str:
 
 def _buffer(name: str, kind: str, dtype: str, end: End) -> str:
     """The expression for an input or output in the caller's buffer ``name``."""
-    buffer = f"({kind}){name}" if dtype == "uint8" else name
-    return f"{buffer} + {end.offset}" if end.offset else buffer
+    buffer = name if dtype == "int8" else f"({kind}){name}"
+    offset = end.offset * np.dtype(dtype).itemsize
+    return f"{buffer} + {offset}" if offset else buffer
 
 
 def _signature(program: Program, name: str, caller_arena: bool) -> str:

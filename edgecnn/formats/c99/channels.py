@@ -190,7 +190,7 @@ def _value(operation: Operation, value: int) -> float:
             if operation.value is not None and operation.value.data is not None:
                 beside = int(operation.value.data.reshape(-1)[0])
             return value if value == beside else math.nan
-        case ops.Reduction() if operation.kind == "MEAN":
+        case ops.Reduction() if operation.kind in ("MEAN", "SUM"):
             count = math.prod(operation.inputs[0].shape[axis] for axis in operation.axes)
             total = numerics.rescale((value - scales.zero(operation.inputs[0])) * count, *scales.mean(operation, count))
             return scales.clamped(total + scales.zero(output), output, (None, None))

@@ -132,6 +132,12 @@ static inline int8_t clamp(int32_t value, int32_t low, int32_t high)
     return (int8_t)(value > 127 ? 127 : value);
 #endif
 }
+//@ clamp_16: base
+static inline int16_t clamp_16(int32_t value)
+{
+    value = value < -32768 ? -32768 : value;
+    return (int16_t)(value > 32767 ? 32767 : value);
+}
 //@ conv_2d_settings: base
 struct conv_2d {
     const int8_t *weights;     /* taps of each output, in fours in the order 0 2 1 3, padded with zeros */
@@ -696,23 +702,29 @@ static void average_pool_2d(const struct pool *s, const int8_t *x, int8_t *y)
         }
     }
 }
-//@ mean: requantize clamp
+//@ mean_settings: base
+/* Along reduced and again; outer, middle and inner remain. */
 struct mean {
-    int32_t outer, reduced, inner;
+    int32_t outer, reduced, middle, again, inner;
     int32_t in_zeros; /* zero point times the number of values */
     int32_t multiplier, shift, out_zero;
 };
-
+//@ mean: mean_settings requantize clamp
 static void mean(const struct mean *s, const int8_t *x, int8_t *y)
 {
-    int32_t outer, inner, i;
-    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->inner) {
-        for (inner = 0; inner < s->inner; inner++) {
-            const int8_t *from = x + inner;
-            int32_t sum = -s->in_zeros;
-            for (i = 0; i < s->reduced; i++, from += s->inner)
-                sum += *from;
-            *y++ = clamp(requantize(sum, s->multiplier, s->shift, s->out_zero), -128, 127);
+    const int32_t line = s->again * s->inner;
+    int32_t outer, middle, inner, i, j;
+    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->middle * line) {
+        for (middle = 0; middle < s->middle; middle++) {
+            for (inner = 0; inner < s->inner; inner++) {
+                const int8_t *from = x + middle * line + inner;
+                int32_t sum = -s->in_zeros;
+                for (i = 0; i < s->reduced; i++, from += s->middle * line) {
+                    for (j = 0; j < line; j += s->inner)
+                        sum += from[j];
+                }
+                *y++ = clamp(requantize(sum, s->multiplier, s->shift, s->out_zero), -128, 127);
+            }
         }
     }
 }
@@ -792,20 +804,132 @@ static void svdf(const struct svdf *s, const int8_t *x, int8_t *state, int8_t *y
         *y++ = clamp(requantize((int32_t)sum, s->multiplier[1], s->shift[1], s->out_zero), -128, 127);
     }
 }
-//@ reduce_max: base
-static void reduce_max(const int8_t *x, int8_t *y, int32_t outers, int32_t reduced, int32_t inners)
+//@ sigmoid_16: base
+/* 65536 / (1 + exp(-i / 24)), up to 1 more, as TFLite Micro's kernels return it */
+static const uint16_t sigmoid_table[256] = {
+    32768, 33451, 34133, 34813, 35493, 36169, 36843, 37513, 38180, 38841, 39498, 40149, 40794, 41432, 42064, 42688,
+    43304, 43912, 44511, 45102, 45683, 46255, 46817, 47369, 47911, 48443, 48964, 49475, 49975, 50464, 50942, 51409,
+    51865, 52311, 52745, 53169, 53581, 53983, 54374, 54755, 55125, 55485, 55834, 56174, 56503, 56823, 57133, 57433,
+    57724, 58007, 58280, 58544, 58800, 59048, 59288, 59519, 59743, 59959, 60168, 60370, 60565, 60753, 60935, 61110,
+    61279, 61441, 61599, 61750, 61896, 62036, 62172, 62302, 62428, 62549, 62666, 62778, 62886, 62990, 63090, 63186,
+    63279, 63368, 63454, 63536, 63615, 63691, 63765, 63835, 63903, 63968, 64030, 64090, 64148, 64204, 64257, 64308,
+    64357, 64405, 64450, 64494, 64536, 64576, 64614, 64652, 64687, 64721, 64754, 64786, 64816, 64845, 64873, 64900,
+    64926, 64950, 64974, 64997, 65019, 65039, 65060, 65079, 65097, 65115, 65132, 65149, 65164, 65179, 65194, 65208,
+    65221, 65234, 65246, 65258, 65269, 65280, 65291, 65301, 65310, 65319, 65328, 65337, 65345, 65352, 65360, 65367,
+    65374, 65381, 65387, 65393, 65399, 65404, 65410, 65415, 65420, 65425, 65429, 65433, 65438, 65442, 65445, 65449,
+    65453, 65456, 65459, 65462, 65465, 65468, 65471, 65474, 65476, 65479, 65481, 65483, 65485, 65488, 65489, 65491,
+    65493, 65495, 65497, 65498, 65500, 65501, 65503, 65504, 65505, 65507, 65508, 65509, 65510, 65511, 65512, 65513,
+    65514, 65515, 65516, 65517, 65517, 65518, 65519, 65520, 65520, 65521, 65522, 65522, 65523, 65523, 65524, 65524,
+    65525, 65525, 65526, 65526, 65526, 65527, 65527, 65528, 65528, 65528, 65529, 65529, 65529, 65529, 65530, 65530,
+    65530, 65530, 65531, 65531, 65531, 65531, 65531, 65532, 65532, 65532, 65532, 65532, 65532, 65533, 65533, 65533,
+    65533, 65533, 65533, 65533, 65533, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65535};
+
+/* Between two entries of the table; beyond its end, the largest result: value >= 0 has scale 2^-bits / 24 */
+static inline uint32_t sigmoid_between(uint32_t value, int32_t bits, uint32_t largest)
+{
+    const uint32_t place = value >> bits, rest = value & (((uint32_t)1 << bits) - 1);
+    if (place >= 255)
+        return largest << bits;
+    return ((uint32_t)sigmoid_table[place] << bits) + rest * (uint32_t)(sigmoid_table[place + 1] - sigmoid_table[place]);
+}
+
+/* of a value of scale 2^-12 / 3, as a Q0.15 */
+static inline int16_t sigmoid_16(int32_t value)
+{
+    const uint32_t result = sigmoid_between((uint32_t)(value < 0 ? -value : value), 9, 0x7fff << 1);
+    return (int16_t)((value >= 0 ? result + 512 : ((uint32_t)1 << 25) - result + 511) >> 10);
+}
+
+/* of a value of scale 2^-12 / 3, as a Q0.15: 2 * sigmoid(2 * value) - 1 */
+static inline int16_t tanh_16(int32_t value)
+{
+    const int32_t result = (int32_t)sigmoid_between((uint32_t)(value < 0 ? -value : value), 8, 0xffff);
+    return (int16_t)((value >= 0 ? result - (1 << 23) + 128 : -result + (1 << 23) + 127) >> 8);
+}
+//@ lstm: requantize clamp_16 sigmoid_16
+struct lstm {
+    const int8_t *weights, *recurrent; /* a row for each unit of input, forget, cell and output gate */
+    const int32_t *bias;               /* of both, by gate: minus the zero point times the sum of the weights */
+    int32_t steps, inputs, units;
+    int32_t multiplier[11], shift[11]; /* of both sums of each gate; of the three products */
+    int32_t tanh_shift, clip, out_zero;
+};
+
+/* 3 * value * 2^shift, rounded to nearest with halves up if shift < 0 */
+static inline int32_t lstm_times_3(int32_t value, int32_t shift)
+{
+    return shift < 0 ? (value * 3 + ((int32_t)1 << (-shift - 1))) >> -shift : value * 3 * ((int32_t)1 << shift);
+}
+
+static int32_t lstm_gate(const struct lstm *s, int32_t part, int32_t unit, const int8_t *w, const int8_t *x, int32_t n)
+{
+    uint32_t sum = (uint32_t)s->bias[part * s->units + unit];
+    for (; n > 0; n--)
+        sum += (uint32_t)(*w++ * *x++);
+    return clamp_16(requantize((int32_t)sum, s->multiplier[part], s->shift[part], 0));
+}
+
+/* gates: room for four rows of units */
+static void lstm(const struct lstm *s, const int8_t *x, int8_t *hidden, int16_t *cell, int8_t *y, int16_t *gates)
+{
+    const int32_t units = s->units, *m = s->multiplier + 8, *shift = s->shift + 8;
+    int32_t step, gate, unit;
+    for (step = 0; step < s->steps; step++, x += s->inputs, y += units) {
+        for (gate = 0; gate < 4; gate++) {
+            for (unit = 0; unit < units; unit++) {
+                const int32_t row = gate * units + unit;
+                const int32_t sum = lstm_gate(s, 2 * gate, unit, s->weights + row * s->inputs, x, s->inputs) +
+                                    lstm_gate(s, 2 * gate + 1, unit, s->recurrent + row * units, hidden, units);
+                gates[row] = gate == 2 ? tanh_16(3 * clamp_16(sum)) : sigmoid_16(3 * clamp_16(sum));
+            }
+        }
+        for (unit = 0; unit < units; unit++) {
+            const int32_t kept = clamp_16(requantize(gates[units + unit] * cell[unit], m[0], shift[0], 0));
+            const int32_t added = clamp_16(requantize(gates[unit] * gates[2 * units + unit], m[1], shift[1], 0));
+            int32_t value = clamp_16(kept + added);
+            value = value > s->clip ? s->clip : value < -s->clip ? -s->clip : value;
+            cell[unit] = (int16_t)value;
+            value = tanh_16(lstm_times_3(value, s->tanh_shift)) * gates[3 * units + unit];
+            value = requantize(value, m[2], shift[2], s->out_zero);
+            hidden[unit] = y[unit] = (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
+        }
+    }
+}
+//@ extreme: mean_settings
+/* The largest value, or the smallest if sign is -1 */
+static void extreme(const struct mean *s, const int8_t *x, int8_t *y, int32_t sign)
+{
+    const int32_t line = s->again * s->inner;
+    int32_t outer, middle, inner, i, j;
+    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->middle * line) {
+        for (middle = 0; middle < s->middle; middle++) {
+            for (inner = 0; inner < s->inner; inner++) {
+                const int8_t *from = x + middle * line + inner;
+                int8_t most = *from;
+                for (i = 0; i < s->reduced; i++, from += s->middle * line) {
+                    for (j = 0; j < line; j += s->inner) {
+                        if (sign * from[j] > sign * most)
+                            most = from[j];
+                    }
+                }
+                *y++ = most;
+            }
+        }
+    }
+}
+//@ arg_extreme: base
+/* The place of the first largest value, or of the first smallest if sign is -1 */
+static void arg_extreme(const int8_t *x, int32_t *y, int32_t outers, int32_t count, int32_t inners, int32_t sign)
 {
     int32_t outer, inner, i;
-    for (outer = 0; outer < outers; outer++, x += reduced * inners) {
+    for (outer = 0; outer < outers; outer++, x += count * inners) {
         for (inner = 0; inner < inners; inner++) {
-            const int8_t *from = x + inner;
-            int8_t largest = *from;
-            for (i = 1; i < reduced; i++) {
-                from += inners;
-                if (*from > largest)
-                    largest = *from;
+            int32_t most = 0;
+            for (i = 1; i < count; i++) {
+                if (sign * x[i * inners + inner] > sign * x[most * inners + inner])
+                    most = i;
             }
-            *y++ = largest;
+            *y++ = most;
         }
     }
 }
@@ -834,6 +958,123 @@ static void add(const struct binary *s, const int8_t *a, const int8_t *b, int8_t
                     const int32_t v = requantize((*q - s->zero_b) * unit_b, s->multiplier_b, s->shift_b, 0);
                     *y++ = clamp(requantize(u + v, s->multiplier, s->shift, zero), low, high);
                 }
+            }
+        }
+    }
+}
+//@ squared_difference: pairs
+/* Both operands, shifted left by 7 bits, are rescaled to twice the larger of their scales. */
+static int8_t squared_difference(const struct binary *s, int8_t a, int8_t b)
+{
+    const int32_t u = requantize((a - s->zero_a) * ((int32_t)1 << s->left_a), s->multiplier_a, s->shift_a, 0);
+    const int32_t v = requantize((b - s->zero_b) * ((int32_t)1 << s->left_b), s->multiplier_b, s->shift_b, 0);
+    return clamp(requantize((u - v) * (u - v), s->multiplier, s->shift, s->out_zero), s->low, s->high);
+}
+//@ compared: pairs
+/* The difference of both operands, shifted left by 8 bits and rescaled to a scale of 1 */
+static inline int32_t compared(const struct binary *s, int8_t a, int8_t b)
+{
+    return requantize((a - s->zero_a) * ((int32_t)1 << s->left_a), s->multiplier_a, s->shift_a, 0) -
+           requantize((b - s->zero_b) * ((int32_t)1 << s->left_b), s->multiplier_b, s->shift_b, 0);
+}
+//@ equal: compared
+static int8_t equal(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) == 0;
+}
+//@ not_equal: compared
+static int8_t not_equal(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) != 0;
+}
+//@ greater: compared
+static int8_t greater(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) > 0;
+}
+//@ greater_equal: compared
+static int8_t greater_equal(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) >= 0;
+}
+//@ less: compared
+static int8_t less(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) < 0;
+}
+//@ less_equal: compared
+static int8_t less_equal(const struct binary *s, int8_t a, int8_t b)
+{
+    return compared(s, a, b) <= 0;
+}
+//@ choose: base
+/* Four dimensions; a stride of 0 repeats an operand. */
+struct choose {
+    int32_t size[4], stride_which[4], stride_a[4], stride_b[4];
+};
+
+static void choose(const struct choose *s, const int8_t *which, const int8_t *a, const int8_t *b, int8_t *y)
+{
+    int32_t i, j, k, l;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int8_t *w = which + i * s->stride_which[0] + j * s->stride_which[1] + k * s->stride_which[2];
+                const int8_t *p = a + i * s->stride_a[0] + j * s->stride_a[1] + k * s->stride_a[2];
+                const int8_t *q = b + i * s->stride_b[0] + j * s->stride_b[1] + k * s->stride_b[2];
+                for (l = s->size[3]; l > 0; l--, w += s->stride_which[3], p += s->stride_a[3], q += s->stride_b[3])
+                    *y++ = *w ? *p : *q;
+            }
+        }
+    }
+}
+//@ batch_matmul: requantize clamp
+struct batch_matmul {
+    int32_t size[3], stride_a[3], stride_b[3]; /* before the last two axes */
+    int32_t rows, taps, columns;
+    int32_t row_a, tap_a, tap_b, column_b; /* distances of neighbours */
+    int32_t zero_a, zero_b, out_zero, multiplier, shift;
+};
+
+static void batch_matmul(const struct batch_matmul *s, const int8_t *a, const int8_t *b, int8_t *y)
+{
+    int32_t i, j, k, row, column, tap;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int8_t *p = a + i * s->stride_a[0] + j * s->stride_a[1] + k * s->stride_a[2];
+                const int8_t *q = b + i * s->stride_b[0] + j * s->stride_b[1] + k * s->stride_b[2];
+                for (row = 0; row < s->rows; row++, p += s->row_a) {
+                    for (column = 0; column < s->columns; column++) {
+                        const int8_t *u = p, *v = q + column * s->column_b;
+                        uint32_t sum = 0;
+                        for (tap = 0; tap < s->taps; tap++, u += s->tap_a, v += s->tap_b)
+                            sum += (uint32_t)((*u - s->zero_a) * (*v - s->zero_b));
+                        *y++ = clamp(requantize((int32_t)sum, s->multiplier, s->shift, s->out_zero), -128, 127);
+                    }
+                }
+            }
+        }
+    }
+}
+//@ pick: base
+/* Values at the sums of a distance from each axis */
+struct pick {
+    int32_t size[4];
+    const int32_t *distances; /* of all indices of the first axis, then of the second, and so on */
+};
+
+static void pick(const struct pick *s, const int8_t *x, int8_t *y)
+{
+    const int32_t *const first = s->distances, *const second = first + s->size[0], *const third = second + s->size[1];
+    const int32_t *const last = third + s->size[2];
+    int32_t i, j, k, l;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int8_t *from = x + first[i] + second[j] + third[k];
+                for (l = 0; l < s->size[3]; l++)
+                    *y++ = from[last[l]];
             }
         }
     }
@@ -902,12 +1143,13 @@ static void lookup(const uint8_t *table, const int8_t *x, int8_t *y, int32_t n)
     for (; n > 0; n--)
         *y++ = (int8_t)table[(uint8_t)*x++];
 }
-//@ softmax: base
+//@ high_mul: base
 static inline int32_t high_mul(int32_t a, int32_t b)
 {
     return (int32_t)(((int64_t)a * b + ((int32_t)1 << 30)) >> 31);
 }
 
+//@ softmax_parts: high_mul
 /* 1 / sum, by three steps of Newton's method; the exponent goes to shift. sum >= 1 has 12 integer bits. */
 static int32_t softmax_reciprocal(int32_t sum, int32_t *shift)
 {
@@ -932,6 +1174,7 @@ static inline int32_t softmax_round(int32_t value, int32_t shift)
     return shift > 31 ? 0 : ((value >> (shift - 1)) + 1) >> 1;
 }
 
+//@ softmax: softmax_parts
 /* table: exp of minus the difference from the largest, 0 beyond its end */
 static void softmax(const int32_t *table, int32_t entries, const int8_t *x, int8_t *y, int32_t rows, int32_t n)
 {
@@ -950,6 +1193,75 @@ static void softmax(const int32_t *table, int32_t entries, const int8_t *x, int8
             if (largest - x[i] < entries)
                 value = softmax_round(high_mul(scale, table[largest - x[i]]), shift + 23);
             y[i] = (int8_t)((value > 255 ? 255 : value) - 128);
+        }
+    }
+}
+//@ softmax_to_16: softmax_parts
+/* As softmax, to int16 */
+static void softmax_to_16(const int32_t *table, int32_t entries, const int8_t *x, int16_t *y, int32_t rows, int32_t n)
+{
+    int32_t row, i;
+    for (row = 0; row < rows; row++, x += n, y += n) {
+        int32_t largest = -128, sum = 0, scale, shift;
+        for (i = 0; i < n; i++)
+            largest = x[i] > largest ? x[i] : largest;
+        for (i = 0; i < n; i++) {
+            if (largest - x[i] < entries)
+                sum += softmax_round(table[largest - x[i]], 12);
+        }
+        scale = softmax_reciprocal(sum, &shift);
+        for (i = 0; i < n; i++) {
+            int32_t value = 0;
+            if (largest - x[i] < entries)
+                value = softmax_round(high_mul(scale, table[largest - x[i]]), shift + 15);
+            y[i] = (int16_t)((value > 65535 ? 65535 : value) - 32768);
+        }
+    }
+}
+//@ l2_normalization: high_mul requantize_any
+/* value * 2^bits, limited to 32 bits */
+static inline int32_t times_power(int32_t value, int32_t bits)
+{
+    const int64_t result = (int64_t)value * ((int64_t)1 << bits);
+    return result > 0x7fffffff ? 0x7fffffff : result < -0x7fffffff - 1 ? -0x7fffffff - 1 : (int32_t)result;
+}
+
+/* 1 / sqrt(sum), by five steps of Newton's method, as a multiplier; the places to the right go to shift. */
+static int32_t inverse_root(int32_t sum, int32_t *shift)
+{
+    int32_t x = (int32_t)1 << 28, half, i; /* 1 with 3 integer bits */
+    *shift = 0;
+    if (sum <= 1)
+        return 0x7fffffff;
+    *shift = 11;
+    for (; sum >= (int32_t)1 << 29; sum /= 4)
+        ++*shift;
+    for (; sum < (int32_t)1 << 27; sum *= 4)
+        --*shift;
+    half = ((sum >> 1) + 1) >> 1;
+    for (i = 0; i < 5; i++) {
+        const int32_t cube = times_power(high_mul(high_mul(x, x), x), 6);
+        x = times_power(high_mul(((int32_t)1 << 28) + ((int32_t)1 << 27), x) - high_mul(half, cube), 3);
+    }
+    x = high_mul(x, 1518500250); /* sqrt(1 / 2) */
+    if (*shift < 0) {
+        x = (int32_t)((uint32_t)x << -*shift);
+        *shift = 0;
+    }
+    return x;
+}
+
+static void l2_normalization(const int8_t *x, int8_t *y, int32_t rows, int32_t n, int32_t zero)
+{
+    int32_t row, i;
+    for (row = 0; row < rows; row++, x += n, y += n) {
+        int32_t sum = 0, multiplier, shift;
+        for (i = 0; i < n; i++)
+            sum += (x[i] - zero) * (x[i] - zero);
+        multiplier = inverse_root(sum, &shift);
+        for (i = 0; i < n; i++) {
+            const int32_t value = requantize_wide(x[i] - zero, multiplier, -64 - (7 - shift), 0);
+            y[i] = (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
         }
     }
 }
@@ -1050,6 +1362,302 @@ static void resize_bilinear(const struct resize_bilinear *s, const int8_t *x, in
                                     lower_right[c] * r[2] * k[2];
                 *y++ = (int8_t)((sum > 0 ? sum + (1 << 19) : sum - (1 << 19)) / (1 << 20));
             }
+        }
+    }
+}
+//@ requantize_64: base
+/* value * multiplier / 2^shift, rounded to nearest with halves up and limited to int16; multiplier has 15 bits. */
+static inline int32_t requantize_64(int64_t value, int32_t multiplier, int32_t shift)
+{
+    const int64_t result = (value * multiplier + ((int64_t)1 << (shift - 1))) >> shift;
+    return result > 32767 ? 32767 : result < -32768 ? -32768 : (int32_t)result;
+}
+//@ weighted_16: requantize requantize_64
+/* Layers of int16 activations and int8 weights. Biases of 64 bits have sums of 64 bits; narrow ones wrap at 32 bits and
+   are rescaled as those of int8 activations. */
+struct weighted_16 {
+    const int8_t *weights; /* taps of each output; depthwise: outputs of each tap */
+    const int64_t *bias;
+    const int32_t *multiplier;
+    const int8_t *shift;
+    int32_t narrow, low, high;
+    int32_t in_height, in_width, channels;
+    int32_t out_height, out_width, outputs;
+    int32_t kernel_height, kernel_width;
+    int32_t stride_height, stride_width;
+    int32_t dilation_height, dilation_width;
+    int32_t pad_top, pad_left;
+};
+
+static int16_t scaled_16(const struct weighted_16 *s, int64_t sum, int32_t output)
+{
+    int32_t value;
+    sum += s->bias[output];
+    value = s->narrow ? requantize((int32_t)(uint32_t)sum, s->multiplier[output], s->shift[output], 0)
+                      : requantize_64(sum, s->multiplier[output], s->shift[output]);
+    value = value < s->low ? s->low : value;
+    return (int16_t)(value > s->high ? s->high : value);
+}
+//@ dot_16: base
+/* 256 products of 22 bits fit in 32 bits. */
+static int64_t dot_16(const int8_t *w, const int16_t *x, int32_t n)
+{
+    int64_t sum = 0;
+    while (n > 0) {
+        const int8_t *const end = w + (n < 256 ? n : 256);
+        int32_t part = 0;
+        n -= 256;
+        while (w < end)
+            part += *w++ * *x++;
+        sum += part;
+    }
+    return sum;
+}
+//@ conv_2d_16: weighted_16 dot_16
+static void conv_2d_16(const struct weighted_16 *s, const int16_t *x, int16_t *y)
+{
+    const int32_t channels = s->channels;
+    int32_t row, column, output, i, j;
+    for (row = 0; row < s->out_height; row++) {
+        for (column = 0; column < s->out_width; column++) {
+            const int8_t *w = s->weights;
+            for (output = 0; output < s->outputs; output++) {
+                int64_t sum = 0;
+                int32_t at_row = row * s->stride_height - s->pad_top;
+                for (i = 0; i < s->kernel_height; i++, at_row += s->dilation_height) {
+                    int32_t at = column * s->stride_width - s->pad_left;
+                    for (j = 0; j < s->kernel_width; j++, at += s->dilation_width, w += channels) {
+                        if (at_row >= 0 && at_row < s->in_height && at >= 0 && at < s->in_width)
+                            sum += dot_16(w, x + (at_row * s->in_width + at) * channels, channels);
+                    }
+                }
+                *y++ = scaled_16(s, sum, output);
+            }
+        }
+    }
+}
+//@ depthwise_conv_2d_16: weighted_16
+static void depthwise_conv_2d_16(const struct weighted_16 *s, const int16_t *x, int16_t *y)
+{
+    const int32_t channels = s->channels, multiplier = s->outputs / channels;
+    int32_t row, column, channel, k, i, j;
+    for (row = 0; row < s->out_height; row++) {
+        for (column = 0; column < s->out_width; column++) {
+            for (channel = 0; channel < channels; channel++) {
+                for (k = channel * multiplier; k < (channel + 1) * multiplier; k++) {
+                    const int8_t *w = s->weights + k;
+                    int64_t sum = 0;
+                    int32_t at_row = row * s->stride_height - s->pad_top;
+                    for (i = 0; i < s->kernel_height; i++, at_row += s->dilation_height) {
+                        int32_t at = column * s->stride_width - s->pad_left;
+                        for (j = 0; j < s->kernel_width; j++, at += s->dilation_width, w += s->outputs) {
+                            if (at_row >= 0 && at_row < s->in_height && at >= 0 && at < s->in_width)
+                                sum += *w * x[(at_row * s->in_width + at) * channels + channel];
+                        }
+                    }
+                    *y++ = scaled_16(s, sum, k);
+                }
+            }
+        }
+    }
+}
+//@ transpose_conv_16: weighted_16 dot_16
+/* Each output gathers the inputs whose kernels reach it: those for which tap and stride fit. */
+static void transpose_conv_16(const struct weighted_16 *s, const int16_t *x, int16_t *y)
+{
+    int32_t row, column, output, i, j;
+    for (row = 0; row < s->out_height; row++) {
+        for (column = 0; column < s->out_width; column++) {
+            const int8_t *w = s->weights;
+            for (output = 0; output < s->outputs; output++) {
+                int64_t sum = 0;
+                for (i = 0; i < s->kernel_height; i++) {
+                    const int32_t down = row + s->pad_top - i, in_row = down / s->stride_height;
+                    for (j = 0; j < s->kernel_width; j++, w += s->channels) {
+                        const int32_t right = column + s->pad_left - j, in_column = right / s->stride_width;
+                        if (down >= 0 && in_row * s->stride_height == down && in_row < s->in_height && right >= 0 &&
+                            in_column * s->stride_width == right && in_column < s->in_width)
+                            sum += dot_16(w, x + (in_row * s->in_width + in_column) * s->channels, s->channels);
+                    }
+                }
+                *y++ = scaled_16(s, sum, output);
+            }
+        }
+    }
+}
+//@ fully_connected_16: weighted_16 dot_16
+/* out_height rows of channels */
+static void fully_connected_16(const struct weighted_16 *s, const int16_t *x, int16_t *y)
+{
+    int32_t row, output;
+    for (row = 0; row < s->out_height; row++, x += s->channels) {
+        for (output = 0; output < s->outputs; output++)
+            *y++ = scaled_16(s, dot_16(s->weights + output * s->channels, x, s->channels), output);
+    }
+}
+//@ pool_16: pool
+/* The largest value under each window, or the mean of those inside the image, rounded with halves away from zero */
+static void pool_16(const struct pool *s, const int16_t *x, int16_t *y, int32_t largest)
+{
+    int32_t row, column, c, i, j;
+    for (row = 0; row < s->out_height; row++) {
+        const int32_t start = row * s->stride_height - s->pad_top, end = start + s->kernel_height;
+        const int32_t top = start > 0 ? start : 0, bottom = end < s->in_height ? end : s->in_height;
+        for (column = 0; column < s->out_width; column++) {
+            const int32_t from = column * s->stride_width - s->pad_left, to = from + s->kernel_width;
+            const int32_t left = from > 0 ? from : 0, right = to < s->in_width ? to : s->in_width;
+            const int32_t count = (bottom - top) * (right - left), half = count / 2;
+            for (c = 0; c < s->channels; c++) {
+                int32_t sum = 0, most = -32768, value;
+                for (i = top; i < bottom; i++) {
+                    for (j = left; j < right; j++) {
+                        value = x[(i * s->in_width + j) * s->channels + c];
+                        sum += value;
+                        most = value > most ? value : most;
+                    }
+                }
+                value = largest ? most : (sum > 0 ? sum + half : sum - half) / count;
+                value = value < s->low ? s->low : value;
+                *y++ = (int16_t)(value > s->high ? s->high : value);
+            }
+        }
+    }
+}
+//@ mean_16: mean_settings requantize clamp_16
+static void mean_16(const struct mean *s, const int16_t *x, int16_t *y)
+{
+    const int32_t line = s->again * s->inner;
+    int32_t outer, middle, inner, i, j;
+    for (outer = 0; outer < s->outer; outer++, x += s->reduced * s->middle * line) {
+        for (middle = 0; middle < s->middle; middle++) {
+            for (inner = 0; inner < s->inner; inner++) {
+                const int16_t *from = x + middle * line + inner;
+                int32_t sum = 0;
+                for (i = 0; i < s->reduced; i++, from += s->middle * line) {
+                    for (j = 0; j < line; j += s->inner)
+                        sum += from[j];
+                }
+                *y++ = clamp_16(requantize(sum, s->multiplier, s->shift, 0));
+            }
+        }
+    }
+}
+//@ pairs_16: binary
+/* y = value(s, a, b) for each pair of operands, limited */
+static void pairs_16(const struct binary *s, const int16_t *a, const int16_t *b, int16_t *y,
+                     int32_t (*value)(const struct binary *, int32_t, int32_t))
+{
+    int32_t i, j, k, l;
+    for (i = 0; i < s->size[0]; i++) {
+        for (j = 0; j < s->size[1]; j++) {
+            for (k = 0; k < s->size[2]; k++) {
+                const int16_t *p = a + i * s->stride_a[0] + j * s->stride_a[1] + k * s->stride_a[2];
+                const int16_t *q = b + i * s->stride_b[0] + j * s->stride_b[1] + k * s->stride_b[2];
+                for (l = 0; l < s->size[3]; l++, p += s->stride_a[3], q += s->stride_b[3]) {
+                    const int32_t made = value(s, *p, *q);
+                    *y++ = (int16_t)(made < s->low ? s->low : made > s->high ? s->high : made);
+                }
+            }
+        }
+    }
+}
+//@ add_16: pairs_16
+/* Both operands, shifted left by 15 bits, are rescaled to twice the larger of their scales. */
+static int32_t add_16(const struct binary *s, int32_t a, int32_t b)
+{
+    const int32_t u = requantize(a * ((int32_t)1 << s->left_a), s->multiplier_a, s->shift_a, 0);
+    const int32_t v = requantize(b * ((int32_t)1 << s->left_b), s->multiplier_b, s->shift_b, 0);
+    return requantize(u + v, s->multiplier, s->shift, 0);
+}
+//@ sub_16: pairs_16
+static int32_t sub_16(const struct binary *s, int32_t a, int32_t b)
+{
+    const int32_t u = requantize(a * ((int32_t)1 << s->left_a), s->multiplier_a, s->shift_a, 0);
+    const int32_t v = requantize(b * ((int32_t)1 << s->left_b), s->multiplier_b, s->shift_b, 0);
+    return requantize(u - v, s->multiplier, s->shift, 0);
+}
+//@ mul_16: pairs_16
+static int32_t mul_16(const struct binary *s, int32_t a, int32_t b)
+{
+    return requantize(a * b, s->multiplier, s->shift, 0);
+}
+//@ larger_16: pairs_16
+static int32_t larger_16(const struct binary *s, int32_t a, int32_t b)
+{
+    (void)s;
+    return a > b ? a : b;
+}
+//@ smaller_16: pairs_16
+static int32_t smaller_16(const struct binary *s, int32_t a, int32_t b)
+{
+    (void)s;
+    return a < b ? a : b;
+}
+//@ rescale_16: requantize
+/* Values from zero up have the first factor, values below the second; widths are bytes, of which one is above 1. */
+struct rescale_16 {
+    int32_t in_width, out_width, in_zero, out_zero;
+    int32_t multiplier[2], shift[2], low, high;
+};
+
+static void rescale_16(const struct rescale_16 *s, const int8_t *x, int8_t *y, int32_t n)
+{
+    int32_t i;
+    for (i = 0; i < n; i++) {
+        const int32_t value = (s->in_width == 1 ? x[i] : ((const int16_t *)(const void *)x)[i]) - s->in_zero;
+        int32_t made = requantize(value, s->multiplier[value < 0], s->shift[value < 0], s->out_zero);
+        made = made < s->low ? s->low : made > s->high ? s->high : made;
+        if (s->out_width == 1)
+            y[i] = (int8_t)made;
+        else if (s->out_width == 4)
+            ((int32_t *)(void *)y)[i] = made;
+        else
+            ((int16_t *)(void *)y)[i] = (int16_t)made;
+    }
+}
+//@ logistic_16: sigmoid_16
+/* value * multiplier / 2^shift has scale 2^-12 / 3. */
+static void logistic_16(const int16_t *x, int16_t *y, int32_t n, int32_t multiplier, int32_t shift)
+{
+    for (; n > 0; n--)
+        *y++ = sigmoid_16((*x++ * multiplier + (((int32_t)1 << shift) >> 1)) >> shift);
+}
+//@ hyperbolic_16: sigmoid_16
+static void hyperbolic_16(const int16_t *x, int16_t *y, int32_t n, int32_t multiplier, int32_t shift)
+{
+    for (; n > 0; n--)
+        *y++ = tanh_16((*x++ * multiplier + (((int32_t)1 << shift) >> 1)) >> shift);
+}
+//@ softmax_16: requantize clamp_16
+/* Between two of 513 entries, for -32768 to 32767 */
+static int32_t softmax_between(const int16_t *table, int32_t value)
+{
+    const int16_t *const entry = table + 256 + (value >> 7);
+    return *entry + (((entry[1] - *entry) * (value & 127) + 64) >> 7);
+}
+
+/* tables: exp(x) from -10 to 0, then 1 / (1 + x) from 0 to 1 */
+static void softmax_16(const int16_t (*tables)[513], const int16_t *x, int16_t *y, int32_t rows, int32_t n,
+                       int32_t multiplier, int32_t shift)
+{
+    int32_t row, i;
+    for (row = 0; row < rows; row++, x += n, y += n) {
+        int32_t largest = -32768, sum = 0, zeros = 0, part;
+        int64_t scale;
+        for (i = 0; i < n; i++)
+            largest = x[i] > largest ? x[i] : largest;
+        for (i = 0; i < n; i++) {
+            part = requantize(x[i] - largest, multiplier, shift, 0) + 32767;
+            y[i] = (int16_t)softmax_between(tables[0], clamp_16(part));
+            sum += y[i];
+        }
+        while (((uint32_t)sum << zeros) < 0x80000000u)
+            zeros++;
+        part = (int32_t)((((int64_t)sum << (zeros - 1)) + (1 << 13)) >> 14);
+        scale = softmax_between(tables[1], clamp_16(part - 98304));
+        for (i = 0; i < n; i++) {
+            part = (int32_t)((y[i] * scale + ((int64_t)1 << (30 - zeros))) >> (31 - zeros));
+            y[i] = (int16_t)(part < 0 ? 0 : part > 32767 ? 32767 : part);
         }
     }
 }

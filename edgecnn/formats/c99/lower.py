@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,10 +22,16 @@ _MAX_RANK = 4
 _IN_FOURS = (0, 2, 1, 3)
 _HELIUM_BYTES = 16  # of a vector
 _INT8 = (-128, 127)
+_ENDS = ("int8", "uint8", "int16", "int32")  # types of inputs and outputs
+_NEAR = 1e-3  # how far TFLite Micro lets the scale of a softmax in int16 be from what it writes
+# in calls, the first input and the output as int16
+_X16, _Y16 = "(const int16_t *)(const void *)@0", "(int16_t *)(void *)y"
+_COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
+_LEFT = {"SQUARED_DIFFERENCE": 7, **dict.fromkeys(_COMPARISONS, 8)}  # places by which operands are shifted, if not 20
 # kinds with a kernel; all kinds of the other records have one
 _KINDS: dict[type[Operation], tuple[str, ...]] = {
-    ops.Binary: ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB"),
-    ops.Reduction: ("MEAN", "REDUCE_MAX"),
+    ops.Binary: ("ADD", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SQUARED_DIFFERENCE", "SUB", *_COMPARISONS),
+    ops.Reduction: ("MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM"),
     ops.Softmax: ("SOFTMAX",),
     ops.Unary: ("HARD_SWISH", "LOGISTIC", "TANH"),
 }
@@ -49,11 +56,10 @@ def problems(graph: Graph) -> tuple[str, ...]:
     Raises:
         ArtifactError: see ``lower``.
     """
-    lowering = _Lowering(ops.without_float_ends(graph))
     try:
-        lowering.program()
+        lower(graph)
     except UnsupportedError as error:
-        return tuple(lowering.problems) or (str(error),)
+        return error.reasons
     return ()
 
 
@@ -79,13 +85,14 @@ class _Lowering:
         sources, targets = ([graph.tensors[index] for index in indices] for indices in (graph.inputs, graph.outputs))
         for kind, tensors in (("input", sources), ("output", targets)):
             for tensor in tensors:
-                if tensor.dtype not in ("int8", "uint8") or len(tensor.scale) != 1:
+                places = kind == "output" and tensor.dtype == "int32" and not len(tensor.scale)  # of ARG_MAX
+                if not places and (tensor.dtype not in _ENDS or len(tensor.scale) != 1):
                     self.problems.append(
-                        f"the graph's {kind} {tensor.name!r} is {tensor.dtype} with {len(tensor.scale)} scales; C code "
-                        "supports only int8; convert the model with full int8 quantisation"
+                        f"the graph's {kind} {tensor.layer!r} is {tensor.form}; C code supports only int8 or int16 "
+                        "with one scale; convert the model with full int8 quantisation"
                     )
-            if {tensor.dtype for tensor in tensors} == {"int8", "uint8"}:
-                self.problems.append(f"some of the graph's {kind}s are int8, others uint8; C code needs one type")
+            if len(types := sorted({tensor.dtype for tensor in tensors})) > 1:
+                self.problems.append(f"the graph's {kind}s are {' and '.join(types)}; C code needs one type")
         self.shapes |= {source.index: ops.for_one_image(source.shape) for source in sources}
         supported = [operation for operation in operations if isinstance(operation, Operation)]
         if len(supported) == len(operations):
@@ -97,8 +104,7 @@ class _Lowering:
             else:
                 self._write(operation)
         if self.problems:
-            more = f" (and {len(self.problems) - 1} more; edgecnn check lists all)" if len(self.problems) > 1 else ""
-            raise UnsupportedError(f"{self.problems[0]}{more}")
+            raise UnsupportedError(*self.problems)
         taken = {*graph.inputs, *self.states}
         for target in targets:
             if self.value(target.index) in taken:  # only reshaped
@@ -111,7 +117,7 @@ class _Lowering:
             states=tuple(self.states.values()),
             inputs=self._ends(sources),
             outputs=self._ends(targets),
-            sizes={value: math.prod(self.shapes[value]) for value in used},
+            sizes={value: math.prod(self.shapes[value]) * _width(graph.tensors[value]) for value in used},
             names={value: printable(graph.tensors[value].name) for value in used},
         )
 
@@ -120,9 +126,9 @@ class _Lowering:
         self.shapes[operation.output.index] = operation.output.shape
         try:
             with ops.damage_of(operation.operator):
-                _check_int8(operation)
+                _check_types(operation)
                 if not has_kernel(type(operation), operation.kind):
-                    raise ops.unsupported(operation.operator, operation.output, "C", ".tflite or .onnx")
+                    raise ops.unsupported(operation.operator, "C", ".tflite or .onnx")
                 _WRITERS[type(operation)](self, operation)
         except UnsupportedError as error:
             self.problems.append(str(error))
@@ -135,6 +141,8 @@ class _Lowering:
         found, offset = [], 0
         for tensor in tensors:
             shape = self.shapes[tensor.index]
+            if not len(tensor.scale):  # integers that mean themselves
+                tensor = msgspec.structs.replace(tensor, scale=np.ones(1, np.float32), zero_point=np.zeros(1, np.int64))
             found.append(End(tensor=tensor, shape=shape, value=self.value(tensor.index), offset=offset))
             offset += math.prod(shape)
         return tuple(found)
@@ -175,7 +183,7 @@ class _Lowering:
         for place, tensor in enumerate(operation.inputs):
             if tensor.data is not None:
                 arrays.append(Constant(name=f"{name}_constant_{place}", values=tensor.data.reshape(-1)))
-                names.append(arrays[-1].name)
+                names.append(f"(const int8_t *){arrays[-1].name}" if tensor.dtype == "int16" else arrays[-1].name)
                 continue
             value = self.value(tensor.index)
             if value not in values:
@@ -208,7 +216,7 @@ class _Lowering:
 
     def _copy(self, target: Tensor) -> None:
         source = self.value(target.index)
-        size = math.prod(self.shapes[source])
+        size = math.prod(self.shapes[source]) * _width(target)
         self.reshaped[target.index] = target.index
         self.layers.append(
             Layer(
@@ -288,6 +296,48 @@ class _Lowering:
             wide=min(shifts) < 0,
         )  # fmt: skip
 
+    def lstm(self, operation: ops.Lstm) -> None:
+        source, hidden, cell = operation.inputs[0], operation.hidden, operation.cell
+        power = round(math.log2(scales.scale(cell)))
+        if 2.0**power != scales.scale(cell) or not -31 <= power <= 0:
+            raise UnsupportedError(
+                f"{operation}: the scale of its cell is {scales.scale(cell):g}; a power of two up to 1 is needed"
+            )
+        units, inputs = hidden.shape[-1], source.shape[-1]
+        before = self._state(hidden, np.full(units, scales.zero(hidden), np.int8))
+        memory = self._state(cell, np.zeros(units, np.int16))
+        weights: list[NDArray[Any]] = []
+        recurrent: list[NDArray[Any]] = []
+        bias, pairs, bounds = [], [], []
+        for gate in operation.gates:
+            for tensor, from_, own in ((gate.weights, source, weights), (gate.recurrent, hidden, recurrent)):
+                assert tensor.data is not None
+                first = gate.bias.astype(np.int64) if tensor is gate.weights else np.zeros(units, np.int64)
+                bias.append(first - scales.zero(from_) * tensor.data.sum(axis=1, dtype=np.int64))
+                bounds.append(int(np.abs(first).max()) + tensor.shape[1] * 128 * 255)
+                pairs.append(numerics.quantize_multiplier(scales.scale(from_) * float(tensor.scale[0]) * 2**12))
+                own.append(tensor.data)
+        unit = 2.0**-15  # the scale of gates
+        factors = unit, unit * unit / scales.scale(cell), unit * unit / scales.scale(hidden)
+        pairs += [numerics.quantize_multiplier(factor) for factor in factors]
+        bounds += [32767 * 32768] * len(factors)
+        shifts = [_shift(operation, shift, bound) for (_, shift), bound in zip(pairs, bounds, strict=True)]
+        clip = min(operation.clip / scales.scale(cell), 32767) if operation.clip > 0 else 32768
+        fields = {
+            "steps": math.prod(source.shape) // inputs, "inputs": inputs, "units": units,
+            "multiplier": [pair[0] for pair in pairs], "shift": shifts,
+            "tanh_shift": 12 + power, "clip": int(clip), "out_zero": scales.zero(hidden),
+        }  # fmt: skip
+        cells = f"(int16_t *)(void *)(state + {memory.offset})"
+        self.add(
+            operation, f"lstm(&s, @0, state + {before.offset}, {cells}, y, scratch)", "lstm",
+            fields=fields, wide=min(shifts) < 0, scratch=2 * 4 * units,
+            constants={
+                "weights": np.concatenate(weights).reshape(-1), "recurrent": np.concatenate(recurrent).reshape(-1),
+                "bias": _wrapped(np.concatenate(bias)),
+            },
+        )  # fmt: skip
+
     # Convolutions and dense layers
 
     def convolution(self, operation: ops.Convolution) -> None:
@@ -302,6 +352,11 @@ class _Lowering:
             "dilation_height": dilation[0], "dilation_width": dilation[1],
             "pad_top": operation.pads[0], "pad_left": operation.pads[1],
         }  # fmt: skip
+        if source.dtype == "int16":
+            rows = _rows(operation)
+            values = rows.T if operation.depthwise else rows
+            self.weighted_16(operation, fields, rows, values)
+            return
         if operation.depthwise and (source.shape[3] > 1 or math.prod(kernel) <= 9):
             kind = "depthwise_conv_2d"
             rows = values[0].reshape(-1, outputs).T
@@ -333,14 +388,17 @@ class _Lowering:
         _one_image(operation)
         output, kernel, stride = operation.output, operation.kernel, operation.stride
         rows = operation.weights.values.reshape(output.shape[3], -1)
-        each, wide = _channels(operation, rows)
         fields = {
             **_sizes(operation), "outputs": output.shape[3],
             "kernel_height": kernel[0], "kernel_width": kernel[1],
             "stride_height": stride[0], "stride_width": stride[1],
             "pad_top": operation.pads[0], "pad_left": operation.pads[1],
-            "in_zero": scales.zero(operation.inputs[0]), **_output(operation),
         }  # fmt: skip
+        if operation.inputs[0].dtype == "int16":
+            self.weighted_16(operation, fields, rows, rows)
+            return
+        each, wide = _channels(operation, rows)
+        fields |= {"in_zero": scales.zero(operation.inputs[0]), **_output(operation)}
         self.add(
             operation, "transpose_conv(&s, @0, y)", "transpose_conv", fields=fields,
             constants={"weights": rows.reshape(-1), **each}, wide=wide,
@@ -349,13 +407,28 @@ class _Lowering:
     def dense(self, operation: ops.Dense) -> None:
         values, output = operation.weights.values, operation.output
         outputs, taps = values.shape
+        rows = math.prod(output.shape) // outputs
+        if output.dtype == "int16":
+            self.weighted_16(operation, {"out_height": rows, "channels": taps, "outputs": outputs}, values, values)
+            return
         each, wide = _channels(operation, values)
-        fields = {
-            "rows": math.prod(output.shape) // outputs, "taps": taps, "outputs": outputs, **_output(operation),
-        }  # fmt: skip
+        fields = {"rows": rows, "taps": taps, "outputs": outputs, **_output(operation)}
         self.add(
             operation, "fully_connected(&s, @0, y)", "fully_connected", fields=fields,
             constants={"weights": _padded(_filled_to_four(values)), **each}, wide=wide,
+        )  # fmt: skip
+
+    def weighted_16(
+        self, operation: ops.Weighted, fields: dict[str, int], rows: NDArray[np.int8], stored: NDArray[np.int8]
+    ) -> None:
+        """A layer of int16 activations: ``rows`` are the weights of each output, ``stored`` the same for the kernel."""
+        each, narrow, wide = _channels_16(operation, rows)
+        low, high = scales.limits(operation.output, operation.limits)
+        kind = f"{operation.kind.lower()}_16"
+        self.add(
+            operation, f"{kind}(&s, {_X16}, {_Y16})", kind, struct="weighted_16", wide=wide,
+            fields=fields | {"narrow": int(narrow), "low": low, "high": high},
+            constants={"weights": stored.reshape(-1), **each},
         )  # fmt: skip
 
     # Pooling and means
@@ -372,6 +445,10 @@ class _Lowering:
             "pad_top": operation.pads[0], "pad_left": operation.pads[1], "low": low, "high": high,
         }  # fmt: skip
         kind = operation.kind.lower()
+        if source.dtype == "int16":
+            call = f"pool_16(&s, {_X16}, {_Y16}, {int(kind == 'max_pool_2d')})"
+            self.add(operation, call, "pool_16", fields=fields, struct="pool")
+            return
         self.add(
             operation, f"{kind}(&s, @0, y)", kind, fields=fields, struct="pool",
             overlaps=[plan.overlap(kind, source.shape, output.shape, operation.stride, operation.pads)],
@@ -379,21 +456,30 @@ class _Lowering:
 
     def reduction(self, operation: ops.Reduction) -> None:
         source, output = operation.inputs[0], operation.output
-        outer, count, inner = _reduction(operation)
-        if operation.kind == "REDUCE_MAX":
+        fields = _levels(operation)
+        count = fields["reduced"] * fields["again"]
+        if operation.kind in ("REDUCE_MAX", "REDUCE_MIN"):
             _same_quantization(operation, source)
-            self.add(operation, f"reduce_max(@0, y, {outer}, {count}, {inner})", "reduce_max")
+            sign = 1 if operation.kind == "REDUCE_MAX" else -1
+            self.add(operation, f"extreme(&s, @0, y, {sign})", "extreme", fields=fields, struct="mean")
             return
         if count > 2**22:
-            raise UnsupportedError(f"{operation}: a mean of {count} values may overflow")
+            raise UnsupportedError(f"{operation}: a sum of {count} values may overflow")
         multiplier, shift = scales.mean(operation, count)
-        shift = _shift(operation, shift, count * 255)
-        fields = {
-            "outer": outer, "reduced": count, "inner": inner,
+        large = source.dtype == "int16"
+        shift = _shift(operation, shift, count * (2**15 if large else 255))
+        fields |= {
             "in_zeros": scales.zero(source) * count, "multiplier": multiplier, "shift": shift,
             "out_zero": scales.zero(output),
         }  # fmt: skip
-        self.add(operation, "mean(&s, @0, y)", "mean", fields=fields, wide=shift < 0)
+        call, kernel = (f"mean_16(&s, {_X16}, {_Y16})", "mean_16") if large else ("mean(&s, @0, y)", "mean")
+        self.add(operation, call, kernel, fields=fields, struct="mean", wide=shift < 0)
+
+    def arg_extreme(self, operation: ops.ArgExtreme) -> None:
+        shape, axis = operation.inputs[0].shape, operation.axis
+        sizes = f"{math.prod(shape[:axis])}, {shape[axis]}, {math.prod(shape[axis + 1 :])}"
+        sign = 1 if operation.kind == "ARG_MAX" else -1
+        self.add(operation, f"arg_extreme(@0, (int32_t *)(void *)y, {sizes}, {sign})", "arg_extreme")
 
     # Elementwise
 
@@ -401,10 +487,13 @@ class _Lowering:
         (first, second), output = operation.inputs, operation.output
         shapes = [first.shape, second.shape]
         sizes, strides = _collapsed(operation, output.shape, shapes)
-        reals = [scales.scale(tensor) for tensor in (first, second, output)]
+        reals = [scales.scale(tensor) if len(tensor.scale) else 1.0 for tensor in (first, second, output)]
+        large = output.dtype == "int16"
+        most, left = (2**15, 15) if large else (255, _LEFT.get(operation.kind, 20))
         fields: dict[str, Any] = {
             "size": sizes, "stride_a": strides[0], "stride_b": strides[1],
-            "zero_a": scales.zero(first), "zero_b": scales.zero(second), **_output(operation),
+            "zero_a": scales.zero(first), "zero_b": scales.zero(second),
+            **({} if output.dtype == "bool" else _output(operation)),
         }  # fmt: skip
         if operation.kind in ("MAXIMUM", "MINIMUM"):
             _same_quantization(operation, first, second)
@@ -413,46 +502,116 @@ class _Lowering:
             call = f"pairs(&s, @0, @1, y, {kernel})"
         elif operation.kind in ("MUL", "PRELU"):
             multiplier, shift = numerics.quantize_multiplier(reals[0] * reals[1] / reals[2])
-            shift = _shift(operation, shift, 255 * 255)
+            shift = _shift(operation, shift, most * most)
             call, kernel = "mul(&s, @0, @1, y)", "mul"
             if operation.kind == "PRELU":
                 call, kernel = "pairs(&s, @0, @1, y, prelu)", "prelu"
                 above, up = numerics.quantize_multiplier(reals[0] / reals[2])
                 fields |= {"multiplier_a": above, "shift_a": _shift(operation, up, 255)}
         else:
-            largest = 2 * max(reals[:2])
+            largest = 1.0 if operation.kind in _COMPARISONS else 2 * max(reals[:2])
             for key, scale in (("a", reals[0]), ("b", reals[1])):
                 multiplier, shift = numerics.quantize_multiplier(scale / largest)
-                left = 20
-                if (multiplier, shift) == (2**30, 0):  # exactly ½: equivalent, and in the range of the fast path
-                    left, shift = 21, -1
+                if shift > 0:
+                    raise UnsupportedError(f"{operation}: a scale of {scale:g} is too large to compare")
+                more = 0
+                if (multiplier, shift) == (2**30, 0) and not large:  # exactly ½: equivalent, but on the fast path
+                    more, shift = 1, -1
                 fields |= {
-                    f"left_{key}": left, f"multiplier_{key}": multiplier,
-                    f"shift_{key}": _shift(operation, shift, 255 << left),
+                    f"left_{key}": left + more, f"multiplier_{key}": multiplier,
+                    f"shift_{key}": _shift(operation, shift, (most << left + more) - large),
                 }  # fmt: skip
-            multiplier, shift = numerics.quantize_multiplier(largest / (2**20 * reals[2]))
-            if shift > 0:
-                raise UnsupportedError(f"{operation}: its output's scale is too small for those of its inputs")
-            shift = _shift(operation, shift, 255 << 20)
-            call, kernel = f"add(&s, @0, @1, y, {-1 if operation.kind == 'SUB' else 1})", "add"
+            if operation.kind in ("ADD", "SUB"):
+                multiplier, shift = numerics.quantize_multiplier(largest / (2**left * reals[2]))
+                if shift > 0:
+                    raise UnsupportedError(f"{operation}: its output's scale is too small for those of its inputs")
+                shift = _shift(operation, shift, most << left)
+                call, kernel = f"add(&s, @0, @1, y, {-1 if operation.kind == 'SUB' else 1})", "add"
+            else:
+                multiplier, shift, kernel = 0, 1, operation.kind.lower()
+                call = f"pairs(&s, @0, @1, y, {kernel})"
+            if operation.kind == "SQUARED_DIFFERENCE":
+                multiplier, shift = numerics.quantize_multiplier(largest * largest / (2 ** (2 * left) * reals[2]))
+                shift = _shift(operation, shift, (most << left) ** 2)
         fields |= {"multiplier": multiplier, "shift": shift}
         wide = min(shift, fields.get("shift_a", 1), fields.get("shift_b", 1)) < 0
+        if large:
+            kernel = f"{operation.kind.lower() if kernel == 'add' else kernel}_16"
+            call = f"pairs_16(&s, {_X16}, {_X16.replace('0', '1')}, {_Y16}, {kernel})"
         self.add(
             operation, call, kernel, fields=fields, struct="binary", wide=wide,
             overlaps=[plan.overlap(kernel, shape, output.shape) for shape in shapes],
         )  # fmt: skip
 
+    def select(self, operation: ops.Select) -> None:
+        _same_quantization(operation, *operation.inputs[1:])
+        shapes = [tensor.shape for tensor in operation.inputs]
+        size, strides = _collapsed(operation, operation.output.shape, shapes)
+        fields = {"size": size, "stride_which": strides[0], "stride_a": strides[1], "stride_b": strides[2]}
+        self.add(operation, "choose(&s, @0, @1, @2, y)", "choose", fields=fields)
+
+    def matmul(self, operation: ops.MatMul) -> None:
+        (first, second), output = operation.inputs, operation.output
+        batches = output.shape[:-2]
+        if len(batches) > 3:
+            raise UnsupportedError(f"{operation}: more than five dimensions are not supported in C")
+        distances, strides = [], []
+        for tensor, swapped in zip(operation.inputs, operation.transposed, strict=True):
+            *before, row, column = _strides(tensor.shape)
+            distances.append((column, row) if swapped else (row, column))
+            kept = [0 if size == 1 else stride for size, stride in zip(tensor.shape[:-2], before, strict=True)]
+            strides.append(_extended(kept, 3, 0))
+        taps = first.shape[-2 if operation.transposed[0] else -1]
+        factor = scales.scale(first) * scales.scale(second) / scales.scale(output)
+        multiplier, shift = numerics.quantize_multiplier(factor)
+        shift = _shift(operation, shift, taps * 255 * 255)
+        fields = {
+            "size": _extended(batches, 3, 1), "stride_a": strides[0], "stride_b": strides[1],
+            "rows": output.shape[-2], "taps": taps, "columns": output.shape[-1],
+            "row_a": distances[0][0], "tap_a": distances[0][1], "tap_b": distances[1][0], "column_b": distances[1][1],
+            "zero_a": scales.zero(first), "zero_b": scales.zero(second), "out_zero": scales.zero(output),
+            "multiplier": multiplier, "shift": shift,
+        }  # fmt: skip
+        self.add(operation, "batch_matmul(&s, @0, @1, y)", "batch_matmul", fields=fields, wide=shift < 0)
+
     def elementwise(self, operation: scales.Elementwise) -> None:
         """A function of single values, as a table of its 256 results."""
         shape = operation.output.shape
+        if _width(operation.inputs[0]) > 1 or _width(operation.output) > 1:
+            self._elementwise_16(operation)
+            return
         self.add(
             operation, f"lookup(@name_table, @0, y, {math.prod(shape)})", "lookup",
             constants={"table": numerics.table(scales.function(operation), operation.inputs[0].dtype)},
             overlaps=[plan.overlap("lookup", shape, shape)],
         )  # fmt: skip
 
+    def _elementwise_16(self, operation: scales.Elementwise) -> None:
+        source, output, count = operation.inputs[0], operation.output, math.prod(operation.output.shape)
+        if isinstance(operation, ops.Unary):
+            scales.wanted_output(operation, 2.0**-15, 0)
+            factor, shift = numerics.sigmoid_factor(scales.scale(source))
+            kernel = {"LOGISTIC": "logistic_16", "TANH": "hyperbolic_16"}[operation.kind]
+            self.add(operation, f"{kernel}({_X16}, {_Y16}, {count}, {factor}, {shift})", kernel)
+            return
+        assert isinstance(operation, ops.LeakyRelu | ops.Rescale)
+        pairs = scales.factors(operation)
+        low, high = scales.limits(output, operation.limits)
+        most = 255 if source.dtype == "int8" else 2**16
+        shifts = [_shift(operation, shift, most) for _, shift in pairs]
+        fields = {
+            "in_width": _width(source), "out_width": _width(output),
+            "in_zero": scales.zero(source), "out_zero": scales.zero(output),
+            "multiplier": [pair[0] for pair in pairs], "shift": shifts, "low": low, "high": high,
+        }  # fmt: skip
+        self.add(operation, f"rescale_16(&s, @0, y, {count})", "rescale_16", fields=fields, wide=min(shifts) < 0)
+
     def softmax(self, operation: ops.Softmax) -> None:
-        scales.wanted_output(operation, 1 / 256, -128)
+        if operation.inputs[0].dtype == "int16":
+            self._softmax_16(operation)
+            return
+        large = operation.output.dtype == "int16"
+        scales.wanted_output(operation, *((2.0**-16, -(2**15), _NEAR) if large else (1 / 256, -128)))
         scale, beta, shape = scales.scale(operation.inputs[0]), operation.beta, operation.output.shape
         if not 0 < beta < math.inf or beta * scale * 2**26 <= 1:
             raise UnsupportedError(
@@ -463,10 +622,36 @@ class _Lowering:
                 f"{operation}: a softmax over {shape[-1]} values may overflow; at most 4095 are supported"
             )
         values = numerics.softmax_table(scale, beta)
+        sizes, kernel = f"{math.prod(shape[:-1])}, {shape[-1]}", "softmax_to_16" if large else "softmax"
         self.add(
-            operation, f"softmax(@name_table, {len(values)}, @0, y, {math.prod(shape[:-1])}, {shape[-1]})", "softmax",
+            operation, f"{kernel}(@name_table, {len(values)}, @0, {_Y16 if large else 'y'}, {sizes})", kernel,
             constants={"table": values},
         )  # fmt: skip
+
+    def _softmax_16(self, operation: ops.Softmax) -> None:
+        scales.wanted_output(operation, 2.0**-15, 0, _NEAR)
+        shape, scale = operation.output.shape, scales.scale(operation.inputs[0])
+        if not 0 < operation.beta < math.inf or shape[-1] > 2**16:
+            raise UnsupportedError(
+                f"{operation}: a beta of {operation.beta:g}, or so many values, are not supported in C"
+            )
+        multiplier, shift = numerics.quantize_multiplier(scale * operation.beta / (10.0 / 65535.0))
+        shift = _shift(operation, shift, 2**16)
+        sizes = f"{math.prod(shape[:-1])}, {shape[-1]}, {multiplier}, {shift}"
+        self.add(
+            operation, f"softmax_16(@name_tables, {_X16}, {_Y16}, {sizes})", "softmax_16",
+            constants={"tables": numerics.softmax_tables_16()}, wide=shift < 0,
+        )  # fmt: skip
+
+    def l2_norm(self, operation: ops.L2Norm) -> None:
+        scales.wanted_output(operation, 1 / 128, 0)
+        shape, zero = operation.output.shape, scales.zero(operation.inputs[0])
+        if shape[-1] > 2**15:
+            raise UnsupportedError(
+                f"{operation}: a norm of {shape[-1]} values may overflow; at most 32768 are supported"
+            )
+        call = f"l2_normalization(@0, y, {math.prod(shape[:-1])}, {shape[-1]}, {zero})"
+        self.add(operation, call, "l2_normalization", wide=True)
 
     # Values moved
 
@@ -480,10 +665,10 @@ class _Lowering:
         if operation.limits != (None, None):
             raise UnsupportedError(f"{operation}: a fused activation is not supported here in C")
         _same_quantization(operation, *operation.inputs)
-        made, axis = operation.output.shape, operation.axis
-        stride, start, calls = math.prod(made[axis:]), 0, []
+        made, axis, width = operation.output.shape, operation.axis, _width(operation.output)
+        stride, start, calls = math.prod(made[axis:]) * width, 0, []
         for place, tensor in enumerate(operation.inputs):
-            count = math.prod(tensor.shape[axis:])  # also if only the output has the axis
+            count = math.prod(tensor.shape[axis:]) * width  # also if only the output has the axis
             calls.append(f"copy_rows(@{place}, y + {start}, {math.prod(made[:axis])}, {count}, {stride})")
             start += count
         self.add(operation, ";\n    ".join(calls), "copy_rows")
@@ -495,11 +680,19 @@ class _Lowering:
             raise UnsupportedError(
                 f"{operation}: {len(output.shape)} dimensions are more than the {_MAX_RANK} supported in C"
             )
-        strides = _strides(output.shape)
+        sizes, strides, width = source.shape, _strides(output.shape), _width(output)
+        start = sum(before * stride for (before, _), stride in zip(operation.pads, strides, strict=True)) * width
+        if width > 1:  # the bytes of a value are neighbours too
+            if value is not None and value.data is not None and value.data.any():
+                raise UnsupportedError(f"{operation}: padding of int16 with anything but zeros is not supported in C")
+            if len(sizes) == _MAX_RANK:
+                batch, sizes, strides = sizes[0], sizes[1:], strides[1:]
+                if batch != 1:
+                    raise UnsupportedError(f"{operation}: a batch of {batch} in int16 is not supported in C")
+            sizes, strides = (*sizes, width), [*(stride * width for stride in strides), 1]
         fields = {
-            "size": _extended(source.shape, _MAX_RANK, 1), "stride": _extended(strides, _MAX_RANK, 0),
-            "start": sum(before * stride for (before, _), stride in zip(operation.pads, strides, strict=True)),
-            "total": math.prod(output.shape),
+            "size": _extended(sizes, _MAX_RANK, 1), "stride": _extended(strides, _MAX_RANK, 0),
+            "start": start, "total": math.prod(output.shape) * width,
             "value": scales.zero(output) if value is None or value.data is None else int(value.data.reshape(-1)[0]),
         }  # fmt: skip
         self.add(operation, "pad(&s, @0, y)", "pad", fields=fields)
@@ -517,6 +710,34 @@ class _Lowering:
     def blocks(self, operation: ops.Blocks) -> None:
         self._rearrange(operation, operation.sizes, operation.strides)
 
+    def mirror(self, operation: ops.Mirror) -> None:
+        strides = _strides(operation.inputs[0].shape)
+        self._pick(
+            operation, [np.array(places) * stride for places, stride in zip(operation.places, strides, strict=True)]
+        )
+
+    def gather(self, operation: ops.Gather) -> None:
+        source, places = operation.inputs
+        if places.data is None:
+            raise UnsupportedError(f"{operation}: its places are computed, which C code does not support")
+        shape, axis = source.shape, operation.axis
+        inner = math.prod(shape[axis + 1 :])
+        along = np.asarray(places.data).reshape(-1) * inner
+        self._pick(operation, [np.arange(math.prod(shape[:axis])) * shape[axis] * inner, along, np.arange(inner)])
+
+    def _pick(self, operation: Operation, distances: Sequence[NDArray[Any]]) -> None:
+        source = operation.inputs[0]
+        _same_quantization(operation, source)
+        if len(distances) > _MAX_RANK:
+            raise UnsupportedError(f"{operation}: {len(distances)} dimensions are more than the 4 supported in C")
+        alone = msgspec.structs.replace(operation, inputs=(source,))
+        whole = [*[np.zeros(1)] * (_MAX_RANK - len(distances)), *distances]
+        self.add(
+            alone, "pick(&s, @0, y)", "pick",
+            fields={"size": [len(each) for each in whole]},
+            constants={"distances": np.concatenate(whole).astype(np.int32)},
+        )  # fmt: skip
+
     def tile(self, operation: ops.Tile) -> None:
         shape = operation.inputs[0].shape
         sizes = [size for pair in zip(operation.repeats, shape, strict=True) for size in pair]
@@ -526,6 +747,9 @@ class _Lowering:
 
     def _rearrange(self, operation: Operation, sizes: Sequence[int], strides: Sequence[int], first: int = 0) -> None:
         _same_quantization(operation, *operation.inputs)
+        width = _width(operation.output)
+        if width > 1:  # the bytes of a value are neighbours too
+            sizes, strides, first = [*sizes, width], [*(stride * width for stride in strides), 1], first * width
         if len(sizes) > 8:
             raise UnsupportedError(f"{operation}: {len(sizes)} dimensions are more than the 8 supported in C")
         fields = {"size": _extended(sizes, 8, 1), "stride": _extended(strides, 8, 0)}
@@ -555,28 +779,58 @@ class _Lowering:
 # Checks
 
 
-def _check_int8(operation: Operation) -> None:
-    """Raise for activations that are not int8; QUANTIZE and reshapes also support uint8."""
+def in_int16(record: type[Operation], kind: str) -> bool:
+    """Whether an operator ``kind`` that is read as ``record`` can have activations of int16 in C."""
+    return record in _IN_INT16 and kind not in _NOT_IN_INT16
+
+
+def _check_types(operation: Operation) -> None:
+    """Raise for activations that no kernel has; int16 has a zero point of 0."""
+    tensors = [*operation.inputs, operation.output]
+    if isinstance(operation, ops.Pad) and operation.value is not None:
+        tensors.append(operation.value)
+    converts = operation.kind == "QUANTIZE" or (operation.kind == "SOFTMAX" and tensors[0].dtype == "int8")
     allowed = ["int8"]
     if operation.kind == "QUANTIZE" or isinstance(operation, ops.Reshape):
         allowed.append("uint8")
-    for tensor in (*operation.inputs, operation.output):
-        mixed = isinstance(operation, ops.Reshape) and tensor.dtype != operation.inputs[0].dtype
-        if tensor.dtype not in allowed or mixed:
+    if in_int16(type(operation), operation.kind):
+        allowed.append("int16")
+    if operation.kind in _COMPARISONS or isinstance(operation, ops.ArgExtreme):
+        tensors = tensors[:-1]
+    elif isinstance(operation, ops.Select):
+        tensors = tensors[1:]
+    elif isinstance(operation, ops.Gather):
+        tensors = [tensors[0], tensors[-1]]
+    for tensor in tensors:
+        to_32 = operation.kind == "QUANTIZE" and (tensor.dtype, len(tensor.scale)) == ("int32", 1)
+        if (tensor.dtype not in allowed and not to_32) or (tensor.dtype != tensors[0].dtype and not converts):
             raise ops.not_int8(operation.operator, tensor)
-    if isinstance(operation, ops.Pad) and operation.value is not None and operation.value.dtype != "int8":
-        raise ops.not_int8(operation.operator, operation.value)
-
-
-def _reduction(operation: ops.Reduction) -> tuple[int, int, int]:
-    """The numbers of values outside the axes of a reduction, along them, and inside."""
-    axes, shape = operation.axes, operation.inputs[0].shape
-    if any(axis not in axes and shape[axis] != 1 for axis in range(axes[0], axes[-1] + 1)):
+        if tensor.dtype == "int16" and tensor.zero_point[0] and not converts:
+            raise UnsupportedError(
+                f"{operation}: {tensor.layer!r} is int16 with a zero point, which no kernel supports"
+            )
+    if "uint8" in (types := {tensor.dtype for tensor in tensors}) and types & {"int16", "int32"}:
         raise UnsupportedError(
-            f"{operation}: a reduction over axes {list(axes)}, which are not adjacent, is not supported in C"
+            f"{operation}: from {' to '.join(tensor.dtype for tensor in tensors)}, which no kernel does"
         )
-    count = math.prod(shape[axis] for axis in axes)
-    return math.prod(shape[: axes[0]]), count, math.prod(shape[axes[-1] + 1 :])
+    if tensors[0].dtype == "int32":
+        raise ops.not_int8(operation.operator, tensors[0])
+
+
+def _levels(operation: ops.Reduction) -> dict[str, int]:
+    """The numbers of neighbouring values that remain and are reduced, in turn."""
+    sizes = [1]
+    for axis, size in enumerate(operation.inputs[0].shape):
+        reduced = axis in operation.axes
+        if size == 1 or reduced == (len(sizes) % 2 == 0):
+            sizes[-1] *= size
+        else:
+            sizes.append(size)
+    if len(sizes) > 5:
+        raise UnsupportedError(f"{operation}: a reduction over axes {list(operation.axes)} is not supported in C")
+    if len(sizes) <= 3:  # in the innermost loop
+        sizes[1:1] = [1, 1]
+    return dict(zip(("outer", "reduced", "middle", "again", "inner"), [*sizes, *[1] * (5 - len(sizes))], strict=True))
 
 
 def _same_quantization(operation: Operation, *tensors: Tensor) -> None:
@@ -596,6 +850,11 @@ def _one_image(operation: Operation) -> None:
 
 
 # Helpers
+
+
+def _width(tensor: Tensor) -> int:
+    """Bytes of a value."""
+    return np.dtype(tensor.dtype).itemsize
 
 
 def _for_all_channels(weights: NDArray[Any], groups: int) -> NDArray[Any]:
@@ -660,10 +919,52 @@ def _channels(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str
     if not isinstance(operation, ops.TransposedConvolution):
         bias = bias - zero * wide_rows.sum(axis=1)
     return {
-        "bias": (bias & 0xFFFFFFFF).astype(np.uint32).view(np.int32),
+        "bias": _wrapped(bias),
         "multiplier": np.array([multiplier for multiplier, _ in pairs], np.int32),
         "shift": np.array(shifts, np.int8),
     }, min(shifts) < 0
+
+
+def _rows(operation: ops.Convolution) -> NDArray[np.int8]:
+    """The weights of each output."""
+    values, outputs = operation.weights.values, operation.output.shape[3]
+    if operation.depthwise:
+        values = values[0].reshape(-1, outputs).T
+        return np.ascontiguousarray(values)
+    return _for_all_channels(values, operation.groups).reshape(outputs, -1)
+
+
+def _channels_16(operation: ops.Weighted, rows: NDArray[np.int8]) -> tuple[dict[str, NDArray[Any]], bool, bool]:
+    """As ``_channels`` for int16 activations; whether sums have 32 bits, and whether any shift is wide."""
+    if rows.dtype != np.int8:
+        raise UnsupportedError(f"{operation}: its weights are {rows.dtype}; C code supports only int8 weights")
+    operation.check_symmetric()
+    given = operation.bias
+    narrow = operation.kind in ("CONV_2D", "FULLY_CONNECTED") and given is not None and given.dtype == np.int32
+    bias = np.zeros(len(rows), np.int64) if given is None else given.astype(np.int64)
+    pairs = scales.weighted(operation, len(rows))
+    if narrow:
+        largest = np.abs(bias) + np.abs(rows.astype(np.int64)).sum(axis=1) * 2**15
+        shifts = [_shift(operation, shift, int(bound)) for (_, shift), bound in zip(pairs, largest, strict=True)]
+    else:  # TFLite Micro asserts these limits
+        if any(shift > 7 for _, shift in pairs) or int(np.abs(bias).max()) >= 2**47:
+            raise UnsupportedError(f"{operation}: its scales or biases are too large for a sum of 64 bits")
+        pairs = [(min((multiplier + 2**15) >> 16, 2**15 - 1), shift) for multiplier, shift in pairs]
+        shifts = [15 - shift for _, shift in pairs]
+    return (
+        {
+            "bias": bias,
+            "multiplier": np.array([multiplier for multiplier, _ in pairs], np.int32),
+            "shift": np.array(shifts, np.int8),
+        },
+        narrow,
+        narrow and min(shifts) < 0,
+    )
+
+
+def _wrapped(values: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The lowest 32 bits."""
+    return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
 
 
 def _shift(operation: Operation, shift: int, bound: int) -> int:
@@ -708,14 +1009,30 @@ def _collapsed(operation: Operation, made: Shape, shapes: Sequence[Shape]) -> tu
     return [axis[0] for axis in axes], [[axis[1 + place] for axis in axes] for place in range(len(shapes))]
 
 
+_IN_INT16 = frozenset(
+    {
+        ops.Binary, ops.Blocks, ops.Concatenation, ops.Convolution, ops.Dense, ops.LeakyRelu, ops.Pad, ops.Pool,
+        ops.Reduction, ops.Rescale, ops.Reshape, ops.Slice, ops.Softmax, ops.Tile, ops.TransposedConvolution,
+        ops.Transpose, ops.Unary,
+    }
+)  # fmt: skip
+_NOT_IN_INT16 = frozenset(
+    {"HARD_SWISH", "PRELU", "REDUCE_MAX", "REDUCE_MIN", "RELU_N1_TO_1", "SQUARED_DIFFERENCE", "SUM", *_COMPARISONS}
+)
 _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
+    ops.ArgExtreme: _Lowering.arg_extreme,
     ops.AssignVariable: _Lowering.assign_variable,
     ops.Binary: _Lowering.binary,
     ops.Blocks: _Lowering.blocks,
     ops.Concatenation: _Lowering.concatenation,
     ops.Convolution: _Lowering.convolution,
     ops.Dense: _Lowering.dense,
+    ops.L2Norm: _Lowering.l2_norm,
     ops.LeakyRelu: _Lowering.elementwise,
+    ops.Lstm: _Lowering.lstm,
+    ops.MatMul: _Lowering.matmul,
+    ops.Mirror: _Lowering.mirror,
+    ops.Gather: _Lowering.gather,
     ops.Pad: _Lowering.pad,
     ops.Pool: _Lowering.pool,
     ops.ReadVariable: _Lowering.read_variable,
@@ -723,6 +1040,7 @@ _WRITERS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     ops.Rescale: _Lowering.elementwise,
     ops.Reshape: _Lowering.reshape,
     ops.Resize: _Lowering.resize,
+    ops.Select: _Lowering.select,
     ops.Slice: _Lowering.slice,
     ops.Softmax: _Lowering.softmax,
     ops.Svdf: _Lowering.svdf,

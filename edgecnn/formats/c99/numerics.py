@@ -89,6 +89,32 @@ def logistic(scale: float, zero_point: int) -> Callable[[int], int]:
     return _limited(scale, zero_point, lambda value: divide_by_power(whole(value), 23) - 128)
 
 
+def sigmoid_factor(scale: float) -> tuple[int, int]:
+    """The factor and shift that make of an int16 one of scale 2⁻¹² / 3, for LOGISTIC and TANH."""
+    left = math.frexp(scale)[1] + 11
+    if scale == 2.0 ** (left - 12) and left in (0, 1):
+        return 3 << left, 0
+    multiplier, shift = scale * 4096.0 * 3.0, 0
+    while multiplier <= 32767.0 / 2.0 and shift <= 30:
+        multiplier, shift = multiplier * 2.0, shift + 1
+    return int(multiplier), shift
+
+
+def softmax_tables_16() -> NDArray[np.int16]:
+    """exp from -10 to 0 and 1 / (1 + x) from 0 to 1, in Q0.15: 512 intervals, each moved by half the error in its
+    middle, and the last value."""
+
+    def made(function: Callable[[float], float], low: float, high: float) -> list[int]:
+        step, found = (high - low) / 512, []
+        for place in range(512):
+            here, middle, after = (function(low + (place + part) * step) * 2**15 for part in (0, 0.5, 1))
+            error = round_half_away((after + round_half_away(here)) / 2) - round_half_away(middle)
+            found.append(round_half_away(here) - round_half_away(error / 2))
+        return [min(value, 2**15 - 1) for value in (*found, round_half_away(function(high) * 2**15))]
+
+    return np.array([made(math.exp, -10.0, 0.0), made(lambda x: 1 / (1 + x), 0.0, 1.0)], np.int16)
+
+
 def tanh(scale: float, zero_point: int) -> Callable[[int], int]:
     """The int8 TANH, whose output has scale 1/128 and zero point 0."""
 

@@ -79,12 +79,12 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def in_type(self) -> str:
-        """The type of all inputs, int8 or uint8."""
+        """The type of all inputs: int8, uint8, int16 or int32."""
         return self.inputs[0].tensor.dtype
 
     @property
     def out_type(self) -> str:
-        """The type of all outputs, int8 or uint8."""
+        """The type of all outputs, as ``in_type``."""
         return self.outputs[0].tensor.dtype
 
     @property

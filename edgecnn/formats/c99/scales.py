@@ -11,8 +11,6 @@ from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import Tensor
 from edgecnn.tflite.operators import Limits, Operation
 
-_INT8 = (-128, 127)
-
 Elementwise = ops.LeakyRelu | ops.Rescale | ops.Table | ops.Unary
 
 
@@ -61,8 +59,10 @@ def without_weights(operation: ops.Weighted, bias: NDArray[np.int64]) -> list[in
 
 
 def mean(operation: ops.Reduction, count: int) -> tuple[int, int]:
-    """Multiplier and shift from a sum of ``count`` values to their mean."""
+    """Multiplier and shift from a sum of ``count`` values to their mean, or to their SUM."""
     multiplier, shift = numerics.quantize_multiplier(scale(operation.inputs[0]) / scale(operation.output))
+    if operation.kind == "SUM":
+        return multiplier, shift
     down = min(count.bit_length() - 1, 32, 31 + shift)
     return (multiplier << down) // count, shift - down
 
@@ -74,9 +74,7 @@ def function(operation: Elementwise) -> Callable[[int], int]:
         UnsupportedError: no kernel of TFLite Micro computes it.
     """
     match operation:
-        case ops.LeakyRelu():
-            return _leaky_relu(operation)
-        case ops.Rescale():
+        case ops.LeakyRelu() | ops.Rescale():
             return _rescale(operation)
         case ops.Table():
             return _table(operation)
@@ -84,17 +82,19 @@ def function(operation: Elementwise) -> Callable[[int], int]:
             return _unary(operation)
 
 
-def _rescale(operation: ops.Rescale) -> Callable[[int], int]:
+def factors(operation: ops.LeakyRelu | ops.Rescale) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Multiplier and shift of values from zero up, and of those below."""
     source, output = operation.inputs[0], operation.output
-    factor = numerics.quantize_multiplier(scale(source) / scale(output))
-    return numerics.rescaled(zero(source), factor, factor, zero(output), *limits(output, operation.limits))
+    above = numerics.quantize_multiplier(scale(source) / scale(output))
+    if isinstance(operation, ops.Rescale):
+        return above, above
+    return above, numerics.quantize_multiplier(scale(source) * float(np.float32(operation.alpha)) / scale(output))
 
 
-def _leaky_relu(operation: ops.LeakyRelu) -> Callable[[int], int]:
-    source, output = operation.inputs[0], operation.output
-    above = numerics.quantize_multiplier(float(source.scale[0] / output.scale[0]))
-    below = numerics.quantize_multiplier(float(source.scale[0] * np.float32(operation.alpha) / output.scale[0]))
-    return numerics.rescaled(zero(source), above, below, zero(output), *_INT8)
+def _rescale(operation: ops.LeakyRelu | ops.Rescale) -> Callable[[int], int]:
+    above, below = factors(operation)
+    output = operation.output
+    return numerics.rescaled(zero(operation.inputs[0]), above, below, zero(output), *limits(output, operation.limits))
 
 
 def _unary(operation: ops.Unary) -> Callable[[int], int]:
@@ -119,9 +119,10 @@ def _table(operation: ops.Table) -> Callable[[int], int]:
     return lambda stored: int(values[stored - lowest])
 
 
-def wanted_output(operation: Operation, wanted: float, zero_point: int) -> None:
-    """Check the only scale and zero point that the kernel writes."""
-    if (scale(operation.output), zero(operation.output)) != (wanted, zero_point):
+def wanted_output(operation: Operation, wanted: float, zero_point: int, tolerance: float = 0.0) -> None:
+    """Check the only scale, up to a relative ``tolerance``, and zero point that the kernel writes."""
+    off = abs(scale(operation.output) - wanted)
+    if off > tolerance * wanted or zero(operation.output) != zero_point:
         raise UnsupportedError(
             f"{operation}: its output has scale {scale(operation.output):g} and zero point {zero(operation.output)}; "
             f"the kernel supports only {wanted:g} and {zero_point}"

@@ -14,7 +14,7 @@ from edgecnn.records import OnnxCpu, Quantization, TensorSpec
 from edgecnn.samples import unlike
 from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import Graph, Operator, Tensor
-from edgecnn.tflite.operators import Limits, Operation
+from edgecnn.tflite.operators import Limits, Operation, not_int8
 
 CHANNELS_FIRST = (0, 3, 1, 2)
 INTEGER = ("int8", "uint8")
@@ -356,7 +356,7 @@ def value_names(graph: Graph) -> tuple[str, ...]:
 
 
 # What no writer of ONNX has: state between runs, and values in an order for which C has one kernel.
-ONLY_C = (ops.AssignVariable, ops.Blocks, ops.ReadVariable, ops.Svdf)
+ONLY_C = (ops.ArgExtreme, ops.AssignVariable, ops.Blocks, ops.L2Norm, ops.Lstm, ops.Mirror, ops.ReadVariable, ops.Svdf)
 
 
 def _supported(one: Operation | UnsupportedError) -> Operation:
@@ -364,6 +364,9 @@ def _supported(one: Operation | UnsupportedError) -> Operation:
         raise one
     if isinstance(one, ONLY_C):
         raise UnsupportedError(f"{one} is not supported in int8 .onnx; use the .tflite file, or C")
+    for tensor in (*one.inputs, one.output):
+        if tensor.dtype == "int16":
+            raise not_int8(one.operator, tensor)
     return one
 
 

@@ -46,6 +46,8 @@ class LiteRtModel(context: Context, threads: Int = 1) : Model() {
         fun put(content: ByteBuffer, integer: Int, tensor: Tensor, end: End) {
             when (tensor.dataType()) {
                 DataType.FLOAT32 -> content.putFloat((integer - end.zeroPoint) * end.scale)
+                DataType.INT16 -> content.putShort(integer.toShort())
+                DataType.INT32 -> content.putInt(integer)
                 else -> content.put(integer.toByte())
             }
         }
@@ -54,6 +56,8 @@ class LiteRtModel(context: Context, threads: Int = 1) : Model() {
             when (tensor.dataType()) {
                 DataType.FLOAT32 -> Math.rint((content.float / end.scale).toDouble()).toInt() + end.zeroPoint
                 DataType.UINT8 -> content.get().toInt() and 255
+                DataType.INT16 -> content.short.toInt()
+                DataType.INT32 -> content.int
                 else -> content.get().toInt()
             }
     }
