@@ -47,7 +47,8 @@ pytestmark = pytest.mark.slow
 
 L = keras.layers
 plain, branched, rearranged = BODIES
-TINY = Path(__file__).parent / "files" / "tiny-int8.tflite"
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "files" / "tiny-int8.tflite"
 SHAPES = {
     "mnist_cnn": ((28, 28, 1), 10),
     "resnet8": ((32, 32, 3), 10),
@@ -283,6 +284,48 @@ def test_the_caller_may_give_the_arena(models: dict[str, bytes], tmp_path: Path)
     np.testing.assert_array_equal(got, wanted)
     assert (memory[:8] == 0x55555555).all()
     assert (memory[8 + generated.plan.arena_bytes // 4 :] == 0x55555555).all()
+
+
+DSP = ["-D__ARM_FEATURE_DSP", "-D__OPTIMIZE__", "-D__GNUC__", "-D__thumb2__"]
+
+
+def cppcheck(folder: Path, *options: str) -> str:
+    need("cppcheck")
+    command = ["cppcheck", "-q", "--std=c99", "--platform=unix32", *options, "m.c"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def misra_rules(folder: Path, *options: str) -> set[tuple[str, str]]:
+    """The files and rules of messages of cppcheck's MISRA addon."""
+    messages = cppcheck(folder, "--addon=misra", "--template={file} {id}", *options)
+    return {(file, rule) for file, rule in re.findall(r"^(m\.\w) misra-c2012-(.*)$", messages, re.MULTILINE)}
+
+
+def test_static_analysis_finds_only_what_is_documented(odd_files: dict[str, bytes], tmp_path: Path) -> None:
+    """Of three models, and in DSP code: no other MISRA rule than the documented ones, no warning at all."""
+    table = re.findall(
+        r"^\| ([\d., ]+) \| (required|advisory) \|", (ROOT / "docs" / "c99.md").read_text(), re.MULTILINE
+    )
+    documented = {rule for rules, _ in table for rule in rules.split(", ")}
+    advisory = {rule for rules, category in table for rule in rules.split(", ") if category == "advisory"}
+    found: set[tuple[str, str]] = set()
+    for model in (TINY.read_bytes(), odd_files["plain"], odd_files["branched"]):
+        generate(model, tmp_path, labels=["x", "y"])
+        for options in [["-DPLAIN_C"]] if model == odd_files["branched"] else [["-DPLAIN_C"], DSP]:
+            assert cppcheck(tmp_path, "--enable=warning,portability", *options) == ""
+            found |= misra_rules(tmp_path, *options)
+    assert {rule for _, rule in found} == documented
+    assert {rule for file, rule in found if file == "m.h"} <= advisory
+
+
+def test_static_analysis_would_find_another_rule(tmp_path: Path) -> None:
+    source = generate(TINY.read_bytes(), tmp_path).source
+    planted = "int planted(void);\nint planted(void) { goto end;\nend:\n    return 07; }\n"
+    (tmp_path / "m.c").write_text(source + planted)
+    assert {("m.c", "15.1"), ("m.c", "7.1")} <= misra_rules(tmp_path, "-DPLAIN_C")
+    (tmp_path / "m.c").write_text(source + "int planted(void);\nint planted(void) { int a[2]; return a[2]; }\n")
+    assert "arrayIndexOutOfBounds" in cppcheck(tmp_path, "--enable=warning,portability")
 
 
 # The plan of memory

@@ -141,6 +141,43 @@ def test_weights_and_arena_are_placed_by_macros(tmp_path: Path) -> None:
     assert ".bss" not in sections or sections[".bss"][0] == 0
 
 
+def test_code_runs_with_the_vector_extension_of_riscv(tmp_path: Path) -> None:
+    """Vectorised by clang; on a processor without vectors it faults, which shows that they are used."""
+    need("riscv32")
+    tools.need("clang")
+    kit = tmp_path / "kit"
+    assert make_kit(ROOT / "tests" / "files" / "tiny-int8.tflite", kit, "cortex-m4").returncode == 0
+    start, enabled = kit / "harness_start_riscv.c", r"csrw mtvec, t0\nli t0, 0x200\ncsrs mstatus, t0\n"
+    start.write_text(start.read_text().replace(r"csrw mtvec, t0\n", enabled))
+    assert enabled in start.read_text()
+    assert make(kit, "TARGET=riscv32", "BUILD=build/v").returncode == 0
+    (model,) = kit.glob("tiny*.c")
+    command = ["clang", "--target=riscv32", "-march=rv32imac_zve32x", "-mabi=ilp32", "-std=c99", "-O3", "-mllvm"]
+    command += ["-riscv-v-vector-bits-min=128", "-c", model.name, "-o", f"build/v/{model.stem}.o"]
+    subprocess.run(command, cwd=kit, check=True)
+    checked = []
+    for cpu in ("rv32,v=true,vext_spec=v1.0", "rv32"):
+        emulator = f"EMULATOR=qemu-system-riscv32 -cpu {cpu} -M virt -bios none $(SEMIHOSTING)"
+        checked.append(make(kit, "check", "TARGET=riscv32", "BUILD=build/v", emulator))
+    assert "ok: every output byte" in checked[0].stdout
+    assert "the processor faulted" in checked[1].stderr
+
+
+@pytest.mark.parametrize(("flags", "end"), [("", "faulted"), ("-DPLAIN_C -mno-unaligned-access", "ok: ")])
+def test_code_runs_where_unaligned_accesses_trap(flags: str, end: str, tmp_path: Path) -> None:
+    """With the flags that the documentation names; without them, the code with DSP instructions faults there."""
+    need("cortex-m4")
+    assert flags in (ROOT / "docs" / "c99.md").read_text()
+    assert make_kit(ROOT / "tests" / "files" / "tiny-int8.tflite", tmp_path / "kit", "cortex-m4").returncode == 0
+    start = tmp_path / "kit" / "harness_start_arm.c"
+    trap = "    *(volatile uint32_t *)0xE000ED14u |= 8u; /* UNALIGN_TRP in CCR */\n"
+    first = "    const volatile uint8_t *from = data_load;\n"
+    assert first in start.read_text()
+    start.write_text(start.read_text().replace(first, trap + first))
+    checked = make(tmp_path / "kit", "check", f"OPT=-O2 {flags}", "BUILD=build/trap")
+    assert end in checked.stdout + checked.stderr
+
+
 @pytest.mark.parametrize("target", ["host", *FAST])
 def test_models_in_one_source_answer_as_alone_and_share_kernels(
     target: str, digits: Sources, workspace: Workspace, inputs: Int8, answers: Int8, tmp_path: Path

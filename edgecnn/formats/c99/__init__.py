@@ -15,7 +15,7 @@ from edgecnn.errors import ConfigError, UnsupportedError
 from edgecnn.formats import tflite
 from edgecnn.formats.c99 import kernels, lower
 from edgecnn.formats.c99 import plan as arena
-from edgecnn.formats.c99.program import Constant, End, Layer, Program, State
+from edgecnn.formats.c99.program import Constant, End, Layer, Program, State, at
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
 from edgecnn.records import GeneratedC, MemoryPlan, Provenance, Quantization, Record, Scheme, TensorSpec
@@ -335,35 +335,47 @@ def _conversions(program: Program, name: str) -> list[str]:
         "/* steps of the input's scale from zero, rounded to nearest, halves away from zero, and clipped */",
         f"static inline {program.in_type}_t {name}_clipped(float steps, int32_t zero)",
         "{",
-        "    int32_t whole;",
-        f"    if (!(steps > (float)({low} - zero)))",
-        f"        return {low};",
-        f"    if (steps >= (float)({high} - zero))",
-        f"        return {high};",
-        "    whole = (int32_t)steps;",
-        "    steps -= (float)whole;",
-        f"    return ({program.in_type}_t)(whole + zero + (steps >= 0.5f) - (steps <= -0.5f));",
+        f"    const int32_t low = {low} - zero, high = {high} - zero;",
+        "    int32_t whole = low; /* also of NaN */",
+        "    if (steps > (float)low) {",
+        "        steps = (steps < (float)high) ? steps : (float)high;",
+        "        whole = (int32_t)steps;",
+        "        steps -= (float)whole;",
+        "        if (steps >= 0.5f) {",
+        "            whole++;",
+        "        }",
+        "        if (steps <= -0.5f) {",
+        "            whole--;",
+        "        }",
+        "    }",
+        "    whole += zero;",
+        f"    return ({program.in_type}_t)whole;",
         "}",
         "",
         "/* Makes the input from INPUT_SIZE real numbers. */",
         f"static inline void {name}_quantize(const float *real, {program.in_type}_t *input)",
         "{",
         "    int32_t i;",
-        *_each(program.inputs, f"{name.upper()}_INPUT", f"input[@] = {name}_clipped(real[@] / #_SCALE, #_ZERO_POINT)"),
+        *_each(program.inputs, f"{name.upper()}_INPUT", f"input[@] = {name}_clipped(real[@] / #_SCALE, #_ZERO_POINT);"),
         "}",
         "",
         "/* Makes OUTPUT_SIZE real numbers of the output. */",
         f"static inline void {name}_dequantize(const {program.out_type}_t *output, float *real)",
         "{",
         "    int32_t i;",
-        *_each(program.outputs, f"{name.upper()}_OUTPUT", "real[@] = (float)(output[@] - #_ZERO_POINT) * #_SCALE"),
+        *_each(
+            program.outputs,
+            f"{name.upper()}_OUTPUT",
+            "const int32_t steps = output[@] - #_ZERO_POINT;",
+            "real[@] = (float)steps * #_SCALE;",
+        ),
         "}",
         "",
     ]
 
 
-def _each(ends: Sequence[End], prefix: str, statement: str) -> list[str]:
-    """Loops over the values of all ends; @ in ``statement`` is a value's place, # the prefix of the end's macros."""
+def _each(ends: Sequence[End], prefix: str, *statements: str) -> list[str]:
+    """Loops over the values of all ends; @ in ``statements`` is a value's place, # the prefix of the end's macros."""
     if len(ends) == 1:
         pairs = [(prefix, "i")]
     else:
@@ -373,8 +385,9 @@ def _each(ends: Sequence[End], prefix: str, statement: str) -> list[str]:
         line
         for own, place in pairs
         for line in (
-            f"    for (i = 0; i < {own}_SIZE; i++)",
-            f"        {statement.replace('@', place).replace('#', own)};",
+            f"    for (i = 0; i < {own}_SIZE; i++) {{",
+            *(f"        {statement.replace('@', place).replace('#', own)}" for statement in statements),
+            "    }",
         )
     ]
 
@@ -443,7 +456,7 @@ def _state(program: Program, name: str, prefix: str) -> str:
 
 def _begin(state: State, prefix: str) -> tuple[str, str]:
     """The kernel that sets a state's initial values, and its call."""
-    size, place = state.initial.nbytes, f"{prefix}state + {state.offset}"
+    size, place = state.initial.nbytes, at(f"{prefix}state", state.offset)
     if len(set(state.initial.tolist())) > 1:
         return "copy_rows", f"copy_rows({prefix}initial_{state.offset}, {place}, 1, {size}, {size})"
     return "fill_8", f"fill_8({state.initial[0]}, {place}, {size})"
@@ -458,16 +471,16 @@ def _invoke(part: _Part) -> str:
     elif caller_arena:
         lines.append("    (void)arena;")
     if program.states:
-        lines += [f"    if (!{prefix}begun)", f"        {prefix}begin();"]
+        lines += [f"    if ({prefix}begun == 0) {{", f"        {prefix}begin();", "    }"]
     named = {end.value: _buffer("output", "int8_t *", program.out_type, end) for end in program.outputs}
     named |= {end.value: _buffer("input", "const int8_t *", program.in_type, end) for end in program.inputs}
-    named |= {state.value: f"{prefix}state + {state.offset}" for state in program.states}
+    named |= {state.value: at(f"{prefix}state", state.offset) for state in program.states}
     for place, layer in enumerate(program.layers):
         arguments = [
-            named[value] if value in named else f"a + {places[value]}" for value in (*layer.inputs, layer.output)
+            named[value] if value in named else at("a", places[value]) for value in (*layer.inputs, layer.output)
         ]
         if layer.scratch:
-            arguments.append(f"(int16_t *)(void *)(a + {places[-1 - place]})")
+            arguments.append(f"(int16_t *)(void *)({at('a', places[-1 - place])})")
         lines.append(f"    {layer.name}({', '.join(arguments)});")
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -475,8 +488,7 @@ def _invoke(part: _Part) -> str:
 def _buffer(name: str, kind: str, dtype: str, end: End) -> str:
     """The expression for an input or output in the caller's buffer ``name``."""
     buffer = name if dtype == "int8" else f"({kind}){name}"
-    offset = end.offset * np.dtype(dtype).itemsize
-    return f"{buffer} + {offset}" if offset else buffer
+    return at(buffer, end.offset * np.dtype(dtype).itemsize)
 
 
 def _signature(program: Program, name: str, caller_arena: bool) -> str:

@@ -83,7 +83,7 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
 #else
     const int32_t high = (int32_t)(((int64_t)value * multiplier + ((int32_t)1 << 30)) >> 31);
 #endif
-    return (high + (high >> 31) + (2 * zero + 1) * ((int32_t)1 << (shift - 1))) >> shift;
+    return (high + (high < 0 ? -1 : 0) + (2 * zero + 1) * ((int32_t)1 << (shift - 1))) >> shift;
 }
 //@ requantize_any: base
 /* As requantize below, for values that would overflow there, or shifts outside of 1 to 22: -64 - shift encodes a
@@ -110,7 +110,7 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
 #else
     high = (int32_t)(((int64_t)value * multiplier + ((int32_t)1 << 30)) >> 31);
 #endif
-    return (high + (high >> 31) + (2 * zero + 1) * ((int32_t)1 << (shift - 1))) >> shift;
+    return (high + (high < 0 ? -1 : 0) + (2 * zero + 1) * ((int32_t)1 << (shift - 1))) >> shift;
 }
 //@ clamp: base
 static inline int8_t clamp(int32_t value, int32_t low, int32_t high)
@@ -167,7 +167,7 @@ static inline uint32_t column_copy(const int8_t *x, int32_t n, int16_t *to, uint
 #ifdef DUAL_MAC
     if (n >= 5) {
         word *pairs;
-        if (k & 1) {
+        if ((k & 1) != 0) {
             to[2 * k - 1] = *x++;
             k++;
             n--;
@@ -271,7 +271,7 @@ static inline void conv_2d_dot(const int8_t *w, int32_t stride, const int16_t *x
 #define OPERANDS                                                                                                       \
     [a0] "+&r"(a0), [a1] "+&r"(a1), [b0] "+&r"(b0), [b1] "+&r"(b1), [w] "+&r"(w), [x] "+&r"(x), [u] "=&r"(u),          \
         [v] "=&r"(v), [p] "=&r"(p), [q] "=&r"(q), [t] "=&r"(t)
-    if (taps & 4)
+    if ((taps & 4) != 0)
         __asm__ volatile(FOUR_TAPS : OPERANDS : [stride] "r"(stride) : "memory");
     if (w != end)
         __asm__ volatile("1:\n" FOUR_TAPS FOUR_TAPS "cmp %[w], %[end]\n bne 1b\n"
@@ -327,7 +327,7 @@ static void conv_2d(const struct conv_2d *s, const int8_t *x, int8_t *y, int16_t
             conv_2d_dot(s->weights + output * taps, stride, columns, taps, sum);
             to[0] = clamp(requantize((int32_t)sum[0], m0, shift0, zero), low, high);
             to[more] = clamp(requantize((int32_t)sum[1], m1, shift1, zero), low, high);
-            if (two) {
+            if (two > 0) {
                 to += outputs;
                 to[0] = clamp(requantize((int32_t)sum[2], m0, shift0, zero), low, high);
                 to[more] = clamp(requantize((int32_t)sum[3], m1, shift1, zero), low, high);
@@ -357,6 +357,14 @@ struct lines {
     } in, x, pad, out, y, kernel, w, stride, dilation; /* sizes of in, out and kernel; distances in x, y and weights */
     int32_t length;                                    /* of a line of the plane */
 };
+
+static struct along along(int32_t rows, int32_t columns, int32_t turned)
+{
+    struct along pair;
+    pair.line = turned > 0 ? columns : rows;
+    pair.lane = turned > 0 ? rows : columns;
+    return pair;
+}
 
 #ifdef DUAL_MAC
 /* Kernels of 3 x 3, two neighbouring outputs at a time. Words hold weights 0 and 1, and 1 and 2 of each line. */
@@ -499,22 +507,22 @@ static void depthwise_conv_2d(const struct depthwise_conv_2d *s, const int8_t *x
     const int32_t below = s->plane_height - s->pad_top, beside = s->plane_width - s->pad_left;
     const int32_t height = below < s->in_height ? below : s->in_height;
     const int32_t width = beside < s->in_width ? beside : s->in_width;
-    struct lines l = {{height, width}, {s->in_width * channels, channels}, {s->pad_top, s->pad_left},
-                      {s->out_height, s->out_width}, {s->out_width * outputs, outputs},
-                      {s->kernel_height, s->kernel_width}, {s->kernel_width * outputs, outputs},
-                      {s->stride_height, s->stride_width}, {s->dilation_height, s->dilation_width}, s->plane_width};
+    struct lines l;
     void (*make)(const struct depthwise_conv_2d *, const struct lines *, int16_t *, int32_t, int8_t *) =
         depthwise_conv_2d_plane;
-    int32_t channel, line, lane, i;
-    if (s->dilation_height == 1 && (s->kernel_height > s->kernel_width || s->dilation_width > 1)) {
-        struct along *pair;
-        for (pair = &l.in; pair <= &l.dilation; pair++) {
-            lane = pair->line;
-            pair->line = pair->lane;
-            pair->lane = lane;
-        }
-        l.length = s->plane_height;
-    }
+    int32_t channel, line, lane, i, turned = 0;
+    if (s->dilation_height == 1 && (s->kernel_height > s->kernel_width || s->dilation_width > 1))
+        turned = 1;
+    l.in = along(height, width, turned);
+    l.x = along(s->in_width * channels, channels, turned);
+    l.pad = along(s->pad_top, s->pad_left, turned);
+    l.out = along(s->out_height, s->out_width, turned);
+    l.y = along(s->out_width * outputs, outputs, turned);
+    l.kernel = along(s->kernel_height, s->kernel_width, turned);
+    l.w = along(s->kernel_width * outputs, outputs, turned);
+    l.stride = along(s->stride_height, s->stride_width, turned);
+    l.dilation = along(s->dilation_height, s->dilation_width, turned);
+    l.length = turned > 0 ? s->plane_height : s->plane_width;
 #ifdef DUAL_MAC
     if (l.dilation.lane == 1)
         make = depthwise_conv_2d_plane_pairs;
@@ -558,7 +566,7 @@ __attribute__((noinline)) static void fully_connected_dot(const int8_t *w, int32
     "ldr %[odd], [%[x]], #4\n sxtb16 %[even], %[odd]\n sxtb16 %[odd], %[odd], ror #8\n"                                \
     OUTPUT("[%[w], %[stride]]", "%[b]") OUTPUT("[%[w], %[stride], lsl #1]", "%[c]")                                    \
     OUTPUT("[%[w], %[triple]]", "%[d]") OUTPUT("[%[w]], #4", "%[a]")
-    if (taps & 4)
+    if ((taps & 4) != 0)
         __asm__ volatile(FOUR_INPUTS
                          : [a] "+&r"(a), [b] "+&r"(b), [c] "+&r"(c), [d] "+&r"(d), [w] "+&r"(w), [x] "+&r"(x),
                            [even] "=&r"(even), [odd] "=&r"(odd), [u] "=&r"(u), [t] "=&r"(t)
@@ -1161,7 +1169,7 @@ static int32_t softmax_reciprocal(int32_t sum, int32_t *shift)
         zeros++;
     }
     *shift = 12 - zeros;
-    half = (int32_t)(((int64_t)(shifted & 0x7fffffff) + 0x80000000) >> 1);
+    half = (int32_t)(((int64_t)(shifted & 0x7fffffff) + 0x80000000u) >> 1);
     x = 1515870810 + high_mul(half, -1010580540);
     for (i = 0; i < 3; i++)
         x += high_mul(x, two - high_mul(half, x)) * 4;

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import UnsupportedError
 from edgecnn.formats.c99 import channels, numerics, plan, scales
 from edgecnn.formats.c99.plan import Overlap
-from edgecnn.formats.c99.program import Constant, End, Layer, Program, State, printable, struct_of, times
+from edgecnn.formats.c99.program import Constant, End, Layer, Program, State, at, printable, struct_of, times
 from edgecnn.tflite import operators as ops
 from edgecnn.tflite.graph import Graph, Tensor
 from edgecnn.tflite.operators import Operation, Shape
@@ -291,7 +291,7 @@ class _Lowering:
             "multiplier": [pair[0] for pair in pairs], "shift": shifts,
         }  # fmt: skip
         self.add(
-            operation, f"svdf(&s, @0, {self.prefix}state + {own.offset}, y)", "svdf", fields=fields,
+            operation, f"svdf(&s, @0, {at(f'{self.prefix}state', own.offset)}, y)", "svdf", fields=fields,
             constants={"features": features.reshape(-1), "time": time.reshape(-1), "bias": operation.bias.reshape(-1)},
             wide=min(shifts) < 0,
         )  # fmt: skip
@@ -669,7 +669,7 @@ class _Lowering:
         stride, start, calls = math.prod(made[axis:]) * width, 0, []
         for place, tensor in enumerate(operation.inputs):
             count = math.prod(tensor.shape[axis:]) * width  # also if only the output has the axis
-            calls.append(f"copy_rows(@{place}, y + {start}, {math.prod(made[:axis])}, {count}, {stride})")
+            calls.append(f"copy_rows(@{place}, {at('y', start)}, {math.prod(made[:axis])}, {count}, {stride})")
             start += count
         self.add(operation, ";\n    ".join(calls), "copy_rows")
 
@@ -753,8 +753,7 @@ class _Lowering:
         if len(sizes) > 8:
             raise UnsupportedError(f"{operation}: {len(sizes)} dimensions are more than the 8 supported in C")
         fields = {"size": _extended(sizes, 8, 1), "stride": _extended(strides, 8, 0)}
-        source = f"@0 + {first}" if first else "@0"
-        self.add(operation, f"rearrange(&s, {source}, y)", "rearrange", fields=fields)
+        self.add(operation, f"rearrange(&s, {at('@0', first)}, y)", "rearrange", fields=fields)
 
     def resize(self, operation: ops.Resize) -> None:
         _same_quantization(operation, *operation.inputs)

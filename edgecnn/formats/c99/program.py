@@ -108,6 +108,11 @@ def times(shape: Shape) -> str:
     return "x".join(map(str, shape)) or "1"
 
 
+def at(buffer: str, offset: int) -> str:
+    """The expression in C for the place ``offset`` bytes into a buffer."""
+    return f"{buffer} + {offset}" if offset else buffer
+
+
 def struct_of(kind: str, arrays: Iterable[str], fields: Mapping[str, Any]) -> str:
     """A definition of ``s`` with designated initialisers; ``arrays`` are named after the layer."""
     items = [f".{array} = @name_{array}" for array in arrays]
