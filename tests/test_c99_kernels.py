@@ -7,6 +7,7 @@ import ctypes
 import functools
 import math
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from edgecnn import emulation
-from edgecnn.formats.c99 import numerics
+from edgecnn.formats.c99 import Named, numerics, several_to_c
 from edgecnn.formats.c99.lower import problems
 from edgecnn.tflite.graph import read_graph
 
@@ -714,6 +715,20 @@ def lstms(draw: Any) -> bytes:
 @examples(30)
 def test_unidirectional_sequence_lstm(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, dual_mac=True, steps=8)
+
+
+@given(first=lstms(), second=lstms())
+@examples(2)
+def test_models_with_state_in_one_source_have_a_state_each(first: bytes, second: bytes, folders: Folders) -> None:
+    named = [Named(graph=read_graph(model, name), name=name) for name, model in (("one", first), ("two", second))]
+    made, folder = several_to_c(named), folders.new()
+    for one, header in zip(named, made.headers, strict=True):
+        (folder / f"{one.name}.h").write_text(header)
+    (folder / "both.c").write_text(made.source)
+    done = subprocess.run(
+        ["cc", "-std=c99", "-fsyntax-only", folder / "both.c"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @st.composite

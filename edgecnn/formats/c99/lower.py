@@ -328,9 +328,10 @@ class _Lowering:
             "multiplier": [pair[0] for pair in pairs], "shift": shifts,
             "tanh_shift": 12 + power, "clip": int(clip), "out_zero": scales.zero(hidden),
         }  # fmt: skip
-        cells = f"(int16_t *)(void *)(state + {memory.offset})"
+        state = f"{self.prefix}state"
+        cells = f"(int16_t *)(void *)({at(state, memory.offset)})"
         self.add(
-            operation, f"lstm(&s, @0, state + {before.offset}, {cells}, y, scratch)", "lstm",
+            operation, f"lstm(&s, @0, {at(state, before.offset)}, {cells}, y, scratch)", "lstm",
             fields=fields, wide=min(shifts) < 0, scratch=2 * 4 * units,
             constants={
                 "weights": np.concatenate(weights).reshape(-1), "recurrent": np.concatenate(recurrent).reshape(-1),
