@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -196,7 +196,7 @@ CLIENTS: dict[str, Callable[[Path, Array], Iterator[Array]]] = {
 }
 
 # `model` is the file, `kind` the type of the samples, and `shape` that of one, with its batch of 1.
-_SCRIPTS = {
+OPEN = {
     "onnxruntime-web": """
 import * as ort from "/node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 ort.env.wasm.wasmPaths = "/node_modules/onnxruntime-web/dist/";
@@ -220,6 +220,12 @@ async function open(model, kind, shape) {
 }
 """,
 }
+_ANSWERS = """
+const outputs = [];
+for (let start = 0; start < all.length; start += size)
+  outputs.push(Array.from(await run(all.slice(start, start + size))));
+return outputs;
+"""
 _PAGE = """<!doctype html><meta charset="utf-8"><script type="importmap">{"imports": {
 "@litertjs/core": "/node_modules/@litertjs/core/dist/index.js",
 "@litertjs/wasm-utils": "/node_modules/@litertjs/wasm-utils/dist/index.js"
@@ -232,10 +238,8 @@ try {
   const all = new types[about.kind]((await bytes("/samples.bin")).buffer);
   const run = await open(await bytes("/model"), about.kind, about.shape);
   const size = about.shape.reduce((one, other) => one * other, 1);
-  const outputs = [];
-  for (let start = 0; start < all.length; start += size)
-    outputs.push(Array.from(await run(all.slice(start, start + size))));
-  await fetch("/done", {method: "POST", body: JSON.stringify({outputs})});
+  const answer = await (async () => {%s})();
+  await fetch("/done", {method: "POST", body: JSON.stringify({answer})});
 } catch (error) {
   await fetch("/done", {method: "POST", body: JSON.stringify({error: String(error)})});
 }
@@ -244,11 +248,27 @@ try {
 
 def _in_chromium(client: str, model: Path, samples: Array) -> list[Array]:
     """The outputs from a page in headless Chromium; its packages are in ``node_modules`` beside this environment."""
+    outputs = in_chromium(OPEN[client], _ANSWERS, model.read_bytes(), samples, Path(sys.prefix).parent)
+    return [np.array(output) for output in outputs]
+
+
+def in_chromium(
+    opening: str, work: str, model: bytes, samples: Array, packages: Path, headers: Mapping[str, str] | None = None
+) -> Any:
+    """What ``work`` returns in a page of a fresh headless Chromium, from a server with these ``headers``.
+
+    ``opening`` is as in ``OPEN``. ``work`` is the body of an asynchronous function: ``run`` gives the outputs of a
+    sample, ``all`` are the values of the samples, and ``size`` is how many one has. ``packages`` has ``node_modules``.
+
+    Raises:
+        ValueError: the page failed; the message has its error.
+        TimeoutError: it gave no answer in time.
+    """
     about = {"kind": samples.dtype.name, "shape": [1, *samples.shape[1:]]}
     contents: dict[str, tuple[str, bytes]] = {
-        "/": ("text/html", (_PAGE % _SCRIPTS[client]).encode()),
+        "/": ("text/html", (_PAGE % (opening, work)).encode()),
         "/about.json": ("application/json", json.dumps(about).encode()),
-        "/model": ("application/octet-stream", model.read_bytes()),
+        "/model": ("application/octet-stream", model),
         "/samples.bin": ("application/octet-stream", np.ascontiguousarray(samples).tobytes()),
     }
     received: list[bytes] = []
@@ -268,6 +288,11 @@ def _in_chromium(client: str, model: Path, samples: Array) -> list[Array]:
             self.end_headers()
             self.wfile.write(content)
 
+        def end_headers(self) -> None:
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            super().end_headers()
+
         def do_POST(self) -> None:
             received.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(204)
@@ -278,7 +303,7 @@ def _in_chromium(client: str, model: Path, samples: Array) -> list[Array]:
             pass
 
     def handler(*arguments: Any) -> Handler:
-        return Handler(*arguments, directory=str(Path(sys.prefix).parent))
+        return Handler(*arguments, directory=str(packages))
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, tempfile.TemporaryDirectory() as profile:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -298,7 +323,7 @@ def _in_chromium(client: str, model: Path, samples: Array) -> list[Array]:
     answer = json.loads(received[0])
     if "error" in answer:
         raise ValueError(answer["error"])
-    return [np.array(output) for output in answer["outputs"]]
+    return answer["answer"]
 
 
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -108,8 +108,8 @@ def run(path: Path, out: Path) -> Clients:
     suite = read_suite(path, Settings)
     pythons = {}
     with progress("installing clients", len(_CLIENTS)) as advance:
-        for name, client in _CLIENTS.items():
-            pythons[name] = _installed(client)
+        for name in _CLIENTS:
+            pythons[name] = installed(name)
             advance(1)
     rows: list[Row] = []
     for name in suite.models:
@@ -188,14 +188,23 @@ def _outputs(client: str, python: str, model: Path, samples: Any) -> Any:
         return lines[-1] if done.returncode > 0 and lines else f"ended with status {done.returncode}"
 
 
-def _installed(client: _Client) -> str:
-    """The Python of the client's environment in the cache folder, made if it is not there."""
+def packages_of(client: str) -> tuple[str, ...]:
+    """What is installed for a client, with versions."""
+    return _CLIENTS[client].packages
+
+
+def installed(name: str) -> str:
+    """The Python of the environment of the client ``name`` in the cache folder, made if it is not there.
+
+    The packages of a browser are in ``node_modules`` beside the environment.
+    """
+    client = _CLIENTS[name]
     if not client.packages:
         return sys.executable
-    name = "-".join(
+    folder_name = "-".join(
         package.rpartition("@" if client.web else "==")[0].strip("@").replace("/", "-") for package in client.packages
     )
-    folder = make_cache_folder(cache_folder() / "clients" / name)
+    folder = make_cache_folder(cache_folder() / "clients" / folder_name)
     ready, python = folder / "ready", folder / "venv" / "bin" / "python"
     wanted = "\n".join(client.packages)
     with locked(folder):

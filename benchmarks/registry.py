@@ -17,6 +17,7 @@ from benchmarks import (
     qat_backends,
     qat_engines,
     stack,
+    web,
 )
 from edgecnn.records import Record, Report
 
@@ -119,6 +120,12 @@ SUITES = {
             run=stack.run,
             result=stack.Stacks,
             tables={"stack": stack.table},
+        ),
+        Suite(
+            name="web",
+            run=web.run,
+            result=web.Browser,
+            tables={"web": web.table},
         ),
     )
 }

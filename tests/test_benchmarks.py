@@ -8,7 +8,9 @@ from math import prod
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
+import tools
 from emulated import need
 
 from benchmarks import (
@@ -21,7 +23,9 @@ from benchmarks import (
     qat_engines,
     registry,
     stack,
+    web,
 )
+from benchmarks.client_programs import in_chromium
 from benchmarks.suite import read_suite
 from edgecnn.config import read_config
 from edgecnn.data.demo import DEMOS
@@ -76,6 +80,7 @@ def test_suites_parse(path: Path) -> None:
         "ptq-methods": ptq_methods.Settings,
         "qat-engines": qat_engines.Settings,
         "stack": stack.Settings,
+        "web": web.Settings,
     }
     known = ptq_methods.NETS if path.stem == "ptq-methods" else MODELS
     assert read_suite(path, kinds[path.stem], known) if path.stem in kinds else read_config(path)
@@ -92,6 +97,29 @@ def test_the_engine_keras_is_not_below_tfmot() -> None:
         )
         assert middle < 1.3, f"{model}: a step takes {middle} times one in float (up to {slowest})"
         assert low < high
+
+
+def test_c_in_a_browser_is_at_most_three_times_slower() -> None:
+    suite = registry.SUITES["web"]
+    settings, found = read_suite(suite.settings, web.Settings), read_record(suite.file, web.Browser)
+    assert {(row.model, row.way) for row in found.rows} == {
+        (model, way) for model in settings.models for way in (web.NATIVE, web.WASM, *web.OTHERS)
+    }
+    for row in found.rows:
+        assert [len(block) for block in row.measurement.blocks_ns] == [settings.runs] * settings.rounds
+    for model in settings.models:
+        assert web.slowdown(found, model).value <= web.LIMIT, model
+    assert found.resolution_s <= 10e-6, "the pages were cross-origin isolated"
+
+
+def test_a_page_is_timed_only_with_the_fine_timer(tmp_path: Path) -> None:
+    tools.need("chromium")
+    given = "async function open() { return (sample) => sample; }", web._TIME % (1, 3), b"", np.ones((1, 4), np.uint8)
+    with pytest.raises(ValueError, match="the page is not cross-origin isolated"):
+        in_chromium(*given, tmp_path)
+    found = in_chromium(*given, tmp_path, web._ISOLATED)
+    assert (len(found["times"]), found["output"]) == (3, [1, 1, 1, 1])
+    assert found["resolution"] <= 0.01
 
 
 def test_post_training_quantisation_saves_what_plain_int8_loses() -> None:
@@ -130,7 +158,7 @@ def test_unknown_suite_is_an_error() -> None:
     assert ended.returncode == 2
     assert ended.stderr == (
         "benchmarks: unknown suite 'minst'; choose from: against-others, clients, int8-onnx, microcontroller, "
-        "mnist, ptq-methods, qat-engines\n"
+        "mnist, ptq-methods, qat-engines, stack, web\n"
     )
 
 

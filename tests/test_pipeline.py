@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tools
 from conftest import MadeOnce
 from rich.console import Console
 
@@ -135,7 +136,6 @@ def test_a_run_makes_everything(undisturbed: tuple[Path, Report]) -> None:
         "report.md",
     ]
     assert not list(out.rglob("*.partial"))
-    assert "mnist_cnn-int8-qat.tflite runs in this page" in (out / "report.html").read_text()
     for row in results(report):
         assert row.accuracy is not None
         assert row.accuracy.total == 300
@@ -153,13 +153,28 @@ def test_second_run_redoes_nothing(finished: Path, config: RunConfig) -> None:
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if not path.name.startswith("report.")}
     report = run(config, finished)
     assert redone(report) == set()
-    # data; train, quantize; exports; outputs of files, of Keras, in TFLM; layers; bench, demo
-    assert len(report.stages) == 1 + 2 + 8 + 8 + 2 + 2 + 2 + 2
+    # data; train, quantize; exports; outputs of files, of Keras, in TFLM; layers; bench
+    assert len({stage.name for stage in report.stages} - {"demo"}) == 1 + 2 + 8 + 8 + 2 + 2 + 2 + 1
     assert [errors.artifact for errors in report.layers] == ["mnist_cnn-int8.tflite", "mnist_cnn-int8-qat.tflite"]
     assert all("CONV_2D" in {layer.operator for layer in errors.layers} for errors in report.layers)
     assert kept_files(finished) == before
     files = {path: modified for path, modified in times.items() if path.is_file()}
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_the_report_tries_the_model_or_says_why_not(
+    finished: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tool in ("clang", "wasm-ld"):
+        tools.need(tool)
+    html = finished / "report.html"
+    assert "mnist_cnn-int8-qat.tflite runs in this page" in html.read_text()
+    assert redone(run(config.replace(demo=False), finished)) == set()
+    assert "Try the model" not in html.read_text()
+    (finished / "work" / "demo.json").unlink()
+    monkeypatch.setattr("shutil.which", lambda tool: None)
+    assert failures(run(config, finished)) == []
+    assert "Not in this report: WebAssembly needs clang and wasm-ld (Debian packages: clang, lld)." in html.read_text()
 
 
 def test_other_threads_only_measure_again(finished: Path, config: RunConfig) -> None:
@@ -170,7 +185,8 @@ def test_other_io_exports_verifies_and_measures_again(finished: Path, config: Ru
     schemes = {"schemes": ("int8-qat",), "formats": ("tflite",)}
     report = run(config.replace(io="uint8", **schemes), finished)
     in_tflm = "outputs-mnist_cnn-int8-qat.tflite-in-TFLM"
-    assert redone(report) == {*named("export", "outputs", "layers", file="int8-qat.tflite"), in_tflm, "bench", "demo"}
+    exported = named("export", "outputs", "layers", file="int8-qat.tflite")
+    assert redone(report) - {"demo"} == {*exported, in_tflm, "bench"}
     assert results(report)[1].artifact.input.dtype == "uint8"
 
 
