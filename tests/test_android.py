@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from generated import Model
 from tools import need
 
 from edgecnn.embed import embed
+from edgecnn.embed.android import _text
 from edgecnn.runtimes import open_session, predict
 
 pytestmark = pytest.mark.slow
 
 FILES = Path(__file__).parent / "files" / "android"
 JARS = [Path("/usr/share/java") / name for name in ("junit4.jar", "hamcrest.jar", "kotlin-stdlib.jar")]
+HOSTILE = '$name ${1 + 1} "quoted" \\n ` /* ö'
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
@@ -41,7 +44,19 @@ def kit(workspace: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compiled(kit: Path, workspace: Any, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kit of a model of two vectors."""
+    folder = tmp_path_factory.mktemp("other")
+    model = Model()
+    one, two, total = (model.tensor((1, 4), scale=0.5) for _ in range(3))
+    model.operator("ADD", [one, two], total, "AddOptions")
+    (folder / "sum.tflite").write_bytes(model.file([one, two], total))
+    embed(folder / "sum.tflite", "android", folder / "kit")
+    return folder / "kit"
+
+
+@pytest.fixture(scope="module")
+def compiled(kit: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     """Java with the classes of the kit and of its tests, compiled against declarations of Android's."""
     for tool in ("kotlinc", "javac", "cc"):
         need(tool)
@@ -52,9 +67,20 @@ def compiled(kit: Path, workspace: Any, tmp_path_factory: pytest.TempPathFactory
         '    println(NativeModel().predict(line.split(" ").map(String::toFloat).toFloatArray())[0].joinToString(" "))\n'
         "}\n"
     )
+    (folder / "Label.kt").write_text(f"fun main() = println({_text(HOSTILE)})\n")
     run("javac", "-d", folder / "stubs", *FILES.rglob("*.java"))
     path = ":".join(map(str, [*JARS, folder / "stubs"]))
-    run("kotlinc", "-nowarn", "-cp", path, "-d", folder / "classes", *kit.rglob("*.kt"), folder / "Raw.kt")
+    run(
+        "kotlinc",
+        "-nowarn",
+        "-cp",
+        path,
+        "-d",
+        folder / "classes",
+        *kit.rglob("*.kt"),
+        *other.rglob("*.kt"),
+        *folder.glob("*.kt"),
+    )
     run("cc", *FLAGS, "-shared", "-fPIC", "-o", folder / "libdigits_int8.so", *jni(kit))
     classes = f"{folder / 'classes'}:{kit / 'src/androidTest/resources'}:{path}"
     return ["java", f"-Djava.library.path={folder}", "-Xcheck:jni", "-cp", classes]
@@ -94,15 +120,13 @@ def test_arm_gives_the_bytes_of_tflite_micro(kit: Path, tmp_path: Path) -> None:
     assert len(lines) == 8
 
 
-def test_a_model_of_other_inputs_has_no_pictures(tmp_path: Path) -> None:
-    embed(Path(__file__).parent / "files" / "tiny-int8.tflite", "android", tmp_path / "images")
-    assert (tmp_path / "images" / "examples" / "Camera.kt").is_file()
-    from generated import Model
+def test_labels_are_text(compiled: list[object]) -> None:
+    java, *rest = compiled
+    assert run(java, "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", *rest, "LabelKt") == HOSTILE + "\n"
 
-    model = Model()
-    one, two, total = (model.tensor((1, 4), scale=0.5) for _ in range(3))
-    model.operator("ADD", [one, two], total, "AddOptions")
-    (tmp_path / "sum.tflite").write_bytes(model.file([one, two], total))
-    embed(tmp_path / "sum.tflite", "android", tmp_path / "kit")
-    assert not (tmp_path / "kit" / "examples").exists()
-    assert "Camera.kt" not in (tmp_path / "kit" / "README.md").read_text()
+
+def test_only_a_model_of_pictures_has_a_camera(kit: Path, other: Path) -> None:
+    assert (kit / "examples" / "Camera.kt").is_file()
+    assert not (other / "examples").exists()
+    assert "Camera.kt" in (kit / "README.md").read_text()
+    assert "Camera.kt" not in (other / "README.md").read_text()

@@ -11,14 +11,11 @@ android {
         testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
         ndk { abiFilters += listOf("arm64-v8a", "x86_64") }
     }
-    compileOptions {
-        sourceCompatibility = JavaVersion.VERSION_11
-        targetCompatibility = JavaVersion.VERSION_11
-    }
-    kotlinOptions { jvmTarget = "11" }
     externalNativeBuild { cmake { path = file("src/main/cpp/CMakeLists.txt") } }
     androidResources { noCompress += "tflite" }
 }
+
+kotlin { jvmToolchain(17) }
 
 dependencies {
     implementation("com.google.ai.edge.litert:litert:1.4.2") // for LiteRtModel alone
