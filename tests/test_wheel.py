@@ -16,6 +16,7 @@ from tools import need
 
 from edgecnn.embed import embed
 from edgecnn.errors import ArtifactError
+from edgecnn.records import Kit, read_record
 from edgecnn.runtimes import open_session, predict
 
 pytestmark = pytest.mark.slow
@@ -51,6 +52,11 @@ def kit(workspace: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel") / "kit"
     embed(workspace.path("tflite", "int8"), "wheel", folder, str(workspace.data_file))
     return folder
+
+
+def test_the_readme_says_how_much_memory_the_model_has(kit: Path) -> None:
+    arena = read_record(kit / "kit.json", Kit).arena_bytes
+    assert f"a static arena of {arena:,} bytes" in (kit / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")

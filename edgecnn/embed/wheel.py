@@ -30,6 +30,7 @@ def make(model: Path, data: str | None) -> Content:
     values = made.names | {
         "project": name.strip("_").replace("_", "-"),
         "digest": sha256_bytes(made.model.content)[:12],
+        "arena_bytes": f"{made.code.plan.arena_bytes:,}",
         **_usage(name, made.about),
     }
     files = {file: template(f"wheel/{file}", values) for file in ("README.md", "pyproject.toml", "setup.py")}
