@@ -38,6 +38,7 @@ xor xor_eq main
 _RESERVED = frozenset(_RESERVED_WORDS.split())
 _LONGEST = 48
 _FILE = "edgecnn: "
+_BRACES = str.maketrans("[]", "{}")
 
 
 class Generated(Record, frozen=True):
@@ -397,7 +398,7 @@ def _end_lines(prefix: str, end: End) -> list[str]:
         f"#define {prefix}_SIZE {math.prod(end.shape)} /* {' x '.join(map(str, end.shape))} */",
         *(f"#define {prefix}_DIM_{axis} {size}" for axis, size in enumerate(end.shape)),
         f"#define {prefix}_SCALE {_float(end.tensor.scale[0])}",
-        f"#define {prefix}_ZERO_POINT {_integer(int(end.tensor.zero_point[0]))}",
+        f"#define {prefix}_ZERO_POINT {int(end.tensor.zero_point[0])}",
         "",
     ]
 
@@ -506,12 +507,9 @@ def _layer(layer: Layer) -> str:
 
 def _constant(constant: Constant) -> str:
     values = constant.values
-    if values.ndim == 2:
-        text = ", ".join("{" + ", ".join(map(str, row)) + "}" for row in values.tolist())
-        size = f"[{len(values)}][{values.shape[1]}]"
-    else:
-        text = ", ".join(map(_integer, values.tolist()))
-        size = f"[{len(values)}]"
+    size = "".join(f"[{length}]" for length in values.shape)
+    # the text of a list, which Python makes faster than that of each number; C has no literal for the lowest int32
+    text = str(values.tolist())[1:-1].translate(_BRACES).replace("-2147483648", "-2147483647 - 1")
     lines, start = [], 0
     while len(text) - start > 116:  # lines of at most 120, broken between numbers
         end = text.rindex(" ", start, start + 116)
@@ -521,10 +519,6 @@ def _constant(constant: Constant) -> str:
     alignment = "ALIGNED " if constant.type == "int8_t" else ""
     head = f"EDGECNN_WEIGHTS static const {constant.type} {alignment}{constant.name}{size}"
     return f"{head} = {{\n    " + "\n    ".join(lines) + "\n};\n"
-
-
-def _integer(value: int) -> str:
-    return "-2147483647 - 1" if value == -(2**31) else str(value)
 
 
 def _float(value: np.float32) -> str:
