@@ -473,7 +473,6 @@ def test_reasons_are_given_with_their_place(
     [
         ("float32", "the graph's input '.*' is float32"),
         ("dynamic-int8", "the graph's input '.*' is float32"),
-        ("int16x8", "the graph's input '.*' is int16"),
     ],
 )
 def test_files_that_are_not_int8_are_refused(scheme: str, message: str) -> None:

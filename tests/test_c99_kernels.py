@@ -316,7 +316,7 @@ def places(draw: Any) -> bytes:
 
 
 @given(model=places())
-@examples(20)
+@examples(10)
 def test_places_of_extremes(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm)
 
@@ -377,7 +377,7 @@ def choices(draw: Any) -> bytes:
 
 
 @given(model=choices())
-@examples(30)
+@examples(16)
 def test_choices(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm)
 
@@ -404,7 +404,7 @@ def products(draw: Any) -> bytes:
 
 
 @given(model=products())
-@examples(30)
+@examples(16)
 def test_batch_matmul(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm)
 
@@ -475,7 +475,7 @@ def norms(draw: Any) -> bytes:
 
 
 @given(model=norms())
-@examples(20)
+@examples(12)
 def test_l2_normalization(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, steps=12)
 
@@ -712,7 +712,7 @@ def lstms(draw: Any) -> bytes:
 
 
 @given(model=lstms())
-@examples(30)
+@examples(10)
 def test_unidirectional_sequence_lstm(model: bytes, folders: Folders, tflm: Tflm) -> None:
     agree(model, folders, tflm, dual_mac=True, steps=8)
 

@@ -850,6 +850,9 @@ def test_command(workspace: Any, tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert "another file in it: mine" in refused.stderr
+    float_file = workspace.path("tflite", "dynamic-int8")
+    refused = command(float_file, "--target", "c99", "--out", tmp_path / "other")
+    assert refused.stderr.splitlines() == [f"edgecnn: {reason}" for reason in check(float_file, "c99").reasons]
     assert command(model, "--target", "esp32", "--out", out).returncode == 2
     assert command(model, "--out", out).returncode == 2
 

@@ -872,6 +872,14 @@ static inline int32_t lstm_times_3(int32_t value, int32_t shift)
 static int32_t lstm_gate(const struct lstm *s, int32_t part, int32_t unit, const int8_t *w, const int8_t *x, int32_t n)
 {
     uint32_t sum = (uint32_t)s->bias[part * s->units + unit];
+#ifdef DUAL_MAC
+    for (; n >= 4; n -= 4, w += 4, x += 4) {
+        const uint32_t weights = *(const unaligned_word *)(const void *)w;
+        const uint32_t values = *(const unaligned_word *)(const void *)x;
+        sum = mac_2(even_bytes(weights), even_bytes(values), sum);
+        sum = mac_2(odd_bytes(weights), odd_bytes(values), sum);
+    }
+#endif
     for (; n > 0; n--)
         sum += (uint32_t)(*w++ * *x++);
     return clamp_16(requantize((int32_t)sum, s->multiplier[part], s->shift[part], 0));
@@ -1415,6 +1423,18 @@ static int64_t dot_16(const int8_t *w, const int16_t *x, int32_t n)
         const int8_t *const end = w + (n < 256 ? n : 256);
         int32_t part = 0;
         n -= 256;
+#ifdef DUAL_MAC
+        for (; end - w >= 4; w += 4, x += 4) {
+            const uint32_t weights = *(const unaligned_word *)(const void *)w;
+            const uint32_t first = *(const unaligned_word *)(const void *)x;
+            const uint32_t second = *(const unaligned_word *)(const void *)(x + 2);
+            uint32_t even, odd;
+            __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(even) : "r"(first), "r"(second));
+            __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(odd) : "r"(second), "r"(first));
+            part = (int32_t)mac_2(even_bytes(weights), even, (uint32_t)part);
+            part = (int32_t)mac_2(odd_bytes(weights), odd, (uint32_t)part);
+        }
+#endif
         while (w < end)
             part += *w++ * *x++;
         sum += part;
