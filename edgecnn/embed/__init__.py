@@ -35,13 +35,13 @@ class Target(msgspec.Struct, frozen=True):
 
 _TARGETS = (
     Target("c99", ("tflite",), c99.make, takes_arena=True, make_several=c99.make_several),
-    Target("tflm", ("tflite",), tflm.make),
     Target("arduino", ("tflite",), arduino.make, takes_arena=True),
-    Target("linux", ("tflite", "onnx"), linux.make),
     Target("web", ("tflite",), web.make),
     Target("wheel", ("tflite",), wheel.make),
     Target("android", ("tflite",), android.make),
     Target("ios", ("tflite",), ios.make),
+    Target("tflm", ("tflite",), tflm.make),
+    Target("linux", ("tflite", "onnx"), linux.make),
     *(Target(core, ("tflite",), partial(cortex_m.make, core), takes_arena=True) for core in CORES),
 )
 
