@@ -54,10 +54,10 @@ def test_what_only_c_has_is_refused_in_onnx() -> None:
 def test_an_operator_that_only_c_lacks_is_named_with_what_to_use() -> None:
     model = Model()
     ends = [model.tensor((1, 4, 4), scale=0.1) for _ in range(2)]
-    model.operator("BATCH_MATMUL", [ends[0], ends[0]], ends[1], "BatchMatMulOptions")
+    model.operator("CUMSUM", [ends[0], model.tensor((), "int32", data=1)], ends[1], "CumsumOptions")
     graph = read_graph(model.file(*ends), "x.tflite")
     assert qdq.to_onnx(graph, "m").graph.node
-    with pytest.raises(UnsupportedError, match=r"BATCH_MATMUL.* not supported in C; use the \.tflite or \.onnx file"):
+    with pytest.raises(UnsupportedError, match=r"CUMSUM.* not supported in C; use the \.tflite or \.onnx file"):
         to_c(graph, "m")
 
 
