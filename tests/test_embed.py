@@ -21,9 +21,19 @@ from edgecnn.check import check
 from edgecnn.embed import KIT_FILE, TARGETS, embed
 from edgecnn.embed.content import _most_different
 from edgecnn.embed.tflm import arena_with_margin
-from edgecnn.errors import ArtifactError, OutputError, RecordError, SessionError, UnknownNameError, UnsupportedError
+from edgecnn.errors import (
+    ArtifactError,
+    ConfigError,
+    FitError,
+    OutputError,
+    RecordError,
+    SessionError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from edgecnn.files import kits_folder, sha256_bytes, sha256_file, write_folder
 from edgecnn.formats.c99 import to_c
+from edgecnn.formats.c99.memory import choices
 from edgecnn.models import MODELS
 from edgecnn.records import CORES, Kit, Quantization, from_json, to_json
 from edgecnn.tflite.graph import read_graph
@@ -790,7 +800,42 @@ def test_command(workspace: Any, tmp_path: Path) -> None:
     assert refused.stdout == ""
     assert "another file in it: mine" in refused.stderr
     assert command(model, "--target", "esp32", "--out", out).returncode == 2
+    done = command(model, "--target", "c99", "--ram", "12k", "--out", tmp_path / "small")
+    assert re.match(r"wrote .*small: 7 files, arena (9|1[0-2]),\d+ bytes; read", done.stdout)
+    assert command(model, "--target", "c99", "--ram", "12q", "--out", tmp_path / "small").returncode == 2
     assert command(model, "--out", out).returncode == 2
+
+
+# A limit of the arena
+
+
+@pytest.mark.parametrize(("target", "goal"), [("c99", "test"), ("cortex-m55", "check")])
+def test_layers_run_in_bands_if_the_arena_must_be_smaller(
+    target: str, goal: str, models: dict[str, Path], embedded: Embedded, tmp_path: Path
+) -> None:
+    emulated.need(target if target in CORES else "host")
+    whole, _ = embedded("resnet8", target)
+    assert whole.arena_bytes is not None
+    assert embed(models["resnet8"], target, tmp_path / "same", ram=whole.arena_bytes) == whole
+    kit = embed(models["resnet8"], target, tmp_path / "kit", ram=20 * 1024)
+    assert kit.arena_bytes is not None
+    assert kit.arena_bytes <= 20 * 1024
+    tested = run("make", goal, folder=tmp_path / "kit")
+    assert tested.returncode == 0, tested.stderr
+
+
+def test_a_limit_that_no_plan_meets_names_the_smallest(models: dict[str, Path], tmp_path: Path) -> None:
+    *_, smallest = choices(read_graph(models["resnet8"].read_bytes(), "resnet8"))
+    assert embed(models["resnet8"], "c99", tmp_path / "kit", ram=smallest.arena).arena_bytes == smallest.arena
+    with pytest.raises(FitError, match=f"the smallest has {smallest.arena:,}, with about 0.[3-9]% more instructions"):
+        embed(models["resnet8"], "c99", tmp_path / "none", ram=smallest.arena - 1)
+    with pytest.raises(FitError, match=r"fits in 255 bytes; the smallest has 256$"):
+        embed(models["autoencoder"], "c99", tmp_path / "none", ram=255)
+    with pytest.raises(
+        ConfigError, match="a kit for tflm has no limit of RAM; targets with one are arduino, c99, cort"
+    ):
+        embed(models["resnet8"], "tflm", tmp_path / "none", ram=2**20)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_file_that_only_tflm_runs_gets_its_kits(tmp_path: Path) -> None:

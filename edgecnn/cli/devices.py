@@ -45,9 +45,10 @@ def check(model: Path, target: str, as_json: bool) -> None:
 @click.argument("model", type=options.FILE)
 @click.option("--target", type=click.Choice(get_args(KitTarget)), required=True, help="Target of MODEL.")
 @click.option("--data", help="Data set of the golden inputs.  [default: random noise; for linux the data set of MODEL]")
+@click.option("--ram", type=options.Bytes(), help="Largest arena of generated C, such as 32k.  [default: no limit]")
 @click.option("--out", type=options.FILE, required=True, help="Folder to write.")
 @options.json
-def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) -> None:
+def embed(model: Path, target: str, data: str | None, ram: int | None, out: Path, as_json: bool) -> None:
     """Write a folder with MODEL that is ready to copy to a device.
 
     MODEL is a .tflite that edgecnn check accepts; for linux, any exported .tflite or .onnx. c99: C without libraries.
@@ -55,10 +56,13 @@ def embed(model: Path, target: str, data: str | None, out: Path, as_json: bool) 
     code. linux: a program that needs Python and one runtime. web: the C code as WebAssembly, with a page to try it.
     cortex-m4 and other cores: the C code with a test on an emulated board. Each folder contains golden outputs, a test
     that compares with them, and a README. An earlier kit in the folder is replaced; other content is never overwritten.
+
+    With --ram, the first layers of generated C run in bands of rows if the arena, the memory for activations, does not
+    fit otherwise; input and output come on top. Of the plans that fit, the one with the fewest instructions is used.
     """
     from edgecnn.embed import embed as embed_model
 
-    kit = embed_model(model, target, out, data)
+    kit = embed_model(model, target, out, data, ram)
     arena = "" if kit.arena_bytes is None else f", arena {kit.arena_bytes:,} bytes"
     if kit.arena_measured_bytes is not None:
         arena += f" ({kit.arena_measured_bytes:,} measured here)"

@@ -8,7 +8,7 @@ import msgspec
 
 from edgecnn.embed import arduino, c99, cortex_m, linux, tflm, web
 from edgecnn.embed.content import Content
-from edgecnn.errors import ArtifactError, OutputError, RecordError
+from edgecnn.errors import ArtifactError, ConfigError, OutputError, RecordError
 from edgecnn.files import need_model, sha256_bytes, sha256_file, write_folder
 from edgecnn.optional import installed
 from edgecnn.records import CORES, SCHEMA_VERSION, Kit, KitTarget, read_record, to_json
@@ -20,34 +20,43 @@ _TOOLS = ("edgecnn", "ai-edge-litert", "onnxruntime", "tflite-micro")
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A target: accepted file extensions, and the function that makes a kit from a file and a data set (or None)."""
+    """A target: accepted file extensions, and the function that makes a kit from a file and a data set (or None).
+
+    If ``ram``, the function also accepts a limit of the arena.
+    """
 
     name: KitTarget
     formats: tuple[str, ...]
-    make: Callable[[Path, str | None], Content]
+    make: Callable[..., Content]
+    ram: bool = False
 
 
 _TARGETS = (
-    Target("c99", ("tflite",), c99.make),
+    Target("c99", ("tflite",), c99.make, ram=True),
     Target("tflm", ("tflite",), tflm.make),
-    Target("arduino", ("tflite",), arduino.make),
+    Target("arduino", ("tflite",), arduino.make, ram=True),
     Target("linux", ("tflite", "onnx"), linux.make),
     Target("web", ("tflite",), web.make),
-    *(Target(core, ("tflite",), partial(cortex_m.make, core)) for core in CORES),
+    *(Target(core, ("tflite",), partial(cortex_m.make, core), ram=True) for core in CORES),
 )
 
 TARGETS: Registry[KitTarget, Target] = Registry("target", {target.name: target for target in _TARGETS})
 
 
-def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
+def embed(model: Path, target: str, out: Path, data: str | None = None, ram: int | None = None) -> Kit:
     """Write the kit of the model file ``model`` for ``target`` into the folder ``out``, completely or not at all.
 
     ``data`` is a data set as for ``edgecnn.data.load``; its test images become golden inputs. Without it, linux uses
     the model's own data set, and the other targets use noise. A folder that contains only an earlier kit is replaced.
     The same model and data produce the same bytes.
 
+    ``ram`` limits the bytes of the arena of generated C, in which input and output are not included. If needed, the
+    first layers run in bands of rows: the plan with the fewest instructions that fits is used.
+
     Raises:
         UnknownNameError: unknown target; the message lists the choices.
+        ConfigError: ``ram`` for a target without generated C.
+        FitError: no arena is as small as ``ram``; the message has the smallest.
         ArtifactError: the model is missing, damaged, changed, or of an unsupported kind.
         UnsupportedError: the C generator or TFLM does not support an operator.
         MissingExtraError: ``tflite-micro``, which computes the golden outputs, is not installed.
@@ -59,8 +68,11 @@ def embed(model: Path, target: str, out: Path, data: str | None = None) -> Kit:
     if model.suffix[1:] not in chosen.formats:
         endings = " or ".join(f".{format}" for format in chosen.formats)
         raise ArtifactError(f"{model} is not a model file for {target}; give a file ending in {endings}")
+    if ram is not None and not chosen.ram:
+        limited = ", ".join(sorted(one.name for one in _TARGETS if one.ram))
+        raise ConfigError(f"a kit for {target} has no limit of RAM; targets with one are {limited}")
     _check_former(out)
-    content = chosen.make(model, data)
+    content = chosen.make(model, data) if ram is None else chosen.make(model, data, ram)
     kit = Kit(
         schema_version=SCHEMA_VERSION,
         target=target,

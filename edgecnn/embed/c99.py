@@ -12,6 +12,7 @@ import msgspec
 from edgecnn.embed.content import Content, Model, Values, flat, golden, golden_header, load_model, names_of, template
 from edgecnn.errors import SessionError
 from edgecnn.formats.c99 import Generated, identifier, to_c
+from edgecnn.formats.c99.memory import cheapest
 from edgecnn.runtimes import open_session
 from edgecnn.runtimes.quantized_io import raw_of
 from edgecnn.samples import parts
@@ -35,21 +36,24 @@ class Generation(msgspec.Struct, frozen=True):
     names: dict[str, object]
 
 
-def generate(model: Path, data: str | None) -> Generation:
+def generate(model: Path, data: str | None, ram: int | None = None) -> Generation:
     """Generate C from the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
-    TFLM computes the golden outputs; if it refuses the model, the generated code does, compiled on this machine.
+    TFLM computes the golden outputs; if it refuses the model, the generated code does, compiled on this machine. With
+    ``ram``, the first layers run in bands of rows if the arena would otherwise have more bytes.
 
     Raises:
         ArtifactError: it is damaged or changed.
         UnsupportedError: the C generator does not support it, for the reasons that ``check`` lists.
         MissingExtraError: TFLM is not installed.
         SessionError: TFLM refuses the model, and there is no C compiler.
+        FitError: no arena is as small as ``ram``.
     """
     loaded = load_model(model)
     name, provenance = identifier(model.stem), loaded.provenance
     labels = provenance.labels if provenance else ()
-    code = to_c(loaded.graph, name, labels=labels, provenance=provenance)
+    cut = None if ram is None else cheapest(loaded.graph, ram)
+    code = to_c(loaded.graph, name, labels=labels, provenance=provenance, cut=cut)
     inner = without_float_ends(loaded.graph)
     try:
         found = golden(loaded, data, inner)
@@ -99,9 +103,9 @@ def _conversion(name: str, stateful: bool) -> str:
     return textwrap.fill(text, 120)
 
 
-def make(model: Path, data: str | None) -> Content:
+def make(model: Path, data: str | None, ram: int | None = None) -> Content:
     """The kit of the .tflite at ``model``; raises as ``generate`` does."""
-    made = generate(model, data)
+    made = generate(model, data, ram)
     files = {
         f"{made.name}.h": made.code.header.encode(),
         f"{made.name}.c": made.code.source.encode(),

@@ -2,15 +2,17 @@
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.formats.c99 import channels, numerics, plan, scales
+from edgecnn.formats.c99 import bands, channels, numerics, plan, scales
 from edgecnn.formats.c99.plan import Overlap
 from edgecnn.formats.c99.program import Constant, End, Layer, Program, State, printable, struct_of, times
 from edgecnn.tflite import operators as ops
@@ -30,8 +32,8 @@ _KINDS: dict[type[Operation], tuple[str, ...]] = {
 }
 
 
-def lower(graph: Graph) -> Program:
-    """The layers of an int8 graph.
+def lower(graph: Graph, cut: bands.Cut | None = None) -> Program:
+    """The layers of an int8 graph; the first ones in bands, as ``cut`` says.
 
     A QUANTIZE from float32 at its input and a DEQUANTIZE to float32 at its output are removed: the C code uses the
     integers.
@@ -40,7 +42,7 @@ def lower(graph: Graph) -> Program:
         UnsupportedError: an operator, type or option that is not written as C, named with its place.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
-    return _Lowering(ops.without_float_ends(graph)).program()
+    return _Lowering(ops.without_float_ends(graph)).program(cut)
 
 
 def problems(graph: Graph) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class _Lowering:
         self.states: dict[int, State] = {}  # by value
         self.operations: list[Operation] = []
 
-    def program(self) -> Program:
+    def program(self, cut: bands.Cut | None = None) -> Program:
         graph, operations = self.graph, ops.read(self.graph)
         self.problems += graph.unsupported
         sources, targets = ([graph.tensors[index] for index in indices] for indices in (graph.inputs, graph.outputs))
@@ -90,9 +92,12 @@ class _Lowering:
         if len(supported) == len(operations):
             operations = channels.narrowed(supported, graph.outputs)
         self.operations = [operation for operation in operations if isinstance(operation, Operation)]
+        stage = None if cut is None else bands.stage(self.operations, graph.inputs, graph.outputs, cut)
         for operation in operations:
             if isinstance(operation, UnsupportedError):
                 self.problems.append(str(operation))
+            elif stage is not None and operation.output.index in stage.bands:
+                self._write_bands(operation, stage)
             else:
                 self._write(operation)
         if self.problems:
@@ -106,11 +111,13 @@ class _Lowering:
         layers = self._needed({*self.states, *(self.value(target.index) for target in targets)})
         used = {*graph.inputs, *(layer.output for layer in layers)} - self.states.keys()
         return Program(
+            operations=tuple(self.operations),
             layers=layers,
+            stage=stage,
             states=tuple(self.states.values()),
             inputs=self._ends(sources),
             outputs=self._ends(targets),
-            sizes={value: math.prod(self.shapes[value]) for value in used},
+            sizes={value: math.prod(self.shapes[value]) for value in used} | ({} if stage is None else stage.sizes),
             names={value: printable(graph.tensors[value].name) for value in used},
         )
 
@@ -125,6 +132,28 @@ class _Lowering:
                 _WRITERS[type(operation)](self, operation)
         except UnsupportedError as error:
             self.problems.append(str(error))
+
+    def _write_bands(self, operation: Operation, stage: bands.Stage) -> None:
+        """Add the operation's layer, with a case for each of its bands."""
+        written = []
+        for one in (*(bands.banded(operation, band) for band in stage.bands[operation.output.index]), operation):
+            self._write(one)
+            written.append(self.layers.pop())
+        *cases, whole = written
+        body = "".join(
+            f"    case {place}: {{\n{textwrap.indent(case.body, '    ')}        break;\n    }}\n"
+            for place, case in enumerate(cases)
+        )
+        overlaps = tuple(
+            None if stage.lasting & {whole.output, value} else plan.farthest([case.overlaps[place] for case in cases])
+            for place, value in enumerate(whole.inputs[: len(whole.overlaps)])
+        )
+        self.layers.append(
+            msgspec.structs.replace(
+                whole, comment=f"{whole.comment}, in bands of rows", body=f"    switch (band) {{\n{body}    }}\n",
+                scratch=max(case.scratch for case in cases), overlaps=overlaps, banded=True,
+            )
+        )  # fmt: skip
 
     def value(self, index: int) -> int:
         """The number of the value that stores a tensor."""
