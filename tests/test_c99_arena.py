@@ -27,7 +27,7 @@ from generated import Model, Tflm, needs_tflm, random_inputs, tflm_process
 from edgecnn import emulation
 from edgecnn.emulation import Firmware, Sources
 from edgecnn.errors import EmulationError
-from edgecnn.formats.c99 import bands, to_c
+from edgecnn.formats.c99 import bands, memory, to_c
 from edgecnn.formats.c99 import kernels as c99_kernels
 from edgecnn.formats.c99 import lower as c99_lower
 from edgecnn.formats.c99.bands import Cut, Move, Stage
@@ -270,7 +270,8 @@ def layers_in_bands(seed: Sequence[int]) -> tuple[bytes, Cut]:
     longest = bands.longest(lower(read_graph(model, "m")).operations, [first.index])
     if longest == 0:
         return layers_in_bands((*seed, 0))
-    return model, Cut(operators=maker.number(min(2, longest), longest), rows=maker.number(1, shape[1] // 2))
+    operators, rows = maker.number(min(2, longest), longest), maker.number(1, shape[1] // 2)
+    return model, Cut(operators=operators, rows=rows, reads=maker.pick(True, False))
 
 
 # Many models in one program
@@ -297,10 +298,11 @@ def case(model: bytes, tflm: Tflm, cut: Cut | None = None) -> Case:
     layers, generated = lower(graph).layers, to_c(graph, "m", caller_arena=True, cut=cut)
     first = re.search(r"^/\* [A-Z_0-9]+ \S+: .* -> ", generated.source, re.MULTILINE)
     assert first is not None
+    types = "".join(re.findall(r"^typedef .*\n", generated.header, re.MULTILINE))
     single = len(layers) == 1 and cut is None
     return Case(
         model=model,
-        source=generated.source[first.start() :],
+        source=types + generated.source[first.start() :],
         arena=generated.plan.arena_bytes,
         images=images.reshape(IMAGES, -1),
         wanted=tflm(model, images).reshape(IMAGES, -1),
@@ -378,7 +380,10 @@ void cases_invoke(const int8_t *row, int8_t *answer);
 
 def program(cases: Sequence[Case]) -> Sources:
     """One program of all models: their layers as generated, under one copy of the kernels."""
-    bodies = [re.sub(r"\b(layer|m)_(?=\d|invoke)", rf"m{place}_\1_", one.source) for place, one in enumerate(cases)]
+    bodies = [
+        re.sub(r"\b(layer|m|from)_(?=\d|invoke|read\b|memory\b)", rf"m{place}_\1_", one.source)
+        for place, one in enumerate(cases)
+    ]
     called = {name for body in bodies for name in re.findall(r"\b(\w+)\(", body)}
     kernels = c99_kernels.code(called & c99_kernels._sections("kernels.c").keys(), {"requantize": "requantize_any"})
     rows = [f"{{m{n}_m_invoke, {a.images[0].size}, {a.wanted[0].size}, {a.arena}}}" for n, a in enumerate(cases)]
@@ -662,6 +667,14 @@ def test_damage_to_bands_is_found(
 
 def without_moves(step: Sequence[bands.Call | Move]) -> tuple[bands.Call | Move, ...]:
     return tuple(one for one in step if not isinstance(one, Move))
+
+
+def test_no_arena_is_smaller_than_the_bound_that_saves_planning_it() -> None:
+    for number in range(BANDED):
+        model, cut = layers_in_bands((0, 2, number))
+        whole, banded = lower(read_graph(model, "m")), lower(read_graph(model, "m"), cut)
+        assert banded.stage is not None
+        assert memory._least(whole, banded.stage) <= memory.planned(banded)[0].arena_bytes
 
 
 def test_the_bands_are_worth_running() -> None:

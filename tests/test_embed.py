@@ -824,6 +824,63 @@ def test_layers_run_in_bands_if_the_arena_must_be_smaller(
     assert tested.returncode == 0, tested.stderr
 
 
+_READS_ROWS = """
+#include "golden.h"
+#include "resnet8.h"
+static int32_t next;
+
+static void camera(void *context, int32_t row, int32_t rows, int8_t *to)
+{
+    if (row != next)
+        next = 1000;
+    for (int32_t i = 0; i < rows * 96; i++)
+        to[i] = ((const int8_t *)context)[row * 96 + i];
+    next += rows;
+}
+
+int main(void)
+{
+    int8_t input[RESNET8_INPUT_SIZE], output[RESNET8_OUTPUT_SIZE];
+    int32_t sample, i;
+    for (sample = 0; sample < 2; sample++) {
+        for (i = 0; i < RESNET8_INPUT_SIZE; i++)
+            input[i] = golden_inputs[sample][i];
+        next = 0;
+        resnet8_invoke_rows(camera, input, output);
+        if (next != 32)
+            return 1;
+        for (i = 0; i < RESNET8_OUTPUT_SIZE; i++) {
+            if (output[i] != golden_outputs[sample][i])
+                return 2;
+        }
+    }
+    return 0;
+}
+"""
+
+
+def test_the_input_can_be_read_row_by_row(models: dict[str, Path], tmp_path: Path) -> None:
+    emulated.need("host")
+    kit = tmp_path / "kit"
+    made = embed(models["resnet8"], "c99", kit, ram=20 * 1024, reads=True)
+    assert made.arena_bytes is not None
+    assert made.arena_bytes <= 20 * 1024
+    assert make_c99(kit).returncode == 0
+    (tmp_path / "main.c").write_text(_READS_ROWS)
+    flags = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", f"-I{kit}")
+    built = run("gcc", *flags, tmp_path / "main.c", kit / "resnet8.c", "-o", "main", folder=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert run(tmp_path / "main", folder=tmp_path).returncode == 0
+    with pytest.raises(
+        ConfigError, match="to read the input row by row, give a limit of the arena too, as in --ram 32k"
+    ):
+        embed(models["resnet8"], "c99", tmp_path / "none", reads=True)
+    with pytest.raises(
+        UnsupportedError, match="cannot be read row by row, because the first operator cannot run in ban"
+    ):
+        embed(models["autoencoder"], "c99", tmp_path / "none", ram=2**20, reads=True)
+
+
 def test_a_limit_that_no_plan_meets_names_the_smallest(models: dict[str, Path], tmp_path: Path) -> None:
     *_, smallest = choices(read_graph(models["resnet8"].read_bytes(), "resnet8"))
     assert embed(models["resnet8"], "c99", tmp_path / "kit", ram=smallest.arena).arena_bytes == smallest.arena

@@ -46,9 +46,12 @@ def check(model: Path, target: str, as_json: bool) -> None:
 @click.option("--target", type=click.Choice(get_args(KitTarget)), required=True, help="Target of MODEL.")
 @click.option("--data", help="Data set of the golden inputs.  [default: random noise; for linux the data set of MODEL]")
 @click.option("--ram", type=options.Bytes(), help="Largest arena of generated C, such as 32k.  [default: no limit]")
+@click.option("--read-rows", is_flag=True, help="Add a function that reads the input row by row; needs --ram.")
 @click.option("--out", type=options.FILE, required=True, help="Folder to write.")
 @options.json
-def embed(model: Path, target: str, data: str | None, ram: int | None, out: Path, as_json: bool) -> None:
+def embed(
+    model: Path, target: str, data: str | None, ram: int | None, read_rows: bool, out: Path, as_json: bool
+) -> None:
     """Write a folder with MODEL that is ready to copy to a device.
 
     MODEL is a .tflite that edgecnn check accepts; for linux, any exported .tflite or .onnx. c99: C without libraries.
@@ -59,10 +62,11 @@ def embed(model: Path, target: str, data: str | None, ram: int | None, out: Path
 
     With --ram, the first layers of generated C run in bands of rows if the arena, the memory for activations, does not
     fit otherwise; input and output come on top. Of the plans that fit, the one with the fewest instructions is used.
+    With --read-rows, the input need not be in memory whole: a callback provides its rows when they are needed.
     """
     from edgecnn.embed import embed as embed_model
 
-    kit = embed_model(model, target, out, data, ram)
+    kit = embed_model(model, target, out, data, ram, read_rows)
     arena = "" if kit.arena_bytes is None else f", arena {kit.arena_bytes:,} bytes"
     if kit.arena_measured_bytes is not None:
         arena += f" ({kit.arena_measured_bytes:,} measured here)"

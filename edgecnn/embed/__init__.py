@@ -43,7 +43,9 @@ _TARGETS = (
 TARGETS: Registry[KitTarget, Target] = Registry("target", {target.name: target for target in _TARGETS})
 
 
-def embed(model: Path, target: str, out: Path, data: str | None = None, ram: int | None = None) -> Kit:
+def embed(
+    model: Path, target: str, out: Path, data: str | None = None, ram: int | None = None, reads: bool = False
+) -> Kit:
     """Write the kit of the model file ``model`` for ``target`` into the folder ``out``, completely or not at all.
 
     ``data`` is a data set as for ``edgecnn.data.load``; its test images become golden inputs. Without it, linux uses
@@ -51,11 +53,12 @@ def embed(model: Path, target: str, out: Path, data: str | None = None, ram: int
     The same model and data produce the same bytes.
 
     ``ram`` limits the bytes of the arena of generated C, in which input and output are not included. If needed, the
-    first layers run in bands of rows: the plan with the fewest instructions that fits is used.
+    first layers run in bands of rows: the plan with the fewest instructions that fits is used. With ``reads``, which
+    needs ``ram``, the code has a function that reads the input row by row, so that it need not be in memory.
 
     Raises:
         UnknownNameError: unknown target; the message lists the choices.
-        ConfigError: ``ram`` for a target without generated C.
+        ConfigError: ``ram`` for a target without generated C, or ``reads`` without ``ram``.
         FitError: no arena is as small as ``ram``; the message has the smallest.
         ArtifactError: the model is missing, damaged, changed, or of an unsupported kind.
         UnsupportedError: the C generator or TFLM does not support an operator.
@@ -72,7 +75,9 @@ def embed(model: Path, target: str, out: Path, data: str | None = None, ram: int
         limited = ", ".join(sorted(one.name for one in _TARGETS if one.ram))
         raise ConfigError(f"a kit for {target} has no limit of RAM; targets with one are {limited}")
     _check_former(out)
-    content = chosen.make(model, data) if ram is None else chosen.make(model, data, ram)
+    if reads and ram is None:
+        raise ConfigError("to read the input row by row, give a limit of the arena too, as in --ram 32k")
+    content = chosen.make(model, data) if ram is None else chosen.make(model, data, ram, reads)
     kit = Kit(
         schema_version=SCHEMA_VERSION,
         target=target,

@@ -8,13 +8,13 @@ from edgecnn.embed.content import Content, template
 _SKETCH = "examples/classify"
 
 
-def make(model: Path, data: str | None, ram: int | None = None) -> Content:
+def make(model: Path, data: str | None, ram: int | None = None, reads: bool = False) -> Content:
     """The kit of the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
     Raises:
         ArtifactError, UnsupportedError, MissingExtraError, SessionError, FitError: as ``edgecnn.embed.c99.generate``.
     """
-    made = generate(model, data, ram)
+    made = generate(model, data, ram, reads)
     files = {
         f"src/{made.name}.h": made.code.header.encode(),
         f"src/{made.name}.c": made.code.source.encode(),

@@ -36,11 +36,12 @@ class Generation(msgspec.Struct, frozen=True):
     names: dict[str, object]
 
 
-def generate(model: Path, data: str | None, ram: int | None = None) -> Generation:
+def generate(model: Path, data: str | None, ram: int | None = None, reads: bool = False) -> Generation:
     """Generate C from the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
     TFLM computes the golden outputs; if it refuses the model, the generated code does, compiled on this machine. With
-    ``ram``, the first layers run in bands of rows if the arena would otherwise have more bytes.
+    ``ram``, the first layers run in bands of rows if the arena would otherwise have more bytes; with ``reads`` too, the
+    input is read row by row.
 
     Raises:
         ArtifactError: it is damaged or changed.
@@ -52,7 +53,7 @@ def generate(model: Path, data: str | None, ram: int | None = None) -> Generatio
     loaded = load_model(model)
     name, provenance = identifier(model.stem), loaded.provenance
     labels = provenance.labels if provenance else ()
-    cut = None if ram is None else cheapest(loaded.graph, ram)
+    cut = None if ram is None else cheapest(loaded.graph, ram, reads=reads)
     code = to_c(loaded.graph, name, labels=labels, provenance=provenance, cut=cut)
     inner = without_float_ends(loaded.graph)
     try:
@@ -103,9 +104,9 @@ def _conversion(name: str, stateful: bool) -> str:
     return textwrap.fill(text, 120)
 
 
-def make(model: Path, data: str | None, ram: int | None = None) -> Content:
+def make(model: Path, data: str | None, ram: int | None = None, reads: bool = False) -> Content:
     """The kit of the .tflite at ``model``; raises as ``generate`` does."""
-    made = generate(model, data, ram)
+    made = generate(model, data, ram, reads)
     files = {
         f"{made.name}.h": made.code.header.encode(),
         f"{made.name}.c": made.code.source.encode(),

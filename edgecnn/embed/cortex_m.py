@@ -7,13 +7,13 @@ from edgecnn.embed.content import Content, template
 from edgecnn.emulation import kit_files, sources_of
 
 
-def make(core: str, model: Path, data: str | None, ram: int | None = None) -> Content:
+def make(core: str, model: Path, data: str | None, ram: int | None = None, reads: bool = False) -> Content:
     """The kit of the .tflite at ``model`` for ``core``; golden inputs come from ``data``, or are noise if it is None.
 
     Raises:
         ArtifactError, UnsupportedError, MissingExtraError, SessionError, FitError: as ``edgecnn.embed.c99.generate``.
     """
-    made = generate(model, data, ram)
+    made = generate(model, data, ram, reads)
     inputs, outputs = made.inputs.view("int8"), made.outputs.view("int8")
     files = kit_files(sources_of(made.code, made.name), inputs, outputs, core)
     files["README.md"] = template("cortex_m/README.md", {**made.names, "core": core})

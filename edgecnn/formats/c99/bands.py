@@ -18,10 +18,14 @@ from edgecnn.tflite.operators import Operation
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the first operators run in bands, and how many rows of the input each step takes."""
+    """How many of the first operators run in bands, and how many rows of the input each step takes.
+
+    If ``reads``, the input is read row by row into the arena; otherwise the caller has it in memory.
+    """
 
     operators: int
     rows: int
+    reads: bool = False
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +53,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     at: int
 
 
+class Read(msgspec.Struct, frozen=True, kw_only=True):
+    """``rows`` rows of the input ``value``, from ``row`` on, are read; ``at`` is their first byte in memory."""
+
+    value: int
+    row: int
+    rows: int
+    at: int
+
+
 class Move(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of a value that are still needed: ``size`` bytes from ``start`` on become its first."""
 
@@ -64,7 +77,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     cut: Cut
-    steps: tuple[tuple[Call | Move, ...], ...]
+    steps: tuple[tuple[Read | Call | Move, ...], ...]
     bands: dict[int, tuple[Band, ...]]
     sizes: dict[int, int]
     lasting: frozenset[int]
@@ -159,9 +172,9 @@ def stage(operations: Sequence[Operation], inputs: Sequence[int], outputs: Seque
     Values that other operators or the caller need are in memory whole.
     """
     ours, later = operations[: cut.operators], operations[cut.operators :]
-    beyond = {*inputs, *outputs, *(tensor.index for operation in later for tensor in operation.inputs)}
+    beyond = {*outputs, *(tensor.index for operation in later for tensor in operation.inputs)}
     source = next(tensor for tensor in ours[0].inputs if tensor.index == inputs[0])
-    values = {inputs[0]: _value(source, 0, 1, True)}
+    values = {source.index: _value(source, 0, 1, not cut.reads or source.index in beyond)}
     windows = []
     for operation in ours:
         need, before = window(operation), [values[index] for index in _computed(operation)]
@@ -182,11 +195,12 @@ def stage(operations: Sequence[Operation], inputs: Sequence[int], outputs: Seque
             needed = [max(0, values[user].made[step] * need.stride - need.above) for user, need in value.users]
             value.first.append(0 if value.whole else min(made, *needed) if needed else made)
     bands: dict[int, list[Band]] = {operation.output.index: [] for operation in ours}
-    done: list[tuple[Call | Move, ...]] = []
+    done: list[tuple[Read | Call | Move, ...]] = []
     for step in range(steps):
         calls = [_call(*pair, values, step, bands[pair[0].output.index]) for pair in zip(ours, windows, strict=True)]
         moves = _moves(values, step) if step + 1 < steps else ()
-        done.append((*(call for call in calls if call is not None), *moves))
+        reads = _reads(source.index, values[source.index], step) if cut.reads else ()
+        done.append((*reads, *(call for call in calls if call is not None), *moves))
     stride = max(value.stride for value in values.values())
     period = stride // math.gcd(stride, cut.rows)  # steps until the calls are the same again
     return Stage(
@@ -196,7 +210,7 @@ def stage(operations: Sequence[Operation], inputs: Sequence[int], outputs: Seque
         sizes={
             index: value.row * max(made - first for made, first in zip(value.made[1:], value.first, strict=False))
             for index, value in values.items()
-            if index != inputs[0]
+            if cut.reads or index != source.index
         },
         lasting=frozenset(
             index
@@ -234,6 +248,13 @@ def _call(operation: Operation, need: Window, values: Mapping[int, _Rows], step:
         inputs={index: (top - value.first[step]) * value.row for index, value in inputs.items()},
         at=(start - output.first[step]) * output.row,
     )
+
+
+def _reads(index: int, value: _Rows, step: int) -> Iterator[Read]:
+    """The rows of the input that are read before a step."""
+    start, end = value.made[step : step + 2]
+    if start < end:
+        yield Read(value=index, row=start, rows=end - start, at=(start - value.first[step]) * value.row)
 
 
 def _moves(values: Mapping[int, _Rows], step: int) -> Iterator[Move]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from edgecnn.errors import FitError
+from edgecnn.errors import FitError, UnsupportedError
 from edgecnn.formats.c99 import bands
 from edgecnn.formats.c99 import plan as arena
 from edgecnn.formats.c99.bands import Call, Cut, Stage
@@ -31,20 +31,20 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 def planned(program: Program) -> tuple[MemoryPlan, dict[int, int]]:
     """The arena plan, and offsets by value; the scratch memory of layer n is value -1 - n."""
-    outside = [end.value for end in (*program.inputs, *program.outputs)] + [state.value for state in program.states]
+    outside = _outside(program)
     uses: dict[int, arena.Use] = {}
     overlaps: dict[tuple[int, int], arena.Overlap] = {}
     last = {value: place for place, layer in enumerate(program.layers) for value in layer.inputs}
     lasting = frozenset() if program.stage is None else program.stage.lasting
     banded = sum(layer.banded for layer in program.layers)
-    for place, layer in enumerate(program.layers):
-        if layer.output not in outside:
-            first, until = place, last.get(layer.output, place)
-            if layer.output in lasting:
+    made = {end.value: 0 for end in program.inputs} | {layer.output: n for n, layer in enumerate(program.layers)}
+    for value, place in made.items():
+        if value not in outside:
+            first, until = place, last.get(value, place)
+            if value in lasting:
                 first, until = 0, max(until, banded - 1)
-            uses[layer.output] = arena.Use(
-                name=program.names[layer.output], size=program.sizes[layer.output], first=first, last=until
-            )
+            uses[value] = arena.Use(name=program.names[value], size=program.sizes[value], first=first, last=until)
+    for place, layer in enumerate(program.layers):
         if layer.scratch:
             uses[-1 - place] = arena.Use(name=f"scratch of {layer.name}", size=layer.scratch, first=place, last=place)
         for value, overlap in zip(layer.inputs, layer.overlaps, strict=False):
@@ -57,53 +57,85 @@ def planned(program: Program) -> tuple[MemoryPlan, dict[int, int]]:
     return plan, offsets
 
 
-def cheapest(graph: Graph, ram: int) -> Cut | None:
+def _outside(program: Program) -> set[int]:
+    """The values that are not in the arena: the caller's, and states."""
+    reads = program.stage is not None and program.stage.cut.reads
+    ends = program.outputs if reads else (*program.inputs, *program.outputs)
+    return {*(end.value for end in ends), *(state.value for state in program.states)}
+
+
+def cheapest(graph: Graph, ram: int, *, reads: bool = False) -> Cut | None:
     """The cut with the least work whose arena has at most ``ram`` bytes; None if no layer must run in bands.
+
+    If ``reads``, the input is read row by row.
 
     Raises:
         FitError: no arena is so small; the message has the smallest.
-        UnsupportedError, ArtifactError: see ``lower``.
+        UnsupportedError: the input cannot be read row by row; or see ``lower``.
+        ArtifactError: see ``lower``.
     """
-    for choice in choices(graph):
+    choice = None
+    for choice in choices(graph, reads=reads):
         if choice.arena <= ram:
             return choice.cut
+    if choice is None:
+        raise UnsupportedError("the input cannot be read row by row, because the first operator cannot run in bands")
     slower = f", with about {choice.slower:.1%} more instructions" if choice.cut else ""
     raise FitError(f"no arena of this model fits in {ram:,} bytes; the smallest has {choice.arena:,}{slower}")
 
 
-def choices(graph: Graph) -> Iterator[Choice]:
+def choices(graph: Graph, *, reads: bool = False) -> Iterator[Choice]:
     """Plans in the order of their work, each with a smaller arena than the one before; the first is without bands.
+
+    If ``reads``, the input is read row by row in all of them, and all have bands.
 
     Raises:
         UnsupportedError, ArtifactError: see ``lower``.
     """
     program = lower(graph)
-    smallest = planned(program)[0].arena_bytes
-    yield Choice(arena=smallest, slower=0.0, cut=None)
+    smallest: float = math.inf
+    if not reads:
+        smallest = planned(program)[0].arena_bytes
+        yield Choice(arena=smallest, slower=0.0, cut=None)
     ends = [end.tensor.index for end in program.inputs], [end.tensor.index for end in program.outputs]
-    stages = [bands.stage(program.operations, *ends, cut) for cut in _cuts(program, ends[0])]
+    stages = [bands.stage(program.operations, *ends, cut) for cut in _cuts(program.operations, *ends, reads)]
     estimates = [_slower(program.operations, stage) for stage in stages]
     for slower, stage in sorted(zip(estimates, stages, strict=True), key=lambda one: one[0]):
-        if _least(stage, ends[1]) < smallest:
+        if _least(program, stage) < smallest:
             found = planned(lower(graph, stage.cut))[0].arena_bytes
             if found < smallest:
                 smallest = found
                 yield Choice(arena=found, slower=slower, cut=stage.cut)
 
 
-def _cuts(program: Program, inputs: Sequence[int]) -> Iterator[Cut]:
-    """All numbers of operators, and of rows powers of two."""
-    for operators in range(2, bands.longest(program.operations, inputs) + 1):
-        height = program.operations[0].inputs[0].shape[1]
-        for power in range(height.bit_length() - 1):
-            yield Cut(operators=operators, rows=2**power)
+def _cuts(operations: Sequence[Operation], inputs: Sequence[int], outputs: Sequence[int], reads: bool) -> Iterator[Cut]:
+    """Cuts where less has to be in memory whole than at any cut before, with powers of two as numbers of rows."""
+    least = math.inf
+    for count in range(1 if reads else 2, bands.longest(operations, inputs) + 1):
+        beyond = {tensor.index for operation in operations[count:] for tensor in operation.inputs} - {*outputs}
+        whole = sum(one.output.bytes for one in operations[:count] if one.output.index in beyond)
+        if whole < least:
+            least, height = whole, operations[0].inputs[0].shape[1]
+            for power in range(height.bit_length() - 1):
+                yield Cut(operators=count, rows=2**power, reads=reads)
 
 
-def _least(stage: Stage, outputs: Sequence[int]) -> int:
-    """Bytes that every arena of a stage has at least; the graph's ``outputs`` are not in it."""
-    inside = {value: size for value, size in stage.sizes.items() if value not in outputs}
-    passing = [size for value, size in inside.items() if value not in stage.lasting]
-    return sum(inside.values()) - sum(passing) + max(passing, default=0)
+def _least(program: Program, stage: Stage) -> int:
+    """Bytes that every arena has at least: those of the stage, and of each layer after it, whose ends may overlap."""
+    outside = _outside(program)
+    passing = [size for value, size in stage.sizes.items() if value not in outside | stage.lasting]
+    largest = sum(stage.sizes[value] for value in stage.lasting & stage.sizes.keys() - outside) + max(
+        passing, default=0
+    )
+    last = {value: place for place, layer in enumerate(program.layers) for value in layer.inputs}
+    live: set[int] = set()
+    for place, layer in enumerate(program.layers):
+        ends = {*layer.inputs, layer.output} - outside
+        if layer.output not in stage.bands:
+            beside = sum(program.sizes[value] for value in live - ends)
+            largest = max(largest, beside + max((program.sizes[value] for value in ends), default=0))
+        live = {value for value in live | ends if last.get(value, place) > place}
+    return largest
 
 
 def _slower(operations: Sequence[Operation], stage: Stage) -> float:
