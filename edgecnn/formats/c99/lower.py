@@ -148,12 +148,12 @@ class _Lowering:
             None if stage.lasting & {whole.output, value} else plan.farthest([case.overlaps[place] for case in cases])
             for place, value in enumerate(whole.inputs[: len(whole.overlaps)])
         )
-        self.layers.append(
-            msgspec.structs.replace(
-                whole, comment=f"{whole.comment}, in bands of rows", body=f"    switch (band) {{\n{body}    }}\n",
-                scratch=max(case.scratch for case in cases), overlaps=overlaps, banded=True,
-            )
-        )  # fmt: skip
+        changed = {
+            "comment": f"{whole.comment}, in bands of rows",
+            "body": f"    switch (band) {{\n{body}    default:\n        break;\n    }}\n",
+            "scratch": max(case.scratch for case in cases), "overlaps": overlaps, "banded": True,
+        }  # fmt: skip
+        self.layers.append(msgspec.structs.replace(whole, **changed))
 
     def value(self, index: int) -> int:
         """The number of the value that stores a tensor."""

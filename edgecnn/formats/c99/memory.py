@@ -79,7 +79,10 @@ def cheapest(graph: Graph, ram: int, *, reads: bool = False) -> Cut | None:
         if choice.arena <= ram:
             return choice.cut
     if choice is None:
-        raise UnsupportedError("the input cannot be read row by row, because the first operator cannot run in bands")
+        raise UnsupportedError(
+            "the input cannot be read row by row: that needs a single input with rows, and a first operator that can "
+            "run in bands of them"
+        )
     slower = f", with about {choice.slower:.1%} more instructions" if choice.cut else ""
     raise FitError(f"no arena of this model fits in {ram:,} bytes; the smallest has {choice.arena:,}{slower}")
 
