@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.slow, needs_tflm]
 
 TARGETS = ("host", *emulation.BARE)
 BATCHES = range(max(1, 3 * int(os.environ.get("EDGECNN_FUZZ", "200")) // 200))  # each with another -O
-LAYERS, MODELS, BANDED, IMAGES = 120, 40, 40, 4
+LAYERS, MODELS, BANDED, IMAGES = 120, 40, 24, 4
 LARGEST = 700  # values of a tensor, so that the smallest board has room
 GUARD, MEMORY = 64, 6144
 OVER_THEIR_INPUT = {"conv_2d", "depthwise_conv_2d", "max_pool_2d", "average_pool_2d", "add", "mul", "lookup"}
