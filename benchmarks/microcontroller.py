@@ -130,7 +130,7 @@ def run(path: Path, out: Path) -> Counts:
 def _counted(name: str, model: bytes, images: Images, suite: Settings) -> list[Row]:
     graph = read_graph(model, name)
     sources, arena = emulation.generate(graph, name), c99.to_c(graph, name).plan.arena_bytes
-    inputs, answers = _by_tflite_micro(model, images)
+    inputs, answers = by_tflite_micro(model, images)
     rows = []
     with progress(f"count {name}", len(suite.targets) * len(suite.levels)) as advance, TemporaryDirectory() as folder:
         for target in suite.targets:
@@ -160,7 +160,7 @@ def _counted(name: str, model: bytes, images: Images, suite: Settings) -> list[R
     return rows
 
 
-def _by_tflite_micro(model: bytes, images: Images) -> tuple[Int8, Int8]:
+def by_tflite_micro(model: bytes, images: Images) -> tuple[Int8, Int8]:
     """The quantised ``images`` ``(n, height, width, channels)`` and TFLite Micro's outputs, one int8 row per image."""
     interpreter = require("tflite_micro").runtime.Interpreter.from_bytes(model, arena_size=1_000_000)
     details = interpreter.get_input_details(0)["quantization_parameters"]

@@ -11,6 +11,7 @@ from benchmarks import (
     clients,
     fuzzing,
     int8_onnx,
+    memory,
     microcontroller,
     mnist,
     ptq_methods,
@@ -84,6 +85,12 @@ SUITES = {
             name="int8-onnx",
             run=int8_onnx.run,
             tables={"int8-onnx": int8_onnx.table},
+        ),
+        Suite(
+            name="memory",
+            run=memory.run,
+            result=memory.Plans,
+            tables={"memory": memory.table},
         ),
         Suite(
             name="microcontroller",

@@ -13,6 +13,7 @@ from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, Unsupp
 from edgecnn.files import need_model, read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99.lower import lower, problems
+from edgecnn.formats.c99.memory import choices
 from edgecnn.records import C_KITS, CORES, SCHEMA_VERSION, TargetCheck
 from edgecnn.registry import Registry
 from edgecnn.runtimes.tflm import arena_of
@@ -79,17 +80,24 @@ def check(path: Path, target: str) -> TargetCheck:
     )
 
 
+def byte_count(text: str) -> int | None:
+    """The bytes in a number such as "64k" (k is 1,024); None if ``text`` is none."""
+    read = re.fullmatch(r"(\d+)([km]?)", text.lower())
+    return None if read is None else int(read[1]) * _UNITS[read[2]]
+
+
 def _asked(target: str) -> _Asked:
     name, _, text = target.partition(":")
     rules = _TARGETS[name]
     budgets: dict[str, int] = {}
     for part in text.split(",") if text else ():
-        read = re.fullmatch(r"(flash|ram)=(\d+)([km]?)", part.lower())
-        if read is None or read[1] in budgets:
+        kind, _, size = part.lower().partition("=")
+        budget = byte_count(size)
+        if kind not in ("flash", "ram") or budget is None or kind in budgets:
             raise ConfigError(
                 f"{part!r} is not a budget; give flash and ram once each, as in cortex-m4:flash=256k,ram=64k"
             )
-        budgets[read[1]] = int(read[2]) * _UNITS[read[3]]
+        budgets[kind] = budget
     if budgets and name not in CORES:
         raise ConfigError(f"{name} has no budgets; use them with a core, as in cortex-m4:flash=256k,ram=64k")
     return _Asked(name=name, check=rules, flash=budgets.get("flash"), ram=budgets.get("ram"))
@@ -143,6 +151,7 @@ def _c99(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
         if state := lower(graph).state_bytes:
             found.notes.append(f"it keeps {state:,} bytes of state between calls, beside the arena")
         found.notes.append("the generator supports it; it was not compiled")
+        found.notes += _smaller(graph)
 
 
 def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
@@ -171,11 +180,20 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
             "of your program are not included"
         )
     found.notes.append(f"RAM includes {ends:,} bytes of input and output, and an arena of {found.arena_bytes:,}")
+    found.notes += _smaller(graph)
     for kind, taken, allowed in (("flash", found.flash_bytes, asked.flash), ("RAM", found.ram_bytes, asked.ram)):
         if allowed is not None and taken > allowed:
             found.reasons.append(
                 f"it needs {taken:,} bytes of {kind}, {allowed:,} are available: {taken - allowed:,} too many"
             )
+
+
+def _smaller(graph: Graph) -> Iterator[str]:
+    """The smaller arenas that are possible."""
+    _, *smaller = choices(graph)
+    if smaller:
+        plans = ", ".join(f"{plan.arena:,} bytes (about {plan.slower:.1%} more instructions)" for plan in smaller)
+        yield f"with the first layers in bands of rows (edgecnn embed --ram), the arena can have {plans}"
 
 
 # Edge TPU

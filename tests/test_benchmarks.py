@@ -17,6 +17,7 @@ from benchmarks import (
     against_others,
     clients,
     int8_onnx,
+    memory,
     microcontroller,
     ptq_methods,
     qat_backends,
@@ -75,6 +76,7 @@ def test_suites_parse(path: Path) -> None:
     kinds = {
         "against-others": against_others.Settings,
         "int8-onnx": int8_onnx.Settings,
+        "memory": memory.Settings,
         "microcontroller": microcontroller.Settings,
         "clients": clients.Settings,
         "ptq-methods": ptq_methods.Settings,
@@ -157,7 +159,7 @@ def test_unknown_suite_is_an_error() -> None:
     ended = benchmarks("run", "minst")
     assert ended.returncode == 2
     assert ended.stderr == (
-        "benchmarks: unknown suite 'minst'; choose from: against-others, clients, int8-onnx, microcontroller, "
+        "benchmarks: unknown suite 'minst'; choose from: against-others, clients, int8-onnx, memory, microcontroller, "
         "mnist, ptq-methods, qat-engines, stack, web\n"
     )
 
@@ -410,6 +412,36 @@ def test_a_small_int8_suite_runs(tmp_path: Path) -> None:
         f"ds_cnn{ending}" for ending in int8_onnx.COLUMNS if f"ds_cnn{ending}" not in refused
     ]
     assert int8_onnx.table(report, "x").count("\n| ds_cnn |") == 4
+
+
+# memory
+
+
+def test_memory_result_meets_the_limits() -> None:
+    """With the numbers written here again, apart from the code that makes the table."""
+    plans = read_record(registry.SUITES["memory"].file, memory.Plans)
+    suite = read_suite(ROOT / "benchmarks" / "suites" / "memory.toml", memory.Settings)
+    assert tuple(dict.fromkeys(row.model for row in plans.rows)) == suite.models
+    for model, arena in (("mobilenet_v1_025", 25 * 1024), ("resnet8", 20 * 1024)):
+        rows = [row for row in plans.rows if row.model == model]
+        most = 1.15 * rows[0].instructions["cortex-m4"]
+        assert rows[0].operators == 0
+        assert any(row.arena <= arena and row.instructions["cortex-m4"] <= most for row in rows), model
+    for row in plans.rows:
+        assert row.wrong_bytes == dict.fromkeys(suite.targets, 0)
+        assert row.slower == pytest.approx(memory.more(plans, row, "cortex-m4"), rel=0.5, abs=0.01)
+    assert memory.missed(plans) == ()
+    assert "All limits are met" in memory.table(plans, "x")
+
+
+def test_missed_memory_limits_are_named() -> None:
+    plans = read_record(registry.SUITES["memory"].file, memory.Plans)
+    large = tuple(row.replace(arena=30_000) if row.model == "resnet8" else row for row in plans.rows)
+    wrong = (large[0].replace(wrong_bytes={"cortex-m4": 1}), *large[1:])
+    assert memory.missed(plans.replace(rows=wrong)) == (
+        "resnet8: no plan of 20,480 bytes with at most 15% more instructions",
+        "mnist_cnn: wrong bytes",
+    )
 
 
 # microcontroller

@@ -1,9 +1,10 @@
 """Generated code in its arena: outputs laid over inputs as near as the plan allows, on every kind of processor.
 
-Random models of one layer, called with the output over the input, and of several layers are put into one program, whose
-answers are compared with TFLite Micro's. Around and between input, output and arena lie bytes that must stay as they
-are, and other bytes on every call, on which no answer may depend. Their memory ends where the machine's does: on this
-machine and the emulated Cortex-M0 (plain C), M33 (DSP) and M55 (Helium) a step beyond is a fault.
+Random models of one layer, called with the output over the input, of several layers, and of layers that run in bands of
+rows are put into one program, whose answers are compared with TFLite Micro's. Around and between input, output and
+arena lie bytes that must stay as they are, and other bytes on every call, on which no answer may depend. Their memory
+ends where the machine's does: on this machine and the emulated Cortex-M0 (plain C), M33 (DSP) and M55 (Helium) a step
+beyond is a fault.
 
 ``EDGECNN_FUZZ=2000`` tries ten times as many models.
 """
@@ -26,9 +27,10 @@ from generated import Model, Tflm, needs_tflm, random_inputs, tflm_process
 from edgecnn import emulation
 from edgecnn.emulation import Firmware, Sources
 from edgecnn.errors import EmulationError
+from edgecnn.formats.c99 import bands, memory, to_c
 from edgecnn.formats.c99 import kernels as c99_kernels
 from edgecnn.formats.c99 import lower as c99_lower
-from edgecnn.formats.c99 import to_c
+from edgecnn.formats.c99.bands import Cut, Move, Stage
 from edgecnn.formats.c99.lower import lower
 from edgecnn.formats.c99.plan import Overlap
 from edgecnn.records import MemoryPlan
@@ -38,7 +40,7 @@ pytestmark = [pytest.mark.slow, needs_tflm]
 
 TARGETS = ("host", *emulation.BARE)
 BATCHES = range(max(1, 3 * int(os.environ.get("EDGECNN_FUZZ", "200")) // 200))  # each with another -O
-LAYERS, MODELS, IMAGES = 120, 40, 4
+LAYERS, MODELS, BANDED, IMAGES = 120, 40, 24, 4
 LARGEST = 700  # values of a tensor, so that the smallest board has room
 GUARD, MEMORY = 64, 6144
 OVER_THEIR_INPUT = {"conv_2d", "depthwise_conv_2d", "max_pool_2d", "average_pool_2d", "add", "mul", "lookup"}
@@ -285,6 +287,27 @@ def several_layers(seed: Sequence[int]) -> bytes:
     return maker.model.file(first.index, now.index)
 
 
+def layers_in_bands(seed: Sequence[int]) -> tuple[bytes, Cut]:
+    """A model whose first layers can run in bands, and a cut of it."""
+    maker = Maker(seed)
+    shape = (1, maker.number(5, 24), maker.number(1, 6), maker.number(1, 4))
+    now = first = maker.value(shape)
+    for _ in range(maker.number(2, 7)):
+        often: tuple[Callable[[Value], Value], ...] = (maker.conv, maker.depthwise, maker.pool)
+        now = maker.pick(
+            *often, *often, maker.binary, maker.function, maker.residual, maker.residual, maker.pad,
+            maker.concatenation,
+        )(now)  # fmt: skip
+    if maker.pick(True, False):
+        now = maker.pick(maker.dense, maker.gate, maker.transpose)(now)
+    model = maker.model.file(first.index, now.index)
+    longest = bands.longest(lower(read_graph(model, "m")).operations, [first.index])
+    if longest == 0:
+        return layers_in_bands((*seed, 0))
+    operators, rows = maker.number(min(2, longest), longest), maker.number(1, shape[1] // 2)
+    return model, Cut(operators=operators, rows=rows, reads=maker.pick(True, False))
+
+
 # Many models in one program
 
 
@@ -303,16 +326,17 @@ class Case(msgspec.Struct, frozen=True):
     overlap: Overlap | None
 
 
-def case(model: bytes, tflm: Tflm) -> Case:
+def case(model: bytes, tflm: Tflm, cut: Cut | None = None) -> Case:
     images = random_inputs(model, IMAGES)
     graph = read_graph(model, "m")
-    layers, generated = lower(graph).layers, to_c(graph, "m", caller_arena=True)
+    layers, generated = lower(graph).layers, to_c(graph, "m", caller_arena=True, cut=cut)
     first = re.search(r"^/\* [A-Z_0-9]+ \S+: .* -> ", generated.source, re.MULTILINE)
     assert first is not None
-    single = len(layers) == 1
+    types = "".join(re.findall(r"^typedef .*\n", generated.header, re.MULTILINE))
+    single = len(layers) == 1 and cut is None
     return Case(
         model=model,
-        source=generated.source[first.start() :],
+        source=types + generated.source[first.start() :],
         arena=generated.plan.arena_bytes,
         images=images.reshape(IMAGES, -1),
         wanted=tflm(model, images).reshape(IMAGES, -1),
@@ -390,7 +414,10 @@ void cases_invoke(const int8_t *row, int8_t *answer);
 
 def program(cases: Sequence[Case]) -> Sources:
     """One program of all models: their layers as generated, under one copy of the kernels."""
-    bodies = [re.sub(r"\b(layer|m)_(?=\d|invoke)", rf"m{place}_\1_", one.source) for place, one in enumerate(cases)]
+    bodies = [
+        re.sub(r"\b(layer|m|from)_(?=\d|invoke|read\b|memory\b)", rf"m{place}_\1_", one.source)
+        for place, one in enumerate(cases)
+    ]
     called = {name for body in bodies for name in re.findall(r"\b(\w+)\(", body)}
     kernels = c99_kernels.code(called & c99_kernels._sections("kernels.c").keys(), {"requantize": "requantize_any"})
     rows = [f"{{m{n}_m_invoke, {a.images[0].size}, {a.wanted[0].size}, {a.arena}}}" for n, a in enumerate(cases)]
@@ -465,11 +492,12 @@ def too_near(overlap: Overlap) -> list[int]:
 
 @functools.cache
 def cases(batch: int) -> tuple[Case, ...]:
-    """Models of a layer, then of several."""
+    """Models of a layer, then of several, then in bands."""
     with tflm_process() as tflm:
         made = [one_layer((batch, 0, number)) for number in range(LAYERS)]
         made += [several_layers((batch, 1, number)) for number in range(MODELS)]
-        return tuple(case(model, tflm) for model in made)
+        cut = [layers_in_bands((batch, 2, number)) for number in range(BANDED)]
+        return (*(case(model, tflm) for model in made), *(case(model, tflm, own) for model, own in cut))
 
 
 # What is asked of every processor
@@ -521,10 +549,9 @@ def test_which_kernels_may_write_over_their_input() -> None:
 @pytest.mark.parametrize("batch", BATCHES)
 def test_the_models_are_worth_running(batch: int) -> None:
     """Of most models the outputs differ, and in the arenas of most an output lies over its input."""
-    models = [one for one in cases(batch) if not one.kernel]
+    models = cases(batch)[LAYERS : LAYERS + MODELS]
     lively = [one for one in models if len({output.tobytes() for output in one.wanted}) > 2]
     overlapping = [one for one in models if overlaps(to_c(read_graph(one.model, "m"), "m").plan)]
-    assert len(models) == MODELS
     assert len(lively) > MODELS / 2
     assert len(overlapping) > MODELS / 2
 
@@ -649,3 +676,47 @@ def test_scratch_memory_too_small_for_vectors_is_found(tmp_path: Path) -> None:
     ours = kernel_cases("depthwise_conv_2d")
     with pytest.raises(EmulationError, match="the processor faulted"):
         wrong(emulation.build(program(ours), "cortex-m55", tmp_path), ours, apart(ours))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda stage: {"steps": tuple(map(without_moves, stage.steps))}, id="rows are not kept"),
+        pytest.param(lambda stage: {"sizes": {value: size - 4 for value, size in stage.sizes.items()}}, id="too small"),
+        pytest.param(lambda stage: {"lasting": frozenset()}, id="overwritten"),
+    ],
+)
+def test_damage_to_bands_is_found(
+    damage: Callable[[Stage], dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    intact = bands.stage
+    monkeypatch.setattr(
+        bands, "stage", lambda *given: msgspec.structs.replace(intact(*given), **damage(intact(*given)))
+    )
+    with tflm_process() as tflm:
+        ours = [case(model, tflm, cut) for model, cut in (layers_in_bands((0, 2, number)) for number in range(12))]
+    firmware = emulation.build(program(ours), "host", tmp_path)
+    assert wrong(firmware, ours, [call for call in apart(ours) if call.arena + ours[call.case].arena < MEMORY])
+
+
+def without_moves(step: Sequence[bands.Call | Move]) -> tuple[bands.Call | Move, ...]:
+    return tuple(one for one in step if not isinstance(one, Move))
+
+
+def test_no_arena_is_smaller_than_the_bound_that_saves_planning_it() -> None:
+    for number in range(BANDED):
+        model, cut = layers_in_bands((0, 2, number))
+        whole, banded = lower(read_graph(model, "m")), lower(read_graph(model, "m"), cut=cut)
+        assert banded.stage is not None
+        assert memory._least(whole, banded.stage) <= memory.planned(banded)[0].arena_bytes
+
+
+def test_the_bands_are_worth_running() -> None:
+    """In many, rows are kept between several steps, two inputs meet, and an output lies over its input."""
+    programs = [
+        lower(read_graph(model, "m"), cut=cut) for model, cut in (layers_in_bands((0, 2, n)) for n in range(BANDED))
+    ]
+    banded = [[layer for layer in one.layers if layer.banded] for one in programs]
+    assert sum(one.stage is not None and one.stage.moved > 0 for one in programs) > BANDED / 3
+    assert sum(any(len(layer.inputs) > 1 for layer in layers) for layers in banded) > BANDED / 5
+    assert sum(any(one for layer in layers for one in layer.overlaps) for layers in banded) > BANDED / 10

@@ -1,5 +1,6 @@
 """``edgecnn check``: what fits passes, the rest is refused with every reason, by rules and by the tools themselves."""
 
+import itertools
 import json
 import re
 import struct
@@ -16,6 +17,7 @@ from tools import need
 from edgecnn import check as check_module
 from edgecnn.check import COMPILER, CORES, check
 from edgecnn.errors import ArtifactError, ConfigError, UnknownNameError
+from edgecnn.formats.c99.memory import choices
 from edgecnn.models import MODELS
 from edgecnn.optional import require
 from edgecnn.records import TargetCheck, from_json
@@ -197,6 +199,23 @@ def test_budgets_hold_to_the_byte(schemes: dict[str, Path]) -> None:
     ]
     assert check(schemes["int8"], "cortex-m4:flash=126k").reasons == ()
     assert len(check(schemes["int8"], "cortex-m4:flash=125k").reasons) == (1 if flash > 125 * 1024 else 0)
+
+
+@pytest.mark.parametrize(("name", "arena", "slower"), [("mobilenet_v1_025", 25, 0.15), ("resnet8", 20, 0.05)])
+def test_smaller_arenas_are_named_with_what_they_cost(
+    name: str, arena: int, slower: float, models: dict[str, Path]
+) -> None:
+    first, *smaller = choices(read_graph(models[name].read_bytes(), name))
+    assert (first.cut, first.slower) == (None, 0)
+    assert any(plan.arena <= arena * 1024 and plan.slower <= slower for plan in smaller)
+    assert all(a.arena > b.arena and a.slower <= b.slower for a, b in itertools.pairwise([first, *smaller]))
+    (note,) = (note for note in check(models[name], "c99").notes if "in bands of rows" in note)
+    assert note.count(" bytes (about ") == len(smaller)
+    assert f"{smaller[-1].arena:,} bytes (about {smaller[-1].slower:.1%} more instructions)" in note
+
+
+def test_a_model_without_smaller_arenas_has_no_note_about_them(models: dict[str, Path]) -> None:
+    assert not any("in bands of rows" in note for note in check(models["autoencoder"], "c99").notes)
 
 
 def test_without_a_compiler_the_plan_counts_and_the_output_says_so(

@@ -24,6 +24,7 @@ from edgecnn.embed.tflm import arena_with_margin
 from edgecnn.errors import (
     ArtifactError,
     ConfigError,
+    FitError,
     OutputError,
     RecordError,
     SessionError,
@@ -32,6 +33,7 @@ from edgecnn.errors import (
 )
 from edgecnn.files import kits_folder, sha256_bytes, sha256_file, write_folder
 from edgecnn.formats.c99 import to_c
+from edgecnn.formats.c99.memory import choices
 from edgecnn.models import MODELS
 from edgecnn.records import CORES, Kit, Quantization, from_json, to_json
 from edgecnn.runtimes import open_session
@@ -634,7 +636,7 @@ def test_the_caller_may_give_the_arena(tmp_path: Path) -> None:
     assert "global-buffer-overflow" in make_c99(tmp_path / "c99", sanitized).stderr
     for target in ("tflm", "linux", "web"):
         with pytest.raises(
-            ConfigError, match=f"the kit {target} has no C code whose arena .* c99, arduino, cortex-m0,"
+            ConfigError, match=f"the kit {target} has no options for the arena of C code; .* c99, arduino, cortex-m0,"
         ):
             embed(MODEL, target, tmp_path / target, caller_arena=True)
 
@@ -854,7 +856,111 @@ def test_command(workspace: Any, tmp_path: Path) -> None:
     refused = command(float_file, "--target", "c99", "--out", tmp_path / "other")
     assert refused.stderr.splitlines() == [f"edgecnn: {reason}" for reason in check(float_file, "c99").reasons]
     assert command(model, "--target", "esp32", "--out", out).returncode == 2
+    done = command(model, "--target", "c99", "--ram", "12k", "--out", tmp_path / "small")
+    assert re.match(r"wrote .*small: 7 files, arena (9|1[0-2]),\d+ bytes; read", done.stdout)
+    assert command(model, "--target", "c99", "--ram", "12q", "--out", tmp_path / "small").returncode == 2
     assert command(model, "--out", out).returncode == 2
+
+
+# A limit of the arena
+
+
+@pytest.mark.parametrize(("target", "goal"), [("c99", "test"), ("cortex-m55", "check")])
+def test_layers_run_in_bands_if_the_arena_must_be_smaller(
+    target: str, goal: str, models: dict[str, Path], embedded: Embedded, tmp_path: Path
+) -> None:
+    emulated.need(target if target in CORES else "host")
+    whole, _ = embedded("resnet8", target)
+    assert whole.arena_bytes is not None
+    assert embed(models["resnet8"], target, tmp_path / "same", ram=whole.arena_bytes) == whole
+    kit = embed(models["resnet8"], target, tmp_path / "kit", ram=20 * 1024)
+    assert kit.arena_bytes is not None
+    assert kit.arena_bytes <= 20 * 1024
+    tested = run("make", goal, folder=tmp_path / "kit")
+    assert tested.returncode == 0, tested.stderr
+
+
+_READS_ROWS = """
+#include "golden.h"
+#include "resnet8.h"
+static int32_t next;
+
+static void camera(void *context, int32_t row, int32_t rows, int8_t *to)
+{
+    if (row != next)
+        next = 1000;
+    for (int32_t i = 0; i < rows * 96; i++)
+        to[i] = ((const int8_t *)context)[row * 96 + i];
+    next += rows;
+}
+
+int main(void)
+{
+    int8_t input[RESNET8_INPUT_SIZE], output[RESNET8_OUTPUT_SIZE];
+    int32_t sample, i;
+    for (sample = 0; sample < 2; sample++) {
+        for (i = 0; i < RESNET8_INPUT_SIZE; i++)
+            input[i] = golden_inputs[sample][i];
+        next = 0;
+        resnet8_invoke_rows(camera, input, output);
+        if (next != 32)
+            return 1;
+        for (i = 0; i < RESNET8_OUTPUT_SIZE; i++) {
+            if (output[i] != golden_outputs[sample][i])
+                return 2;
+        }
+    }
+    return 0;
+}
+"""
+
+
+def test_the_input_can_be_read_row_by_row(models: dict[str, Path], tmp_path: Path) -> None:
+    emulated.need("host")
+    kit = tmp_path / "kit"
+    made = embed(models["resnet8"], "c99", kit, ram=20 * 1024, reads=True)
+    assert made.arena_bytes is not None
+    assert made.arena_bytes <= 20 * 1024
+    assert make_c99(kit).returncode == 0
+    (tmp_path / "main.c").write_text(_READS_ROWS)
+    flags = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", f"-I{kit}")
+    built = run("gcc", *flags, tmp_path / "main.c", kit / "resnet8.c", "-o", "main", folder=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert run(tmp_path / "main", folder=tmp_path).returncode == 0
+    with pytest.raises(
+        ConfigError, match="to read the input row by row, give a limit of the arena too, as in --ram 32k"
+    ):
+        embed(models["resnet8"], "c99", tmp_path / "none", reads=True)
+    with pytest.raises(UnsupportedError, match="cannot be read row by row: that needs a single input with rows"):
+        embed(models["autoencoder"], "c99", tmp_path / "none", ram=2**20, reads=True)
+
+
+def test_models_in_bands_share_a_source(models: dict[str, Path], tmp_path: Path) -> None:
+    """One that reads its input row by row has a callback of its own, also with an arena of the caller's."""
+    emulated.need("host")
+    other = tmp_path / "other.tflite"
+    other.write_bytes(models["resnet8"].read_bytes())
+    limits = {"ram": 20 * 1024, "reads": True, "caller_arena": True}
+    made = embed([models["resnet8"], other], "c99", tmp_path / "kit", **limits)
+    assert made.arena_bytes is not None
+    assert made.arena_bytes <= 20 * 1024
+    done = make_c99(tmp_path / "kit", f"CFLAGS={C_FLAGS} -fsanitize=address,undefined")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("ok: ") == 2
+
+
+def test_a_limit_that_no_plan_meets_names_the_smallest(models: dict[str, Path], tmp_path: Path) -> None:
+    *_, smallest = choices(read_graph(models["resnet8"].read_bytes(), "resnet8"))
+    assert embed(models["resnet8"], "c99", tmp_path / "kit", ram=smallest.arena).arena_bytes == smallest.arena
+    with pytest.raises(FitError, match=f"the smallest has {smallest.arena:,}, with about 0.[3-9]% more instructions"):
+        embed(models["resnet8"], "c99", tmp_path / "none", ram=smallest.arena - 1)
+    with pytest.raises(FitError, match=r"fits in 255 bytes; the smallest has 256$"):
+        embed(models["autoencoder"], "c99", tmp_path / "none", ram=255)
+    with pytest.raises(
+        ConfigError, match="the kit tflm has no options for the arena of C code; choose from: c99, arduino, cort"
+    ):
+        embed(models["resnet8"], "tflm", tmp_path / "none", ram=2**20)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_file_that_only_tflm_runs_gets_its_kits(tmp_path: Path) -> None:

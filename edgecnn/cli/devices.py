@@ -47,10 +47,19 @@ def check(model: Path, target: str, as_json: bool) -> None:
 @click.option("--target", type=click.Choice(get_args(KitTarget)), required=True, help="Target of MODEL.")
 @click.option("--data", help="Data set of the golden inputs.  [default: random noise; for linux the data set of MODEL]")
 @click.option("--caller-arena", is_flag=True, help="C code that expects its working memory as an argument.")
+@click.option("--ram", type=options.Bytes(), help="Largest arena of generated C, such as 32k.  [default: no limit]")
+@click.option("--read-rows", is_flag=True, help="Add a function that reads the input row by row; needs --ram.")
 @click.option("--out", type=options.FILE, required=True, help="Folder to write.")
 @options.json
 def embed(
-    models: tuple[Path, ...], target: str, data: str | None, caller_arena: bool, out: Path, as_json: bool
+    models: tuple[Path, ...],
+    target: str,
+    data: str | None,
+    caller_arena: bool,
+    ram: int | None,
+    read_rows: bool,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """Write a folder with MODEL that is ready to copy to a device.
 
@@ -62,10 +71,14 @@ def embed(
     and LiteRT. ios: a Swift package with the C code.
     cortex-m4 and other cores: the C code with a test on an emulated board. Each folder contains golden outputs, a test
     that compares with them, and a README. An earlier kit in the folder is replaced; other content is never overwritten.
+
+    With --ram, the first layers of generated C run in bands of rows if the arena, the memory for activations, does not
+    fit otherwise; input and output come on top. Of the plans that fit, the one with the fewest instructions is used.
+    With --read-rows, the input need not be in memory whole: a callback provides its rows when they are needed.
     """
     from edgecnn.embed import embed as embed_model
 
-    kit = embed_model(models, target, out, data, caller_arena=caller_arena)
+    kit = embed_model(models, target, out, data, caller_arena=caller_arena, ram=ram, reads=read_rows)
     arena = "" if kit.arena_bytes is None else f", arena {kit.arena_bytes:,} bytes"
     if kit.arena_measured_bytes is not None:
         arena += f" ({kit.arena_measured_bytes:,} measured here)"

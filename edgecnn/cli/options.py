@@ -35,6 +35,21 @@ class Numbers(click.ParamType[Any]):
             self.fail(f"{value!r} is not a list of numbers such as {self.name}", param, ctx)
 
 
+class Bytes(click.ParamType[Any]):
+    """A number of bytes, such as 32k."""
+
+    name = "32k"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The number."""
+        from edgecnn.check import byte_count
+
+        count = byte_count(value) if isinstance(value, str) else value
+        return (
+            self.fail(f"{value!r} is not a number of bytes such as 32k or 1m", param, ctx) if count is None else count
+        )
+
+
 class Names(click.ParamType[Any]):
     """Comma-separated names of a ``kind``, out of ``choices``."""
 

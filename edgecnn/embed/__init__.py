@@ -22,7 +22,7 @@ _TOOLS = ("edgecnn", "ai-edge-litert", "onnxruntime", "tflite-micro")
 class Target(msgspec.Struct, frozen=True):
     """A target: accepted file extensions, and the function that makes a kit from a file and a data set (or None).
 
-    ``takes_arena``: the function has an option ``caller_arena``, because a program calls the kit's C code.
+    ``takes_arena``: the function also takes a ``c99.Arena``, because a program of the user's calls the kit's C code.
     ``make_several`` makes one kit of several files.
     """
 
@@ -49,8 +49,9 @@ TARGETS: Registry[KitTarget, Target] = Registry("target", {target.name: target f
 
 
 def embed(
-    model: Path | Sequence[Path], target: str, out: Path, data: str | None = None, *, caller_arena: bool = False
-) -> Kit:
+    model: Path | Sequence[Path], target: str, out: Path, data: str | None = None, *,
+    caller_arena: bool = False, ram: int | None = None, reads: bool = False,
+) -> Kit:  # fmt: skip
     """Write the kit of the model file ``model`` for ``target`` into the folder ``out``, completely or not at all.
 
     Several models become one kit, only for c99: one C source in which they share the kernels.
@@ -60,8 +61,14 @@ def embed(
     third argument instead of having a static one. A folder that contains only an earlier kit is replaced. The same
     model and data produce the same bytes.
 
+    ``ram`` limits the bytes of the arena of generated C, in which input and output are not included. If needed, the
+    first layers run in bands of rows: the plan with the fewest instructions that fits is used. With ``reads``, which
+    needs ``ram``, the code has a function that reads the input row by row, so that it need not be in memory.
+
     Raises:
-        ConfigError: ``caller_arena`` or several models for a target without them; models of the same name.
+        ConfigError: an option of the arena, or several models, for a target without them; ``reads`` without ``ram``;
+            models of the same name.
+        FitError: no arena is as small as ``ram``; the message has the smallest.
         UnknownNameError: unknown target; the message lists the choices.
         ArtifactError: the model is missing, damaged, changed, or of an unsupported kind.
         UnsupportedError: the C generator or TFLM does not support an operator.
@@ -76,15 +83,18 @@ def embed(
         if one.suffix[1:] not in chosen.formats:
             endings = " or ".join(f".{format}" for format in chosen.formats)
             raise ArtifactError(f"{one} is not a model file for {target}; give a file ending in {endings}")
-    if caller_arena and not chosen.takes_arena:
+    arena = c99.Arena(caller_arena, ram, reads)
+    if arena != c99.STATIC and not chosen.takes_arena:
         takers = ", ".join(one.name for one in _TARGETS if one.takes_arena)
-        raise ConfigError(f"the kit {target} has no C code whose arena you could give; choose from: {takers}")
+        raise ConfigError(f"the kit {target} has no options for the arena of C code; choose from: {takers}")
+    if reads and ram is None:
+        raise ConfigError("to read the input row by row, give a limit of the arena too, as in --ram 32k")
     _check_former(out)
-    arena = {"caller_arena": True} if caller_arena else {}
+    given = (data, arena) if chosen.takes_arena else (data,)
     if len(models) == 1:
-        content = chosen.make(models[0], data, **arena)
+        content = chosen.make(models[0], *given)
     elif models and chosen.make_several is not None:
-        content = chosen.make_several(models, data, **arena)
+        content = chosen.make_several(models, *given)
     else:
         raise ConfigError(
             f"a kit {target} holds one model, got {len(models)}; several share the code in a kit c99 only"

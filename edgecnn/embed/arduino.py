@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from edgecnn.embed.c99 import generate
+from edgecnn.embed.c99 import STATIC, Arena, generate
 from edgecnn.embed.content import Content, template
 
 _SKETCH = "examples/classify"
 
 
-def make(model: Path, data: str | None, caller_arena: bool = False) -> Content:
+def make(model: Path, data: str | None, arena: Arena = STATIC) -> Content:
     """The kit of the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
     Raises:
-        ArtifactError, UnsupportedError, MissingExtraError, SessionError: as ``edgecnn.embed.c99.generate``.
+        ArtifactError, UnsupportedError, MissingExtraError, SessionError, FitError: as ``edgecnn.embed.c99.generate``.
     """
-    made = generate(model, data, caller_arena)
+    made = generate(model, data, arena)
     files = {
         f"src/{made.name}.h": made.code.header.encode(),
         f"src/{made.name}.c": made.code.source.encode(),

@@ -25,6 +25,8 @@ from edgecnn.embed.content import (
 )
 from edgecnn.errors import SessionError
 from edgecnn.formats.c99 import Generated, Named, identifier, several_to_c, to_c
+from edgecnn.formats.c99.bands import Cut
+from edgecnn.formats.c99.memory import cheapest
 from edgecnn.runtimes import open_session
 from edgecnn.runtimes.quantized_io import raw_of
 from edgecnn.samples import parts
@@ -34,6 +36,21 @@ from edgecnn.worker import isolated
 log = logging.getLogger("edgecnn")
 
 _ITSELF = "this code on the host, because TensorFlow Lite Micro refuses the model"
+
+
+class Arena(msgspec.Struct, frozen=True):
+    """What a kit's C code uses as working memory.
+
+    If it is the ``caller``'s, the code expects it as an argument. If it would have more than ``ram`` bytes, the first
+    layers run in bands of rows; if the code also ``reads``, the input is read row by row.
+    """
+
+    caller: bool = False
+    ram: int | None = None
+    reads: bool = False
+
+
+STATIC = Arena()
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -50,27 +67,29 @@ class Generation(msgspec.Struct, frozen=True):
     header: bytes
     names: dict[str, object]
     about: dict[str, Any]
+    cut: Cut | None
 
     @property
     def named(self) -> Named:
         """The model as one of several in a source."""
         labels = self.model.provenance.labels if self.model.provenance else ()
-        return Named(graph=self.model.graph, name=self.name, labels=labels, provenance=self.model.provenance)
+        provenance = self.model.provenance
+        return Named(graph=self.model.graph, name=self.name, labels=labels, provenance=provenance, cut=self.cut)
 
 
-def generate(model: Path, data: str | None, caller_arena: bool = False) -> Generation:
+def generate(model: Path, data: str | None, arena: Arena = STATIC) -> Generation:
     """Generate C from the .tflite at ``model``; golden inputs come from ``data``, or are noise if it is None.
 
-    With ``caller_arena``, the code expects its arena from the caller. TFLM computes the golden outputs; if it refuses
-    the model, the generated code does, compiled on this machine.
+    TFLM computes the golden outputs; if it refuses the model, the generated code does, compiled on this machine.
 
     Raises:
         ArtifactError: it is damaged or changed.
         UnsupportedError: the C generator does not support it, for the reasons that ``check`` lists.
         MissingExtraError: TFLM is not installed.
         SessionError: TFLM refuses the model, and there is no C compiler.
+        FitError: no arena is as small as ``ram``.
     """
-    loaded, name, code = code_of(model, caller_arena)
+    loaded, name, cut, code = code_of(model, arena)
     inner = without_float_ends(loaded.graph)
     try:
         found = golden(loaded, data, inner)
@@ -84,14 +103,14 @@ def generate(model: Path, data: str | None, caller_arena: bool = False) -> Gener
         "in_type": f"{inputs.dtype}_t",
         "out_type": f"{outputs.dtype}_t",
         "memory": _memory(name, code),
-        "arena": f"\n    static int32_t arena[{name.upper()}_ARENA_SIZE / 4 + 1];" if caller_arena else "",
-        "with_arena": ", arena" if caller_arena else "",
+        "arena": f"\n    static int32_t arena[{name.upper()}_ARENA_SIZE / 4 + 1];" if arena.caller else "",
+        "with_arena": ", arena" if arena.caller else "",
         "raw": "pixels of 0 to 255" if about["pixels"] else "real numbers",
         "reset": f"    {name}_reset();\n" if loaded.graph.stateful else "",
         "conversion": _conversion(name, loaded.graph.stateful),
     }
     header = golden_header(name, found, {"golden_inputs": inputs, "golden_outputs": outputs})
-    return Generation(loaded, name, code, inputs, outputs, header, names, about)
+    return Generation(loaded, name, code, inputs, outputs, header, names, about, cut)
 
 
 def golden_lines(made: Generation) -> bytes:
@@ -100,12 +119,18 @@ def golden_lines(made: Generation) -> bytes:
     return "".join(" ".join(map(str, row.tolist())) + "\n" for row in lines).encode()
 
 
-def code_of(model: Path, caller_arena: bool = False) -> tuple[Model, str, Generated]:
-    """The .tflite at ``model``, its name in C, and its code; raises ``ArtifactError`` and ``UnsupportedError``."""
+def code_of(model: Path, arena: Arena = STATIC) -> tuple[Model, str, Cut | None, Generated]:
+    """The .tflite at ``model``, its name in C, its layers in bands, and its code.
+
+    Raises:
+        ArtifactError, UnsupportedError, FitError: as ``generate``.
+    """
     loaded = load_model(model)
     name, provenance = identifier(model.stem), loaded.provenance
     labels = provenance.labels if provenance else ()
-    return loaded, name, to_c(loaded.graph, name, labels=labels, caller_arena=caller_arena, provenance=provenance)
+    cut = None if arena.ram is None else cheapest(loaded.graph, arena.ram, reads=arena.reads)
+    code = to_c(loaded.graph, name, labels=labels, caller_arena=arena.caller, provenance=provenance, cut=cut)
+    return loaded, name, cut, code
 
 
 def _compiled(code: Generated, name: str, samples: list[list[Values]]) -> list[list[Values]]:
@@ -148,10 +173,10 @@ def _memory(name: str, code: Generated) -> str:
     return textwrap.fill(f"{text} The comment in `{name}.h` describes its layout.", 120)
 
 
-def make_several(models: Sequence[Path], data: str | None, caller_arena: bool = False) -> Content:
+def make_several(models: Sequence[Path], data: str | None, arena: Arena = STATIC) -> Content:
     """One kit of several .tflite files that share the kernels; raises as ``generate`` and ``several_to_c`` do."""
-    made = [generate(model, data, caller_arena) for model in models]
-    code = several_to_c([one.named for one in made], caller_arena=caller_arena)
+    made = [generate(model, data, arena) for model in models]
+    code = several_to_c([one.named for one in made], caller_arena=arena.caller)
     files = {"models.c": code.source.encode()}
     rows = []
     for one, header in zip(made, code.headers, strict=True):
@@ -173,16 +198,16 @@ def make_several(models: Sequence[Path], data: str | None, caller_arena: bool = 
             "rows": "\n".join(rows),
             "calls": "\n".join(f"    {one.name}_invoke(input, output{one.names['with_arena']});" for one in made),
             "memory": "Each arena is yours; calls one after the other can share one of the largest size."
-            if caller_arena
+            if arena.caller
             else f"They share a static arena of {code.arena_bytes:,} bytes: one call at a time.",
         },
     )
     return Content(name="models", files=files, arena_bytes=code.arena_bytes)
 
 
-def make(model: Path, data: str | None, caller_arena: bool = False) -> Content:
+def make(model: Path, data: str | None, arena: Arena = STATIC) -> Content:
     """The kit of the .tflite at ``model``; raises as ``generate`` does."""
-    made = generate(model, data, caller_arena)
+    made = generate(model, data, arena)
     files = {
         f"{made.name}.h": made.code.header.encode(),
         f"{made.name}.c": made.code.source.encode(),

@@ -59,7 +59,8 @@ def script(model: Path) -> Script:
         ArtifactError, UnsupportedError: as ``c99.code_of``.
         EmulationError: clang or its linker for WebAssembly is missing, or refuses the code.
     """
-    return _script(*c99.code_of(model))
+    loaded, name, _, code = c99.code_of(model)
+    return _script(loaded, name, code)
 
 
 def json_in_script(value: Any) -> str:

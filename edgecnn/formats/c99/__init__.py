@@ -6,15 +6,15 @@ comment in the .c file has its provenance, input, output and memory plan as JSON
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
 from edgecnn.errors import ConfigError, UnsupportedError
 from edgecnn.formats import tflite
-from edgecnn.formats.c99 import kernels, lower
-from edgecnn.formats.c99 import plan as arena
+from edgecnn.formats.c99 import kernels, lower, memory
+from edgecnn.formats.c99.bands import Call, Cut, Move, Read, Stage
 from edgecnn.formats.c99.program import Constant, End, Layer, Program, State, at
 from edgecnn.formats.source import Source
 from edgecnn.quantization.schemes import SCHEMES, is_static_int8
@@ -51,12 +51,13 @@ class Generated(Record, frozen=True):
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph to generate, with its name, labels and provenance as in :func:`to_c`."""
+    """A graph to generate, with its name, labels, provenance and cut as in :func:`to_c`."""
 
     graph: Graph
     name: str
     labels: tuple[str, ...] = ()
     provenance: Provenance | None = None
+    cut: Cut | None = None
 
 
 class Several(Record, frozen=True):
@@ -86,6 +87,7 @@ def to_c(
     caller_arena: bool = False,
     header_name: str | None = None,
     provenance: Provenance | None = None,
+    cut: Cut | None = None,
 ) -> Generated:
     """Generate C99 code that computes the int8 ``graph``.
 
@@ -97,13 +99,14 @@ def to_c(
         caller_arena: whether ``<name>_invoke`` accepts the arena as a third argument; by default it is static.
         header_name: name of the included header, by default ``<name>.h``.
         provenance: written to a comment of the source.
+        cut: which layers run in bands of rows, as ``memory.cheapest`` finds it for a size of the arena.
 
     Raises:
         ConfigError: ``name`` is not an identifier, or reserved in C or C++.
         UnsupportedError: an operator, type or option is not supported in C; the message has its position.
         ArtifactError: the graph is damaged.
     """
-    named = Named(graph=graph, name=name, labels=tuple(labels), provenance=provenance)
+    named = Named(graph=graph, name=name, labels=tuple(labels), provenance=provenance, cut=cut)
     part = _part(named, header_name or f"{name}.h", "", caller_arena)
     return Generated(
         header=_header(part, ()), source=_source([part]), plan=part.metadata.memory, caller_arena=caller_arena
@@ -132,8 +135,8 @@ def _part(model: Named, header_name: str, prefix: str, caller_arena: bool) -> _P
     _check_name(model.name)
     if not header_name.isprintable() or set(header_name) & set('"\\') or "??" in header_name:
         raise ConfigError(f"{header_name!r} cannot be included in C; give the model a file name of letters and digits")
-    program = lower.lower(model.graph, prefix)
-    plan, places = _plan(program)
+    program = lower.lower(model.graph, prefix, model.cut)
+    plan, places = memory.planned(program)
     inputs, outputs = _specs(program.inputs, "input"), _specs(program.outputs, "output")
     metadata = GeneratedC(
         name=model.name,
@@ -230,32 +233,6 @@ def _spec(end: End, name: str) -> TensorSpec:
     )
 
 
-def _plan(program: Program) -> tuple[MemoryPlan, dict[int, int]]:
-    """The arena plan, and offsets by value; the scratch memory of layer n is value -1 - n."""
-    outside = [end.value for end in (*program.inputs, *program.outputs)] + [state.value for state in program.states]
-    uses: dict[int, arena.Use] = {}
-    overlaps: dict[tuple[int, int], arena.Overlap] = {}
-    last = {value: place for place, layer in enumerate(program.layers) for value in layer.inputs}
-    for place, layer in enumerate(program.layers):
-        if layer.output not in outside:
-            uses[layer.output] = arena.Use(
-                name=program.names[layer.output],
-                size=program.sizes[layer.output],
-                first=place,
-                last=last.get(layer.output, place),
-            )
-        if layer.scratch:
-            uses[-1 - place] = arena.Use(name=f"scratch of {layer.name}", size=layer.scratch, first=place, last=place)
-        for value, overlap in zip(layer.inputs, layer.overlaps, strict=False):
-            if overlap is not None:
-                overlaps[layer.output, value] = overlap
-    blocks = arena.plan(uses, overlaps)
-    places = dict(zip(sorted(uses, key=lambda value: (uses[value].first, value)), blocks, strict=True))
-    offsets = {value: block.offset for value, block in places.items()}
-    plan = MemoryPlan(arena_bytes=arena.arena_of(offsets, uses), blocks=blocks, constant_bytes=program.constant_bytes)
-    return plan, offsets
-
-
 # The text of the files
 
 
@@ -307,6 +284,7 @@ def _header(part: _Part, others: Sequence[str]) -> str:
         else f"   Its arena is static{shared}: one call at a time. */",
         f"{_signature(program, name, caller_arena)};",
         "",
+        *_rows_lines(program, name, caller_arena),
         *_state_lines(program, name),
         *_conversions(program, name),
         "#ifdef __cplusplus",
@@ -316,6 +294,23 @@ def _header(part: _Part, others: Sequence[str]) -> str:
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _reads(program: Program) -> bool:
+    """Whether the input is read row by row."""
+    return program.stage is not None and program.stage.cut.reads
+
+
+def _rows_lines(program: Program, name: str, caller_arena: bool) -> list[str]:
+    if not _reads(program):
+        return []
+    return [
+        f"/* As {name}_invoke, but the input need not be in memory: when its rows are needed, `read` is called to",
+        "   store `rows` of them, from number `row` on. Each is read once, in order. `context` is passed on. */",
+        f"typedef void {name}_read(void *context, int32_t row, int32_t rows, {program.in_type}_t *to);",
+        f"{_rows_signature(program, name, caller_arena)};",
+        "",
+    ]
 
 
 def _state_lines(program: Program, name: str) -> list[str]:
@@ -418,6 +413,9 @@ def _source(parts: Sequence[_Part]) -> str:
     states = [state for part in parts for state in part.program.states]
     wanted = {kernel for layer in layers for kernel in layer.kernels}
     wanted |= {_begin(state, "")[0] for state in states}
+    stages = [part.program.stage for part in parts if part.program.stage is not None]
+    if any(stage.moved or stage.cut.reads for stage in stages):
+        wanted.add("copy_rows")
     arena_bytes = _arena_bytes(parts)
     texts = [
         f"/* {part.metadata.name}: generated by edgecnn, do not edit.\n\n   {_FILE}{_ascii_json(part.metadata)}\n*/\n"
@@ -466,7 +464,9 @@ def _begin(state: State, prefix: str) -> tuple[str, str]:
 def _invoke(part: _Part) -> str:
     program, prefix, places = part.program, part.prefix, part.places
     caller_arena = part.metadata.caller_arena
-    lines = [f"{_signature(program, part.metadata.name, caller_arena)}", "{"]
+    reads = _reads(program)
+    signature = _rows_signature if reads else _signature
+    lines = [signature(program, part.metadata.name, caller_arena), "{"]
     if part.metadata.memory.arena_bytes:
         lines.append(f"    int8_t *const a = {'(int8_t *)arena' if caller_arena else 'arena.bytes'};")
     elif caller_arena:
@@ -474,16 +474,108 @@ def _invoke(part: _Part) -> str:
     if program.states:
         lines += [f"    if ({prefix}begun == 0) {{", f"        {prefix}begin();", "    }"]
     named = {end.value: _buffer("output", "int8_t *", program.out_type, end) for end in program.outputs}
-    named |= {end.value: _buffer("input", "const int8_t *", program.in_type, end) for end in program.inputs}
+    if not reads:
+        named |= {end.value: _buffer("input", "const int8_t *", program.in_type, end) for end in program.inputs}
     named |= {state.value: at(f"{prefix}state", state.offset) for state in program.states}
-    for place, layer in enumerate(program.layers):
-        arguments = [
-            named[value] if value in named else at("a", places[value]) for value in (*layer.inputs, layer.output)
-        ]
-        if layer.scratch:
-            arguments.append(f"(int16_t *)(void *)({at('a', places[-1 - place])})")
-        lines.append(f"    {layer.name}({', '.join(arguments)});")
-    return "\n".join([*lines, "}"]) + "\n"
+    named |= {value: at("a", offset) for value, offset in places.items() if value >= 0}
+    scratch = {
+        layer.output: [f"(int16_t *)(void *)({at('a', places[-1 - place])})"] if layer.scratch else []
+        for place, layer in enumerate(program.layers)
+    }
+    if program.stage is not None:
+        lines += _steps(program, program.stage, named, scratch)
+    for layer in program.layers:
+        if not layer.banded:
+            arguments = [*(named[value] for value in (*layer.inputs, layer.output)), *scratch[layer.output]]
+            lines.append(f"    {layer.name}({', '.join(arguments)});")
+    return "\n".join([*lines, "}", *(_from_memory(part) if reads else ())]) + "\n"
+
+
+def _from_memory(part: _Part) -> list[str]:
+    """The function for an input in memory, if it is otherwise read row by row."""
+    program, name, caller_arena = part.program, part.metadata.name, part.metadata.caller_arena
+    row = math.prod(program.inputs[0].shape[2:])
+    arena = ", arena" if caller_arena else ""
+    return [
+        "",
+        f"static void {part.prefix}from_memory(void *context, int32_t row, int32_t rows, {program.in_type}_t *to)",
+        "{",
+        f"    copy_rows(*(const int8_t **)context + row * {row}, (int8_t *)to, 1, rows * {row}, 0);",
+        "}",
+        "",
+        _signature(program, name, caller_arena),
+        "{",
+        "    const int8_t *from = (const int8_t *)input;",
+        f"    {name}_invoke_rows({part.prefix}from_memory, &from, output{arena});",
+        "}",
+    ]
+
+
+class _Step(msgspec.Struct, frozen=True):
+    """Calls of one step, in which @ stands for a distance in bytes, and these distances."""
+
+    calls: tuple[str, ...]
+    distances: tuple[int, ...]
+
+
+def _steps(program: Program, stage: Stage, named: Mapping[int, str], scratch: Mapping[int, Sequence[str]]) -> list[str]:
+    """The calls of all steps; steps that differ only in distances that grow evenly are a loop."""
+    layers = {layer.output: layer for layer in program.layers if layer.banded}
+    steps = [_step(step, layers, named, scratch, program.in_type) for step in stage.steps]
+    lines: list[str] = []
+    first = 0
+    while first < len(steps):
+        growth, last = None, first
+        while last + 1 < len(steps) and (by := _growth(*steps[last : last + 2])) is not None and growth in (None, by):
+            growth, last = by, last + 1
+        if growth is None:
+            lines += [f"    {call};" for call in _calls(steps[first], (0,) * len(steps[first].distances))]
+        else:
+            lines.append(f"    for (int32_t n = 0; n < {last - first + 1}; n++) {{")
+            lines += [f"        {call};" for call in _calls(steps[first], growth)]
+            lines.append("    }")
+        first = last + 1
+    return lines
+
+
+def _step(
+    parts: Sequence[Read | Call | Move], layers: Mapping[int, Layer], named: Mapping[int, str],
+    scratch: Mapping[int, Sequence[str]], in_type: str,
+) -> _Step:  # fmt: skip
+    calls: list[str] = []
+    distances: list[int] = []
+    for part in parts:
+        if part.value not in named:  # no output depends on it
+            continue
+        made = named[part.value]
+        if isinstance(part, Read):
+            calls.append(f"read(context, 0@, {part.rows}, ({in_type}_t *)({made}@))")
+            distances += [part.row, part.at]
+        elif isinstance(part, Move):
+            calls.append(f"copy_rows({made}@, {made}, 1, {part.size}, {part.size})")
+            distances.append(part.start)
+        else:
+            layer = layers[part.value]
+            pointers = [f"{named[value]}@" for value in layer.inputs] + [f"{made}@"]
+            calls.append(f"{layer.name}({', '.join([*pointers, *scratch[part.value], str(part.band)])})")
+            distances += [*(part.inputs[value] for value in layer.inputs), part.at]
+    return _Step(tuple(calls), tuple(distances))
+
+
+def _growth(step: _Step, following: _Step) -> tuple[int, ...] | None:
+    """How much the distances grow from a step to one with the same calls."""
+    if step.calls != following.calls:
+        return None
+    return tuple(after - before for before, after in zip(step.distances, following.distances, strict=True))
+
+
+def _calls(step: _Step, growth: Sequence[int]) -> list[str]:
+    """The calls of a step; distances grow with the loop's counter n."""
+    distances = iter(
+        (f" + {start}" if start else "") + (f" + n * {by}" if by else "")
+        for start, by in zip(step.distances, growth, strict=True)
+    )
+    return [re.sub("@", lambda _: next(distances), call) for call in step.calls]
 
 
 def _buffer(name: str, kind: str, dtype: str, end: End) -> str:
@@ -497,10 +589,17 @@ def _signature(program: Program, name: str, caller_arena: bool) -> str:
     return f"void {name}_invoke(const {program.in_type}_t *input, {program.out_type}_t *output{arena})"
 
 
+def _rows_signature(program: Program, name: str, caller_arena: bool) -> str:
+    arena = ", void *arena" if caller_arena else ""
+    return f"void {name}_invoke_rows({name}_read *read, void *context, {program.out_type}_t *output{arena})"
+
+
 def _layer(layer: Layer) -> str:
     parameters = [f"const int8_t *{parameter}" for parameter in layer.parameters] + ["int8_t *y"]
     if layer.scratch:
         parameters.append("int16_t *scratch")
+    if layer.banded:
+        parameters.append("int32_t band")
     constants = "".join(_constant(constant) for constant in layer.constants)
     return f"/* {layer.comment} */\n{constants}LAYER void {layer.name}({', '.join(parameters)})\n{{\n{layer.body}}}\n"
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.formats.c99 import channels, numerics, plan, scales
+from edgecnn.formats.c99 import bands, channels, numerics, plan, scales
 from edgecnn.formats.c99.plan import Overlap
 from edgecnn.formats.c99.program import Constant, End, Layer, Program, State, at, printable, struct_of, times
 from edgecnn.tflite import operators as ops
@@ -37,8 +38,10 @@ _KINDS: dict[type[Operation], tuple[str, ...]] = {
 }
 
 
-def lower(graph: Graph, prefix: str = "") -> Program:
-    """The layers of an int8 graph. ``prefix`` begins the names of its static functions and arrays.
+def lower(graph: Graph, prefix: str = "", cut: bands.Cut | None = None) -> Program:
+    """The layers of an int8 graph; the first ones in bands, as ``cut`` says.
+
+    ``prefix`` begins the names of static functions and arrays.
 
     A QUANTIZE from float32 at its input and a DEQUANTIZE to float32 at its output are removed: the C code uses the
     integers.
@@ -47,7 +50,7 @@ def lower(graph: Graph, prefix: str = "") -> Program:
         UnsupportedError: an operator, type or option that is not written as C, named with its place.
         ArtifactError: the graph is damaged: an operator whose tensors are missing or do not fit together.
     """
-    return _Lowering(ops.without_float_ends(graph), prefix).program()
+    return _Lowering(ops.without_float_ends(graph), prefix).program(cut)
 
 
 def problems(graph: Graph) -> tuple[str, ...]:
@@ -79,7 +82,7 @@ class _Lowering:
         self.states: dict[int, State] = {}  # by value
         self.operations: list[Operation] = []
 
-    def program(self) -> Program:
+    def program(self, cut: bands.Cut | None = None) -> Program:
         graph, operations = self.graph, ops.read(self.graph)
         self.problems += graph.unsupported
         sources, targets = ([graph.tensors[index] for index in indices] for indices in (graph.inputs, graph.outputs))
@@ -98,9 +101,12 @@ class _Lowering:
         if len(supported) == len(operations):
             operations = channels.narrowed(supported, graph.outputs)
         self.operations = [operation for operation in operations if isinstance(operation, Operation)]
+        stage = None if cut is None else bands.stage(self.operations, graph.inputs, graph.outputs, cut)
         for operation in operations:
             if isinstance(operation, UnsupportedError):
                 self.problems.append(str(operation))
+            elif stage is not None and operation.output.index in stage.bands:
+                self._write_bands(operation, stage)
             else:
                 self._write(operation)
         if self.problems:
@@ -113,11 +119,14 @@ class _Lowering:
         layers = self._needed({*self.states, *(self.value(target.index) for target in targets)})
         used = {*graph.inputs, *(layer.output for layer in layers)} - self.states.keys()
         return Program(
+            operations=tuple(self.operations),
             layers=layers,
+            stage=stage,
             states=tuple(self.states.values()),
             inputs=self._ends(sources),
             outputs=self._ends(targets),
-            sizes={value: math.prod(self.shapes[value]) * _width(graph.tensors[value]) for value in used},
+            sizes={value: math.prod(self.shapes[value]) * _width(graph.tensors[value]) for value in used}
+            | ({} if stage is None else stage.sizes),
             names={value: printable(graph.tensors[value].name) for value in used},
         )
 
@@ -132,6 +141,28 @@ class _Lowering:
                 _WRITERS[type(operation)](self, operation)
         except UnsupportedError as error:
             self.problems.append(str(error))
+
+    def _write_bands(self, operation: Operation, stage: bands.Stage) -> None:
+        """Add the operation's layer, with a case for each of its bands."""
+        written = []
+        for one in (*(bands.banded(operation, band) for band in stage.bands[operation.output.index]), operation):
+            self._write(one)
+            written.append(self.layers.pop())
+        *cases, whole = written
+        body = "".join(
+            f"    case {place}: {{\n{textwrap.indent(case.body, '    ')}        break;\n    }}\n"
+            for place, case in enumerate(cases)
+        )
+        overlaps = tuple(
+            None if stage.lasting & {whole.output, value} else plan.farthest([case.overlaps[place] for case in cases])
+            for place, value in enumerate(whole.inputs[: len(whole.overlaps)])
+        )
+        changed = {
+            "comment": f"{whole.comment}, in bands of rows",
+            "body": f"    switch (band) {{\n{body}    default:\n        break;\n    }}\n",
+            "scratch": max(case.scratch for case in cases), "overlaps": overlaps, "banded": True,
+        }  # fmt: skip
+        self.layers.append(msgspec.structs.replace(whole, **changed))
 
     def value(self, index: int) -> int:
         """The number of the value that stores a tensor."""

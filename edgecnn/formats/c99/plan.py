@@ -45,6 +45,14 @@ def overlap(
     return None
 
 
+def farthest(overlaps: Sequence[Overlap | None]) -> Overlap | None:
+    """What all of ``overlaps`` allow."""
+    distances = [one.distance for one in overlaps if one is not None]
+    if len(distances) < len(overlaps):
+        return None
+    return Overlap(distance=max(distances), exact=any(one.exact for one in overlaps if one is not None))
+
+
 def _distance(shape: Sequence[int], made: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> int:
     """Bytes that the output must start before the input so that no value is overwritten before its last use."""
     _, height, width, channels = shape

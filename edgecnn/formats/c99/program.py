@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
+from edgecnn.formats.c99.bands import Stage
 from edgecnn.formats.c99.numerics import INT32_MIN
 from edgecnn.formats.c99.plan import Overlap
 from edgecnn.tflite.graph import Tensor
-from edgecnn.tflite.operators import Shape
+from edgecnn.tflite.operators import Operation, Shape
 
 
 class Constant(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +31,8 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
     ``inputs`` and ``output`` are numbers of values (see ``Program``). In ``body``, the inputs have the names
     ``parameters``, the output is ``y``, and the scratch memory of ``scratch`` bytes is ``scratch``. ``overlaps`` says
-    for each input how the output may overlap it; None: not at all.
+    for each input how the output may overlap it; None: not at all. If ``banded``, the function's last parameter is the
+    number of a band.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     overlaps: tuple[Overlap | None, ...] = ()
     wide: bool = False
     full: bool = True
+    banded: bool = False
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,9 +71,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """The layers in order. Values are numbered by their tensor's index; ``sizes`` are in bytes."""
+    """The layers in order. Values are numbered by their tensor's index; ``sizes`` are in bytes.
 
+    The ``banded`` layers are the first and run as ``stage`` says. ``operations`` are what the layers were made of.
+    """
+
+    operations: tuple[Operation, ...]
     layers: tuple[Layer, ...]
+    stage: Stage | None
     states: tuple[State, ...]
     inputs: tuple[End, ...]
     outputs: tuple[End, ...]
