@@ -14,13 +14,13 @@ import pytest
 from small_models import source_of, write_tflite
 from tools import need
 
-from edgecnn import check as check_module
 from edgecnn.check import COMPILER, CORES, check
 from edgecnn.errors import ArtifactError, ConfigError, UnknownNameError
 from edgecnn.formats.c99.memory import choices
 from edgecnn.models import MODELS
 from edgecnn.optional import require
 from edgecnn.records import TargetCheck, from_json
+from edgecnn.runtimes import tflm as tflm_module
 from edgecnn.tflite.graph import read_graph
 
 pytestmark = pytest.mark.slow
@@ -146,7 +146,7 @@ def test_without_tflm_the_rules_stand_alone(schemes: dict[str, Path], monkeypatc
     def missing(model: bytes) -> int:
         raise MissingExtraError("this needs the package 'tflite_micro'")
 
-    monkeypatch.setattr(check_module, "arena_bytes", missing)
+    monkeypatch.setattr(tflm_module, "arena_bytes", missing)
     found = check(schemes["int8"], "tflm")
     assert found.fits
     assert found.arena_bytes is None
@@ -154,7 +154,7 @@ def test_without_tflm_the_rules_stand_alone(schemes: dict[str, Path], monkeypatc
 
 
 def test_tflm_knows_better_than_the_rules(schemes: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_module, "arena_bytes", lambda model: 1234)
+    monkeypatch.setattr(tflm_module, "arena_bytes", lambda model: 1234)
     found = check(schemes["dynamic-int8"], "tflm")
     assert found.fits
     assert found.arena_bytes == 1234
@@ -165,7 +165,7 @@ def test_tflm_knows_better_than_the_rules(schemes: dict[str, Path], monkeypatch:
 
 
 def test_float_models_are_not_written_as_c(schemes: dict[str, Path]) -> None:
-    for scheme in ("float32", "dynamic-int8", "int16x8"):
+    for scheme in ("float32", "dynamic-int8"):
         reasons = check(schemes[scheme], "c99").reasons
         assert len(reasons) >= 8, "every operator, and both ends"
         assert check(schemes[scheme], "cortex-m4:flash=1m").reasons == reasons
