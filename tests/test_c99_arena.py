@@ -711,6 +711,20 @@ def test_no_arena_is_smaller_than_the_bound_that_saves_planning_it() -> None:
         assert memory._least(whole, banded.stage) <= memory.planned(banded)[0].arena_bytes
 
 
+def test_a_first_operator_may_begin_with_a_constant() -> None:
+    model = Model()
+    x, y = (model.tensor((1, 16, 2, 3), scale=0.05) for _ in range(2))
+    z = model.tensor((1, 8, 2, 3), scale=0.05)
+    model.operator(
+        "SUB", [model.tensor((3,), scale=0.05, data=[1, 2, 3]), x], y, "SubOptions", fusedActivationFunction=0
+    )
+    options = {"padding": 1, "strideH": 2, "strideW": 1, "filterHeight": 2, "filterWidth": 1}
+    model.operator("MAX_POOL_2D", [y], z, "Pool2DOptions", fusedActivationFunction=0, **options)
+    first, *_, last = memory.choices(read_graph(model.file(x, z), "m"))
+    assert (first.cut, last.cut) == (None, Cut(operators=2, rows=2))
+    assert last.arena < first.arena
+
+
 def test_the_bands_are_worth_running() -> None:
     """In many, rows are kept between several steps, two inputs meet, and an output lies over its input."""
     programs = [

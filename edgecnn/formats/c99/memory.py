@@ -118,8 +118,8 @@ def _cuts(operations: Sequence[Operation], inputs: Sequence[int], outputs: Seque
         beyond = {tensor.index for operation in operations[count:] for tensor in operation.inputs} - {*outputs}
         whole = sum(one.output.bytes for one in operations[:count] if one.output.index in beyond)
         if whole < least:
-            least, height = whole, operations[0].inputs[0].shape[1]
-            for power in range(height.bit_length() - 1):
+            least, source = whole, next(one for one in operations[0].inputs if one.index == inputs[0])
+            for power in range(source.shape[1].bit_length() - 1):
                 yield Cut(operators=count, rows=2**power, reads=reads)
 
 
