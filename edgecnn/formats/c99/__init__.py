@@ -22,8 +22,9 @@ from edgecnn.records import GeneratedC, MemoryPlan, Provenance, Quantization, Re
 from edgecnn.samples import unlike
 from edgecnn.tflite.graph import Graph, read_graph
 
-_ONLY_INT8 = "C code supports only static int8, because its kernels compute in integers; choose from: " + ", ".join(
-    scheme.name for scheme in SCHEMES.values() if is_static_int8(scheme)
+_ONLY_INT8 = (
+    f"C is exported with the schemes {' and '.join(one.name for one in SCHEMES.values() if is_static_int8(one))} only; "
+    "edgecnn embed writes C of an int16x8 .tflite too"
 )
 # C99, later standards, and C++, because the header is for both
 _RESERVED_WORDS = """
