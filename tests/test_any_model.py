@@ -122,10 +122,17 @@ def attention() -> Any:
     return keras.Model(inputs, classified(L.LayerNormalization()(x + L.MultiHeadAttention(2, 4)(x, x))))
 
 
+def open_sizes() -> Any:
+    """The data say how large its images are."""
+    inputs = keras.Input((None, None, 1))
+    x = L.Conv2D(8, 3, strides=2, activation="relu")(inputs)
+    return keras.Model(inputs, L.Dense(10)(L.GlobalAveragePooling2D()(x)))
+
+
 FORMS: tuple[Maker, ...] = (
     dense_layers_only, chain_of_preprocessing, augmentation_and_dropout, fixed_batch, dictionary_of_one_output,
     half_precision, shared_layer, names_with_umlauts, backbone_as_a_layer, series, lstm, gru, both_ways,
-    each_step_alike, grouped, attention,
+    each_step_alike, grouped, attention, open_sizes,
 )  # fmt: skip
 
 
