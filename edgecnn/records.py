@@ -51,7 +51,9 @@ ModelName = Literal[
     "person_cnn",
 ]
 ProcessorName = Literal["nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max"]
-CoreName = Literal["cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
+CoreName = Literal[
+    "cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "cortex-m85"
+]
 BareTarget = Literal[CoreName, "riscv32"]
 CKit = Literal["c99", "arduino", "web", "wheel", "android", "ios"]
 KitTarget = Literal[CKit, "tflm", "linux", CoreName]

@@ -253,6 +253,15 @@ def test_fast_kernels_are_used(firmware: dict[tuple[str, str], Firmware], inputs
     assert helium < 0.5 * dual
 
 
+def test_an_m85_gets_vector_kernels(firmware: dict[tuple[str, str], Firmware], inputs: Int8) -> None:
+    """Without them it would take as many instructions as a Cortex-M33."""
+    need("cortex-m85")
+    dual, helium = (
+        emulation.count(firmware[target, "-O2"], inputs[5]).instructions for target in ("cortex-m33", "cortex-m85")
+    )
+    assert helium < 0.5 * dual
+
+
 @pytest.mark.parametrize("level", ["-O0", "-O3 -fno-omit-frame-pointer -fPIC"])
 @pytest.mark.parametrize("core", ["cortex-m0", "cortex-m4", "cortex-m55"])
 def test_compilers_take_the_code_at_every_level(core: str, level: str, digits: Sources, tmp_path: Path) -> None:
