@@ -1040,7 +1040,7 @@ class TargetCheck(FileRecord, frozen=True):
     """Whether a .tflite fits and runs on a target; ``reasons`` why not, and ``notes`` on the method.
 
     ``arena_bytes`` is the memory for activations, ``flash_bytes`` and ``ram_bytes`` are the model's flash and RAM on a
-    microcontroller; ``None`` if not measured.
+    microcontroller; ``None`` if not measured. ``cycles`` is the compiler's estimate for an Ethos-U.
     """
 
     file: Name
@@ -1051,6 +1051,7 @@ class TargetCheck(FileRecord, frozen=True):
     arena_bytes: Count | None = None
     flash_bytes: Count | None = None
     ram_bytes: Count | None = None
+    cycles: Count | None = None
 
     @property
     def fits(self) -> bool:
