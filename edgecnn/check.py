@@ -9,17 +9,19 @@ import msgspec
 
 from edgecnn.emulation import build, missing_tools, sources_of
 from edgecnn.emulation.processors import version_of
-from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, UnsupportedError
+from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, SessionError, UnsupportedError
 from edgecnn.files import need_model, read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99.lower import lower, problems
 from edgecnn.formats.c99.memory import choices
+from edgecnn.optional import installed
 from edgecnn.records import C_KITS, CORES, SCHEMA_VERSION, TargetCheck
 from edgecnn.registry import Registry
 from edgecnn.runtimes.tflm import arena_of
 from edgecnn.tflite.graph import Graph, Operator, read_anyway
 from edgecnn.tflite.micro import activation, weights
 from edgecnn.tflite.micro import problems as problems_in_tflm
+from edgecnn.vela import ACCELERATORS, compiled
 
 COMPILER = "arm-none-eabi-gcc"
 _UNITS = {"": 1, "k": 1024, "m": 1024**2}
@@ -33,6 +35,7 @@ class _Found(msgspec.Struct, kw_only=True):
     arena_bytes: int | None = None
     flash_bytes: int | None = None
     ram_bytes: int | None = None
+    cycles: int | None = None
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,14 +50,16 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
 def check(path: Path, target: str) -> TargetCheck:
     """Check whether the .tflite at ``path`` fits and runs on ``target``, with every reason if not.
 
-    ``target`` is "tflm", "c99" or another kit of C code such as "web", "edgetpu", or a core such as "cortex-m4",
-    optionally with budgets: "cortex-m4:flash=256k,ram=64k" (k is 1,024 bytes).
+    ``target`` is "tflm", "c99" or another kit of C code such as "web", "edgetpu", a core such as "cortex-m4", or an
+    Ethos-U such as "ethos-u55-128"; the last two optionally with budgets: "cortex-m4:flash=256k,ram=64k" (k is 1,024
+    bytes).
 
     Raises:
         UnknownNameError: unknown target; the message lists the choices.
         ConfigError: the budgets are invalid, or the target has none.
         ArtifactError: the file is missing, damaged, or not a .tflite.
         EmulationError: the compiler fails.
+        MissingExtraError: the target is an Ethos-U, and Arm's compiler is not installed.
     """
     asked = _asked(target)
     if path.suffix != ".tflite":
@@ -77,6 +82,7 @@ def check(path: Path, target: str) -> TargetCheck:
         arena_bytes=found.arena_bytes,
         flash_bytes=found.flash_bytes,
         ram_bytes=found.ram_bytes,
+        cycles=found.cycles,
     )
 
 
@@ -98,7 +104,7 @@ def _asked(target: str) -> _Asked:
                 f"{part!r} is not a budget; give flash and ram once each, as in cortex-m4:flash=256k,ram=64k"
             )
         budgets[kind] = budget
-    if budgets and name not in CORES:
+    if budgets and name not in (*CORES, *ACCELERATORS):
         raise ConfigError(f"{name} has no budgets; use them with a core, as in cortex-m4:flash=256k,ram=64k")
     return _Asked(name=name, check=rules, flash=budgets.get("flash"), ram=budgets.get("ram"))
 
@@ -181,8 +187,12 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
         )
     found.notes.append(f"RAM includes {ends:,} bytes of input and output, and an arena of {found.arena_bytes:,}")
     found.notes += _smaller(graph)
+    _against_budgets(asked, found)
+
+
+def _against_budgets(asked: _Asked, found: _Found) -> None:
     for kind, taken, allowed in (("flash", found.flash_bytes, asked.flash), ("RAM", found.ram_bytes, asked.ram)):
-        if allowed is not None and taken > allowed:
+        if taken is not None and allowed is not None and taken > allowed:
             found.reasons.append(
                 f"it needs {taken:,} bytes of {kind}, {allowed:,} are available: {taken - allowed:,} too many"
             )
@@ -194,6 +204,30 @@ def _smaller(graph: Graph) -> Iterator[str]:
     if smaller:
         plans = ", ".join(f"{plan.arena:,} bytes (about {plan.slower:.1%} more instructions)" for plan in smaller)
         yield f"with the first layers in bands of rows (edgecnn embed --ram), the arena can have {plans}"
+
+
+# Ethos-U
+
+
+def _ethos_u(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
+    """Compile it with Vela: which operators are left to the CPU, and Vela's estimates against the budgets."""
+    try:
+        result = compiled(model, asked.name)
+    except SessionError as error:
+        found.reasons.append(str(error))
+        return
+    named = {graph.tensors[operator.outputs[0]].name: operator for operator in graph.operators if operator.outputs}
+    for name, why in result.on_cpu.items():
+        found.notes.append(f"the CPU runs {named.get(name, repr(name))}" + (f": {why}" if why else ""))
+    if not result.on_npu:
+        found.reasons.append(f"no operator runs on {asked.name}")
+        return
+    found.cycles, found.flash_bytes, found.ram_bytes = result.cycles, result.flash, result.sram
+    found.notes.append(
+        f"cycles, flash and RAM are estimates of Vela {installed('ethos-u-vela')} for its configuration "
+        f"{result.system}, at {result.clock / 1e6:g} MHz; nothing was run, and they leave out what the CPU runs"
+    )
+    _against_budgets(asked, found)
 
 
 # Edge TPU
@@ -264,5 +298,12 @@ def _against_edgetpu(graph: Graph, operator: Operator) -> Iterator[str]:
 
 
 _TARGETS: Registry[str, Callable[[Graph, bytes, _Asked, _Found], None]] = Registry(
-    "target", {"tflm": _tflm, "edgetpu": _edgetpu, **dict.fromkeys(C_KITS, _c99), **dict.fromkeys(CORES, _cortex)}
+    "target",
+    {
+        "tflm": _tflm,
+        "edgetpu": _edgetpu,
+        **dict.fromkeys(C_KITS, _c99),
+        **dict.fromkeys(CORES, _cortex),
+        **dict.fromkeys(ACCELERATORS, _ethos_u),
+    },
 )

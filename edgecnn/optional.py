@@ -23,6 +23,7 @@ _EXTRAS = {
     "matplotlib": "report",
     "tflite_micro": "micro",
     "openvino": "openvino",
+    "ethosu": "vela",
 }
 
 

@@ -51,7 +51,9 @@ ModelName = Literal[
     "person_cnn",
 ]
 ProcessorName = Literal["nehalem", "haswell", "cortex-a53", "cortex-a72", "cortex-a76", "arm-max"]
-CoreName = Literal["cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
+CoreName = Literal[
+    "cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "cortex-m85"
+]
 BareTarget = Literal[CoreName, "riscv32"]
 CKit = Literal["c99", "arduino", "web", "wheel", "android", "ios"]
 KitTarget = Literal[CKit, "tflm", "linux", CoreName]
@@ -1038,7 +1040,7 @@ class TargetCheck(FileRecord, frozen=True):
     """Whether a .tflite fits and runs on a target; ``reasons`` why not, and ``notes`` on the method.
 
     ``arena_bytes`` is the memory for activations, ``flash_bytes`` and ``ram_bytes`` are the model's flash and RAM on a
-    microcontroller; ``None`` if not measured.
+    microcontroller; ``None`` if not measured. ``cycles`` is the compiler's estimate for an Ethos-U.
     """
 
     file: Name
@@ -1049,6 +1051,7 @@ class TargetCheck(FileRecord, frozen=True):
     arena_bytes: Count | None = None
     flash_bytes: Count | None = None
     ram_bytes: Count | None = None
+    cycles: Count | None = None
 
     @property
     def fits(self) -> bool:

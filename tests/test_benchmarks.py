@@ -542,7 +542,7 @@ def test_a_missing_microcontroller_row_is_an_error(counts: microcontroller.Count
     ("old", "new", "message"),
     [
         ('"ds_cnn"', '"vgg"', "unknown model 'vgg'; choose from: autoencoder, ds_cnn, mnist_cnn"),
-        ('"cortex-m55"', '"cortex-m85"', "unknown target 'cortex-m85'; choose from: aarch64"),
+        ('"cortex-m55"', '"cortex-m99"', "unknown target 'cortex-m99'; choose from: aarch64"),
         ('"-Os"', '"-O9"', "unknown level '-O9'; choose from: -O2, -O3, -Os"),
         ("images =", "image =", "unknown field `image`; the keys are: models, seed, images, targets"),
     ],

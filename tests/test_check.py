@@ -270,6 +270,97 @@ def test_edgetpu_refuses_float_large_batches_and_other_operators(schemes: dict[s
 # Usage and damage
 
 
+# Ethos-U
+
+
+@pytest.mark.parametrize(
+    ("target", "system"),
+    [
+        ("ethos-u55-128", "Ethos_U55_High_End_Embedded"),
+        ("ethos-u65-256", "Ethos_U65_Embedded"),
+        ("ethos-u85-512", "Ethos_U85_SYS_Flash_High"),
+    ],
+)
+def test_estimates_are_those_that_vela_prints(
+    target: str, system: str, schemes: dict[str, Path], tmp_path: Path
+) -> None:
+    command = [Path(sys.executable).with_name("vela"), "--accelerator-config", target, "--config", "Arm/vela.ini"]
+    command += ["--system-config", system, "--memory-mode", "Shared_Sram", "--verbose-cycle-estimate"]
+    done = subprocess.run([*command, schemes["int8"]], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    def vela_says(what: str) -> float:
+        found = re.search(rf"^{what} +([\d.]+)", done.stdout, re.MULTILINE)
+        assert found is not None, done.stdout
+        return float(found[1])
+
+    found = check(schemes["int8"], target)
+    assert found.fits
+    assert found.cycles == vela_says("Total cycles")
+    assert found.ram_bytes == pytest.approx(1024 * vela_says("Total SRAM used"), abs=6)  # printed with two digits
+    assert found.flash_bytes == pytest.approx(1024 * vela_says("Total Off-chip Flash used"), abs=6)
+    (note,) = found.notes
+    assert note.startswith("cycles, flash and RAM are estimates of Vela 5.")
+    assert f"{system}, Shared_Sram" in note
+
+
+def test_larger_ethos_u_takes_fewer_cycles(schemes: dict[str, Path]) -> None:
+    cycles = [check(schemes["int8"], f"ethos-u55-{macs}").cycles or 0 for macs in (32, 64, 256)]
+    assert cycles == sorted(cycles, reverse=True)
+    assert cycles[0] > cycles[2] > 0
+
+
+def test_budgets_of_an_ethos_u_hold_to_the_byte(schemes: dict[str, Path]) -> None:
+    free = check(schemes["int8"], "ethos-u55-64")
+    flash, ram = free.flash_bytes, free.ram_bytes
+    assert flash is not None
+    assert ram is not None
+    assert check(schemes["int8"], f"ethos-u55-64:flash={flash},ram={ram}").fits
+    assert [
+        reason.split(";")[0]
+        for reason in check(schemes["int8"], f"ethos-u55-64:flash={flash - 1},ram={ram - 1}").reasons
+    ] == [
+        f"it needs {flash:,} bytes of flash, {flash - 1:,} are available: 1 too many",
+        f"it needs {ram:,} bytes of RAM, {ram - 1:,} are available: 1 too many",
+    ]
+
+
+def test_operators_left_to_the_cpu_are_named_with_velas_reason(schemes: dict[str, Path]) -> None:
+    found = check(schemes["int16x8"], "ethos-u55-128")
+    assert found.fits
+    assert found.cycles
+    left = [note for note in found.notes if note.startswith("the CPU runs ")]
+    assert [re.search(r"operator \d+ \((\w+) ", note)[1] for note in left] == ["QUANTIZE", "DEQUANTIZE"]  # type: ignore[index]
+    assert re.search(r"\): Operation has tensor with unsupported DataType Float32", left[0])
+
+    found = check(schemes["float32"], "ethos-u85-256")
+    assert found.reasons == ("no operator runs on ethos-u85-256",)
+    assert (found.cycles, found.flash_bytes, found.ram_bytes) == (None, None, None)
+    kinds = [operator.kind for operator in read_graph(schemes["float32"].read_bytes(), "x").operators]
+    assert len(found.notes) >= len(kinds) - 1  # a RESHAPE may go
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("SOFTMAX", "RESHAPE", r"Vela cannot compile it: Compilation failed: Error: RESHAPE '"),
+        ("FULLY_CONNECTED", "MEAN", r"killed by SIGSEGV while compiling the model for ethos-u55-128 with Vela: "),
+    ],
+)
+def test_what_vela_refuses_or_crashes_on_is_a_reason(
+    old: str, new: str, reason: str, schemes: dict[str, Path], tmp_path: Path
+) -> None:
+    def change(model: Any, schema: Any) -> None:
+        for code in model.operatorCodes:
+            if code.builtinCode == getattr(schema.BuiltinOperator, old):
+                code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, new)
+
+    (found,) = check(rewritten(schemes["int8"], change, tmp_path / "w.tflite"), "ethos-u55-128").reasons
+    assert found.startswith(reason)
+
+
+# What can be asked
+
+
 @pytest.mark.parametrize(
     "text", ["flash", "flash=", "flash=1g", "flash=1k,flash=2k", "rom=1k", "flash=-1", "flash=1.5m"]
 )
@@ -281,7 +372,7 @@ def test_senseless_budgets_are_wrong_usage(text: str, schemes: dict[str, Path]) 
 def test_targets_are_listed_and_budgets_belong_to_cores(schemes: dict[str, Path]) -> None:
     with pytest.raises(
         UnknownNameError,
-        match=r"unknown target 'esp32'; choose from: android, arduino, c99, .*edgetpu, ios, tflm, web, wheel",
+        match=r"unknown target 'esp32'; choose from: android, arduino, c99, .*edgetpu, ethos-u55-128, .*ios, tflm, web",
     ):
         check(schemes["int8"], "esp32")
     with pytest.raises(ConfigError, match="tflm has no budgets"):
@@ -295,7 +386,7 @@ def test_what_is_no_tflite_is_refused(tmp_path: Path) -> None:
         check(tmp_path / "model.tflite", "c99")
 
 
-@pytest.mark.parametrize("target", ["c99", "edgetpu", "cortex-m4"])
+@pytest.mark.parametrize("target", ["c99", "edgetpu", "cortex-m4", "ethos-u55-128"])
 def test_damaged_files_end_in_one_line(target: str, schemes: dict[str, Path], tmp_path: Path) -> None:
     model = schemes["int8"].read_bytes()
     random = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import pytest
 import tools
 from conftest import Workspace
 from emulated import need
+from generated import WARNINGS
 
 from edgecnn import emulation
 from edgecnn.embed import KIT_FILE
@@ -253,6 +254,15 @@ def test_fast_kernels_are_used(firmware: dict[tuple[str, str], Firmware], inputs
     assert helium < 0.5 * dual
 
 
+def test_an_m85_gets_vector_kernels(firmware: dict[tuple[str, str], Firmware], inputs: Int8) -> None:
+    """Without them it would take as many instructions as a Cortex-M33."""
+    need("cortex-m85")
+    dual, helium = (
+        emulation.count(firmware[target, "-O2"], inputs[5]).instructions for target in ("cortex-m33", "cortex-m85")
+    )
+    assert helium < 0.5 * dual
+
+
 @pytest.mark.parametrize("level", ["-O0", "-O3 -fno-omit-frame-pointer -fPIC"])
 @pytest.mark.parametrize("core", ["cortex-m0", "cortex-m4", "cortex-m55"])
 def test_compilers_take_the_code_at_every_level(core: str, level: str, digits: Sources, tmp_path: Path) -> None:
@@ -265,12 +275,24 @@ def test_compilers_take_the_code_at_every_level(core: str, level: str, digits: S
         ["clang", "--target=arm-none-eabi", "-isystem", "/usr/lib/arm-none-eabi/include"],
     ]
     floats = [] if core == "cortex-m0" else ["-mfloat-abi=hard"]
-    warnings = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
     for compiler in compilers:
         tools.need(compiler[0])
-        command = [*compiler, f"-mcpu={core}", "-mthumb", *floats, *warnings, *level.split(), "-c", "digits.c"]
+        command = [*compiler, f"-mcpu={core}", "-mthumb", *floats, *WARNINGS, *level.split(), "-c", "digits.c"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2", "-Os"])
+def test_a_compiler_for_xtensa_takes_the_code(level: str, digits: Sources, tmp_path: Path) -> None:
+    """Compiled only. Debian's compiler is that of the ESP8266 (LX106); it has none for the LX7 of an ESP32-S3."""
+    tools.need("xtensa-lx106-elf-gcc")
+    for name, content in digits.files.items():
+        (tmp_path / name).write_bytes(content)
+    library = ["-isystem", "/usr/lib/xtensa-lx106-elf/include"]
+    command = ["xtensa-lx106-elf-gcc", *library, *WARNINGS, level, "-c", "digits.c"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "digits.o").read_bytes()[18] == 94  # e_machine: EM_XTENSA
 
 
 # The kit

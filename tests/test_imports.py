@@ -19,7 +19,7 @@ LAYERS = (
     "measure",
     "check embed",
     "emulation",
-    "device verification",
+    "device verification vela",
     "formats inference stamps",
     "artifacts",
     "runtimes",

@@ -19,13 +19,13 @@ def test_what_is_installed_is_imported() -> None:
     assert require("json.decoder") is sys.modules["json.decoder"]
 
 
-@pytest.mark.parametrize("module", ["tensorflow", "tf_keras.layers", "matplotlib.pyplot", "PIL.Image"])
+@pytest.mark.parametrize("module", ["tensorflow", "tf_keras.layers", "matplotlib.pyplot", "PIL.Image", "ethosu.vela"])
 def test_a_missing_package_names_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     top = module.partition(".")[0]
     for loaded in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setattr(sys, "meta_path", [Absent(top)])
-    extra = {"matplotlib": "report", "tf_keras": "tfmot"}.get(top, "train")
+    extra = {"matplotlib": "report", "tf_keras": "tfmot", "ethosu": "vela"}.get(top, "train")
     with pytest.raises(MissingExtraError) as caught:
         require(module)
     assert str(caught.value) == (
@@ -49,7 +49,7 @@ def test_a_broken_package_is_not_called_missing(tmp_path: Path, monkeypatch: pyt
 def test_every_named_extra_brings_its_package() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     for module, extra in optional._EXTRAS.items():
-        wanted = {"PIL": "pillow"}.get(module, module.replace("_", "-"))
+        wanted = {"PIL": "pillow", "ethosu": "ethos-u-vela"}.get(module, module.replace("_", "-"))
         names = [re.split("[=>]", requirement)[0] for requirement in project["optional-dependencies"][extra]]
         assert wanted in names, f"{module} is not in the extra {extra}"
 

@@ -74,6 +74,7 @@ def test_what_is_planted_tells(command: tuple[str, ...], tmp_path: Path) -> None
         f"diagnose noise {MODEL}.tflite {' '.join(QUICK)}",
         f"check {MODEL}.tflite --target tflm",
         f"check {MODEL}.tflite --target edgetpu",
+        f"check {MODEL}.tflite --target ethos-u55-128",
         f"inspect {MODEL}.tflite",
         f"inspect {MODEL}.onnx",
         f"embed {MODEL}.tflite --target c99 --out ../c99",

@@ -81,8 +81,8 @@ def bench(
     is measured on a device; edgecnn is installed there first.
 
     With --target, .c and int8 .tflite FILES are also built as C for processors emulated by QEMU: cortex-m0, -m3, -m4,
-    -m7, -m33, -m55 and riscv32. Reported are the instruction count of one inference, and flash, RAM and stack.
-    Instruction counts are not timings.
+    -m7, -m33, -m55, -m85 and riscv32. Reported are the instruction count of one inference, and flash, RAM and stack.
+    Instruction counts are not timings. QEMU has no Cortex-M85: its code runs on a Cortex-M55.
     """
     from edgecnn.bundle import opened, with_verification
     from edgecnn.files import write_atomic

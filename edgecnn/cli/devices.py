@@ -22,8 +22,9 @@ def check(model: Path, target: str, as_json: bool) -> None:
     MODEL is a .tflite file from any tool. Its operators, types, scales and sizes are checked against the limits of the
     target: by rules and, if they are installed, by the target's tools (TFLM, a cross compiler). The output names the
     method. The exit status is 1 if the model does not fit; all reasons are printed. Targets are tflm, edgetpu, the kits
-    of C code (c99, arduino, web, wheel, android, ios), and the cores cortex-m0, -m0plus, -m3, -m4, -m7, -m33 and -m55,
-    whose flash and RAM limits are in bytes, with the suffix k or m.
+    of C code (c99, arduino, web, wheel, android, ios), the cores cortex-m0, -m0plus, -m3, -m4, -m7, -m33, -m55 and
+    -m85, and Ethos-U processors such as ethos-u55-128, with estimates of Arm's compiler Vela (extra vela). Flash and
+    RAM limits of cores and Ethos-U are in bytes, with the suffix k or m.
     """
     from edgecnn.check import check as check_file
 
@@ -35,6 +36,8 @@ def check(model: Path, target: str, as_json: bool) -> None:
         for kind, size in (("arena", found.arena_bytes), ("flash", found.flash_bytes), ("RAM", found.ram_bytes)):
             if size is not None:
                 say(f"  {kind:5}  {size:,} bytes")
+        if found.cycles is not None:
+            say(f"  cycles {found.cycles:,}, estimated")
         for note in found.notes:
             say(f"  {note}")
     for reason in found.reasons:
