@@ -139,7 +139,7 @@ def test_what_has_no_cost_is_named_with_the_reason(workspace: Workspace) -> None
         ("digits-int8.tflite on cortex-m0", "FitError", False),
         ("digits-float32.tflite", "UnsupportedError", True),
         ("digits-dynamic-int8.tflite", "UnsupportedError", True),
-        ("digits-int16x8.tflite", "UnsupportedError", True),
+        ("digits-int16x8.tflite on cortex-m0", "FitError", False),
         (workspace.model_file.name, "UnsupportedError", True),
     ]
     assert {failure.stage for failure in failures} == {"target"}
