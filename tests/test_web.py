@@ -97,6 +97,26 @@ def test_the_wrong_number_of_values_is_an_error(kit: Path) -> None:
     assert node("-e", script, folder=kit).stdout == "RangeError: the model takes 784 values, got 2\n"
 
 
+@pytest.mark.parametrize(
+    ("threshold", "value", "shown"),
+    [
+        (0.5, 0.04, ["no person 0.960", "person 0.040"]),
+        (0.5, 0.9, ["person 0.900", "no person 0.100"]),
+        (0.0, -2.5, ["no person 2.500", "person -2.500"]),
+    ],
+)
+def test_both_classes_of_a_single_output_are_shown(kit: Path, threshold: float, value: float, shown: list[str]) -> None:
+    script = f"""
+      const made = () => ({{children: [], style: {{}}, appendChild(one) {{ this.children.push(one); return one; }}}});
+      globalThis.document = {{createElement: made}};
+      require("vm").runInThisContext(require("fs").readFileSync("draw.js", "utf8"));
+      const about = {{labels: ["no person", "person"], threshold: {threshold}, ranked: true}};
+      const show = (...lines) => console.log(JSON.stringify(lines.slice(0, -1).map(
+        ({{children: [name, bar, number]}}) => `${{name.textContent}} ${{number.textContent}}`)));
+      showAnswers({{replaceChildren: show}}, about, [{value}], "");"""
+    assert json.loads(node("-e", script, folder=kit).stdout) == shown
+
+
 def page(kit: Path, folder: Path, script: str, *flags: str) -> str:
     """The text of the page's ``state`` and ``answers`` in Chromium, as soon as ``script`` changed them.
 

@@ -78,11 +78,11 @@ function pixelsOf(canvas, channels) {
 function showAnswers(place, about, values, note) {
   const named = [];
   if (values.length === 1 && about.labels.length === 2) {
-    named.push([about.labels[values[0] > about.threshold ? 1 : 0], values[0]]);
-  } else {
-    values.forEach((value, number) => named.push([about.labels[number] ?? `output ${number}`, value]));
-    if (about.ranked) named.sort((one, other) => other[1] - one[1]);
+    // of the second class; that of the first lies on the other side of the threshold
+    values = [2 * about.threshold - values[0], values[0]];
   }
+  values.forEach((value, number) => named.push([about.labels[number] ?? `output ${number}`, value]));
+  if (about.ranked) named.sort((one, other) => other[1] - one[1]);
   const [low, high] = [Math.min(0, ...values), Math.max(1, ...values)];
   const lines = named.slice(0, 10).map(([name, value]) => {
     const line = document.createElement("div");
