@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from edgecnn.errors import ArtifactError, ConfigError, MissingExtraError, Sessio
 from edgecnn.files import need_model, read_bytes, sha256_bytes
 from edgecnn.formats.c99 import to_c
 from edgecnn.formats.c99.lower import lower, problems
-from edgecnn.formats.c99.memory import choices
+from edgecnn.formats.c99.memory import Choice, choices
 from edgecnn.optional import installed
 from edgecnn.records import C_KITS, CORES, SCHEMA_VERSION, TargetCheck
 from edgecnn.registry import Registry
@@ -153,11 +153,12 @@ def _c99(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
     """Check whether the graph can be generated as C (see ``edgecnn.formats.c99``), and its arena."""
     found.reasons += problems(graph)
     if not found.reasons:
-        found.arena_bytes = to_c(graph, "model").plan.arena_bytes
+        plans = [*choices(graph)]
+        found.arena_bytes = plans[0].arena
         if state := lower(graph).state_bytes:
             found.notes.append(f"it keeps {state:,} bytes of state between calls, beside the arena")
         found.notes.append("the generator supports it; it was not compiled")
-        found.notes += _smaller(graph)
+        found.notes += _smaller(plans)
 
 
 def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
@@ -186,7 +187,7 @@ def _cortex(graph: Graph, model: bytes, asked: _Asked, found: _Found) -> None:
             "of your program are not included"
         )
     found.notes.append(f"RAM includes {ends:,} bytes of input and output, and an arena of {found.arena_bytes:,}")
-    found.notes += _smaller(graph)
+    found.notes += _smaller([*choices(graph)])
     _against_budgets(asked, found)
 
 
@@ -198,12 +199,12 @@ def _against_budgets(asked: _Asked, found: _Found) -> None:
             )
 
 
-def _smaller(graph: Graph) -> Iterator[str]:
-    """The smaller arenas that are possible."""
-    _, *smaller = choices(graph)
+def _smaller(plans: Sequence[Choice]) -> Iterator[str]:
+    """The smaller arenas that are possible; the first of ``plans`` is without bands."""
+    _, *smaller = plans
     if smaller:
-        plans = ", ".join(f"{plan.arena:,} bytes (about {plan.slower:.1%} more instructions)" for plan in smaller)
-        yield f"with the first layers in bands of rows (edgecnn embed --ram), the arena can have {plans}"
+        sizes = ", ".join(f"{plan.arena:,} bytes (about {plan.slower:.1%} more instructions)" for plan in smaller)
+        yield f"with the first layers in bands of rows (edgecnn embed --ram), the arena can have {sizes}"
 
 
 # Ethos-U

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.embed import c99
-from edgecnn.embed.content import Content, literal, template
+from edgecnn.embed.content import Content, literal, reset_call, template
 
 _FILES = (
     "README.md", "build.gradle.kts", "src/main/cpp/CMakeLists.txt", "src/main/cpp/jni.c", "src/main/kotlin/Model.kt",
@@ -25,7 +25,7 @@ def make(model: Path, data: str | None) -> Content:
     values = made.names | {
         "package": f"{name}_kit",  # no keyword of Kotlin
         "jni": f"{name}_kit".replace("_", "_1"),
-        "begin": f"{name}_reset();" if about["stateful"] else "/* the model remembers nothing */",
+        "begin": reset_call(name, made.model),
         "inputs": ", ".join(_end(spec) for spec in about["inputs"]),
         "outputs": ", ".join(_end(spec) for spec in about["outputs"]),
         "labels": ", ".join(_text(label) for label in about["labels"]),

@@ -117,6 +117,11 @@ def names_of(model: Model, name: str, found: Golden) -> dict[str, object]:
     }
 
 
+def reset_call(name: str, model: Model) -> str:
+    """What forgets the inputs before, in C."""
+    return f"{name}_reset();" if model.graph.stateful else "/* the model remembers nothing */"
+
+
 def description(model: Model, inner: Graph) -> dict[str, Any]:
     """What a program needs to know of the generated C: JSON values.
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from edgecnn.embed import c99
-from edgecnn.embed.content import Content, Model, description, plain, quoted, template
+from edgecnn.embed.content import Content, Model, description, plain, quoted, reset_call, template
 from edgecnn.emulation.machine import first_error
 from edgecnn.errors import EmulationError
 from edgecnn.formats.c99 import Generated
@@ -73,8 +73,8 @@ def _script(model: Model, name: str, code: Generated) -> Script:
     inputs, outputs = specs_of(inner)
     about = description(model, inner)
     types = {"in_type": f"{inputs[0].dtype}_t", "out_type": f"{outputs[0].dtype}_t"}
-    begin = f"{name}_reset();" if model.graph.stateful else "/* the model remembers nothing */"
-    wasm = _compiled(name, code, template("web/web.c", {"name": name, "NAME": name.upper(), "begin": begin, **types}))
+    ends = {"name": name, "NAME": name.upper(), "begin": reset_call(name, model), **types}
+    wasm = _compiled(name, code, template("web/web.c", ends))
     values = {"model": quoted(model.path.name), "about": json_in_script(about), "wasm": _text(wasm)}
     return Script(template("web/model.js", values), inputs, outputs, about["pixels"])
 
