@@ -10,19 +10,15 @@ import numpy as np
 
 from benchmarks.markdown import grid, measured_on
 from benchmarks.microcontroller import LEVEL, M4, by_tflite_micro
-from benchmarks.models import settle
+from benchmarks.models import untrained_int8
 from benchmarks.suite import ModelSuite, check_names, read_suite
 from edgecnn import emulation
 from edgecnn.emulation.machine import tool_versions
 from edgecnn.environment import environment
 from edgecnn.files import make_folder, write_atomic
-from edgecnn.formats import c99, tflite
+from edgecnn.formats import c99
 from edgecnn.formats.c99.memory import choices
-from edgecnn.formats.source import Source
-from edgecnn.models import MODELS
-from edgecnn.optional import require
 from edgecnn.progress import progress
-from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Environment, Record
 from edgecnn.report import units
 from edgecnn.tflite.graph import read_graph
@@ -82,12 +78,7 @@ def run(path: Path, out: Path) -> Plans:
     make_folder(out)
     rows: list[Row] = []
     for name in suite.models:
-        require("keras").utils.set_random_seed(suite.seed)
-        model = MODELS[name]()
-        shape = (suite.images, *model.input_shape[1:])
-        noise = np.random.default_rng(suite.seed).random(shape, np.float32)
-        settle(model, noise)
-        content = tflite.convert(Source(model, None, noise, "int8", 1), SCHEMES["int8"])
+        content, noise = untrained_int8(name, suite.seed, np.random.default_rng(suite.seed), suite.images)
         write_atomic(out / f"{name}-int8.tflite", content)
         rows += _counted(name, content, noise[: suite.test_images], suite)
     return Plans(

@@ -1,4 +1,7 @@
-"""Trained models for the suites. The top class of an untrained model is ambiguous and changes with any rounding."""
+"""Models for the suites.
+
+They are trained where answers count: the top class of an untrained model is ambiguous and changes with any rounding.
+"""
 
 from typing import Any
 
@@ -6,8 +9,11 @@ import numpy as np
 
 from edgecnn.data import DataSet, load
 from edgecnn.data.dataset import Split, make_dataset
+from edgecnn.formats import tflite
+from edgecnn.formats.source import Source
 from edgecnn.models import MODELS, build_model
 from edgecnn.optional import require
+from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.training import train
 
 REFERENCE = "mnist_cnn"
@@ -51,6 +57,18 @@ def resized(data: DataSet, model: Any, train_images: int, test_images: int) -> D
     names = [str(number) for number in range(model.output_shape[-1])]
     parts = brought(data.train, train_images), brought(data.test, test_images)
     return make_dataset(f"mnist for {model.name}", "mnist", *parts, names, (0.0, 1.0))
+
+
+def untrained_int8(name: str, seed: int, random: np.random.Generator, count: int) -> tuple[bytes, Any]:
+    """The int8 .tflite of the built-in model ``name`` with random weights, and ``count`` images from ``random``.
+
+    The images are for calibration and for the statistics of batch normalisation; ``seed`` is that of the weights.
+    """
+    require("keras").utils.set_random_seed(seed)
+    model = MODELS[name]()
+    images = random.random((count, *model.input_shape[1:]), np.float32)
+    settle(model, images)
+    return tflite.convert(Source(model, None, images, "int8", 1), SCHEMES["int8"]), images
 
 
 def settle(model: Any, images: Any) -> None:

@@ -10,18 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.markdown import grid, measured_on
-from benchmarks.models import settle
+from benchmarks.models import untrained_int8
 from benchmarks.suite import ModelSuite, check_names, read_suite
 from edgecnn import emulation
 from edgecnn.emulation.machine import BARE, tool_versions
 from edgecnn.environment import environment
 from edgecnn.errors import FitError
-from edgecnn.formats import tflite
-from edgecnn.formats.source import Source
-from edgecnn.models import MODELS
-from edgecnn.optional import require
 from edgecnn.progress import progress
-from edgecnn.quantization.schemes import SCHEMES
 from edgecnn.records import Environment, Record
 from edgecnn.report import units
 from edgecnn.tflite.graph import read_graph
@@ -64,11 +59,7 @@ def run(path: Path, out: Path) -> Stacks:
     rows = []
     with progress("stack", len(suite.models) * len(suite.targets)) as advance:
         for name in suite.models:
-            require("keras").utils.set_random_seed(suite.seed)
-            model = MODELS[name]()
-            images = random.random((suite.images, *model.input_shape[1:]), np.float32)
-            settle(model, images)
-            content = tflite.convert(Source(model, None, images, "int8", 1), SCHEMES["int8"])
+            content, _ = untrained_int8(name, suite.seed, random, suite.images)
             sources = emulation.generate(read_graph(content, name), name)
             for target in suite.targets:
                 rows.append(Row(model=name, target=target, stack=_stack(sources, target, suite.level)))
